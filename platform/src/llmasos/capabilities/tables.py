@@ -1,0 +1,23 @@
+"""Values that apps keep."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlmodel import Field, SQLModel
+
+
+class StoredValue(SQLModel, table=True):
+    """One value of one app, for one user of a workspace. Bytes are kept as base64, as they crossed."""
+
+    __tablename__ = "stored_value"  # pyright: ignore[reportAssignmentType]
+
+    workspace_id: str = Field(primary_key=True)
+    app_id: str = Field(primary_key=True)
+    user_id: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    value: str
+    base64: bool = False
+    version: int
+    size_bytes: int
+    updated_at: datetime

@@ -1,0 +1,103 @@
+"""What a capability is to the kernel.
+
+A capability decodes and authorises a call (`prepare`), says what it may use at most (`Operation.demand`), and runs it
+under what was reserved (`Operation.execute`). Reserving, settling and auditing are the kernel's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol, runtime_checkable
+
+from llmasos.kernel.invocation import Invocation, Json
+from llmasos.quotas.meters import Demand, Meter
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a call really used. A `cost_micro_usd` of None is an unknown price."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_micro_usd: int | None = 0
+    model: str | None = None
+    amounts: Mapping[Meter, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Other meters, such as http_requests."""
+
+
+NOTHING_USED = Used()
+
+
+class Stream(Protocol):
+    """An answer that comes in parts. The kernel holds the reservation until it ends or is closed."""
+
+    async def read(self) -> Json | None:
+        """The next part, or None at the end."""
+        ...
+
+    async def close(self) -> None:
+        """Stop the work behind it. Safe to call twice."""
+        ...
+
+    @property
+    def used(self) -> Used:
+        """What was used so far; exact once the stream ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a call answers: a value, or a stream that the kernel numbers and reads for the app."""
+
+    value: Json = None
+    stream: Stream | None = None
+    used: Used = NOTHING_USED
+
+
+class Operation(Protocol):
+    """One decoded and authorised call, ready to run."""
+
+    @property
+    def demand(self) -> Demand:
+        """The most it may use; empty where it costs nothing."""
+        ...
+
+    @property
+    def detail(self) -> Mapping[str, Json]:
+        """What the audit keeps of it: never contents, never secrets."""
+        ...
+
+    async def execute(self, granted: Demand) -> Outcome:
+        """Run it, within `granted`, which the ledger may have shrunk below `demand`."""
+        ...
+
+
+@runtime_checkable
+class Capability(Protocol):
+    """A family of host functions. `read` and `close` of streams are the kernel's own."""
+
+    @property
+    def name(self) -> str:
+        """As in the manifest and the WIT contract."""
+        ...
+
+    @property
+    def functions(self) -> frozenset[str]:
+        """Its functions, by WIT name, `read` and `close` left out."""
+        ...
+
+    @property
+    def audited(self) -> bool:
+        """Whether each call is worth a line of the audit log."""
+        ...
+
+    def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> Operation:
+        """Decode a call and hold it against the grant, `invocation.app.grants[name]`, which is there.
+
+        Raises:
+            Invalid: The arguments are not what the contract says.
+            Denied: The grant does not reach so far.
+        """
+        ...

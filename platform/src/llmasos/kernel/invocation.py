@@ -1,0 +1,126 @@
+"""Who runs what, for whom, with which grants, until when."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+from llmasos.bundles.manifest import Permission
+from llmasos.quotas.meters import Subject
+
+Json: TypeAlias = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls, as the transport knows it: a token, the local user, or the connection of a runner."""
+
+    workspace: str = "default"
+    user: str = "local"
+    locale: str = "en"
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledApp:
+    """What the kernel needs to know of the app that calls."""
+
+    id: str
+    version: str
+    installation_id: str
+    grants: Mapping[str, Permission]
+    """By capability. What is not here was not granted."""
+    declared: frozenset[str]
+    """The capabilities in the manifest, so that a denial can say which of two things is missing."""
+    config: Mapping[str, Json] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """What one invocation may use."""
+
+    memory_bytes: int = 64 << 20
+    fuel: int = 20_000_000_000
+    wall_seconds: float = 120.0
+    tokens: int | None = None
+    log_bytes: int = 64 << 10
+    output_bytes: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that an invocation shows its caller while it runs."""
+
+    kind: Literal["chunk", "progress", "notice"]
+    text: str = ""
+    fraction: float = 0.0
+
+
+EventSink: TypeAlias = Callable[[Event], Awaitable[None]]
+
+
+async def discard(_event: Event) -> None:
+    """The sink of a caller who does not look."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """What was used so far. `cost_micro_usd` is None once a call had no known price."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_micro_usd: int | None = 0
+    fuel: int = 0
+    memory_bytes: int = 0
+    duration_ms: int = 0
+    model: str | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(slots=True, eq=False)
+class Invocation:
+    """One run of one action, from its start until everything it held is settled.
+
+    The kernel alone makes and ends them (`Kernel.invocation`). `app` is None where a program calls a capability
+    itself, by `/v1` or `import llmasos`: then the user's own rights apply, and quotas all the same.
+    """
+
+    principal: Principal
+    app: InstalledApp | None
+    action: str
+    limits: RunLimits = field(default_factory=RunLimits)
+    parent: Invocation | None = None
+    emit: EventSink = discard
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started_monotonic: float = field(default_factory=time.monotonic)
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def deadline_monotonic(self) -> float:
+        """When it ends, on the monotonic clock, in seconds."""
+        return self.started_monotonic + self.limits.wall_seconds
+
+    @property
+    def depth(self) -> int:
+        """How many invocations stand above this one."""
+        return 0 if self.parent is None else self.parent.depth + 1
+
+    def subject(self, model: str | None = None) -> Subject:
+        """Whom its use is charged to."""
+        root = self
+        while root.parent is not None:
+            root = root.parent
+        return Subject(
+            workspace=self.principal.workspace,
+            user=self.principal.user,
+            app=root.app.id if root.app else None,
+            model=model,
+            invocation=root.id,
+        )

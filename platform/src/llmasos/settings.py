@@ -1,0 +1,63 @@
+"""Where the host keeps its state, and its few knobs.
+
+`config.toml` in the home, overridden by `LLMASOS_*` in the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+from pydantic import Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from typing_extensions import override
+
+
+def default_home() -> Path:
+    """`LLMASOS_HOME`, or the user's data folder."""
+    named = os.environ.get("LLMASOS_HOME")
+    return Path(named) if named else Path(platformdirs.user_data_dir("llmasos"))
+
+
+class Settings(BaseSettings):
+    """The host's settings, frozen once read."""
+
+    model_config = SettingsConfigDict(env_prefix="LLMASOS_", frozen=True, extra="ignore")
+
+    home: Path = Field(default_factory=default_home)
+    database_url: str = ""
+    """A SQLAlchemy URL; empty: SQLite in the home."""
+    url: str = ""
+    """A running server that commands use instead of starting a host."""
+    token: str = ""
+    """The bearer token for that server."""
+    locale: str = ""
+    """`en` or `zh`; empty: from the environment."""
+    runners: int = 2
+    """Warm component runners."""
+    runner_threads: int = 512
+    """Invocations at once in one component runner; most of them wait for a model."""
+    memory_budget_mib: int = 4096
+    """What all running components together may hold; past it, invocations wait."""
+    call_depth: int = 8
+    """How deep an app may call an app that calls an app."""
+
+    @classmethod
+    @override
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is passed in wins, then the environment, then `config.toml`."""
+        file = default_home() / "config.toml"
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database's URL."""
+        return self.database_url or f"sqlite:///{self.home / 'llmasos.db'}"

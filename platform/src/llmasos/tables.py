@@ -1,0 +1,9 @@
+"""Every table of the host, imported so that the metadata is whole."""
+
+from llmasos.capabilities import tables as capability_tables
+from llmasos.gateway import tables as gateway_tables
+from llmasos.installs import tables as install_tables
+from llmasos.kernel import tables as kernel_tables
+from llmasos.quotas import tables as quota_tables
+
+__all__ = ["capability_tables", "gateway_tables", "install_tables", "kernel_tables", "quota_tables"]

@@ -1,0 +1,154 @@
+"""What the host and a runner say to each other.
+
+Frames on a SOCK_STREAM socketpair: four bytes, the length of the rest in bytes, big-endian, unsigned;
+then one JSON object. Its key `t` names the message. Both sides keep to this module; the host also decodes
+every frame strictly into the same shapes, since a runner is not trusted.
+
+The host sends `start` once, then `call`, `cancel`, `reply`, `compile`, `inspect`. A runner sends `ready` once,
+then `syscall` and `done`. An invocation is known by the id that the host gave it on this connection.
+
+This module imports the standard library alone: a native runner has nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from typing import Any, Final, Literal, NotRequired, TypedDict, cast
+
+# A 4 MiB frame holds any payload that the host accepts (1 MiB of text, twice escaped, and its envelope).
+MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
+HEADER: Final = struct.Struct(">I")
+
+Json = Any  # one JSON value, already decoded
+
+
+class Limits(TypedDict):
+    """What one invocation may use inside its runner."""
+
+    memory_bytes: int
+    fuel: int
+    wall_seconds: float
+    log_bytes: int
+    output_bytes: int
+
+
+class Start(TypedDict):
+    """The first frame, to the runner: what it is for. It confines itself before it answers."""
+
+    t: Literal["start"]
+    kind: Literal["component", "native", "compile"]
+    search_path: list[str]
+    confine: dict[str, Json]
+    threads: int
+    native: NotRequired[dict[str, Json]]
+
+
+class Ready(TypedDict):
+    """The runner is confined and serves calls. `walls` names what confines it."""
+
+    t: Literal["ready"]
+    pid: int
+    engine: str
+    walls: list[str]
+
+
+class Call(TypedDict):
+    """Run an action. `program` is the path of a compiled component; empty for a native runner."""
+
+    t: Literal["call"]
+    id: str
+    program: str
+    action: str
+    input: str
+    capabilities: list[str]
+    limits: Limits
+
+
+class Cancel(TypedDict):
+    """End an invocation now."""
+
+    t: Literal["cancel"]
+    id: str
+    reason: Literal["cancelled", "timeout"]
+
+
+class Syscall(TypedDict):
+    """The app calls a host function. `seq` counts the calls of one invocation."""
+
+    t: Literal["syscall"]
+    id: str
+    seq: int
+    capability: str
+    function: str
+    arguments: list[Json]
+
+
+class Failure(TypedDict):
+    """A case of the contract's `error` variant."""
+
+    tag: str
+    message: str
+
+
+class Reply(TypedDict):
+    """The host's answer to a syscall: a `value`, or an `error`."""
+
+    t: Literal["reply"]
+    id: str
+    seq: int
+    value: NotRequired[Json]
+    error: NotRequired[Failure]
+
+
+class Done(TypedDict):
+    """An invocation ended: with the JSON text that the action answered, or an `error`."""
+
+    t: Literal["done"]
+    id: str
+    output: NotRequired[str]
+    error: NotRequired[Failure]
+    fuel: int
+    memory_bytes: int
+    log: str
+
+
+class FrameError(Exception):
+    """The other side broke the protocol."""
+
+
+def encode(message: object) -> bytes:
+    """One message as a frame.
+
+    Raises:
+        FrameError: It is over `MAX_FRAME_BYTES`.
+    """
+    body = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    if len(body) > MAX_FRAME_BYTES:
+        raise FrameError(f"a message of {len(body)} bytes is over the limit of {MAX_FRAME_BYTES}")
+    return HEADER.pack(len(body)) + body
+
+
+def read_frame(read_exactly: Callable[[int], bytes]) -> dict[str, Json] | None:
+    """The next message, or None at the end of the stream.
+
+    Args:
+        read_exactly: Returns as many bytes as asked for, or none at the end.
+
+    Raises:
+        FrameError: The frame is too large or is not a JSON object.
+    """
+    header = read_exactly(HEADER.size)
+    if not header:
+        return None
+    (length,) = HEADER.unpack(header)
+    if length > MAX_FRAME_BYTES:
+        raise FrameError(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
+    try:
+        message: Json = json.loads(read_exactly(length))
+    except ValueError as error:
+        raise FrameError("a frame is not JSON") from error
+    if not isinstance(message, dict):
+        raise FrameError("a frame is not a JSON object")
+    return cast("dict[str, Json]", message)
