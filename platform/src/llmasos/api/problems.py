@@ -1,0 +1,234 @@
+"""Every error of the server as a problem document (RFC 9457), with a `code` that programs may rely on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, ClassVar, cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+
+from llmasos.errors import Denied, Invalid, LlmasosError, NotFound, Unavailable
+
+MEDIA_TYPE = "application/problem+json"
+
+logger = logging.getLogger(__name__)
+
+
+class InvalidJson(Invalid):
+    """The body is not JSON: send one JSON object in UTF-8."""
+
+    code = "invalid-json"
+    status = 400
+
+
+class InvalidCursor(Invalid):
+    """The cursor is not one that this list gave out; leave it away to begin at the start."""
+
+    code = "invalid-cursor"
+
+
+class BodyTooLarge(Invalid):
+    """The body is larger than the server takes."""
+
+    code = "body-too-large"
+    status = 413
+
+
+class UnsupportedMediaType(Invalid):
+    """Send `content-type: application/json`."""
+
+    code = "unsupported-media-type"
+    status = 415
+
+
+class NotAcceptable(Invalid):
+    """This route answers application/json or text/event-stream; name one of them in `accept`."""
+
+    code = "not-acceptable"
+    status = 406
+
+
+class MethodNotAllowed(Invalid):
+    """This route has no such method; the header `allow` names those that it has."""
+
+    code = "method-not-allowed"
+    status = 405
+
+
+class RequestTimeout(Invalid):
+    """The request did not arrive in time; send it again."""
+
+    code = "request-timeout"
+    status = 408
+
+
+class HostNotAllowed(Denied):
+    """The request names a host that this server does not answer for."""
+
+    code = "host-not-allowed"
+    status = 421
+
+
+class OriginNotAllowed(Denied):
+    """A page of another origin may not call this server."""
+
+    code = "origin-not-allowed"
+
+
+class ScopeMissing(Denied):
+    """The token lacks the scope that this needs."""
+
+    code = "scope-missing"
+
+
+class Stopping(Unavailable):
+    """The server is stopping; nothing is lost, try again in a moment."""
+
+    code = "stopping"
+
+
+class Fault(BaseModel):
+    """One thing wrong with the input: where, as a JSON pointer, and what."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pointer: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str
+    """`urn:llmasos:problem:` and the code."""
+    title: str
+    status: int
+    detail: str
+    """What happened and what to do about it, in one line."""
+    code: str
+    """Stable, for programs."""
+    instance: str | None = None
+    """The path that was asked for."""
+    invocation: str | None = None
+    """The invocation that failed, where one had begun."""
+    errors: list[Fault] | None = None
+    """Each fault of the input, where there are several."""
+
+
+class ProblemResponse(JSONResponse):
+    """A problem document as a response."""
+
+    media_type = MEDIA_TYPE
+
+
+def problem_of(
+    error: LlmasosError, *, instance: str | None = None, invocation: str | None = None, faults: Sequence[Fault] = ()
+) -> Problem:
+    """The problem document of an error."""
+    return Problem(
+        type=f"urn:llmasos:problem:{error.code}",
+        title=error.code.replace("-", " ").capitalize(),
+        status=error.status,
+        detail=error.message,
+        code=error.code,
+        instance=instance,
+        invocation=invocation,
+        errors=list(faults) or None,
+    )
+
+
+def respond(
+    error: LlmasosError,
+    request: Request | None = None,
+    *,
+    invocation: str | None = None,
+    faults: Sequence[Fault] = (),
+    headers: Mapping[str, str] | None = None,
+) -> ProblemResponse:
+    """The response for an error: its status, its document, and for 401 how to authenticate."""
+    path = request.url.path if request is not None else None
+    problem = problem_of(error, instance=path, invocation=invocation, faults=faults)
+    sent = dict(headers or {})
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        sent["www-authenticate"] = 'Bearer realm="llmasos"'
+    return ProblemResponse(problem.model_dump(exclude_none=True), status_code=error.status, headers=sent)
+
+
+def responses(*errors: type[LlmasosError]) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entry of a route for the errors that it may answer with, one a status."""
+    listed: dict[int | str, dict[str, Any]] = {}
+    for error in errors:
+        text = " ".join((error.__doc__ or "").split())
+        known = listed.get(error.status)
+        described = f"{known['description']} Or: {text}" if known else text
+        listed[error.status] = {
+            "description": described,
+            "model": Problem,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+    return listed
+
+
+class _OfStatus(LlmasosError):
+    """An HTTP error that the framework raised, with a code made of its status."""
+
+    _made: ClassVar[dict[int, type[LlmasosError]]] = {}
+
+    @classmethod
+    def make(cls, status: int, detail: str) -> LlmasosError:
+        if status not in cls._made:
+            try:
+                code = HTTPStatus(status).phrase.lower().replace(" ", "-").replace("'", "")
+            except ValueError:
+                code = f"http-{status}"
+            cls._made[status] = type(f"Status{status}", (cls,), {"status": status, "code": code})
+        return cls._made[status](detail)
+
+
+_BY_STATUS: Mapping[int, type[LlmasosError]] = {
+    404: NotFound,
+    405: MethodNotAllowed,
+    413: BodyTooLarge,
+    415: UnsupportedMediaType,
+}
+
+
+async def _own(request: Request, error: Exception) -> ProblemResponse:
+    return respond(cast("LlmasosError", error), request)
+
+
+async def _http(request: Request, error: Exception) -> ProblemResponse:
+    raised = cast("HTTPException", error)
+    known = _BY_STATUS.get(raised.status_code)
+    ours = known() if known else _OfStatus.make(raised.status_code, str(raised.detail))
+    return respond(ours, request, headers=raised.headers)
+
+
+async def _validation(request: Request, error: Exception) -> ProblemResponse:
+    faults = [
+        Fault(pointer="/" + "/".join(str(part) for part in fault["loc"]), detail=str(fault["msg"]))
+        for fault in cast("RequestValidationError", error).errors()
+    ]
+    first = faults[0] if faults else Fault(pointer="", detail="the request is not valid")
+    return respond(Invalid(f"{first.pointer.lstrip('/')}: {first.detail}"), request, faults=faults)
+
+
+async def _unforeseen(request: Request, error: Exception) -> ProblemResponse:
+    logger.error("a request failed with an error nobody foresaw", exc_info=error, extra={"path": request.url.path})
+    return respond(LlmasosError(), request)
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Answer every error of `app` with a problem document, the framework's own included."""
+    app.add_exception_handler(LlmasosError, _own)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(Exception, _unforeseen)
