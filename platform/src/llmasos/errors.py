@@ -24,8 +24,10 @@ class LlmasosError(Exception):
     status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str | None = None) -> None:
+    def __init__(self, message: str | None = None, *, zh: str = "") -> None:
         self.message = message or " ".join((type(self).__doc__ or self.code).split())
+        self.message_zh = zh
+        """The same in Chinese, where whoever raised it said it so."""
         super().__init__(self.message)
 
 

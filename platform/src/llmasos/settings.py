@@ -5,19 +5,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import platformdirs
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from typing_extensions import override
 
-
-def default_home() -> Path:
-    """`LLMASOS_HOME`, or the user's data folder."""
-    named = os.environ.get("LLMASOS_HOME")
-    return Path(named) if named else Path(platformdirs.user_data_dir("llmasos"))
+from llmasos.home import default_home
 
 
 class Settings(BaseSettings):

@@ -1,0 +1,106 @@
+"""What every command says, and how: the shared options, JSON on stdout, errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llmasos.errors import LlmasosError
+from llmasos.i18n import Locale, environment_locale, locale_of, t
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked of every command alike."""
+
+    json: bool = False
+    debug: bool = False
+
+
+_options: ContextVar[Options] = ContextVar("llmasos_cli_options")
+
+
+def options() -> Options:
+    """`--json` and `--debug` of the command that runs."""
+    return _options.get(Options())
+
+
+def set_options(*, json: bool | None = None, debug: bool | None = None) -> None:
+    """Note an option that was given; None leaves it."""
+    now = options()
+    _options.set(replace(now, json=now.json if json is None else json, debug=now.debug if debug is None else debug))
+
+
+def reset_options() -> None:
+    """Forget them: a new command line begins."""
+    _options.set(Options())
+
+
+def locale() -> Locale:
+    """The language to speak."""
+    return environment_locale()
+
+
+def tr(en: str, zh: str) -> str:
+    """The text in the user's language."""
+    return t(environment_locale(), en, zh)
+
+
+def emit_json(value: Any) -> None:
+    """Print one JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+
+
+def say(text: str = "") -> None:
+    """Print a line on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def note(text: str) -> None:
+    """Print a line on stderr: progress and hints, never the answer."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def is_interactive() -> bool:
+    """Whether somebody can be asked: stdin and stderr are terminals."""
+    try:
+        return sys.stdin.isatty() and sys.stderr.isatty()
+    except (AttributeError, ValueError):  # closed, or none at all
+        return False
+
+
+# What kind of error it is, in Chinese, before a message that was only said in English.
+_KINDS_ZH = {
+    "denied": "被拒绝",
+    "quota": "配额不足",
+    "invalid": "输入无效",
+    "not-found": "未找到",
+    "conflict": "冲突",
+    "unavailable": "暂不可用",
+    "timeout": "超时",
+    "cancelled": "已取消",
+}
+
+
+def message_of(error: LlmasosError) -> str:
+    """The error on one line, in the user's language."""
+    if locale_of(environment_locale()) == "zh":
+        text = error.message_zh or f"{_KINDS_ZH.get(error.tag, '失败')}：{error.message}"
+    else:
+        text = error.message
+    return " ".join(text.split())
+
+
+def problem_of(error: LlmasosError) -> dict[str, object]:
+    """The error as an RFC 9457 problem document."""
+    return {
+        "type": "about:blank",
+        "title": type(error).__name__,
+        "status": error.status,
+        "code": error.code,
+        "detail": message_of(error),
+    }

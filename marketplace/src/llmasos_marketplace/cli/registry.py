@@ -1,0 +1,77 @@
+"""Every command, and where it is: so that `llmasos --help` imports none of them.
+
+To add a command, write a function with Typer's annotations (or a `typer.Typer` for one with parts, as `quota set`)
+in a module of this package and name it here. `--json` and `--debug` are added to every command; ask
+`output.options()` for them. Raise `LlmasosError`s; the shell prints them and sets the exit code. A command whose
+module is not installed is left out of the help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+Section: TypeAlias = Literal["use", "write", "operate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One command: `target` is "module:attribute" below this package."""
+
+    name: str
+    target: str
+    section: Section
+    en: str
+    zh: str
+
+    @property
+    def module(self) -> str:
+        """The module's name below this package."""
+        return self.target.partition(":")[0]
+
+    @property
+    def attribute(self) -> str:
+        """The function or `typer.Typer` in it."""
+        return self.target.partition(":")[2]
+
+
+_ROWS: Final[tuple[tuple[str, str, Section, str, str], ...]] = (
+    ("search", "store:search", "use", "Search the catalog.", "搜索应用目录。"),
+    ("show", "store:show", "use", "Show an app and its releases.", "查看应用及其版本。"),
+    ("install", "store:install", "use", "Install an app, after your consent.", "经你同意后安装应用。"),
+    ("upgrade", "store:upgrade", "use", "Upgrade an app, or all of them.", "升级一个或全部应用。"),
+    ("rollback", "store:rollback", "use", "Return to the release before.", "回退到上一个版本。"),
+    ("uninstall", "store:uninstall", "use", "Remove an app.", "卸载应用。"),
+    ("list", "store:list_", "use", "List what is installed.", "列出已安装的应用。"),
+    ("grants", "store:grants", "use", "Show or revoke what an app may do.", "查看或撤销应用的权限。"),
+    ("run", "run:run", "use", "Run an action of an app.", "运行应用的一个操作。"),
+    ("new", "author:new", "write", "Start a new app.", "新建一个应用。"),
+    ("check", "author:check", "write", "Check an app's manifest and code.", "检查应用的清单与代码。"),
+    ("dev", "author:dev", "write", "Rebuild and rerun an app on change.", "改动后自动重建并运行。"),
+    ("test", "author:test", "write", "Run an app's tests.", "运行应用的测试。"),
+    ("build", "author:build", "write", "Build an app's bundle.", "构建应用包。"),
+    ("inspect", "author:inspect", "write", "Show what a bundle is and asks for.", "查看应用包的内容与权限。"),
+    ("publish", "store:publish", "write", "Publish an app to the catalog.", "把应用发布到目录。"),
+    ("yank", "store:yank", "write", "Keep new installs from a release.", "撤下一个版本，不再供新安装。"),
+    ("unyank", "store:unyank", "write", "Offer a yanked release again.", "恢复已撤下的版本。"),
+    ("serve", "serve:serve", "operate", "Serve apps, catalog and API.", "启动服务。"),
+    ("models", "models:models", "operate", "List, add, test and fetch models.", "管理模型。"),
+    ("quota", "quota:quota", "operate", "Set and list quotas.", "设置与查看配额。"),
+    ("usage", "quota:usage", "operate", "Show what was used.", "查看用量。"),
+    ("audit", "quota:audit", "operate", "Read and verify the audit log.", "查看并校验审计日志。"),
+    ("secrets", "secrets:secrets", "operate", "Set, list and remove secrets.", "管理密钥。"),
+    ("tokens", "tokens:tokens", "operate", "Create, list and revoke tokens.", "管理访问令牌。"),
+    ("plugins", "plugins:plugins", "operate", "List operator plugins.", "查看运维插件。"),
+    ("migrate", "admin:migrate", "operate", "Bring the database up to date.", "升级数据库。"),
+    ("doctor", "admin:doctor", "operate", "Check every part; say what to do.", "检查各个部分并给出建议。"),
+)
+
+ENTRIES: Final = tuple(Entry(*row) for row in _ROWS)
+
+BY_NAME: Final = {entry.name: entry for entry in ENTRIES}
+
+SECTION_TITLES: Final[dict[Section, tuple[str, str]]] = {
+    "use": ("Find and use apps", "查找与使用应用"),
+    "write": ("Write and publish apps", "编写与发布应用"),
+    "operate": ("Operate", "运维"),
+}
