@@ -1,0 +1,275 @@
+"""Actions as their callers see them: what an input must be, and what an output must be.
+
+The schemas come from a bundle, so from a stranger. The validator knows the keywords whose work grows with the value
+alone, counts its steps, and follows no reference out of the schema: no schema can hold up the host or reach a
+network. `pattern` and `uniqueItems` are not among the keywords; an app that needs them checks for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias, TypeVar, cast
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import UnknownType, ValidationError, best_match  # pyright: ignore[reportUnknownVariableType]
+from jsonschema.validators import create  # pyright: ignore[reportUnknownVariableType]
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from llmasos.errors import AppFailed, Invalid, NotFound, ResourceLimit
+from llmasos.i18n import t
+
+Json: TypeAlias = Any
+Schema: TypeAlias = Mapping[str, Any]
+Checked = TypeVar("Checked")
+
+# A step takes about 10 µs. A form takes dozens of steps, a list of 50,000 numbers that many.
+INLINE_STEPS: Final = 300
+MAX_STEPS: Final = 60_000
+MAX_INPUT_BYTES: Final = 1 << 20
+
+
+class InputRejected(Invalid):
+    """The input does not fit what the action takes."""
+
+    code = "input-rejected"
+
+    def __init__(self, message: str | None = None, faults: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(message)
+        self.faults = faults
+        """Each fault: a JSON pointer into the input, and what is wrong there."""
+
+
+class TooManySteps(Exception):
+    """A check took more steps than it was given, of fewer than `MAX_STEPS`; repeat it off the event loop."""
+
+
+async def checked(check: Callable[[int], Checked]) -> Checked:
+    """The answer of a check, run inline where it is short and in a thread where it is not.
+
+    Args:
+        check: Is given how many steps it may take; raises `TooManySteps` past them.
+    """
+    try:
+        return check(INLINE_STEPS)
+    except TooManySteps:
+        return await asyncio.to_thread(check, MAX_STEPS)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One action of an installed release."""
+
+    name: str
+    input: Schema
+    output: Schema
+    streaming: bool = False
+    title: Mapping[str, str] = field(default_factory=dict[str, str])
+    description: str = ""
+
+
+def action_named(actions: Mapping[str, Action], name: str) -> Action:
+    """One of an app's actions.
+
+    Raises:
+        NotFound: It has no such action.
+    """
+    action = actions.get(name)
+    if action is None:
+        raise NotFound(f"The app has no action {name!r}; it has {', '.join(sorted(actions)) or 'none'}.")
+    return action
+
+
+def check_input(action: Action, value: Json, locale: str = "en", steps: int = MAX_STEPS) -> dict[str, Json]:
+    """The input as the action takes it: checked, with defaults filled in.
+
+    Args:
+        action: Whose input it is.
+        value: One JSON value, decoded.
+        locale: Of the message, `en` or `zh`.
+        steps: How long the check may take; see `checked`.
+
+    Raises:
+        InputRejected: It does not fit; the message names the field.
+    """
+    if not isinstance(value, dict):
+        raise InputRejected(t(locale, "The input must be a JSON object.", "输入必须是一个 JSON 对象。"))
+    filled = cast("dict[str, Json]", _with_defaults(action.input, value))
+    faults = _faults(action.input, filled, locale, steps)
+    if faults:
+        raise InputRejected("; ".join(f"{_field(pointer)}: {text}" for pointer, text in faults[:5]), tuple(faults))
+    return filled
+
+
+def check_output(action: Action, text: str, limit_bytes: int, steps: int = MAX_STEPS) -> Json:
+    """The output that an action answered with.
+
+    Args:
+        action: Whose output it is.
+        text: JSON, as the app gave it.
+        limit_bytes: How much the invocation may answer.
+        steps: How long the check may take; see `checked`.
+
+    Raises:
+        ResourceLimit: It is too large.
+        AppFailed: It is not JSON, or not what the action promises.
+    """
+    size = len(text.encode())
+    if size > limit_bytes:
+        raise ResourceLimit(f"The action answered {size} bytes, over its limit of {limit_bytes}.")
+    try:
+        value: Json = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise AppFailed("The action's answer is not JSON; its author must mend it.") from error
+    faults = _faults(action.output, value, "en", steps)
+    if faults:
+        pointer, fault = faults[0]
+        where = f" at {pointer}" if pointer else ""
+        raise AppFailed(
+            f"The action's answer is not what its schema promises{where}: {fault}; its author must mend it."
+        )
+    return value
+
+
+def encode_input(value: Mapping[str, Json]) -> str:
+    """The input as JSON text.
+
+    Raises:
+        InputRejected: It is larger than any action takes.
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    size = len(text.encode(errors="surrogatepass"))
+    if size > MAX_INPUT_BYTES:
+        raise InputRejected(f"The input has {size} bytes; an action takes at most {MAX_INPUT_BYTES}.")
+    return text
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _with_defaults(schema: Schema, value: Json, depth: int = 0) -> Json:
+    properties = schema.get("properties")
+    if not isinstance(value, dict) or not isinstance(properties, Mapping) or depth > 16:
+        return cast("Json", value)
+    filled = dict(cast("Mapping[str, Json]", value))
+    for name, below in cast("Mapping[str, Json]", properties).items():
+        if not isinstance(below, Mapping):
+            continue
+        if name not in filled and "default" in below:
+            filled[name] = below["default"]
+        elif name in filled:
+            filled[name] = _with_defaults(cast("Schema", below), filled[name], depth + 1)
+    return filled
+
+
+_steps: ContextVar[list[int]] = ContextVar("steps")
+Keyword: TypeAlias = Callable[[Any, Any, Any, Any], Iterator[ValidationError]]
+
+
+def _counted(keyword: Keyword) -> Keyword:
+    def checked(validator: Any, expected: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        left = _steps.get()
+        left[0] -= 1
+        if left[0] < 0:
+            raise TooManySteps
+        yield from keyword(validator, expected, instance, schema) or ()
+
+    return checked
+
+
+_KNOWN: Final = (
+    *("$ref", "type", "enum", "const", "anyOf", "oneOf", "allOf", "not"),
+    *("properties", "required", "additionalProperties", "minProperties", "maxProperties"),
+    *("items", "prefixItems", "minItems", "maxItems", "minLength", "maxLength"),
+    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+)
+_Validator: Final[Any] = create(
+    meta_schema=Draft202012Validator.META_SCHEMA,
+    validators={name: _counted(cast("Keyword", Draft202012Validator.VALIDATORS[name])) for name in _KNOWN},
+    type_checker=Draft202012Validator.TYPE_CHECKER,
+    version="llmasos",
+)
+
+
+# A reference out of the schema resolves to nothing.
+_NOTHING: Final[Any] = cast("Any", Registry)()
+
+
+def _faults(schema: Schema, value: Json, locale: str, steps: int) -> list[tuple[str, str]]:
+    """What is wrong with a value: JSON pointers and texts, in the order of the value."""
+    token = _steps.set([steps])
+    try:
+        errors: list[ValidationError] = list(_Validator(schema, registry=_NOTHING).iter_errors(value))
+    except (TooManySteps, RecursionError) as error:
+        if isinstance(error, TooManySteps) and steps < MAX_STEPS:
+            raise
+        return [("", t(locale, "it is too deep or too large to check", "内容过深或过大，无法检查"))]
+    except (Unresolvable, UnknownType, ValueError, TypeError, AttributeError, KeyError):
+        return [
+            ("", t(locale, "the action's schema is broken; its author must mend it", "操作的模式有误，需由作者修正"))
+        ]
+    finally:
+        _steps.reset(token)
+    return [found for error in errors for found in _described(error, locale)]
+
+
+def _described(error: ValidationError, locale: str) -> Iterator[tuple[str, str]]:
+    """One error of the validator in words; a missing or unknown field is named by its own pointer."""
+    if error.validator in ("anyOf", "oneOf") and error.context:
+        inner = cast("ValidationError | None", best_match(error.context))
+        if inner is not None and list(inner.absolute_path) != list(error.absolute_path):
+            yield from _described(inner, locale)
+            return
+    pointer = "".join(f"/{_escaped(part)}" for part in error.absolute_path)
+    instance, expected = cast("Json", error.instance), cast("Json", error.validator_value)
+    match error.validator:
+        case "required":
+            missing = [name for name in expected if name not in instance]
+            # The validator reports each missing name by itself; the first report speaks for all.
+            if error.message.startswith(repr(missing[0])):
+                for name in missing:
+                    yield f"{pointer}/{_escaped(name)}", t(locale, "is missing", "缺少此项")
+        case "additionalProperties":
+            known = list(cast("Schema", error.schema).get("properties", {}))
+            for name in instance:
+                if name not in known:
+                    listed = ", ".join(known) or t(locale, "none", "无")
+                    text = t(locale, f"there is no such field; there are: {listed}", f"没有此字段；可用字段：{listed}")
+                    yield f"{pointer}/{_escaped(name)}", text
+        case _:
+            yield pointer, _text(str(error.validator), expected, error.message, locale)
+
+
+_WORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "type": ("must be of type {}", "类型必须是 {}"),
+    "enum": ("must be one of {}", "必须是以下之一：{}"),
+    "minimum": ("must be at least {}", "不得小于 {}"),
+    "maximum": ("must be at most {}", "不得大于 {}"),
+    "minLength": ("must have a length of at least {}", "长度不得小于 {}"),
+    "minItems": ("must have a length of at least {}", "长度不得小于 {}"),
+    "maxLength": ("must have a length of at most {}", "长度不得大于 {}"),
+    "maxItems": ("must have a length of at most {}", "长度不得大于 {}"),
+}
+
+
+def _text(keyword: str, expected: Json, message: str, locale: str) -> str:
+    words = _WORDS.get(keyword)
+    if words is None:
+        return message if len(message) <= 200 else f"{message[:200]}…"
+    if isinstance(expected, list):
+        listed = [str(one) if keyword == "type" else json.dumps(one, ensure_ascii=False) for one in expected]  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
+        return t(locale, *words).format(", ".join(listed))
+    return t(locale, *words).format(expected)
+
+
+def _escaped(part: object) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
+def _field(pointer: str) -> str:
+    return pointer.lstrip("/").replace("/", ".") or "input"
