@@ -1,0 +1,71 @@
+"""What the machine itself may answer, told as an error with its cure."""
+
+from __future__ import annotations
+
+import errno
+
+from llmasos.errors import Unavailable
+
+
+def known(error: Exception) -> Exception:
+    """A full disk, a read-only or foreign folder, a locked or damaged database as `Unavailable`; others as they are.
+
+    Such errors come from everywhere (SQLite, SQLAlchemy, the file system), so they are told apart here, once.
+    """
+    cause: BaseException = getattr(error, "orig", None) or error  # SQLAlchemy wraps the driver's error
+    text = str(cause).lower()
+    if isinstance(cause, OSError):
+        return _of_system(cause) or error
+    if type(cause).__module__.partition(".")[0] != "sqlite3":
+        return error
+    for part, answer in _OF_SQLITE:
+        if part in text:
+            return Unavailable(answer[0], zh=answer[1])
+    return error
+
+
+_FULL = (
+    "The disk is full: nothing was changed. Free some space in the home (LLMASOS_HOME) and run it again.",
+    "磁盘已满，未做任何改动：请在主目录（LLMASOS_HOME）所在磁盘腾出空间后重试。",
+)
+_READ_ONLY = (
+    "The home cannot be written: set LLMASOS_HOME to a folder that you may write to.",
+    "主目录不可写：请把 LLMASOS_HOME 设为可写的目录。",
+)
+_OF_SQLITE = (
+    ("disk is full", _FULL),
+    ("disk i/o error", _FULL),
+    ("readonly", _READ_ONLY),
+    ("unable to open", _READ_ONLY),
+    (
+        "locked",
+        (
+            "Another process holds the database for too long: end it, or try again.",
+            "另一个进程长时间占用数据库：请结束它或稍后重试。",
+        ),
+    ),
+    (
+        "malformed",
+        ("The database is damaged: run llmasos doctor, and put a copy back.", "数据库已损坏：请运行 llmasos doctor。"),
+    ),
+    (
+        "not a database",
+        ("The database file is not one: move it away, or put a copy back.", "数据库文件无效：请移走它或恢复备份。"),
+    ),
+)
+
+
+def _of_system(error: OSError) -> Unavailable | None:
+    where = f" ({error.filename})" if error.filename else ""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return Unavailable(f"{_FULL[0]}{where}", zh=f"{_FULL[1]}{where}")
+        case errno.EROFS | errno.EACCES | errno.EPERM:
+            return Unavailable(
+                f"No permission{where}: check who owns it, or set LLMASOS_HOME to a folder that you may write to.",
+                zh=f"没有权限{where}：请检查其所有者，或把 LLMASOS_HOME 设为可写的目录。",
+            )
+        case errno.EMFILE | errno.ENFILE:
+            return Unavailable("Too many files are open: raise `ulimit -n`.", zh="打开的文件过多：请调高 ulimit -n。")
+        case _:
+            return None

@@ -1,0 +1,224 @@
+"""The migrations: in step with the tables, whole under kill -9, once among many processes."""
+
+import itertools
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, MetaData, create_engine, event, inspect
+from sqlmodel import SQLModel
+
+import llmasos_marketplace.tables  # noqa: F401  (the metadata is whole)
+from llmasos import schema
+from llmasos.errors import Unavailable
+
+
+def url_of(home: Path) -> str:
+    return f"sqlite:///{home / 'llmasos.db'}"
+
+
+@pytest.fixture
+def migrated(tmp_path: Path) -> Iterator[Engine]:
+    assert schema.ensure_schema(url_of(tmp_path), tmp_path)
+    engine = create_engine(url_of(tmp_path))
+    yield engine
+    engine.dispose()
+
+
+def triggers_of(engine: Engine) -> dict[str, str]:
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").all()
+    return {name: " ".join(sql.split()) for name, sql in rows}
+
+
+def test_the_migrated_schema_is_that_of_the_tables(migrated: Engine) -> None:
+    """When this fails, run `python migrations/first.py`, until the first release is out."""
+    fresh = create_engine("sqlite://")
+    SQLModel.metadata.create_all(fresh)
+    with migrated.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, SQLModel.metadata) == []
+    assert triggers_of(migrated) == triggers_of(fresh)
+    for table in SQLModel.metadata.tables:
+        checks = [{c["name"]: c["sqltext"] for c in inspect(e).get_check_constraints(table)} for e in (migrated, fresh)]
+        assert checks[0] == checks[1], table
+    fresh.dispose()
+
+
+def a_row(metadata: MetaData, table: str) -> dict[str, Any]:
+    """A row that satisfies every constraint: the same names in every table, so that references meet."""
+    plain: dict[type, Any] = {
+        str: "x",
+        int: 1,
+        bool: True,
+        float: 1.0,
+        dict: {},
+        date: date(2026, 1, 1),
+        datetime: datetime(2026, 1, 1, tzinfo=UTC),
+    }
+    row: dict[str, Any] = {}
+    for column in metadata.tables[table].columns:
+        try:
+            kind = column.type.python_type
+        except NotImplementedError:
+            kind = dict
+        row[column.name] = plain.get(kind, {})
+    if "limit" in row:
+        row["limit"] = 10
+    return row
+
+
+def test_up_and_down_and_up_again_with_a_row_in_every_table(tmp_path: Path) -> None:
+    steps = ["base", *sorted(path.name[:4] for path in (schema.migrations_folder() / "versions").glob("[0-9]*.py"))]
+    for below, above in itertools.pairwise(steps):
+        schema.migrate_to(url_of(tmp_path), above)
+        engine = create_engine(url_of(tmp_path))
+        metadata = MetaData()
+        metadata.reflect(engine)
+        with engine.begin() as connection:
+            for table in metadata.sorted_tables:
+                if table.name != "alembic_version" and connection.execute(table.select()).first() is None:
+                    connection.execute(table.insert().values(a_row(metadata, table.name)))
+        engine.dispose()
+        schema.migrate_to(url_of(tmp_path), below)
+        schema.migrate_to(url_of(tmp_path), above)
+        with closing(sqlite3.connect(tmp_path / "llmasos.db")) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    schema.migrate_to(url_of(tmp_path), "base")
+    assert schema.revision_of(url_of(tmp_path)) is None
+
+
+# One process imports everything, and forks a child for each statement at which to die.
+KILLER = """
+import os, signal, sys, json
+from pathlib import Path
+import alembic.command, llmasos.schema as schema
+from sqlalchemy import Engine, event
+base, outcomes = Path(sys.argv[1]), []
+for step in range(1, 1000):
+    home = base / str(step)
+    child = os.fork()
+    if child == 0:
+        seen = 0
+        def count(*_):
+            global seen
+            seen += 1
+            if seen == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+        event.listen(Engine, "before_cursor_execute", count)
+        event.listen(Engine, "commit", count)
+        schema.ensure_schema(f"sqlite:///{home / 'llmasos.db'}", home)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    outcomes.append(os.waitstatus_to_exitcode(status))
+    if outcomes[-1] == 0:
+        break
+print(json.dumps(outcomes))
+"""
+
+
+def test_killed_at_any_statement_the_database_is_as_before_or_as_after(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLER, str(tmp_path)], capture_output=True, text=True, check=True)
+    outcomes = json.loads(done.stdout)
+    assert len(outcomes) > 30
+    assert set(outcomes[:-1]) == {-signal.SIGKILL}
+    for step in range(1, len(outcomes) + 1):
+        home = tmp_path / str(step)
+        assert schema.revision_of(url_of(home)) in (None, schema.newest_revision())
+        if schema.revision_of(url_of(home)) is None and (home / "llmasos.db").exists():
+            with closing(sqlite3.connect(home / "llmasos.db")) as connection:
+                assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
+    # And the next start goes on as if nothing had been.
+    last = tmp_path / str(len(outcomes) - 1)
+    schema.ensure_schema(url_of(last), last)
+    assert schema.revision_of(url_of(last)) == schema.newest_revision()
+
+
+def test_of_processes_that_begin_at_once_one_migrates(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from llmasos.schema import ensure_schema; home = Path(sys.argv[1])\n"
+        "print(ensure_schema(f\"sqlite:///{home / 'llmasos.db'}\", home))"
+    )
+    children = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    answers = sorted(child.communicate()[0].strip() for child in children)
+    assert answers == ["False", "False", "True"]
+
+
+def test_a_schema_of_a_newer_llmasos_is_refused_and_left_alone(tmp_path: Path, migrated: Engine) -> None:
+    with closing(sqlite3.connect(tmp_path / "llmasos.db")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    with pytest.raises(schema.SchemaNewer, match="upgrade LLMasOS"):
+        schema.ensure_schema(url_of(tmp_path), tmp_path)
+    assert schema.revision_of(url_of(tmp_path)) == "9999"
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "llmasos.db").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(Unavailable, match="is not a database"):
+        schema.ensure_schema(url_of(tmp_path), tmp_path)
+
+
+def test_looking_at_a_database_that_is_not_there_makes_none(tmp_path: Path) -> None:
+    assert schema.revision_of(url_of(tmp_path)) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_changes_nothing_and_says_what_to_check(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; from pathlib import Path; import llmasos.schema as s; import alembic.command\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        "home = Path(sys.argv[1])\n"
+        "try: s.ensure_schema(f\"sqlite:///{home / 'llmasos.db'}\", home)\n"
+        "except s.Unavailable as e: print(e)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert "Nothing was changed" in done.stdout
+    assert schema.revision_of(url_of(tmp_path)) is None
+    assert schema.ensure_schema(url_of(tmp_path), tmp_path)
+
+
+def test_the_first_migration_is_postgresql_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(schema.migrations_folder()))
+    config.attributes["url"] = "postgresql://example/llmasos"
+    command.upgrade(config, "head", sql=True)
+    sql = capsys.readouterr().out
+    for table in SQLModel.metadata.tables:
+        assert f"CREATE TABLE {table} " in sql or f'CREATE TABLE "{table}" ' in sql
+    assert "TIMESTAMP WITH TIME ZONE" in sql
+
+
+def test_every_statement_is_listened_to() -> None:
+    # The killer counts on this event; if SQLAlchemy renamed it, the test above would be blind.
+    engine = create_engine("sqlite://")
+    seen: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *a: seen.append(a[2]))
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+    engine.dispose()
+    assert seen == ["SELECT 1"]
