@@ -37,10 +37,26 @@ class Invalid(AppError):
     tag = "invalid"
 
 
+class SchemaMismatch(Invalid):
+    """The value does not fit the schema of its action."""
+
+
+class AppFailed(Invalid):
+    """The app ended with an error of its own."""
+
+
+class CapabilityNotDeclared(Denied, AttributeError):
+    """The app used a capability that its manifest does not declare."""
+
+
 class Unavailable(AppError):
     """What the call needs is not available now."""
 
     tag = "unavailable"
+
+
+class AnswerUnusable(Unavailable):
+    """The model's answer does not fit the schema that was asked for."""
 
 
 class TimedOut(AppError):

@@ -1,0 +1,276 @@
+"""An app: its actions, described and called by JSON."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import traceback
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import ModuleType
+from typing import Any, TypeVar, cast, get_args, get_origin, overload
+
+from llmasos_sdk import docstrings, schema
+from llmasos_sdk.context import Context
+from llmasos_sdk.errors import AppError, AppFailed, Invalid, NotFound, SchemaMismatch
+from llmasos_sdk.hooks import hookimpl
+from llmasos_sdk.host import Host, JsonValue
+from llmasos_sdk.signatures import result_of, signature_of
+
+F = TypeVar("F", bound=Callable[..., object])
+Title = str | Mapping[str, str]
+Lifecycle = Callable[..., None]
+
+
+def sentence_case(name: str) -> str:
+    """`pick_label` as `Pick label`."""
+    return name.replace("_", " ").replace("-", " ").strip().capitalize()
+
+
+@dataclass(frozen=True)
+class Action:
+    """One function of an app that a person or program calls."""
+
+    name: str
+    function: Callable[..., object]
+    title: Title
+
+    @cached_property
+    def inputs(self) -> tuple[dict[str, schema.Hint], dict[str, object]]:
+        """The hints and defaults of the inputs, by name, the context left out."""
+        return signature_of(self.function, skip=1)
+
+    @property
+    def streaming(self) -> bool:
+        """Whether it answers in pieces."""
+        return inspect.isgeneratorfunction(self.function)
+
+    @cached_property
+    def output(self) -> schema.Hint:
+        """The hint of the final output. A generator's is what it returns, else the text that it yielded."""
+        hint = result_of(self.function)
+        if not self.streaming:
+            return hint
+        arguments = get_args(hint)
+        origin: object = get_origin(hint)
+        returned = arguments[2] if origin is Generator and len(arguments) == 3 else None
+        return str if returned in (None, type(None)) else returned
+
+    @cached_property
+    def description(self) -> dict[str, JsonValue]:
+        """The action as it stands in `actions.json`.
+
+        Raises:
+            TypeError: A hint has no JSON Schema.
+        """
+        told = docstrings.read(self.function)
+        title = self.title
+        try:
+            return {
+                "name": self.name,
+                "title": {"en": title} if isinstance(title, str) else dict(title),
+                "description": told.summary,
+                "input": schema.object_schema(*self.inputs, told),
+                "output": schema.schema_of(self.output),
+                "streaming": self.streaming,
+            }
+        except (TypeError, NameError) as error:
+            raise TypeError(f"action {self.name}: {error}") from error
+
+    def run(self, ctx: Context, value: Mapping[str, JsonValue]) -> JsonValue:
+        """Run it on decoded JSON; the pieces of a generator go out as they come.
+
+        Raises:
+            SchemaMismatch: The input, or what the function answered, does not fit.
+        """
+        hints, defaults = self.inputs
+        arguments = schema.decode_arguments(hints, hints.keys() - defaults.keys(), value)
+        answer = self.function(ctx, **arguments)
+        if self.streaming:
+            answer = self._send(ctx, cast("Generator[object, None, object]", answer))
+        try:
+            return schema.encode_as(self.output, answer)
+        except SchemaMismatch as error:
+            raise AppFailed(f"action {self.name} answered something else than it promises: {error.message}") from error
+
+    def _send(self, ctx: Context, pieces: Generator[object, None, object]) -> object:
+        sent: list[str] = []
+        try:
+            while True:
+                piece = next(pieces)
+                if not isinstance(piece, str):
+                    raise AppFailed(f"action {self.name} yields a {type(piece).__name__}; a piece is a text")
+                ctx.host.call("output", "chunk", piece)
+                sent.append(piece)
+        except StopIteration as end:
+            return "".join(sent) if end.value is None else end.value
+        finally:
+            pieces.close()
+
+
+class App:
+    """The actions of one app. It is also the pluggy plugin that a native runner loads.
+
+    Example:
+        app = App()
+
+        @app.action(title={"en": "Shout", "zh": "大声说"})
+        def shout(ctx: Context, text: str) -> str:
+            return text.upper()
+    """
+
+    def __init__(self) -> None:
+        self._actions: dict[str, Action] = {}
+        self._lifecycle: dict[str, Lifecycle] = {}
+
+    @overload
+    def action(self, function: F) -> F: ...
+    @overload
+    def action(self, *, name: str | None = None, title: Title | None = None) -> Callable[[F], F]: ...
+    def action(
+        self, function: F | None = None, *, name: str | None = None, title: Title | None = None
+    ) -> F | Callable[[F], F]:
+        """Make a function an action. It stays callable as it is.
+
+        Args:
+            function: Its first parameter takes the `Context`; the others are its inputs.
+            name: What callers name it; the function's name where it is left out.
+            title: What people read; a text, or texts by locale.
+
+        Raises:
+            TypeError: The function is async, or takes no context.
+            ValueError: There is an action of that name.
+        """
+
+        def register(function: F) -> F:
+            self._register(function, name or function.__name__, title)
+            return function
+
+        return register if function is None else register(function)
+
+    def _register(self, function: Callable[..., object], name: str, title: Title | None) -> None:
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"action {name} is async; write it as a plain `def`. Each run has its own instance or thread, "
+                "so waiting in it holds up nobody, and a generator streams."
+            )
+        parameters = list(inspect.signature(function).parameters.values())
+        if not parameters or parameters[0].annotation not in (Context, "Context", inspect.Parameter.empty):
+            raise TypeError(f"action {name}: its first parameter takes the context: `def {name}(ctx: Context, ...)`")
+        if name in self._actions:
+            raise ValueError(f"there is an action {name} already")
+        self._actions[name] = Action(name, function, title or sentence_case(name))
+
+    def on_install(self, function: Lifecycle) -> Lifecycle:
+        """Run `function(ctx)` after an installation, in a native runner."""
+        return self._on("install", function)
+
+    def on_upgrade(self, function: Lifecycle) -> Lifecycle:
+        """Run `function(ctx, from_version)` after an upgrade, in a native runner."""
+        return self._on("upgrade", function)
+
+    def on_uninstall(self, function: Lifecycle) -> Lifecycle:
+        """Run `function(ctx)` before an installation is removed, in a native runner."""
+        return self._on("uninstall", function)
+
+    def on_event(self, function: Lifecycle) -> Lifecycle:
+        """Run `function(ctx, event)` for each event of the host, in a native runner."""
+        return self._on("event", function)
+
+    def _on(self, moment: str, function: Lifecycle) -> Lifecycle:
+        if moment in self._lifecycle:
+            raise ValueError(f"there is an on_{moment} already")
+        self._lifecycle[moment] = function
+        return function
+
+    def describe(self) -> list[dict[str, JsonValue]]:
+        """The actions as they stand in `actions.json`, in the order of their registration.
+
+        Raises:
+            TypeError: A hint has no JSON Schema; the message names the action.
+        """
+        return [action.description for action in self._actions.values()]
+
+    def call(self, name: str, input_json: str, ctx: Context) -> str:
+        """Run an action on JSON text, and answer JSON text.
+
+        Raises:
+            NotFound: There is no such action.
+            Invalid: The input does not fit, or the app failed with an error of its own; the log has its traceback.
+            AppError: What a capability answered, where the action let it pass.
+        """
+        action = self._actions.get(name)
+        if action is None:
+            known = ", ".join(self._actions) or "none"
+            raise NotFound(f"there is no action {name!r}; this app has: {known}")
+        try:
+            value: JsonValue = json.loads(input_json or "{}")
+        except (ValueError, RecursionError) as error:
+            raise Invalid(f"the input is not JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise Invalid("the input is a JSON object, with a key for each input of the action")
+        return json.dumps(self._guard(ctx, lambda: action.run(ctx, value)), ensure_ascii=False)
+
+    def _guard(self, ctx: Context, run: Callable[[], Any]) -> Any:
+        """Run the author's code; an error of its own becomes one of the contract's, with its traceback logged."""
+        try:
+            return run()
+        except AppError:
+            raise
+        except Exception as error:
+            ctx.log.error(traceback.format_exc())
+            raise AppFailed(_told(error)) from error
+
+    @hookimpl(specname="actions")
+    def _hook_actions(self) -> list[dict[str, JsonValue]]:
+        return self.describe()
+
+    @hookimpl(specname="call")
+    def _hook_call(self, host: Host, action: str, input_json: str) -> str:
+        return self.call(action, input_json, Context(host))
+
+    @hookimpl(specname="install")
+    def _hook_install(self, host: Host) -> None:
+        self._happen("install", host)
+
+    @hookimpl(specname="upgrade")
+    def _hook_upgrade(self, host: Host, from_version: str) -> None:
+        self._happen("upgrade", host, from_version)
+
+    @hookimpl(specname="uninstall")
+    def _hook_uninstall(self, host: Host) -> None:
+        self._happen("uninstall", host)
+
+    @hookimpl(specname="event")
+    def _hook_event(self, host: Host, event: Mapping[str, JsonValue]) -> None:
+        self._happen("event", host, event)
+
+    def _happen(self, moment: str, host: Host, *arguments: object) -> None:
+        function = self._lifecycle.get(moment)
+        if function is not None:
+            ctx = Context(host)
+            self._guard(ctx, lambda: function(ctx, *arguments))
+
+
+def _told(error: Exception) -> str:
+    """An error in one line: what it is, what it says, and where the author's code raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename.rsplit('/', 1)[-1]}, line {frames[-1].lineno})" if frames else ""
+    said = " ".join(str(error).split())
+    return f"the app failed: {type(error).__name__}{': ' if said else ''}{said}{where}"
+
+
+def find_app(module: ModuleType) -> App:
+    """The app of a module: its `app`, else the only `App` in it.
+
+    Raises:
+        LookupError: There is none, or there are several.
+    """
+    named = getattr(module, "app", None)
+    if isinstance(named, App):
+        return named
+    found = [value for value in vars(module).values() if isinstance(value, App)]
+    if len(found) != 1:
+        raise LookupError(f"{module.__name__} holds {len(found)} apps; write `app = App()` in it")
+    return found[0]

@@ -1,0 +1,209 @@
+"""What an action gets: the capabilities that the manifest declared, and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, NoReturn, cast
+
+from llmasos_sdk import schema
+from llmasos_sdk.errors import CapabilityNotDeclared
+from llmasos_sdk.host import Host
+from llmasos_sdk.model import ModelClient
+from llmasos_sdk.results import Document, Response, bytes_from
+from llmasos_sdk.storage import StorageClient
+
+# What each capability needs in llmapp.toml at least: the lines that the error for an undeclared one prints.
+MANIFEST_LINES: Mapping[str, str] = MappingProxyType(
+    {
+        "model": 'tiers = ["fast"]',
+        "storage": "max_bytes = 1048576",
+        "http": 'hosts = ["https://api.example.com"]',
+        "secrets": 'secrets = [{ name = "api_key", host = "https://api.example.com", header = "authorization" }]',
+        "apps": 'apps = ["publisher/name"]',
+    }
+)
+
+
+def permission_lines(capability: str) -> str:
+    """The lines of `llmapp.toml` that declare a capability."""
+    return (
+        f'[[permissions]]\ncapability = "{capability}"\n{MANIFEST_LINES[capability]}\n'
+        'reason.en = "Say here what the app needs it for."'
+    )
+
+
+class OutputClient:
+    """`ctx.output`: what the caller sees while the action runs. Text goes out by `yield`."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Show how far it is, from 0 to 1, with a line of text."""
+        self._host.call("output", "progress", min(1.0, max(0.0, float(fraction))), message)
+
+
+class LogClient:
+    """`ctx.log`: lines kept with the invocation, for the app's author and the operator."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def debug(self, message: str) -> None:
+        """A line for whoever looks closely."""
+        self._host.call("log", "write", "debug", message)
+
+    def info(self, message: str) -> None:
+        """A line for whoever looks."""
+        self._host.call("log", "write", "info", message)
+
+    def warning(self, message: str) -> None:
+        """A line for something that went on, but not as it should."""
+        self._host.call("log", "write", "warning", message)
+
+    def error(self, message: str) -> None:
+        """A line for something that failed."""
+        self._host.call("log", "write", "error", message)
+
+
+class HttpClient:
+    """`ctx.http`: requests to the servers that the manifest names."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: str | bytes | None = None,
+        json_body: object = None,
+    ) -> Response:
+        """Send one request. Secrets are put in by the host, never here.
+
+        Args:
+            method: One that the grant names.
+            url: The whole address, its query included.
+            headers: By name.
+            body: Text or bytes.
+            json_body: A value to send as JSON instead of `body`.
+
+        Raises:
+            Denied: The grant does not reach that server or method.
+            Unavailable: The server did not answer.
+        """
+        sent = dict(headers or {})
+        if json_body is not None:
+            body = json.dumps(schema.encode(json_body), ensure_ascii=False)
+            sent = {"content-type": "application/json", **sent}
+        request: Document = {"method": method, "url": url, "headers": sent}
+        if isinstance(body, bytes):
+            request |= {"body": base64.b64encode(body).decode(), "base64": True}
+        elif body is not None:
+            request["body"] = body
+        answer = cast("Document", json.loads(str(self._host.call("http", "request", json.dumps(request)))))
+        answered = cast("dict[str, str]", answer.get("headers") or {})
+        return Response(
+            status=int(answer["status"]),
+            url=str(answer.get("url") or url),
+            content=bytes_from(answer, "body"),
+            headers={name.lower(): value for name, value in answered.items()},
+        )
+
+    def get(self, url: str, *, headers: Mapping[str, str] | None = None) -> Response:
+        """GET one address; see `request`."""
+        return self.request("GET", url, headers=headers)
+
+    def post(self, url: str, *, headers: Mapping[str, str] | None = None, json_body: object = None) -> Response:
+        """POST a value as JSON; see `request`."""
+        return self.request("POST", url, headers=headers, json_body=json_body)
+
+
+class SecretsClient:
+    """`ctx.secrets`: which secrets are set. Their values never reach the app."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def names(self) -> list[str]:
+        """The names of the secrets that the user has set."""
+        return cast("list[str]", self._host.call("secrets", "names"))
+
+
+class AppsClient:
+    """`ctx.apps`: actions of the other apps that the manifest names."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def call(self, app: str, action: str, /, **inputs: object) -> Any:
+        """Run another app's action, and answer its output. It runs with no more than both apps may do.
+
+        Raises:
+            Denied: The grant does not name that app.
+            NotFound: It is not installed, or has no such action.
+        """
+        sent = json.dumps(schema.encode(inputs), ensure_ascii=False)
+        return json.loads(str(self._host.call("apps", "call", app, action, sent)))
+
+
+class Context:
+    """One invocation, as its action sees it.
+
+    A capability that the manifest does not declare is absent: `hasattr(ctx, "http")` is false, and using it raises
+    `CapabilityNotDeclared` with the lines to add.
+    """
+
+    model: ModelClient
+    storage: StorageClient
+    http: HttpClient
+    secrets: SecretsClient
+    apps: AppsClient
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.output = OutputClient(host)
+        self.log = LogClient(host)
+        for name in host.capabilities & CLIENTS.keys():
+            setattr(self, name, CLIENTS[name](host))
+
+    @property
+    def host(self) -> Host:
+        """What carries this context's calls."""
+        return self._host
+
+    @cached_property
+    def _settings(self) -> Document:
+        return cast("Document", json.loads(str(self._host.call("config", "read"))))
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """What the installer chose, by the names in the manifest's `[config]`, defaults filled in."""
+        return MappingProxyType(cast("dict[str, Any]", self._settings.get("values") or {}))
+
+    @property
+    def locale(self) -> str:
+        """The language of whoever runs the action: `en` or `zh`."""
+        return str(self._settings.get("locale") or "en")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in MANIFEST_LINES:
+            raise CapabilityNotDeclared(
+                f"ctx.{name} is not there: llmapp.toml does not declare it. Add:\n\n{permission_lines(name)}\n"
+            )
+        raise AttributeError(f"a context has no {name!r}")
+
+
+CLIENTS = {
+    "model": ModelClient,
+    "storage": StorageClient,
+    "http": HttpClient,
+    "secrets": SecretsClient,
+    "apps": AppsClient,
+}

@@ -1,0 +1,1 @@
+"""The parts of `llmasos_sdk.testing`."""

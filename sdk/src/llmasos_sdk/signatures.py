@@ -1,0 +1,37 @@
+"""The inputs of a function, by name: their hints and defaults."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from llmasos_sdk.schema import Hint, hints_of
+
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def signature_of(function: Callable[..., object], *, skip: int) -> tuple[dict[str, Hint], dict[str, object]]:
+    """The hints and the defaults of a function's parameters, the first `skip` left out.
+
+    Raises:
+        TypeError: A parameter cannot be named, or has no hint.
+    """
+    name = getattr(function, "__name__", "the function")
+    hints = hints_of(function)
+    taken: dict[str, Hint] = {}
+    defaults: dict[str, object] = {}
+    for parameter in list(inspect.signature(function).parameters.values())[skip:]:
+        if parameter.kind not in NAMED:
+            raise TypeError(f"{name}: the input {parameter.name!r} cannot be given by name; write it as a plain one")
+        if parameter.name not in hints:
+            raise TypeError(f"{name}: the input {parameter.name!r} needs a type hint, such as `{parameter.name}: str`")
+        taken[parameter.name] = hints[parameter.name]
+        if parameter.default is not inspect.Parameter.empty:
+            defaults[parameter.name] = parameter.default
+    return taken, defaults
+
+
+def result_of(function: Callable[..., object]) -> Hint:
+    """The hint of what a function answers; `Any` where it has none."""
+    return hints_of(function).get("return", Any)

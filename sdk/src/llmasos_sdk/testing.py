@@ -1,0 +1,163 @@
+"""Fakes for an app's own tests: they behave as the host does, limits included, and need none.
+
+    def test_it_translates() -> None:
+        ctx = FakeContext(model=ScriptedModel("Guten Tag"))
+        assert translate(ctx, "Good day", "de") == "Guten Tag"
+        assert "de" in ctx.scripted.requests[0]["messages"][0]["content"]
+
+`FakeContext` is a `Context` over a `FakeHost`; what the action sent is on the host: `chunks`, `progress`, `logs`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from llmasos_sdk.app import App
+from llmasos_sdk.context import Context
+from llmasos_sdk.errors import Denied, NotFound, Unavailable
+from llmasos_sdk.fakes.model import Answer, ScriptedModel
+from llmasos_sdk.fakes.storage import MemoryStorage
+from llmasos_sdk.host import BASELINE_CAPABILITIES, JsonValue
+from llmasos_sdk.results import Document
+
+__all__ = ["Answer", "FakeContext", "FakeHost", "MemoryStorage", "ScriptedModel", "call"]
+
+Responder = Callable[[dict[str, Any]], Mapping[str, Any]]
+AppCallee = Callable[..., object]
+
+
+class FakeHost:
+    """The port over fakes. A capability is there exactly when its fake is.
+
+    Args:
+        model: Answers `ctx.model`.
+        storage: Keeps `ctx.storage`.
+        config: What the installer chose.
+        locale: `en` or `zh`.
+        http: Answers `ctx.http`: gets {"method", "url", "headers", "body"}, returns {"status", "headers"?, "body"?}.
+        secrets: The names of the secrets that are set.
+        apps: Answers `ctx.apps`: functions by app and action, `{"acme/glossary": {"look_up": function}}`.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: ScriptedModel | None = None,
+        storage: MemoryStorage | None = None,
+        config: Mapping[str, JsonValue] | None = None,
+        locale: str = "en",
+        http: Responder | None = None,
+        secrets: list[str] | None = None,
+        apps: Mapping[str, Mapping[str, AppCallee]] | None = None,
+    ) -> None:
+        self.model = model
+        self.storage = storage
+        self.config = dict(config or {})
+        self.locale = locale
+        self.chunks: list[str] = []
+        self.progress: list[tuple[float, str]] = []
+        self.logs: list[tuple[str, str]] = []
+        self.http_requests: list[dict[str, Any]] = []
+        self._http = http
+        self._secrets = secrets
+        self._apps = apps
+        fakes = {"model": model, "storage": storage, "http": http, "secrets": secrets, "apps": apps}
+        self._capabilities = BASELINE_CAPABILITIES | {name for name, fake in fakes.items() if fake is not None}
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """The baseline ones, and those that have a fake."""
+        return self._capabilities
+
+    def call(self, capability: str, function: str, *arguments: JsonValue) -> JsonValue:  # noqa: PLR0911 (a table)
+        """Call a fake by the WIT names, as an app reaches the host."""
+        if capability not in self._capabilities:
+            raise Denied(f"{capability} is not declared")
+        match capability, function:
+            case "output", "chunk":
+                self.chunks.append(str(arguments[0]))
+            case "output", "progress":
+                self.progress.append((float(cast("float", arguments[0])), str(arguments[1])))
+            case "log", "write":
+                self.logs.append((str(arguments[0]), str(arguments[1])))
+            case "config", "read":
+                return json.dumps({"values": self.config, "locale": self.locale}, ensure_ascii=False)
+            case "model", _ if self.model is not None:
+                return self.model.call(function, *arguments)
+            case "storage", _ if self.storage is not None:
+                return self.storage.call(function, *arguments)
+            case "http", "request":
+                return self._request(str(arguments[0]))
+            case "secrets", "names":
+                return [*(self._secrets or [])]
+            case "apps", "call":
+                return self._call_app(*(str(argument) for argument in arguments))
+            case _:
+                raise NotFound(f"{capability} has no function {function}")
+        return None
+
+    def _request(self, text: str) -> JsonValue:
+        request = cast("dict[str, Any]", json.loads(text))
+        self.http_requests.append(request)
+        responder = self._http or _no_answer
+        answer: Document = {"headers": {}, "body": "", "base64": False, "url": request["url"], **responder(request)}
+        return json.dumps(answer)
+
+    def _call_app(self, app: str, action: str, text: str) -> JsonValue:
+        if self._apps is None or app not in self._apps:
+            raise Denied(f"llmapp.toml does not name {app} in the permission apps")
+        if action not in self._apps[app]:
+            raise NotFound(f"{app} has no action {action}")
+        return json.dumps(self._apps[app][action](**json.loads(text)), ensure_ascii=False)
+
+
+def _no_answer(request: dict[str, Any]) -> Mapping[str, Any]:
+    raise Unavailable(f"no fake answers {request['url']}")
+
+
+class FakeContext(Context):
+    """A context for host tests; its arguments are those of `FakeHost`.
+
+    A capability without a fake is absent, as one without a permission is.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: ScriptedModel | None = None,
+        storage: MemoryStorage | None = None,
+        config: Mapping[str, JsonValue] | None = None,
+        locale: str = "en",
+        http: Responder | None = None,
+        secrets: list[str] | None = None,
+        apps: Mapping[str, Mapping[str, AppCallee]] | None = None,
+    ) -> None:
+        self.fake = FakeHost(
+            model=model, storage=storage, config=config, locale=locale, http=http, secrets=secrets, apps=apps
+        )
+        super().__init__(self.fake)
+
+    @property
+    def scripted(self) -> ScriptedModel:
+        """The model behind `ctx.model`: its script, and the requests it got."""
+        if self.fake.model is None:
+            raise Unavailable("this FakeContext has no model; give it one: FakeContext(model=ScriptedModel(...))")
+        return self.fake.model
+
+    @property
+    def memory(self) -> MemoryStorage:
+        """What is behind `ctx.storage`."""
+        if self.fake.storage is None:
+            raise Unavailable("this FakeContext has no storage; give it one: FakeContext(storage=MemoryStorage())")
+        return self.fake.storage
+
+
+def call(app: App, action: str, ctx: Context, /, **inputs: JsonValue) -> Any:
+    """Run an action as the host does: JSON in, JSON out, streamed pieces through the host.
+
+    Raises:
+        AppError: What the host would answer its caller with.
+    """
+    return json.loads(app.call(action, json.dumps(inputs, ensure_ascii=False), ctx))
