@@ -131,10 +131,11 @@ def _spoken(answer: Answer) -> tuple[str, list[Document]]:
     """The text and the tool calls of a scripted answer."""
     if isinstance(answer, str):
         return answer, []
-    items = cast("list[object]", answer) if isinstance(answer, list) else [answer]
-    if items and all(isinstance(item, ToolCall) for item in items):
-        return "", [_called(cast("ToolCall", item)) for item in items]
-    return json.dumps(schema.encode(answer), ensure_ascii=False), []
+    items: list[object] = [*answer] if isinstance(answer, list) else [answer]
+    calls = [item for item in items if isinstance(item, ToolCall)]
+    if calls:
+        return "", [_called(call) for call in calls]
+    return json.dumps(schema.encode(cast("Any", answer)), ensure_ascii=False), []
 
 
 def _called(call: ToolCall) -> Document:
