@@ -5,148 +5,71 @@ Strict: an unknown key is an error that names the nearest known one, and every f
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal, Self, TypeAlias
+import tomllib
+from typing import Annotated, Any, Final, Literal, TypeVar, cast
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator
 
-# Publisher and name are lower-case words joined by single hyphens: they become paths, URLs and tool names.
-WORD = r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*"
-APP_ID = re.compile(rf"{WORD}/{WORD}")
+from llmasos.bundles.faults import Fault, faults_of
+from llmasos.bundles.parts import (
+    APP_ID,
+    WORD,
+    AppId,
+    AppsPermission,
+    BasePermission,
+    Category,
+    Compat,
+    ConfigField,
+    FieldName,
+    Frozen,
+    HttpPermission,
+    LimitsRequest,
+    Many,
+    ModelPermission,
+    Permission,
+    RelativePath,
+    Runtime,
+    SecretPlace,
+    SecretsPermission,
+    Specifier,
+    StoragePermission,
+    Text,
+    Tier,
+)
+from llmasos.bundles.rules import Parts, inconsistencies
+from llmasos.errors import ManifestRejected
 
-AppId: TypeAlias = Annotated[str, StringConstraints(pattern=rf"^{WORD}/{WORD}$", max_length=129)]
-Tier: TypeAlias = Literal["fast", "balanced", "best"]
-
-
-class Frozen(BaseModel):
-    """Parsed once at the edge, changed by `model_copy`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Text(Frozen):
-    """A text in English and, where the author gave it, in Chinese."""
-
-    en: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
-    zh: str | None = None
-
-    def in_locale(self, locale: str) -> str:
-        """The text in `locale`, or in English."""
-        return self.zh if locale.startswith("zh") and self.zh else self.en
-
-
-class BasePermission(Frozen):
-    """What every permission has: whether the app works without it, and why it is asked for."""
-
-    optional: bool = False
-    reason: Text
-
-
-class ModelPermission(BasePermission):
-    """Calls of language models, by tier or by name."""
-
-    capability: Literal["model"]
-    tiers: tuple[Tier, ...] = ()
-    models: tuple[str, ...] = ()
-    max_output_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
-    embeddings: bool = False
-
-    @model_validator(mode="after")
-    def _names_a_model(self) -> Self:
-        if not self.tiers and not self.models and not self.embeddings:
-            raise ValueError('name tiers = ["fast"], models = ["…"] or embeddings = true')
-        return self
-
-
-class StoragePermission(BasePermission):
-    """Values kept for the app, apart for each user."""
-
-    capability: Literal["storage"]
-    max_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 1 << 20
-
-
-class HttpPermission(BasePermission):
-    """Requests to named servers."""
-
-    capability: Literal["http"]
-    hosts: Annotated[tuple[str, ...], Field(min_length=1)]
-    """`https://api.example.com`, `https://*.example.com:8443`, or `*` for the whole network."""
-    methods: tuple[Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], ...] = ("GET",)
-    max_response_bytes: Annotated[int, Field(ge=1, le=16 << 20)] = 1 << 20
-
-
-class SecretPlace(Frozen):
-    """Where the host puts a secret: into one header or query parameter of requests to one host."""
-
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-    host: str
-    header: str | None = None
-    query: str | None = None
-    prefix: str = ""
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if (self.header is None) == (self.query is None):
-            raise ValueError('name one place: header = "authorization" or query = "key"')
-        return self
-
-
-class SecretsPermission(BasePermission):
-    """Secrets of the user that the host puts into requests; the app never reads them."""
-
-    capability: Literal["secrets"]
-    secrets: Annotated[tuple[SecretPlace, ...], Field(min_length=1)]
-
-
-class AppsPermission(BasePermission):
-    """Calls of other apps' actions; each app stands in `[dependencies]` too."""
-
-    capability: Literal["apps"]
-    apps: Annotated[tuple[AppId, ...], Field(min_length=1)]
-
-
-Permission: TypeAlias = Annotated[
-    ModelPermission | StoragePermission | HttpPermission | SecretsPermission | AppsPermission,
-    Field(discriminator="capability"),
+__all__ = [
+    "APP_ID",
+    "MAX_MANIFEST_BYTES",
+    "WORD",
+    "AppId",
+    "AppsPermission",
+    "BasePermission",
+    "Compat",
+    "ConfigField",
+    "Frozen",
+    "HttpPermission",
+    "LimitsRequest",
+    "Manifest",
+    "ModelPermission",
+    "Permission",
+    "Runtime",
+    "SecretPlace",
+    "SecretsPermission",
+    "StoragePermission",
+    "Text",
+    "Tier",
+    "parse_manifest",
 ]
 
-
-class Runtime(Frozen):
-    """What runs the app, and from what: a source that `build` compiles, or a finished component or wheel."""
-
-    kind: Literal["wasm", "python"]
-    source: str | None = None
-    component: str | None = None
-    wheel: str | None = None
-
-
-class Compat(Frozen):
-    """Which hosts the release runs on."""
-
-    llmasos: str = ">=0.1"
-
-
-class LimitsRequest(Frozen):
-    """Asked for; the installation stores what was granted."""
-
-    memory_mib: Annotated[int, Field(ge=32, le=2048)] = 64
-    cpu_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
-    wall_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
-    tokens_per_run: Annotated[int, Field(ge=1)] | None = None
-    tokens_per_day: Annotated[int, Field(ge=1)] | None = None
-
-
-class ConfigField(Frozen):
-    """One field of the form at install."""
-
-    type: Literal["string", "integer", "number", "boolean", "array"]
-    title: Text
-    description: Text | None = None
-    enum: tuple[Any, ...] | None = None
-    default: Any = None
-    ui: Literal["text", "textarea"] = "text"
+# Ten times the largest manifest that makes sense.
+MAX_MANIFEST_BYTES: Final = 64 << 10
+# The TOML reader's time grows with the square of the number of dots in a key: 20,000 take it 5 s, 200 a blink.
+MAX_DOTS_A_LINE: Final = 200
+# Past these many, the first ones say it.
+MAX_FAULTS: Final = 50
 
 
 class Manifest(Frozen):
@@ -154,41 +77,112 @@ class Manifest(Frozen):
 
     schema_: Annotated[Literal[1], Field(alias="schema")]
     id: AppId
-    version: str
-    license: str
-    categories: tuple[str, ...] = ()
-    icon: str | None = None
+    version: Annotated[str, StringConstraints(max_length=100)]
+    license: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    categories: Annotated[Many[Category], Field(max_length=10)] = ()
+    icon: RelativePath | None = None
     name: Text
     summary: Text
     runtime: Runtime
     compat: Compat = Compat()
-    permissions: tuple[Permission, ...] = ()
+    permissions: Many[Permission] = ()
     limits: LimitsRequest = LimitsRequest()
-    config: dict[str, ConfigField] = Field(default_factory=dict)
-    dependencies: dict[AppId, str] = Field(default_factory=dict)
+    config: dict[FieldName, ConfigField] = Field(default_factory=dict)
+    dependencies: dict[AppId, Specifier] = Field(default_factory=dict)
 
     @field_validator("version")
     @classmethod
     def _canonical(cls, value: str) -> str:
         try:
             canonical = str(Version(value))
-        except InvalidVersion as error:
-            raise ValueError(f"{value!r} is not a version such as 1.2.0") from error
+        except InvalidVersion:
+            raise ValueError(f"{value!r} is not a version such as 1.2.0") from None
         if canonical != value:
             raise ValueError(f"write {canonical!r} instead of {value!r}")
-        return value
-
-    @field_validator("dependencies")
-    @classmethod
-    def _specifiers(cls, value: dict[str, str]) -> dict[str, str]:
-        for app, specifier in value.items():
-            try:
-                SpecifierSet(specifier)
-            except InvalidSpecifier as error:
-                raise ValueError(f"{app}: {specifier!r} is not a version specifier such as >=1,<2") from error
         return value
 
     @property
     def capabilities(self) -> frozenset[str]:
         """The capabilities asked for."""
         return frozenset(permission.capability for permission in self.permissions)
+
+    def permission(self, capability: str) -> Permission | None:
+        """What it asks for of one capability."""
+        return next((p for p in self.permissions if p.capability == capability), None)
+
+
+def parse_manifest(text: str) -> Manifest:
+    """Read `llmapp.toml`.
+
+    Args:
+        text: Its contents.
+
+    Raises:
+        ManifestRejected: Naming every fault, a line each: the key, what is wrong with it, and the cure.
+    """
+    if len(text.encode(errors="surrogatepass")) > MAX_MANIFEST_BYTES:
+        raise ManifestRejected(f"llmapp.toml is over {MAX_MANIFEST_BYTES >> 10} KiB: move long texts into README.md")
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.count(".") > MAX_DOTS_A_LINE:
+            raise ManifestRejected(f"llmapp.toml line {number} has over {MAX_DOTS_A_LINE} dots: shorten it")
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ManifestRejected(f"llmapp.toml is not valid TOML: {error}") from None
+    except (ValueError, RecursionError):
+        raise ManifestRejected("llmapp.toml nests too deeply or holds a number that is too long: simplify it") from None
+    faults: list[Fault] = []
+    manifest: Manifest | None = None
+    try:
+        manifest = Manifest.model_validate(data)
+    except ValidationError as error:
+        faults.extend(faults_of(error, Manifest))
+    except RecursionError:
+        raise ManifestRejected("llmapp.toml nests too deeply: simplify it") from None
+    faults.extend(inconsistencies(_parts(data)))
+    if manifest is None or faults:
+        raise ManifestRejected(_report(faults))
+    return manifest
+
+
+def _report(faults: list[Fault]) -> str:
+    lines = list(dict.fromkeys(str(fault) for fault in faults))
+    shown = lines[:MAX_FAULTS]
+    if len(lines) > len(shown):
+        shown.append(f"… and {len(lines) - len(shown)} more")
+    if len(shown) == 1:
+        return f"llmapp.toml: {shown[0]}"
+    return "\n".join((f"llmapp.toml has {len(lines)} faults:", *(f"  {line}" for line in shown)))
+
+
+def _parts(data: dict[str, Any]) -> Parts:
+    """What parses of each part by itself, so that a fault in one does not hide those between the others."""
+    return Parts(
+        id=_attempt(_APP_ID, data.get("id")),
+        runtime=_attempt(_RUNTIME, data.get("runtime")),
+        permissions=[_attempt(_PERMISSION, item) for item in _array(data.get("permissions"))],
+        config={key: _attempt(_CONFIG, item) for key, item in _table(data.get("config")).items()},
+        dependencies=frozenset(_table(data.get("dependencies"))),
+    )
+
+
+def _array(value: object) -> list[object]:
+    return cast("list[object]", value) if isinstance(value, list) else []
+
+
+def _table(value: object) -> dict[str, object]:
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
+
+
+_APP_ID: TypeAdapter[str] = TypeAdapter(AppId)
+_RUNTIME = TypeAdapter(Runtime)
+_PERMISSION: TypeAdapter[Permission] = TypeAdapter(Permission)
+_CONFIG = TypeAdapter(ConfigField)
+P = TypeVar("P")
+
+
+def _attempt(adapter: TypeAdapter[P], data: Any) -> P | None:
+    try:
+        return adapter.validate_python(data)
+    except (ValidationError, RecursionError):
+        return None

@@ -1,0 +1,230 @@
+"""`actions.json`: what an app can be asked, with the JSON Schemas of question and answer.
+
+The host checks inputs against these schemas, so a schema is code from a stranger. Only keywords whose cost is bounded
+by the size of the input are taken: no regular expressions, no references outwards, nothing that refers to itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, TypeGuard
+
+from llmasos.errors import BundleRejected
+
+MAX_ACTIONS: Final = 64
+# A form of a hundred fields with texts in two languages has about 1,500 nodes.
+MAX_NODES: Final = 20_000
+MAX_DEPTH: Final = 32
+NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+KEYS: Final = frozenset({"name", "title", "description", "input_schema", "output_schema", "streaming"})
+
+# One subschema each, a list of them, and a table of them.
+_ONE: Final = frozenset({"items", "additionalProperties", "not"})
+_LIST: Final = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
+_TABLE: Final = frozenset({"properties", "$defs"})
+_PLAIN: Final = frozenset({
+    "$schema", "type", "enum", "const", "title", "description", "default", "examples", "required", "format",
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "minItems",
+    "maxItems", "minProperties", "maxProperties", "deprecated", "readOnly", "writeOnly", "$comment",
+})  # fmt: skip
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One action. `raw` is its entry, as tables and pages keep it."""
+
+    name: str
+    input_schema: Mapping[str, Any]
+    output_schema: Mapping[str, Any]
+    streaming: bool
+    raw: Mapping[str, Any]
+
+    def title(self, locale: str) -> str:
+        """Its title in a locale, in English where there is none."""
+        return _in_locale(self.raw.get("title"), locale) or self.name
+
+    def description(self, locale: str) -> str:
+        """What it does."""
+        return _in_locale(self.raw.get("description"), locale)
+
+
+def _in_locale(text: object, locale: str) -> str:
+    if _is_table(text):
+        texts: dict[str, str] = text
+        return texts.get("zh" if locale.startswith("zh") else "en") or texts.get("en", "")
+    return text if isinstance(text, str) else ""
+
+
+def parse_actions(text: str) -> tuple[Action, ...]:
+    """Read `actions.json`, or what a component's `describe` answers.
+
+    Raises:
+        BundleRejected: It is not a list of actions, or a schema is not one that the host would run.
+    """
+    try:
+        listed: object = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise BundleRejected(f"actions.json is not valid JSON: {_first_line(error)}") from None
+    if not _is_list(listed) or not listed:
+        raise BundleRejected("actions.json is not a list of actions: an app has at least one")
+    if len(listed) > MAX_ACTIONS:
+        raise BundleRejected(f"actions.json lists {len(listed)} actions; the limit is {MAX_ACTIONS}")
+    actions = tuple(_action(item) for item in listed)
+    names = [action.name for action in actions]
+    for name in names:
+        if names.count(name) > 1:
+            raise BundleRejected(f"actions.json names {name!r} twice: rename one")
+    return actions
+
+
+def _first_line(error: Exception) -> str:
+    return "it nests too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0][:200]
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("it has the same key twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _is_list(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)
+
+
+def _is_table(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def _action(item: object) -> Action:
+    if not _is_table(item):
+        raise BundleRejected("actions.json holds something that is not an action")
+    raw = item
+    name = raw.get("name")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise BundleRejected(f"actions.json: {name!r:.80} is not a name of an action: use a-z, 0-9 and _")
+    for key in raw:
+        if key not in KEYS and not key.startswith("x-"):
+            raise BundleRejected(
+                f"actions.json: {name} has the unknown key {key[:60]!r}; known: {', '.join(sorted(KEYS))}"
+            )
+    for key in ("title", "description"):
+        _check_text(name, key, raw.get(key, ""))
+    streaming = raw.get("streaming", False)
+    if not isinstance(streaming, bool):
+        raise BundleRejected(f"actions.json: {name}.streaming is not true or false")
+    for key in ("input_schema", "output_schema"):
+        check_schema(f"{name}.{key}", raw.get(key))
+    if raw["input_schema"].get("type") != "object":
+        raise BundleRejected(f'actions.json: {name}.input_schema is not of type "object": inputs are named')
+    return Action(name, raw["input_schema"], raw["output_schema"], streaming, MappingProxyType(raw))
+
+
+def _check_text(name: str, key: str, text: object) -> None:
+    texts: dict[str, object] = text if _is_table(text) else {"en": text}
+    if not all(isinstance(each, str) and len(each) <= 4000 for each in texts.values()) or not set(texts) <= {
+        "en",
+        "zh",
+    }:
+        raise BundleRejected(
+            f'actions.json: {name}.{key} is not a text, nor {{"en", "zh"}} of texts up to 4000 letters'
+        )
+
+
+def check_schema(place: str, schema: object) -> None:
+    """Hold a JSON Schema against what the host is willing to run.
+
+    Args:
+        place: Where it stands, for the message.
+        schema: The schema, decoded.
+
+    Raises:
+        BundleRejected: It is not valid, refers outwards or to itself, or is too large.
+    """
+    if not _is_table(schema):
+        raise BundleRejected(f"actions.json: {place} is not a JSON Schema: write an object")
+    root = schema
+    _Walk(place, root).cost(root, MAX_DEPTH, ())
+    # Imported here: a fifth of the time that a command which reads no bundle may take.
+    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415
+
+    try:
+        Draft202012Validator.check_schema(root)
+    except SchemaError as error:
+        where = "/".join(str(step) for step in error.absolute_path)
+        raise BundleRejected(
+            f"actions.json: {place} is not valid JSON Schema at {where or '/'}: {error.message:.200}"
+        ) from None
+
+
+class _Walk:
+    """Counts what a schema comes to with every reference written out. A definition is counted once a depth."""
+
+    def __init__(self, place: str, root: dict[str, Any]) -> None:
+        self.place = place
+        definitions: object = root.get("$defs")
+        self.definitions: dict[str, Any] = definitions if _is_table(definitions) else {}
+        self.known: dict[str, tuple[int, int]] = {}
+
+    def _reject(self, what: str) -> BundleRejected:
+        return BundleRejected(f"actions.json: {self.place} {what}")
+
+    def cost(self, schema: object, depth: int, inside: tuple[str, ...]) -> int:
+        if isinstance(schema, bool):
+            return 1
+        if not _is_table(schema) or depth == 0:
+            raise self._reject(f"is not a JSON Schema, or nests over {MAX_DEPTH} deep")
+        total = 1
+        for key, value in schema.items():
+            total += self._keyword(key, value, depth - 1, inside)
+            if total > MAX_NODES:
+                raise self._reject(f"comes to over {MAX_NODES} parts when its references are followed: simplify it")
+        return total
+
+    def _keyword(self, key: str, value: object, depth: int, inside: tuple[str, ...]) -> int:
+        if key == "$ref":
+            return self._reference(value, depth, inside)
+        if key == "$schema" and value != DIALECT:
+            raise self._reject(f"is written in another dialect than {DIALECT}")
+        if key in _PLAIN or key.startswith("x-"):
+            return self._plain(value, depth)
+        if key in _ONE:
+            return self.cost(value, depth, inside)
+        if key in _LIST and _is_list(value):
+            return sum(self.cost(each, depth, inside) for each in value)
+        if key in _TABLE and _is_table(value):
+            return sum(self.cost(each, depth, inside) for each in value.values())
+        raise self._reject(f"uses the keyword {key[:60]!r} in a way that the host does not run: leave it out")
+
+    def _plain(self, value: object, depth: int) -> int:
+        if depth <= 0:
+            raise self._reject(f"nests over {MAX_DEPTH} deep")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self._reject("holds a number that JSON has not")
+        items = value if _is_list(value) else list(value.values()) if _is_table(value) else []
+        return 1 + sum(self._plain(each, depth - 1) for each in items)
+
+    def _reference(self, target: object, depth: int, inside: tuple[str, ...]) -> int:
+        prefix = "#/$defs/"
+        if not isinstance(target, str) or not target.startswith(prefix):
+            raise self._reject(f"refers to {target!r:.80}: only {prefix}… is followed")
+        name = target.removeprefix(prefix)
+        if name not in self.definitions:
+            raise self._reject(f"refers to {target[:80]!r}, which is not there")
+        if name in inside:
+            raise self._reject(f"refers to itself through {target[:80]!r}: write out as many levels as are needed")
+        counted, at_depth = self.known.get(name, (0, MAX_DEPTH + 1))
+        if depth < at_depth:  # met deeper than before: it may end too deep now
+            counted = self.cost(self.definitions[name], depth, (*inside, name))
+            self.known[name] = counted, depth
+        return counted

@@ -1,0 +1,230 @@
+"""A zip, read as strictly as it can be.
+
+The format (PKWARE APPNOTE 6.3.10, sections 4.3 and 4.4) lets the directory, the local headers and the bytes between
+them disagree, and every reader resolves that differently. Here there is one reading: entries stand back to back from
+byte 0, each exactly as the directory repeats it; then the directory; then its end record; then nothing. That leaves
+no room for overlaps, prefixes, gaps, trailing data, comments, extra fields, descriptors or a second directory.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+import unicodedata
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from llmasos.bundles import layout
+from llmasos.errors import BundleRejected
+
+LOCAL: Final = struct.Struct("<4s5H3I2H")
+CENTRAL: Final = struct.Struct("<4s6H3I5H2I")
+END: Final = struct.Struct("<4s4H2IH")
+LOCAL_MAGIC: Final = b"PK\x03\x04"
+CENTRAL_MAGIC: Final = b"PK\x01\x02"
+END_MAGIC: Final = b"PK\x05\x06"
+STORED: Final = 0
+DEFLATED: Final = 8
+UTF8_FLAG: Final = 0x800
+ENCRYPTED_FLAGS: Final = 0x1 | 0x40 | 0x2000
+DESCRIPTOR_FLAG: Final = 0x8
+ZIP64_VERSION: Final = 45
+CHUNK_BYTES: Final = 1 << 20
+REBUILD: Final = "build it again with `llmasos build`"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file, as the directory and its local header agree on it."""
+
+    name: str
+    method: int
+    crc: int
+    packed_bytes: int
+    size_bytes: int
+    data_at: int
+
+
+def unpack(data: bytes) -> dict[str, bytes]:
+    """Every file of a bundle, by name.
+
+    Raises:
+        BundleRejected: Anything about it is unusual, with what.
+    """
+    entries = list(_entries(data))
+    _check_names([entry.name for entry in entries])
+    declared = sum(entry.size_bytes for entry in entries)
+    if declared > layout.MAX_UNPACKED_BYTES:
+        raise BundleRejected(
+            f"the bundle unpacks to {declared >> 20} MiB; the limit is {layout.MAX_UNPACKED_BYTES >> 20} MiB"
+        )
+    return {entry.name: _inflate(data, entry) for entry in entries}
+
+
+def _reject(what: str) -> BundleRejected:
+    return BundleRejected(f"the bundle {what}: {REBUILD}")
+
+
+def _entries(data: bytes) -> Iterator[Entry]:
+    count, directory_at = _end(data)
+    at, local_at = directory_at, 0
+    for _ in range(count):
+        entry, at, local_at = _entry(data, at, local_at)
+        yield entry
+    if local_at != directory_at:
+        raise _reject("has bytes that belong to no file before its directory")
+    if at != len(data) - END.size:
+        raise _reject("has a directory of another length than it says")
+
+
+def _end(data: bytes) -> tuple[int, int]:
+    """How many entries there are, and where the directory begins."""
+    if len(data) < END.size or not data.startswith((LOCAL_MAGIC, END_MAGIC)):
+        raise BundleRejected(
+            "this is no bundle, or there is something before it: name a file that `llmasos build` made"
+        )
+    magic, disk, first_disk, here, count, size, at, comment = END.unpack_from(data, len(data) - END.size)
+    if magic != END_MAGIC:
+        raise _reject("is cut short, or has a comment or other data after its end")
+    if 0xFFFF in {disk, first_disk, here, count} or 0xFFFFFFFF in {size, at}:
+        raise _reject("uses zip64")
+    if count > layout.MAX_ENTRIES:
+        raise BundleRejected(f"the bundle holds {count} files; the limit is {layout.MAX_ENTRIES}: leave some out")
+    if disk or first_disk or here != count or comment:
+        raise _reject("has an end record that contradicts itself")
+    if at + size + END.size != len(data):
+        raise _reject("has a directory of another length than it says, or data after or before it")
+    return count, at
+
+
+def _entry(data: bytes, at: int, local_at: int) -> tuple[Entry, int, int]:
+    """The entry at `at` of the directory, where the next one is, and where the next file must begin."""
+    end = len(data) - END.size
+    if at + CENTRAL.size > end or data[at : at + 4] != CENTRAL_MAGIC:
+        raise _reject("has a broken directory")
+    fields = CENTRAL.unpack_from(data, at)
+    (_, made_by, needed, flags, method, _time, _date, crc, packed, size, *_rest) = fields
+    name_length, extra, comment, disk, _internal, external, offset = fields[10:]
+    name_at = at + CENTRAL.size
+    raw_name = data[name_at : name_at + name_length]
+    if len(raw_name) != name_length or name_at + name_length > end:
+        raise _reject("has a broken directory")
+    name = _decode_name(raw_name, flags)
+    _check_flags(name, needed, flags, method)
+    _check_plain(name, made_by, external)
+    if 0xFFFFFFFF in {packed, size, offset} or disk == 0xFFFF:
+        raise _reject("uses zip64")
+    if extra or comment or disk:
+        raise _reject(f"has extra fields or comments at {name!r}")
+    if offset != local_at:
+        raise _reject(f"has files that overlap or leave gaps, at {name!r}")
+    if local_at + LOCAL.size > len(data) or data[local_at : local_at + 4] != LOCAL_MAGIC:
+        raise _reject(f"has no file where its directory says {name!r} is")
+    local = LOCAL.unpack_from(data, local_at)
+    data_at = local_at + LOCAL.size + name_length
+    if local[1:-1] != (needed, flags, method, _time, _date, crc, packed, size, name_length) or local[-1]:
+        raise _reject(f"says two things about {name!r}")
+    if data[local_at + LOCAL.size : data_at] != raw_name:
+        raise _reject(f"has two names for {name!r}")
+    if data_at + packed > end:
+        raise _reject(f"is cut short at {name!r}")
+    return Entry(name, method, crc, packed, size, data_at), name_at + name_length, data_at + packed
+
+
+def _decode_name(raw: bytes, flags: int) -> str:
+    try:
+        return raw.decode("utf-8" if flags & UTF8_FLAG else "ascii")
+    except UnicodeDecodeError:
+        raise _reject(f"has a name that is not UTF-8: {raw[:40]!r}") from None
+
+
+def _check_flags(name: str, needed: int, flags: int, method: int) -> None:
+    if flags & ENCRYPTED_FLAGS:
+        raise BundleRejected(f"{name!r} in the bundle is encrypted: bundles are readable by everyone")
+    if flags & DESCRIPTOR_FLAG:
+        raise _reject(f"gives the size of {name!r} only after its data")
+    if flags & ~UTF8_FLAG:
+        raise _reject(f"has unknown flags at {name!r}")
+    if needed >= ZIP64_VERSION:
+        raise _reject("uses zip64 or a later format")
+    if method not in {STORED, DEFLATED}:
+        raise _reject(f"packs {name!r} by method {method}, which is neither stored nor deflated")
+
+
+def _check_plain(name: str, made_by: int, external: int) -> None:
+    kind = stat.S_IFMT(external >> 16)
+    if name.endswith("/") or external & 0x10 or kind == stat.S_IFDIR:
+        raise _reject(f"has an entry for the folder {name!r}")
+    if kind not in {0, stat.S_IFREG} or (made_by >> 8 not in {0, 3}):
+        raise _reject(f"has {name!r} as a link or device; it holds plain files only")
+
+
+def _check_names(names: list[str]) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        _check_name(name)
+        # What two file systems would take for one file: the same letters composed otherwise, or in another case.
+        key = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold())
+        if key in seen:
+            same = "twice" if seen[key] == name else f"as {seen[key]!r} too, which some systems take for the same file"
+            raise _reject(f"has {name!r} {same}")
+        seen[key] = name
+    for key, name in seen.items():
+        parts = key.split("/")
+        if any("/".join(parts[:depth]) in seen for depth in range(1, len(parts))):
+            raise _reject(f"has {name!r} inside something that is a file")
+
+
+def _check_name(name: str) -> None:
+    parts = name.split("/")
+    if name.startswith("/") or "\\" in name or ":" in name:
+        raise _reject(f"has the name {name!r}, which is absolute or names a drive or a stream")
+    if any(part in {"", ".", ".."} for part in parts):
+        raise _reject(f"has the name {name!r}, which leads outside of it or is no plain path")
+    if unicodedata.normalize("NFC", name) != name:
+        raise _reject(f"has the name {name!r}, which is not in Unicode's composed form (NFC)")
+    if any(unicodedata.category(letter)[0] == "C" for letter in name) or any(p != p.strip(" .") for p in parts):
+        raise _reject(f"has the name {name!r}, with invisible letters or a dot or space at an end")
+    if len(name.encode()) > layout.MAX_NAME_BYTES:
+        raise _reject(f"has a name of over {layout.MAX_NAME_BYTES} bytes: {name[:40]!r}…")
+
+
+def _inflate(data: bytes, entry: Entry) -> bytes:
+    """The bytes of an entry, counted as they come: what headers say of sizes is only held against it."""
+    packed = memoryview(data)[entry.data_at : entry.data_at + entry.packed_bytes]
+    limit = max(layout.RATIO_FREE_BYTES, entry.packed_bytes * layout.MAX_RATIO)
+    if entry.size_bytes > limit:
+        raise BundleRejected(
+            f"{entry.name!r} in the bundle unpacks to over {layout.MAX_RATIO} times its size: {REBUILD}"
+        )
+    content = bytes(packed) if entry.method == STORED else _deflated(packed, entry)
+    if len(content) != entry.size_bytes:
+        raise _reject(f"gives a wrong size for {entry.name!r}")
+    if zlib.crc32(content) != entry.crc:
+        raise _reject(f"is damaged at {entry.name!r}: its checksum is wrong")
+    return content
+
+
+def _deflated(packed: memoryview, entry: Entry) -> bytes:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    parts: list[bytes] = []
+    size = 0
+    waiting: bytes | memoryview = packed
+    try:
+        while not inflater.eof:
+            # One byte more than was declared is enough to know that it lied.
+            part = inflater.decompress(waiting, min(CHUNK_BYTES, entry.size_bytes + 1 - size))
+            size += len(part)
+            parts.append(part)
+            waiting = inflater.unconsumed_tail
+            if size > entry.size_bytes:
+                raise _reject(f"gives a wrong size for {entry.name!r}")
+            if not part and not inflater.eof:
+                raise _reject(f"is cut short at {entry.name!r}")
+    except zlib.error:
+        raise _reject(f"is damaged at {entry.name!r}") from None
+    if inflater.unused_data or inflater.unconsumed_tail:
+        raise _reject(f"has bytes after the end of {entry.name!r}")
+    return b"".join(parts)

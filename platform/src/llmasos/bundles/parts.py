@@ -1,0 +1,251 @@
+"""The parts of a manifest: texts, permissions, the runtime, limits, and the form at install."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar, cast
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from llmasos.bundles.hosts import HostPattern
+
+# Publisher and name are lower-case words joined by single hyphens: they become paths, URLs and tool names.
+WORD = r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*"
+APP_ID = re.compile(rf"{WORD}/{WORD}")
+NAME = r"^[a-z][a-z0-9_]{0,63}$"
+
+AppId: TypeAlias = Annotated[str, StringConstraints(pattern=rf"^{WORD}/{WORD}$", max_length=129)]
+Category: TypeAlias = Annotated[str, StringConstraints(pattern=rf"^{WORD}$", max_length=40)]
+FieldName: TypeAlias = Annotated[str, StringConstraints(pattern=NAME)]
+T = TypeVar("T")
+# TOML and JSON know only arrays, so a list becomes a tuple here; what is in it stays strict.
+Many: TypeAlias = Annotated[tuple[T, ...], Strict(False)]
+Tier: TypeAlias = Literal["fast", "balanced", "best"]
+Method: TypeAlias = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+
+def _relative(value: str) -> str:
+    path = PurePosixPath(value)
+    if path.is_absolute() or "\\" in value or ":" in value or ".." in path.parts or str(path) != value or value == ".":
+        raise ValueError(f"{value!r} is not a plain path inside the app's folder, such as icon.svg")
+    return value
+
+
+RelativePath: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_relative)]
+
+
+def _specifier(value: str) -> str:
+    try:
+        SpecifierSet(value)
+    except InvalidSpecifier:
+        raise ValueError(f"{value!r} is not a version specifier such as >=1,<2") from None
+    return value
+
+
+Specifier: TypeAlias = Annotated[str, StringConstraints(max_length=200), AfterValidator(_specifier)]
+
+
+class Frozen(BaseModel):
+    """Parsed once at the edge, changed by `model_copy`, dumped under the keys that it is read from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True)
+
+
+class Text(Frozen):
+    """A text in English and, where the author gave it, in Chinese."""
+
+    en: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+    zh: Annotated[str, StringConstraints(min_length=1, max_length=4000)] | None = None
+
+    def in_locale(self, locale: str) -> str:
+        """The text in `locale`, or in English."""
+        return self.zh if locale.startswith("zh") and self.zh else self.en
+
+
+class BasePermission(Frozen):
+    """What every permission has: whether the app works without it, and why it is asked for."""
+
+    optional: bool = False
+    reason: Text
+
+
+class ModelPermission(BasePermission):
+    """Calls of language models, by tier or by name."""
+
+    capability: Literal["model"]
+    tiers: Many[Tier] = ()
+    models: Many[Annotated[str, StringConstraints(min_length=1, max_length=200)]] = ()
+    max_output_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
+    embeddings: bool = False
+
+    @model_validator(mode="after")
+    def _names_a_model(self) -> Self:
+        if not self.tiers and not self.models and not self.embeddings:
+            raise ValueError('name tiers = ["fast"], models = ["…"] or embeddings = true')
+        return self
+
+
+class StoragePermission(BasePermission):
+    """Values kept for the app, apart for each user."""
+
+    capability: Literal["storage"]
+    max_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 1 << 20
+
+
+class HttpPermission(BasePermission):
+    """Requests to named servers."""
+
+    capability: Literal["http"]
+    hosts: Annotated[Many[str], Field(min_length=1, max_length=100)]
+    """`https://api.example.com`, `https://*.example.com:8443`, or `*` for the whole network."""
+    methods: Annotated[Many[Method], Field(min_length=1)] = ("GET",)
+    max_response_bytes: Annotated[int, Field(ge=1, le=16 << 20)] = 1 << 20
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            HostPattern.parse(host)
+        return value
+
+    @property
+    def patterns(self) -> tuple[HostPattern, ...]:
+        """The hosts, parsed."""
+        return tuple(HostPattern.parse(host) for host in self.hosts)
+
+
+# Set by the host itself: a secret put here would change what the request means.
+TRANSPORT_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"})
+
+
+class SecretPlace(Frozen):
+    """Where the host puts a secret: into one header or query parameter of requests to one host."""
+
+    name: FieldName
+    host: str
+    """One server, such as `https://api.example.com`; no wildcard."""
+    header: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")] | None = None
+    query: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~-]{1,100}$")] | None = None
+    prefix: Annotated[str, StringConstraints(pattern=r"^[ -~]{0,100}$")] = ""
+    """Stands before the secret, such as `Bearer `."""
+
+    @field_validator("host")
+    @classmethod
+    def _is_one_server(cls, value: str) -> str:
+        pattern = HostPattern.parse(value)
+        if pattern.wildcard or pattern.is_everything:
+            raise ValueError(f"a secret goes to one server: name it instead of {value!r}")
+        return value
+
+    @field_validator("header")
+    @classmethod
+    def _is_free(cls, value: str | None) -> str | None:
+        if value is not None and value.lower() in TRANSPORT_HEADERS:
+            raise ValueError(f"{value} belongs to the transport: use a header such as authorization")
+        return value
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.header is None) == (self.query is None):
+            raise ValueError('name one place: header = "authorization" or query = "key"')
+        return self
+
+
+class SecretsPermission(BasePermission):
+    """Secrets of the user that the host puts into requests; the app never reads them."""
+
+    capability: Literal["secrets"]
+    secrets: Annotated[Many[SecretPlace], Field(min_length=1, max_length=20)]
+
+
+class AppsPermission(BasePermission):
+    """Calls of other apps' actions; each app stands in `[dependencies]` too."""
+
+    capability: Literal["apps"]
+    apps: Annotated[Many[AppId], Field(min_length=1, max_length=50)]
+
+
+Permission: TypeAlias = Annotated[
+    ModelPermission | StoragePermission | HttpPermission | SecretsPermission | AppsPermission,
+    Field(discriminator="capability"),
+]
+
+
+class Runtime(Frozen):
+    """What runs the app, and from what: a source that `build` compiles, or a finished component or wheel."""
+
+    kind: Literal["wasm", "python"]
+    source: RelativePath | None = None
+    component: RelativePath | None = None
+    wheel: RelativePath | None = None
+
+
+class Compat(Frozen):
+    """Which hosts the release runs on."""
+
+    llmasos: Specifier = ">=0.1"
+
+
+class LimitsRequest(Frozen):
+    """Asked for; the installation stores what was granted."""
+
+    memory_mib: Annotated[int, Field(ge=32, le=2048)] = 64
+    cpu_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
+    wall_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    tokens_per_run: Annotated[int, Field(ge=1)] | None = None
+    tokens_per_day: Annotated[int, Field(ge=1)] | None = None
+
+
+class ConfigField(Frozen):
+    """One field of the form at install."""
+
+    type: Literal["string", "integer", "number", "boolean", "array"]
+    title: Text
+    description: Text | None = None
+    enum: Annotated[Many[Any], Field(min_length=1, max_length=200)] | None = None
+    default: Any = None
+    """Without one, the installer must give a value."""
+    ui: Literal["text", "textarea"] = "text"
+
+    def fault_of(self, value: Any) -> str | None:
+        """What is wrong with a value for this field, or None."""
+        if self.type == "array":
+            if not isinstance(value, list | tuple) or not all(
+                isinstance(item, str) for item in cast("list[Any]", value)
+            ):
+                return f"it must be an array of strings, not {value!r:.80}"
+            items = list(cast("list[Any]", value))
+        else:
+            if not _FITS[self.type](value):
+                return f"it must be {_ARTICLE[self.type]}, not {value!r:.80}"
+            items = [value]
+        for item in items:
+            if self.enum is not None and item not in self.enum:
+                return f"it must be one of {', '.join(map(repr, self.enum))}, not {item!r:.80}"
+        return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "string": lambda value: isinstance(value, str),
+    "integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "number": _is_number,
+    "boolean": lambda value: isinstance(value, bool),
+}
+_ARTICLE = {"string": "a string", "integer": "a whole number", "number": "a number", "boolean": "true or false"}

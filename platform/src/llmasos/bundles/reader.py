@@ -1,0 +1,164 @@
+"""Reads bundles, and trusts nothing in them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from llmasos.bundles import layout
+from llmasos.bundles.actions import Action, parse_actions
+from llmasos.bundles.archive import unpack
+from llmasos.bundles.lock import check_lock
+from llmasos.bundles.manifest import Manifest, parse_manifest
+from llmasos.errors import BundleRejected, NotFound
+
+WASM_MAGIC = b"\0asm"
+COMPONENT_LAYER = b"\x0d\x00\x01\x00"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What is in a bundle, checked. What its binary is, a runner reads."""
+
+    digest: str
+    """SHA-256 of the file, hexadecimal."""
+    size_bytes: int
+    manifest: Manifest
+    actions: tuple[Action, ...]
+    files: Mapping[str, bytes]
+    component: bytes | None
+    wheel: str | None
+    """The name of the wheel, of a native app."""
+    lock: str
+    """The hash-pinned requirements of a native app; empty for a component."""
+    readme: str
+    component_digest: str
+    """SHA-256 of the component; of a native app, of its wheel and lock together."""
+
+    @property
+    def actions_json(self) -> list[dict[str, Any]]:
+        """The actions, as tables keep them."""
+        return [dict(action.raw) for action in self.actions]
+
+    @property
+    def code(self) -> dict[str, bytes]:
+        """The files that a runtime prepares: `app.wasm`, or the wheel and `requirements.txt`."""
+        return {name: self.files[name] for name in code_names(self.files)}
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read a bundle file.
+
+    Raises:
+        NotFound: There is no such file.
+        BundleRejected: It is not safe or not complete, with what and the cure.
+        ManifestRejected: Its manifest is not valid.
+    """
+    return bundle_of(_read(path))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            told = os.fstat(file.fileno())
+            if not stat.S_ISREG(told.st_mode):
+                raise BundleRejected(f"{path} is not a plain file")
+            data = file.read(layout.MAX_BUNDLE_BYTES + 1)
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {path}") from None
+    except OSError as error:
+        raise BundleRejected(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > layout.MAX_BUNDLE_BYTES:
+        raise BundleRejected(f"{path} is over {layout.MAX_BUNDLE_BYTES >> 20} MiB, more than any bundle may be")
+    return data
+
+
+def bundle_of(data: bytes) -> Bundle:
+    """Read the bytes of a bundle, as `read_bundle`."""
+    files = unpack(data)
+    manifest = parse_manifest(_text(files, layout.MANIFEST, layout.MAX_TEXT_BYTES))
+    _check_contents(files, manifest)
+    actions = parse_actions(_text(files, layout.ACTIONS, layout.MAX_ACTIONS_BYTES))
+    wheel = next((name for name in files if layout.WHEEL.fullmatch(name)), None)
+    lock = _text(files, layout.LOCK, layout.MAX_TEXT_BYTES) if wheel else ""
+    if wheel:
+        check_lock(lock)
+    return Bundle(
+        digest=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
+        manifest=manifest,
+        actions=actions,
+        files=MappingProxyType(files),
+        component=files.get(layout.COMPONENT),
+        wheel=wheel,
+        lock=lock,
+        readme=_text(files, layout.README, layout.MAX_TEXT_BYTES),
+        component_digest=_code_digest(files),
+    )
+
+
+def code_names(files: Mapping[str, bytes]) -> list[str]:
+    """Which of a bundle's files are code."""
+    return sorted(name for name in files if name in {layout.COMPONENT, layout.LOCK} or layout.WHEEL.fullmatch(name))
+
+
+def _code_digest(files: Mapping[str, bytes]) -> str:
+    if layout.COMPONENT in files:
+        return hashlib.sha256(files[layout.COMPONENT]).hexdigest()
+    # The same wheel under another lock is another environment.
+    listed = "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in code_names(files))
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def _text(files: Mapping[str, bytes], name: str, limit: int) -> str:
+    content = files.get(name)
+    if content is None:
+        raise BundleRejected(f"the bundle has no {name}: build it again with `llmasos build`")
+    if len(content) > limit:
+        raise BundleRejected(f"{name} in the bundle is over {limit >> 10} KiB: shorten it")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise BundleRejected(f"{name} in the bundle is not UTF-8: save it as UTF-8") from None
+
+
+def _check_contents(files: Mapping[str, bytes], manifest: Manifest) -> None:
+    wheels = [name for name in files if layout.WHEEL.fullmatch(name)]
+    component = files.get(layout.COMPONENT)
+    if manifest.runtime.kind == "wasm":
+        if component is None or wheels or layout.LOCK in files:
+            raise BundleRejected(
+                f'the bundle of a kind = "wasm" app holds {layout.COMPONENT} and no wheel: build it again'
+            )
+        _check_component(component)
+    elif component is not None or len(wheels) != 1 or layout.LOCK not in files:
+        raise BundleRejected(
+            f'the bundle of a kind = "python" app holds one wheel, its {layout.LOCK} and no component: build it again'
+        )
+    if manifest.icon is not None:
+        if manifest.icon not in files:
+            raise BundleRejected(f"the bundle lacks its icon {manifest.icon!r}: add the file, or remove icon")
+        if len(files[manifest.icon]) > layout.MAX_ICON_BYTES:
+            raise BundleRejected(f"the icon is over {layout.MAX_ICON_BYTES >> 10} KiB: make it smaller")
+    known = {layout.MANIFEST, layout.ACTIONS, *code_names(files), manifest.icon}
+    for name in files:
+        if name not in known and not layout.TEXTS.fullmatch(name):
+            raise BundleRejected(f"the bundle holds {name!r}, which nothing reads: leave it out")
+
+
+def _check_component(component: bytes) -> None:
+    """Magic and layer only: everything behind them is read in a runner."""
+    if not component.startswith(WASM_MAGIC):
+        raise BundleRejected(
+            f"{layout.COMPONENT} in the bundle is not WebAssembly: build it again with `llmasos build`"
+        )
+    if component[4:8] != COMPONENT_LAYER:
+        raise BundleRejected(
+            f"{layout.COMPONENT} in the bundle is a core module, not a component: `llmasos build` wraps it into one"
+        )
