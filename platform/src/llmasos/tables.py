@@ -5,5 +5,6 @@ from llmasos.gateway import tables as gateway_tables
 from llmasos.installs import tables as install_tables
 from llmasos.kernel import tables as kernel_tables
 from llmasos.quotas import tables as quota_tables
+from llmasos.secrets import tables as secret_tables
 
-__all__ = ["capability_tables", "gateway_tables", "install_tables", "kernel_tables", "quota_tables"]
+__all__ = ["capability_tables", "gateway_tables", "install_tables", "kernel_tables", "quota_tables", "secret_tables"]

@@ -1,0 +1,298 @@
+"""Requests to the servers that the grant names, and to no other.
+
+Redirects are followed here, not by the client: each hop is held against the grant, and against the table of addresses,
+as the first one was. Secrets are put in by the host, at each hop anew, so that none follows a redirect to a server it
+is not for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, Literal, Protocol, cast
+from urllib.parse import quote, urlsplit
+
+import httpx
+import msgspec
+from ssrfguard.errors import SSRFGuardError
+from ssrfguard.httpx import AsyncClient
+
+from llmasos.bundles.hosts import DEFAULT_PORTS, HostPattern
+from llmasos.bundles.manifest import HttpPermission, Permission, SecretPlace, SecretsPermission
+from llmasos.capabilities.addresses import Network, policy_for
+from llmasos.errors import Denied, Invalid, ResourceLimit, TimedOut, Unavailable
+from llmasos.kernel.capability import Operation, Outcome, Used
+from llmasos.kernel.invocation import Invocation, Json
+from llmasos.quotas.meters import Demand, Meter
+
+MAX_REDIRECTS: Final = 5
+MAX_REQUEST_BYTES: Final = 1 << 20
+# Long enough for a slow API, short enough that a server which never answers does not hold an invocation for minutes.
+TIMEOUT_SECONDS: Final = 30.0
+
+# What the connection itself decides, what would let an app speak for a proxy, and the encoding that `_read` relies on.
+_RESERVED_HEADERS: Final = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect"}
+    | {"proxy-authorization", "proxy-connection", "accept-encoding", "forwarded", "x-forwarded-for"}
+)
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+
+_DEMAND: Final = Demand({Meter.REQUESTS: 1 + MAX_REDIRECTS})
+
+
+class SecretSource(Protocol):
+    """Gives the host the secrets of a user, never an app."""
+
+    def value(self, invocation: Invocation, name: str) -> str | None:
+        """A secret's value, or None where it is not set."""
+        ...
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the app asks for."""
+
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+    url: str
+    headers: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+    body: str = ""
+    base64: bool = False
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the app gets back."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+    base64: bool
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One request of a chain of redirects."""
+
+    method: str
+    url: str
+    port: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCapability:
+    """The capability `http`.
+
+    `resolver` stands in for `socket.getaddrinfo`; `allowed_networks` are private networks that the operator opened.
+    """
+
+    secrets: SecretSource
+    allowed_networks: tuple[Network, ...] = ()
+    resolver: Callable[..., Iterable[Any]] | None = None
+    name: str = "http"
+    functions: frozenset[str] = frozenset({"request"})
+    audited: bool = True
+
+    def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> Operation:
+        """Decode the request, and hold its method and server against the grant."""
+        try:
+            request = msgspec.json.decode(arguments[0], type=Request)
+        except (msgspec.MsgspecError, IndexError, TypeError) as error:
+            raise Invalid(f"http.request takes a JSON object with method and url: {error}") from None
+        if len(request.body) > MAX_REQUEST_BYTES:
+            raise Invalid(f"a request body is at most {MAX_REQUEST_BYTES} bytes")
+        grants: Mapping[str, Permission] = invocation.app.grants if invocation.app else {}
+        grant = cast("HttpPermission | None", grants.get("http"))
+        operation = HttpOperation(
+            invocation=invocation,
+            request=request,
+            body=_body_of(request),
+            capability=self,
+            grant=grant,
+            places=_places(grants.get("secrets")),
+        )
+        operation.hop(request.method, request.url, operation.body)
+        return operation
+
+
+@dataclass(frozen=True, slots=True)
+class HttpOperation:
+    """One request, with the redirects it leads to."""
+
+    invocation: Invocation
+    request: Request
+    body: bytes
+    capability: HttpCapability
+    grant: HttpPermission | None
+    places: tuple[SecretPlace, ...]
+    demand: Demand = _DEMAND
+
+    @property
+    def detail(self) -> Mapping[str, Json]:
+        """Method and server: never the path, the body or a header, where secrets stand."""
+        parts = urlsplit(self.request.url)
+        return MappingProxyType({"method": self.request.method, "server": f"{parts.scheme}://{parts.netloc}"})
+
+    def hop(self, method: str, url: str, body: bytes) -> Hop:
+        """A request that the grant allows.
+
+        Raises:
+            Denied: The grant does not name that server or method.
+            Invalid: The URL is none.
+        """
+        try:
+            parsed = httpx.URL(url)
+            host = _host_of(parsed)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise Invalid(f"that is not a URL: {error}") from None
+        if parsed.scheme not in DEFAULT_PORTS or not host:
+            raise Invalid("a URL starts with https:// or http:// and names a server")
+        if parsed.userinfo:
+            raise Invalid("a URL holds no user name or password: declare a secret and where it goes")
+        port = parsed.port or DEFAULT_PORTS[parsed.scheme]
+        if self.grant is not None:
+            self._hold_against(self.grant, method, f"{parsed.scheme}://{host}", port)
+        return Hop(method, url, port, body)
+
+    def _hold_against(self, grant: HttpPermission, method: str, origin: str, port: int) -> None:
+        scheme, _, host = origin.partition("://")
+        patterns = [HostPattern.parse(pattern) for pattern in grant.hosts]
+        reaching = [pattern for pattern in patterns if pattern.matches(scheme, host, port)]
+        shown = origin if port == DEFAULT_PORTS[scheme] else f"{origin}:{port}"
+        if not reaching:
+            raise Denied(f'the app may not reach {shown}; its manifest would ask for it with hosts = ["{shown}"]')
+        if port not in DEFAULT_PORTS.values() and all(pattern.is_everything for pattern in reaching):
+            raise Denied(f'hosts = ["*"] reaches ports 80 and 443; its manifest would ask for hosts = ["{shown}"]')
+        if method not in grant.methods:
+            raise Denied(f'the app may not send {method}; its manifest would ask for it with methods = ["{method}"]')
+
+    async def execute(self, granted: Demand) -> Outcome:
+        """Send it, follow its redirects, and read the answer up to the granted size."""
+        hop = self.hop(self.request.method, self.request.url, self.body)
+        sent = 0
+        seconds = min(TIMEOUT_SECONDS, max(0.1, self.invocation.deadline_monotonic - time.monotonic()))
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    sent += 1
+                    answer = await self._send(hop)
+                    location = answer.headers.get("location")
+                    if answer.status not in _REDIRECTS or location is None:
+                        text = msgspec.json.encode(answer).decode()
+                        return Outcome(text, used=Used(amounts={Meter.REQUESTS: sent}))
+                    if sent > min(MAX_REDIRECTS, granted.amounts.get(Meter.REQUESTS, 1) - 1):
+                        raise Invalid(f"the server redirected more than {MAX_REDIRECTS} times")
+                    hop = self._redirected(hop, answer.status, location)
+        except TimeoutError:
+            raise TimedOut(f"the server did not answer within {seconds:.0f} seconds") from None
+        except SSRFGuardError:
+            # Which address it was would tell the app about a network that it may not see.
+            raise Denied("that server is not on the public network, and apps reach no other") from None
+        except httpx.HTTPError as error:
+            raise Unavailable(f"the server could not be reached: {type(error).__name__}") from None
+
+    def _redirected(self, hop: Hop, status: int, location: str) -> Hop:
+        url = str(httpx.URL(hop.url).join(location))
+        keeps = status in (307, 308) or hop.method in ("GET", "HEAD")
+        return self.hop(hop.method if keeps else "GET", url, hop.body if keeps else b"")
+
+    async def _send(self, hop: Hop) -> Answer:
+        secrets = self._secrets_for(hop)
+        headers, url = self._with_secrets(hop, secrets)
+        async with (
+            AsyncClient(
+                policy=policy_for(hop.port, self.capability.allowed_networks),
+                resolver=self.capability.resolver,
+                follow_redirects=False,
+                trust_env=False,
+                timeout=TIMEOUT_SECONDS,
+            ) as client,
+            client.stream(hop.method, url, headers=headers, content=hop.body or None) as response,
+        ):
+            content = await self._read(response)
+        # A server that echoes what it was sent must not hand the app a secret.
+        hidden = [value for _, value in secrets]
+        for value in hidden:
+            content = content.replace(value.encode(), b"[secret]")
+        try:
+            text, encoded = content.decode(), False
+        except UnicodeDecodeError:
+            text, encoded = base64.b64encode(content).decode(), True
+        told = {name: value for name, value in response.headers.items() if name != "set-cookie"}
+        return Answer(
+            status=response.status_code,
+            headers={name: _without(value, hidden) for name, value in told.items()},
+            body=text,
+            base64=encoded,
+            url=_without(hop.url, hidden),
+        )
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        limit = self.grant.max_response_bytes if self.grant else 1 << 20
+        if response.headers.get("content-encoding", "identity") != "identity":
+            # A compressed answer could unpack to any size; the request asked for none.
+            raise Unavailable("the server compressed its answer although it was asked not to")
+        content = bytearray()
+        async for chunk in response.aiter_raw():
+            content += chunk
+            if len(content) > limit:
+                raise ResourceLimit(f"the answer is over the granted {limit} bytes (max_response_bytes)")
+        return bytes(content)
+
+    def _secrets_for(self, hop: Hop) -> list[tuple[SecretPlace, str]]:
+        url = httpx.URL(hop.url)
+        found: list[tuple[SecretPlace, str]] = []
+        for place in self.places:
+            if not HostPattern.parse(place.host).matches(url.scheme, _host_of(url), hop.port):
+                continue
+            value = self.capability.secrets.value(self.invocation, place.name)
+            if value is None:
+                raise Unavailable(f"the secret {place.name} is not set: llmasos secrets set {place.name}")
+            found.append((place, value))
+        return found
+
+    def _with_secrets(self, hop: Hop, secrets: list[tuple[SecretPlace, str]]) -> tuple[dict[str, str], httpx.URL]:
+        headers = {"user-agent": "llmasos"}
+        for name, value in self.request.headers.items():
+            if name.lower() in _RESERVED_HEADERS:
+                raise Invalid(f"the header {name[:40]!r} is the host's to set; leave it out")
+            if not _HEADER_NAME.fullmatch(name) or not value.isprintable():
+                raise Invalid(f"the header {name[:40]!r} has characters that a header cannot hold")
+            headers[name.lower()] = value
+        headers["accept-encoding"] = "identity"
+        url = httpx.URL(hop.url)
+        for place, value in secrets:
+            if place.header is not None:
+                headers[place.header.lower()] = place.prefix + value
+            elif place.query is not None:
+                url = url.copy_set_param(place.query, place.prefix + value)
+        return headers, url
+
+
+def _host_of(url: httpx.URL) -> str:
+    return f"[{url.host}]" if ":" in url.host else url.host.lower()
+
+
+def _without(text: str, hidden: list[str]) -> str:
+    for value in hidden:
+        text = text.replace(value, "[secret]").replace(quote(value, safe=""), "[secret]")
+    return text
+
+
+def _places(grant: object) -> tuple[SecretPlace, ...]:
+    return grant.secrets if isinstance(grant, SecretsPermission) else ()
+
+
+def _body_of(request: Request) -> bytes:
+    if not request.base64:
+        return request.body.encode()
+    try:
+        return base64.b64decode(request.body, validate=True)
+    except ValueError:
+        raise Invalid("the body is not base64, though base64 is true") from None

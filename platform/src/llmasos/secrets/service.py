@@ -1,0 +1,109 @@
+"""Set, list, remove and use secrets.
+
+Encrypted by Fernet (AES-128-CBC with HMAC-SHA-256, from `cryptography`) under a key in a file of the home that only
+its owner reads. Who copies the database alone has nothing; who reads the whole home has everything, as with any key
+that a machine must use unattended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from cryptography.fernet import Fernet, InvalidToken
+from sqlmodel import col, select
+
+from llmasos.db import ReadSession, WriteSession
+from llmasos.errors import Invalid, NotFound, Unavailable
+from llmasos.secrets.tables import SecretRow
+
+KEY_FILE: Final = "secret.key"
+MAX_SECRET_BYTES: Final = 8192
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+class Secrets:
+    """The secrets of one home. The key is read, or made, when a secret is first needed."""
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / KEY_FILE
+        self._fernet: Fernet | None = None
+
+    def set(self, session: WriteSession, workspace: str, user: str, name: str, value: str) -> None:
+        """Keep a secret, in place of the one of that name.
+
+        Raises:
+            Invalid: The name is not lower-case letters, digits and underscores, or the value is empty or too long.
+        """
+        if not _NAME.fullmatch(name):
+            raise Invalid(f"{name[:64]!r} is not a name for a secret: use lower-case letters, digits and underscores")
+        if not value or len(value.encode()) > MAX_SECRET_BYTES or not value.isprintable():
+            raise Invalid(f"a secret is one line of 1 to {MAX_SECRET_BYTES} bytes")
+        row = session.get(SecretRow, (workspace, user, name)) or SecretRow(
+            workspace_id=workspace, user_id=user, name=name, ciphertext="", updated_at=datetime.now(UTC)
+        )
+        row.ciphertext = self._cipher().encrypt(value.encode()).decode()
+        row.updated_at = datetime.now(UTC)
+        session.add(row)
+
+    def names(self, session: ReadSession | WriteSession, workspace: str, user: str) -> list[str]:
+        """The names that are set, in order."""
+        rows = session.exec(
+            select(SecretRow.name)
+            .where(SecretRow.workspace_id == workspace, SecretRow.user_id == user)
+            .order_by(col(SecretRow.name))
+        )
+        return list(rows)
+
+    def remove(self, session: WriteSession, workspace: str, user: str, name: str) -> None:
+        """Forget a secret.
+
+        Raises:
+            NotFound: None of that name is set.
+        """
+        row = session.get(SecretRow, (workspace, user, name))
+        if row is None:
+            raise NotFound(f"no secret is called {name[:64]!r}; `llmasos secrets list` shows those that are set")
+        session.delete(row)
+        session.flush()
+
+    def value(self, session: ReadSession | WriteSession, workspace: str, user: str, name: str) -> str | None:
+        """A secret in clear, for the host's own use; None where it is not set.
+
+        Raises:
+            Unavailable: It was encrypted under another key.
+        """
+        row = session.get(SecretRow, (workspace, user, name))
+        if row is None:
+            return None
+        try:
+            return self._cipher().decrypt(row.ciphertext.encode()).decode()
+        except InvalidToken:
+            raise Unavailable(
+                f"the secret {name} was encrypted under another key than {self._path.name} in the home; set it again"
+            ) from None
+
+    def _cipher(self) -> Fernet:
+        if self._fernet is None:
+            self._fernet = Fernet(self._key())
+        return self._fernet
+
+    def _key(self) -> bytes:
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:
+            pass
+        # Written whole under another name and linked into place, so that no process ever reads half a key, and of two
+        # that make one at once the first wins.
+        with tempfile.NamedTemporaryFile(dir=self._path.parent, prefix=".secret-") as file:  # mode 0600
+            file.write(Fernet.generate_key())
+            file.flush()
+            os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(file.name, self._path)
+        return self._path.read_bytes()
