@@ -7,6 +7,7 @@ from typing import Annotated
 
 import pytest
 
+from llmasos.bundles.actions import parse_actions
 from llmasos_sdk import App, AppFailed, Context, Field, Invalid, NotFound, SchemaMismatch
 from llmasos_sdk.hooks import plugin_manager
 from llmasos_sdk.testing import FakeContext, FakeHost, MemoryStorage, ScriptedModel, call
@@ -40,7 +41,7 @@ def tell(ctx: Context, premise: str) -> Iterator[str]:
     yield from ctx.model.stream(premise, task="write")
 
 
-@app.action(name="count-up")
+@app.action(name="count_up", title="Count up")
 def count_up(ctx: Context, to: int = 3) -> Generator[str, None, int]:
     for number in range(to):
         yield f"{number} "
@@ -67,7 +68,7 @@ def test_an_action_is_described_by_its_hints_and_docstring() -> None:
         "name": "sort",
         "title": {"en": "Sort", "zh": "分类"},
         "description": "Put a message under a label.\n\nWhatever it is.",
-        "input": {
+        "input_schema": {
             "type": "object",
             "properties": {
                 "message": {
@@ -84,7 +85,7 @@ def test_an_action_is_described_by_its_hints_and_docstring() -> None:
             "required": ["message"],
             "additionalProperties": False,
         },
-        "output": {
+        "output_schema": {
             "type": "object",
             "title": "Verdict",
             "properties": {"label": {"type": "string"}, "sure": {"type": "boolean", "default": True}},
@@ -97,9 +98,9 @@ def test_an_action_is_described_by_its_hints_and_docstring() -> None:
 
 def test_a_generator_streams_and_its_output_is_text_or_what_it_returns() -> None:
     told, counted = app.describe()[1:3]
-    assert (told["streaming"], told["output"]) == (True, {"type": "string"})
-    assert (counted["name"], counted["title"]) == ("count-up", {"en": "Count up"})
-    assert (counted["streaming"], counted["output"]) == (True, {"type": "integer"})
+    assert (told["streaming"], told["output_schema"]) == (True, {"type": "string"})
+    assert (counted["name"], counted["title"]) == ("count_up", {"en": "Count up"})
+    assert (counted["streaming"], counted["output_schema"]) == (True, {"type": "integer"})
 
 
 def test_an_action_takes_json_and_answers_json() -> None:
@@ -118,7 +119,7 @@ def test_each_yield_goes_out_as_a_chunk_and_all_of_them_are_the_output() -> None
 
 def test_a_generator_that_returns_answers_that_instead() -> None:
     ctx = FakeContext()
-    assert call(app, "count-up", ctx) == 3
+    assert call(app, "count_up", ctx) == 3
     assert ctx.fake.chunks == ["0 ", "1 ", "2 "]
 
 
@@ -178,6 +179,15 @@ def test_an_input_without_a_hint_names_the_action_and_the_input() -> None:
 
     with pytest.raises(TypeError, match="action guess: guess: the input 'thing' needs a type hint"):
         other.describe()
+
+
+def test_an_action_is_named_as_a_route_can_be() -> None:
+    with pytest.raises(ValueError, match="'Not-So' is not a name of an action"):
+        App().action(name="Not-So")(sort)
+
+
+def test_what_an_app_describes_is_what_a_bundle_may_hold() -> None:
+    assert [action.name for action in parse_actions(json.dumps(app.describe()))][:2] == ["sort", "tell"]
 
 
 def test_two_actions_of_one_name_are_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import traceback
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
@@ -22,10 +23,13 @@ F = TypeVar("F", bound=Callable[..., object])
 Title = str | Mapping[str, str]
 Lifecycle = Callable[..., None]
 
+# An action's name becomes a route, a command and a tool.
+NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
 
 def sentence_case(name: str) -> str:
     """`pick_label` as `Pick label`."""
-    return name.replace("_", " ").replace("-", " ").strip().capitalize()
+    return name.replace("_", " ").strip().capitalize()
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ class Action:
                 "name": self.name,
                 "title": {"en": title} if isinstance(title, str) else dict(title),
                 "description": told.summary,
-                "input": schema.object_schema(*self.inputs, told),
-                "output": schema.schema_of(self.output),
+                "input_schema": schema.object_schema(*self.inputs, told),
+                "output_schema": schema.schema_of(self.output),
                 "streaming": self.streaming,
             }
         except (TypeError, NameError) as error:
@@ -158,6 +162,8 @@ class App:
         parameters = list(inspect.signature(function).parameters.values())
         if not parameters or parameters[0].annotation not in (Context, "Context", inspect.Parameter.empty):
             raise TypeError(f"action {name}: its first parameter takes the context: `def {name}(ctx: Context, ...)`")
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a name of an action: use a-z, 0-9 and _, and begin with a letter")
         if name in self._actions:
             raise ValueError(f"there is an action {name} already")
         self._actions[name] = Action(name, function, title or sentence_case(name))
