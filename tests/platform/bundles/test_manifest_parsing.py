@@ -110,7 +110,11 @@ SPOILT = [
     ('hosts = ["https', 'hosts = ["ftp', ["permissions[1].hosts", "ftp://"]),
     ('capability = "http"', 'capability = "htp"', ["unknown capability 'htp'", "'http'", "model, secrets, storage"]),
     ('capability = "http"\n', "", ["permissions[1].capability", "missing"]),
-    ("[limits]", '[[permissions]]\ncapability = "model"\nembeddings = true\nreason.en = "x"\n[limits]', ["'model' is asked for 2 times", "merge"]),
+    (
+        "[limits]",
+        '[[permissions]]\ncapability = "model"\nembeddings = true\nreason.en = "x"\n[limits]',
+        ["'model' is asked for 2 times", "merge"],
+    ),
     ('reason.en = "Looks up rare words."\n', "", ["permissions[1].reason: it is missing", 'reason.en = "…"']),
     ('tiers = ["fast", "balanced"]', 'tiers = ["fats"]', ["permissions[0].tiers[0]", "'fast', 'balanced' or 'best'"]),
     ('tiers = ["fast", "balanced"]\n', "", ["permissions[0]", "embeddings = true"]),
