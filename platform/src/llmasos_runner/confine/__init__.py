@@ -48,7 +48,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmasos_runner.confine import landlock, namespaces, privileges, rlimits, seccomp
-from llmasos_runner.confine.kernel import PR_SET_PDEATHSIG, CannotConfine, calls, prctl
+from llmasos_runner.confine.kernel import PR_SET_PDEATHSIG, CannotConfine, calls, prctl, wipe_environment
 from llmasos_runner.confine.profiles import Profile, parse, readable
 from llmasos_runner.confine.rules import ABSENT, rules
 
@@ -178,6 +178,7 @@ def _clean_start(profile: Profile) -> None:
             if descriptor == 0 or os.isatty(descriptor):
                 os.dup2(null, descriptor)
         os.close(null)
+    wipe_environment()
     os.environ.clear()
     os.environ.update(_ENVIRONMENT)
     os.umask(0o022)  # what a compile runner writes, component runners of other users read

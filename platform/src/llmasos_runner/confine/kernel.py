@@ -83,3 +83,12 @@ def bound_memory_arenas(arenas: int) -> None:
     mallopt = getattr(_libc, "mallopt", None)
     if mallopt is not None:
         mallopt(-8, arenas)  # M_ARENA_MAX of <malloc.h>
+
+
+def wipe_environment() -> None:
+    """Overwrite the texts of the environment that the kernel laid on the stack; forgetting them leaves them there."""
+    variables = ctypes.POINTER(ctypes.c_void_p).in_dll(_libc, "environ")
+    index = 0
+    while variables and (address := variables[index]):
+        ctypes.memset(address, 0, len(ctypes.string_at(address)))
+        index += 1
