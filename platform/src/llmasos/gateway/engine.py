@@ -1,0 +1,335 @@
+"""The one road to any model: litellm, kept silent, off the network but for the call itself, and imported late.
+
+Importing litellm takes seconds. It happens in a thread, at the first call or when `warm` asks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import threading
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
+
+from llmasos.errors import ModelUnavailable
+from llmasos.gateway import failures
+from llmasos.gateway.models import FREE, ModelEntry
+
+# Between two attempts at one model: half a second, doubled each time, give or take half of it, so that many callers
+# who failed together do not come back together.
+FIRST_PAUSE_SECONDS = 0.5
+
+Parameters = Mapping[str, Any]
+SecretReader = Callable[[str], str | None]
+"""The value of a secret of the operator, by name, or None."""
+
+
+class Provider(Protocol):
+    """What litellm calls for a model that is not a service elsewhere: its `CustomLLM`, by shape."""
+
+    async def acompletion(self, *args: Any, **kwargs: Any) -> Any:
+        """A whole answer, as litellm's ModelResponse."""
+        ...
+
+    def astreaming(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        """An answer in parts, as litellm's GenericStreamingChunk."""
+        ...
+
+    async def aembedding(self, *args: Any, **kwargs: Any) -> Any:
+        """Embeddings, as litellm's EmbeddingResponse."""
+        ...
+
+
+@runtime_checkable
+class Tokeniser(Protocol):
+    """A provider of ours that counts tokens itself."""
+
+    async def count_tokens(self, model: str, text: str) -> int:
+        """The tokens of a text, exactly."""
+        ...
+
+
+def no_secrets(_name: str) -> str | None:
+    """The reader of a host that keeps none."""
+    return None
+
+
+_loading = threading.Lock()
+_loaded: Any = None
+
+
+def load_litellm() -> Any:
+    """Import litellm and silence it; quick after the first time. Called off the event loop."""
+    global _loaded  # noqa: PLW0603 - one process has one litellm
+    with _loading:
+        if _loaded is not None:
+            return _loaded
+        # Without it, importing litellm fetches a price table from the network.
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import litellm  # noqa: PLC0415 - late on purpose
+
+            module: Any = litellm
+            # Its first answer builds classes for a fifth of a second, with warnings of pydantic's that concern nobody.
+            module.ModelResponse()
+            module.ModelResponseStream()
+            module.EmbeddingResponse()
+        module.telemetry = False
+        module.suppress_debug_info = True
+        module.drop_params = True
+        module.disable_streaming_logging = True
+        module.callbacks = []
+        module.success_callback = []
+        module.failure_callback = []
+        for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
+            logger = logging.getLogger(name)
+            logger.handlers.clear()
+            logger.addHandler(logging.NullHandler())
+            logger.propagate = False
+            logger.setLevel(logging.CRITICAL)
+        _loaded = module
+        return module
+
+
+class Engine:
+    """Calls models through litellm, with our time limits, retries and errors."""
+
+    def __init__(self, providers: Mapping[str, Provider], read_secret: SecretReader = no_secrets) -> None:
+        """`providers` are models of ours, by the provider's name in a litellm model string."""
+        self._providers = dict(providers)
+        self._read_secret = read_secret
+        self._registered: set[str] = set()
+        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = WeakKeyDictionary()
+
+    def warm(self) -> None:
+        """Start importing litellm in the background."""
+        threading.Thread(target=self._load, name="litellm-import", daemon=True).start()
+
+    async def complete(self, entry: ModelEntry, parameters: Parameters) -> Any:
+        """A whole answer, as litellm gives it. Cancelling ends the request.
+
+        Raises:
+            LlmasosError: As `failures.classify` names it, after the entry's retries.
+        """
+
+        async def ask(litellm: Any, fixed: Parameters) -> Any:
+            return await litellm.acompletion(**fixed, **parameters)
+
+        async with self._slot(entry):
+            return await self._attempts(entry, ask)
+
+    async def stream(self, entry: ModelEntry, parameters: Parameters) -> Parts:
+        """A streamed answer, once its first part is there; close it.
+
+        Only its start is tried again: what was shown cannot be taken back.
+
+        Raises:
+            LlmasosError: As `failures.classify` names it, after the entry's retries.
+        """
+        asked = {**parameters, "stream": True, "stream_options": {"include_usage": True}}
+
+        async def ask(litellm: Any, fixed: Parameters) -> tuple[Any, Any]:
+            wrapper = await litellm.acompletion(**fixed, **asked)
+            # Some providers start only when the first part is asked for, and fail there.
+            try:
+                return wrapper, await anext(wrapper, None)
+            except BaseException:
+                await close_quietly(wrapper)
+                raise
+
+        slot = self._slot(entry)
+        await slot.__aenter__()
+        try:
+            wrapper, first = await self._attempts(entry, ask)
+        except BaseException:
+            await slot.__aexit__(None, None, None)
+            raise
+        return Parts(self, entry, wrapper, first, slot)
+
+    async def embed(self, entry: ModelEntry, texts: list[str]) -> Any:
+        """Embeddings, as litellm gives them."""
+
+        async def ask(litellm: Any, fixed: Parameters) -> Any:
+            return await litellm.aembedding(**fixed, input=texts)
+
+        async with self._slot(entry):
+            return await self._attempts(entry, ask)
+
+    async def count_tokens(self, entry: ModelEntry, text: str) -> int:
+        """Tokens of a text: by the provider where it is ours, else by the tokeniser that litellm knows, or the nearest.
+
+        Raises:
+            LlmasosError: A provider of ours failed.
+        """
+        provider = self._providers.get(entry.litellm.split("/", 1)[0])
+        if isinstance(provider, Tokeniser):
+            return await provider.count_tokens(entry.litellm.split("/", 1)[1], text)
+        litellm = await self._ready()
+        return await asyncio.to_thread(litellm.token_counter, model=entry.litellm, text=text)
+
+    async def describe(self, model: str) -> Mapping[str, Any]:
+        """What litellm knows of a model string: window, prices, modalities; empty where it knows nothing."""
+        litellm = await self._ready()
+        try:
+            return dict(litellm.get_model_info(model))
+        except Exception:  # it raises a plain Exception where the model is not in its table
+            return {}
+
+    def failure(self, error: BaseException, entry: ModelEntry) -> failures.Failure:
+        """What an error means that came out of a stream."""
+        return failures.classify(error, entry, self._key_or_none(entry))
+
+    async def _attempts(self, entry: ModelEntry, ask: Callable[[Any, Parameters], Awaitable[Any]]) -> Any:
+        litellm = await self._ready()
+        key = self._key(entry)
+        self._register(litellm, entry)
+        fixed = _fixed_parameters(entry, key)
+        for attempt in range(entry.retries + 1):
+            try:
+                async with asyncio.timeout(entry.timeout_seconds):
+                    return await ask(litellm, fixed)
+            except Exception as error:
+                failure = failures.classify(error, entry, key)
+                if not failure.again or attempt == entry.retries:
+                    raise failure.error from error
+                await asyncio.sleep(_pause_seconds(attempt, failure.pause_seconds))
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _ready(self) -> Any:
+        # The lock-free look first: a thread for nothing would cost more than the rest of the gateway.
+        if _loaded is not None and not self._providers.keys() - self._registered:
+            return _loaded
+        return await asyncio.to_thread(self._load)
+
+    def _load(self) -> Any:
+        litellm = load_litellm()
+        with _loading:
+            for name, provider in self._providers.items():
+                # A later gateway in this process, as in tests, takes the name over.
+                others = [item for item in litellm.custom_provider_map if item["provider"] != name]
+                litellm.custom_provider_map = [*others, {"provider": name, "custom_handler": provider}]
+                self._registered.add(name)
+            litellm.utils.custom_llm_setup()
+        return litellm
+
+    def _register(self, litellm: Any, entry: ModelEntry) -> None:
+        """Tell litellm that a local model costs nothing: else it looks for a price at each call, and logs a failure."""
+        provider = entry.litellm.split("/", 1)[0]
+        if provider not in self._providers or entry.litellm in self._registered:
+            return
+        price = entry.price or FREE
+        known = {
+            "input_cost_per_token": price.input / 1e12,
+            "output_cost_per_token": price.output / 1e12,
+            "litellm_provider": provider,
+            "mode": entry.kind,
+            "max_tokens": entry.context_window,
+        }
+        litellm.register_model({entry.litellm: known})
+        self._registered.add(entry.litellm)
+
+    def _slot(self, entry: ModelEntry) -> AbstractAsyncContextManager[None]:
+        if entry.max_concurrency is None:
+            return nullcontext()
+        slots = self._slots.setdefault(asyncio.get_running_loop(), {})
+        return slots.setdefault(entry.name, asyncio.Semaphore(entry.max_concurrency))
+
+    def _key(self, entry: ModelEntry) -> str | None:
+        if entry.key is None:
+            return None
+        key = self._key_or_none(entry)
+        if key:
+            return key
+        place, name = entry.key.split(":", 1)
+        cure = f"set the environment variable {name}" if place == "env" else f"run `llmasos secrets set {name}`"
+        raise ModelUnavailable(f"The model {entry.name} has no key: {cure}.")
+
+    def _key_or_none(self, entry: ModelEntry) -> str | None:
+        place, _, name = (entry.key or "").partition(":")
+        if not name:
+            return None
+        return os.environ.get(name) if place == "env" else self._read_secret(name)
+
+
+def _fixed_parameters(entry: ModelEntry, key: str | None) -> dict[str, Any]:
+    fixed: dict[str, Any] = {
+        "model": entry.litellm,
+        "timeout": entry.timeout_seconds,
+        # The attempts are ours: providers' clients would add two of their own to each.
+        "max_retries": 0,
+        "num_retries": 0,
+    }
+    if entry.api_base is not None:
+        fixed["api_base"] = entry.api_base
+        # With no key of its own, a server elsewhere must not be sent the key that the environment holds for another.
+        fixed["api_key"] = key or "none"
+    elif key is not None:
+        fixed["api_key"] = key
+    return fixed
+
+
+def _pause_seconds(attempt: int, asked: float | None) -> float:
+    if asked is not None:
+        return min(asked, failures.MAX_PAUSE_SECONDS)
+    return FIRST_PAUSE_SECONDS * (1 << attempt) * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+
+
+async def close_quietly(wrapper: Any) -> None:
+    """Close a stream, and so its connection, which is what stops the generation."""
+    try:
+        await wrapper.aclose()
+    except RuntimeError:
+        # A generator that is still running belongs to a task that was cancelled, and closes as that task ends.
+        logging.getLogger(__name__).debug("a stream was closed while it was read")
+
+
+class Parts:
+    """A streamed answer, as litellm gives it, with a time limit for each part."""
+
+    def __init__(
+        self, engine: Engine, entry: ModelEntry, wrapper: Any, first: Any, slot: AbstractAsyncContextManager[None]
+    ) -> None:
+        self._engine = engine
+        self._entry = entry
+        self._wrapper: Any = wrapper
+        self._first: Any = first
+        self._slot: AbstractAsyncContextManager[None] | None = slot
+
+    async def read(self) -> Any:
+        """The next part, or None at the end.
+
+        Raises:
+            LlmasosError: The provider broke off, or was silent for too long.
+        """
+        if self._first is not None:
+            part, self._first = self._first, None
+            return part
+        try:
+            async with asyncio.timeout(self._entry.timeout_seconds):
+                return await anext(self._wrapper, None)
+        except Exception as error:
+            raise self._engine.failure(error, self._entry).error from error
+
+    @property
+    def told(self) -> Any:
+        """The last part in which the provider told its usage, or None.
+
+        litellm's own last part guesses the usage where the provider is silent; the parts before do not.
+        """
+        return next((part for part in reversed(self._wrapper.chunks) if getattr(part, "usage", None)), None)
+
+    async def close(self) -> None:
+        """End the request. Safe to call twice."""
+        slot, self._slot = self._slot, None
+        if slot is None:
+            return
+        try:
+            await close_quietly(self._wrapper)
+        finally:
+            await slot.__aexit__(None, None, None)

