@@ -1,0 +1,117 @@
+"""Sort a customer's message: label, urgency, team."""
+
+import json
+import re
+from dataclasses import dataclass, make_dataclass
+from typing import Annotated, Literal
+
+from llmasos_sdk import App, Context, Field, Invalid
+
+app = App()
+
+Urgency = Literal["low", "normal", "high"]
+
+# What each label of the default configuration looks like, shown to the model as earlier turns. Labels of the
+# installer's own have no examples; the model then has their words alone.
+EXAMPLES = (
+    ("The app crashes when I open it.", "technical"),
+    ("Please send me the invoice again.", "billing"),
+    ("I forgot my password.", "account"),
+    ("Where is my parcel?", "shipping"),
+    ("Do you have an office in Berlin?", "general"),
+    ("The page shows an error.", "technical"),
+    ("You took the wrong amount from my card.", "billing"),
+    ("Change my user name please.", "account"),
+    ("The delivery is late.", "shipping"),
+    ("Do you offer discounts for students?", "general"),
+)
+
+HIGH = (
+    "today now immediately urgent urgently asap emergency blocked stolen fraud lawyer unacceptable twice "
+    "马上 立刻 紧急 今天 尽快"
+)
+LOW = "wondering whenever curious someday hours opening discount gift when you have time 有空 请问 想了解"
+
+
+@dataclass
+class Classification:
+    """Where a message belongs.
+
+    `confidence` is high where the words and the model agree, low where they do not, medium where only the model spoke.
+    """
+
+    label: str
+    team: str
+    urgency: Urgency
+    confidence: Literal["low", "medium", "high"]
+    words: list[str]
+
+
+def pairs(lines: list[str]) -> dict[str, str]:
+    """`label: rest` lines as a mapping."""
+    parsed = {}
+    for line in lines:
+        label, colon, rest = line.partition(":")
+        if not colon or not label.strip():
+            raise Invalid(f"the configuration line {line!r} is not of the form 'label: words'")
+        parsed[label.strip()] = rest.strip()
+    if not parsed:
+        raise Invalid("the configuration names no label")
+    return parsed
+
+
+def words_found(message: str, words: str) -> list[str]:
+    """Which of `words` the message holds: whole words, or for Chinese any part."""
+    lowered = message.lower()
+    spoken = set(re.findall(r"[a-z']+", lowered))
+    return [word for word in words.lower().split() if (word in spoken if word.isascii() else word in lowered)]
+
+
+def urgency_of(message: str) -> Urgency:
+    """How soon somebody should answer, by the words used."""
+    if words_found(message, HIGH) or message.count("!") > 1:
+        return "high"
+    return "low" if words_found(message, LOW) else "normal"
+
+
+def ask_model(ctx: Context, message: str, labels: dict[str, str], candidates: list[str]) -> str:
+    """The candidate that the model picks. The examples likeliest to fit stand last, where a small model looks."""
+    likely = {label: len(words_found(message, words)) for label, words in labels.items()}
+    turns = [
+        {
+            "role": "system",
+            "content": "You sort customer messages. Answer with the label that fits best.\n"
+            + "\n".join(f"- {label}: {words}" for label, words in labels.items()),
+        }
+    ]
+    for text, label in sorted(EXAMPLES, key=lambda example: likely.get(example[1], 0)):
+        if label in labels:
+            turns += [{"role": "user", "content": text}, {"role": "assistant", "content": json.dumps({"label": label})}]
+    turns.append({"role": "user", "content": message[:4000]})
+    # The labels are configuration, so the shape of the answer is known only now.
+    choice = make_dataclass("Choice", [("label", Literal[tuple(candidates)])])
+    answer = ctx.model.generate(turns, task="classify", output=choice, temperature=0, max_tokens=64)
+    return str(answer.parsed.label)
+
+
+@app.action(title={"en": "Classify a message", "zh": "消息分类"})
+def classify(
+    ctx: Context,
+    message: Annotated[str, Field(title={"en": "Message", "zh": "消息"}, ui="textarea", min=1, max=20000)],
+) -> Classification:
+    """Say which label fits a message, how urgent it is, and which team should answer.
+
+    Args:
+        message: What the customer wrote.
+    """
+    labels = pairs(ctx.config["labels"])
+    teams = pairs(ctx.config["routes"])
+    found = {label: words_found(message, words) for label, words in labels.items()}
+    most = max(len(words) for words in found.values())
+    by_words = [label for label in labels if len(found[label]) == most] if most else []
+    narrow = ctx.config["words_first"] and len(by_words) > 1
+    label = by_model = ask_model(ctx, message, labels, by_words if narrow else list(labels))
+    if ctx.config["words_first"] and by_words and by_model not in by_words:
+        label = by_words[0]
+    confidence = "medium" if not by_words else "high" if by_model in by_words else "low"
+    return Classification(label, teams.get(label, ""), urgency_of(message), confidence, found[label])
