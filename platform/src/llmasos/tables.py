@@ -1,5 +1,6 @@
 """Every table of the host, imported so that the metadata is whole."""
 
+from llmasos import leases as lease_tables
 from llmasos.capabilities import tables as capability_tables
 from llmasos.gateway import tables as gateway_tables
 from llmasos.installs import tables as install_tables
@@ -7,4 +8,12 @@ from llmasos.kernel import tables as kernel_tables
 from llmasos.quotas import tables as quota_tables
 from llmasos.secrets import tables as secret_tables
 
-__all__ = ["capability_tables", "gateway_tables", "install_tables", "kernel_tables", "quota_tables", "secret_tables"]
+__all__ = [
+    "capability_tables",
+    "gateway_tables",
+    "install_tables",
+    "kernel_tables",
+    "lease_tables",
+    "quota_tables",
+    "secret_tables",
+]

@@ -7,27 +7,13 @@ under what was reserved (`Operation.execute`). Reserving, settling and auditing 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from llmasos.kernel.invocation import Invocation, Json
-from llmasos.quotas.meters import Demand, Meter
+from llmasos.quotas.meters import NOTHING_USED, Demand, Used
 
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """What a call really used. A `cost_micro_usd` of None is an unknown price."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost_micro_usd: int | None = 0
-    model: str | None = None
-    amounts: Mapping[Meter, int] = field(default_factory=lambda: MappingProxyType({}))
-    """Other meters, such as http_requests."""
-
-
-NOTHING_USED = Used()
+__all__ = ["NOTHING_USED", "Capability", "Json", "Metered", "Operation", "Outcome", "Stream", "Used"]
 
 
 class Stream(Protocol):
@@ -71,6 +57,16 @@ class Operation(Protocol):
 
     async def execute(self, granted: Demand) -> Outcome:
         """Run it, within `granted`, which the ledger may have shrunk below `demand`."""
+        ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """An operation that knows what it used where `execute` was cancelled or failed. Of others, nothing is charged."""
+
+    @property
+    def used(self) -> Used:
+        """What was used so far."""
         ...
 
 

@@ -14,6 +14,8 @@ from llmasos.quotas.meters import Subject
 
 Json: TypeAlias = Any
 
+LOG_CUT = "\n… the rest was left out: the log is full\n"
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -101,6 +103,24 @@ class Invocation:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     started_monotonic: float = field(default_factory=time.monotonic)
     usage: Usage = field(default_factory=Usage)
+    log: str = ""
+    """What the app and its runner logged, capped by `limits.log_bytes`."""
+    output_bytes: int = 0
+    """What was shown to the caller so far, in UTF-8."""
+
+    def add_log(self, text: str) -> None:
+        """Keep `text`, as far as there is room; what has none is left out, and a mark says so."""
+        room = self.limits.log_bytes - len(self.log.encode())
+        if room <= 0 or not text:
+            return
+        kept = text.encode(errors="replace")
+        self.log += text if len(kept) <= room else kept[:room].decode(errors="ignore") + LOG_CUT
+
+    def measured(self, fuel: int, memory_bytes: int, log: str = "") -> None:
+        """What the runner measured of this run."""
+        self.usage.fuel += fuel
+        self.usage.memory_bytes = max(self.usage.memory_bytes, memory_bytes)
+        self.add_log(log)
 
     @property
     def deadline_monotonic(self) -> float:

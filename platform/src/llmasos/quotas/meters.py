@@ -50,15 +50,24 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Shrink:
-    """How far a demand for tokens may be cut to fit: `tokens` of it are the answer's, at least `floor` of them."""
+    """How far a demand may be cut to fit: `tokens` of it are the answer's, at least `floor` of them.
+
+    `micro_usd_per_token` is what one of them costs: with it, a cost quota cuts the answer as well.
+    """
 
     tokens: int
     floor: int
+    micro_usd_per_token: float = 0.0
+    meter: Meter = Meter.TOKENS
+    """What `tokens` counts; another meter than tokens where, for instance, compute is cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """The most that one call may use. A `cost` of None is an unknown price, which a cost quota refuses."""
+    """The most that one call may use. An unknown price is refused by a cost quota, never counted as zero.
+
+    A demand that was granted has in `shrink.tokens` what may be used of them.
+    """
 
     amounts: Mapping[Meter, int] = field(default_factory=lambda: MappingProxyType({}))
     unknown_price: bool = False
@@ -69,3 +78,23 @@ class Demand:
     def is_empty(self) -> bool:
         """Whether there is nothing to reserve."""
         return not self.amounts
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a call really used. A `cost_micro_usd` of None is an unknown price."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_micro_usd: int | None = 0
+    model: str | None = None
+    amounts: Mapping[Meter, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Other meters, such as http_requests."""
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+NOTHING_USED = Used()

@@ -12,7 +12,11 @@ class Quota(SQLModel, table=True):
     """A limit on a meter over a window, at a scope. `source` is operator, or the installation that brought it."""
 
     __tablename__ = "quota"  # pyright: ignore[reportAssignmentType]
-    __table_args__ = (UniqueConstraint("workspace_id", "scope", "scope_id", "meter", "window", "source"),)
+    # Ids are never used twice: a call that is still running may hold the window of a quota that was removed.
+    __table_args__ = (
+        UniqueConstraint("workspace_id", "scope", "scope_id", "meter", "window", "source"),
+        {"sqlite_autoincrement": True},
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     workspace_id: str
@@ -28,7 +32,9 @@ class Quota(SQLModel, table=True):
 class LedgerWindow(SQLModel, table=True):
     """One quota in one window of time: what is used and reserved of its limit.
 
-    `overrun` is what a provider returned beyond what was reserved; while it is above zero, the next call is refused.
+    `overrun` is what a provider returned beyond what was reserved. It counts against the limit like `used`, but in a
+    column of its own, since it may go past it: then every call is refused until the window ends. `limit` is what the
+    quota said when it was last set, or what was already spent where that is more.
     """
 
     __tablename__ = "ledger_window"  # pyright: ignore[reportAssignmentType]
@@ -36,6 +42,7 @@ class LedgerWindow(SQLModel, table=True):
         UniqueConstraint("quota_id", "starts_at"),
         CheckConstraint('used + reserved <= "limit"', name="ck_ledger_within_limit"),
         CheckConstraint("used >= 0 AND reserved >= 0 AND overrun >= 0", name="ck_ledger_not_negative"),
+        {"sqlite_autoincrement": True},
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -49,7 +56,7 @@ class LedgerWindow(SQLModel, table=True):
 
 
 class Reservation(SQLModel, table=True):
-    """An amount held in one window before a call, until it is settled or its lease ends."""
+    """An amount held in one window before a call, until it is settled or the lease of its process ends."""
 
     __tablename__ = "reservation"  # pyright: ignore[reportAssignmentType]
 
@@ -57,7 +64,8 @@ class Reservation(SQLModel, table=True):
     window_id: int = Field(primary_key=True, foreign_key="ledger_window.id", ondelete="CASCADE")
     meter: str
     amount: int
-    expires_at: int = Field(index=True)
+    lease_id: str
+    """The process that holds it. Not indexed: a sweep is rare, and reservations are few and short."""
 
 
 class UsageDay(SQLModel, table=True):

@@ -1,0 +1,204 @@
+"""The one path from an app, or a program, to anything outside it: authorise, reserve, execute, settle, audit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Iterable
+from typing import TypeVar
+
+from typing_extensions import override
+
+from llmasos.db import Database
+from llmasos.errors import Cancelled, Denied, Invalid, LlmasosError, TimedOut, Unavailable
+from llmasos.kernel import audit
+from llmasos.kernel.capability import Capability, Json, Metered, Operation
+from llmasos.kernel.grants import denial
+from llmasos.kernel.invocation import Invocation
+from llmasos.kernel.lifecycle import Lifecycle
+from llmasos.kernel.limits import check_arguments
+from llmasos.kernel.run import Call, OpenStream, Run, add_usage, audit_line, code_of
+from llmasos.quotas.ledger import Ledger
+from llmasos.quotas.meters import NOTHING_USED, Used
+from llmasos.writer import Transaction
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# How long the work behind a stream may take to stop, before the invocation goes on without it.
+STREAM_CLOSE_SECONDS = 5.0
+
+
+class Kernel(Lifecycle):
+    """Runs host calls for invocations. Use it as an async context manager: its end ends what still runs.
+
+    Args:
+        database: The one database.
+        ledger: Where quotas are held.
+        capabilities: The families of host functions; `register` adds one later.
+    """
+
+    def __init__(self, database: Database, ledger: Ledger, capabilities: Iterable[Capability] = ()) -> None:
+        super().__init__(database, ledger)
+        self._capabilities = {capability.name: capability for capability in capabilities}
+
+    def register(self, capability: Capability) -> None:
+        """Add a capability that itself needs the kernel."""
+        self._capabilities[capability.name] = capability
+
+    async def syscall(self, invocation: Invocation, capability: str, function: str, arguments: list[Json]) -> Json:
+        """One host call, for an invocation of this kernel.
+
+        Args:
+            invocation: Who calls: known by the connection, never by what a message says.
+            capability: A family of host functions, by its WIT name.
+            function: One of them, or `read` or `close` of a stream.
+            arguments: Its WIT parameters, in order.
+
+        Raises:
+            LlmasosError: Denied, over quota, not valid, and so on; nothing else, and nothing of the host's insides.
+        """
+        run = self._runs.get(invocation.id)
+        if run is None or run.invocation is not invocation:
+            raise Cancelled("The invocation has ended.")
+        event = f"{capability}.{function}"
+        try:
+            check_arguments(arguments)
+            found = self._authorise(run, capability)
+            if function in {"read", "close"}:
+                return await self._stream_call(run, capability, function, arguments)
+            return await self._call(run, found, function, arguments)
+        except LlmasosError as error:
+            self._audit_refusal(run, event, error)
+            raise
+        except Exception as error:
+            logger.exception("%s failed for invocation %s", event, invocation.id)
+            raise Unavailable(
+                f"The host could not do {event}; its log says why, under invocation {invocation.id}."
+            ) from error
+
+    def _authorise(self, run: Run, name: str) -> Capability:
+        invocation = run.invocation
+        refused = denial(invocation.app, name, invocation.principal.locale)
+        if refused is not None:
+            raise refused
+        capability = self._capabilities.get(name)
+        if capability is None:
+            known = ", ".join(sorted(self._capabilities))
+            raise Invalid(f"This host has no capability {name[:80]!r}; it has {known}.")
+        return capability
+
+    async def _call(self, run: Run, capability: Capability, function: str, arguments: list[Json]) -> Json:
+        """Reserve, execute, settle."""
+        if function not in capability.functions:
+            known = ", ".join(sorted(capability.functions))
+            raise Invalid(f"{capability.name} has no function {function[:80]!r}; it has {known}.")
+        invocation = run.invocation
+        operation = capability.prepare(invocation, function, arguments)
+        demand = operation.demand
+        held = await self._ledger.reserve(
+            invocation.subject(demand.model), demand, run.account, invocation.principal.locale
+        )
+        call = Call(f"{capability.name}.{function}", held, capability.audited, operation.detail)
+        return await self._execute(run, capability, operation, call)
+
+    async def _execute(self, run: Run, capability: Capability, operation: Operation, call: Call) -> Json:
+        try:
+            outcome = await _until_deadline(run, operation.execute(call.held.granted))
+            if outcome.stream is not None:
+                try:
+                    return run.open(capability.name, outcome.stream, call).number
+                except Invalid:
+                    await outcome.stream.close()
+                    raise
+        except BaseException as error:
+            self._settle(run, call, operation.used if isinstance(operation, Metered) else NOTHING_USED, code_of(error))
+            raise
+        self._settle(run, call, outcome.used, "ok")
+        return outcome.value
+
+    def _settle(self, run: Run, call: Call, used: Used, code: str) -> None:
+        """Settle and audit in one write. It is queued when this returns: a cancelled caller cannot stop it.
+
+        The app does not wait for the commit: until then the reservation stands, and the invocation's end comes
+        after it in the writer's queue.
+        """
+        invocation, held = run.invocation, call.held
+        add_usage(invocation, used)
+        line = None
+        if call.audited and (code == "ok" or run.worth_a_line(call.event, code)):
+            detail = {**call.detail, "model": used.model or held.granted.model, "tokens": used.tokens}
+            line = audit_line(invocation, call.event, code, {key: it for key, it in detail.items() if it is not None})
+        holds = not held.granted.is_empty
+        if not holds and line is None:
+            return
+        counts = bool(used.model or held.granted.model) and (code == "ok" or used.tokens > 0)
+
+        def settle(transaction: Transaction) -> None:
+            for overrun in self._ledger.settle_in(transaction, held, used, counts=counts) if holds or counts else ():
+                meter = overrun.meter.value
+                logger.warning("%s used %d %s, %d were reserved", call.event, overrun.used, meter, overrun.reserved)
+                detail = {"meter": meter, "reserved": overrun.reserved, "used": overrun.used, "model": used.model}
+                audit.append(transaction, audit_line(invocation, "quota.overrun", "ok", detail))
+            if line is not None:
+                audit.append(transaction, line)
+
+        self._database.writer.post(settle)
+
+    def _audit_refusal(self, run: Run, event: str, error: LlmasosError) -> None:
+        """Write down what was refused before anything ran; what failed later was written down as it settled."""
+        if isinstance(error, Denied) or error.tag == "quota":
+            # The names are the guest's: nothing of any length goes into the log.
+            event = event[:120]
+            if run.worth_a_line(event, error.code):
+                line = audit_line(run.invocation, event, error.code, {})
+                self._database.writer.post(lambda transaction: audit.append(transaction, line))
+
+    async def _stream_call(self, run: Run, capability: str, function: str, arguments: list[Json]) -> Json:
+        opened = run.stream(capability, arguments)
+        if opened is None:
+            return None
+        if function == "close":
+            await self._end_stream(run, opened, "ok")
+            return None
+        async with opened.lock:
+            if opened.number not in run.streams:
+                return None
+            try:
+                part = await _until_deadline(run, opened.stream.read())
+            except asyncio.CancelledError:
+                # The end of the invocation closes it; a guest that gave up one read may read on.
+                raise
+            except BaseException as error:
+                await self._end_stream(run, opened, code_of(error))
+                raise
+            if part is None:
+                await self._end_stream(run, opened, "ok")
+            return part
+
+    @override
+    async def _end_stream(self, run: Run, opened: OpenStream, code: str) -> None:
+        """Close a stream and settle what it used; once, whoever comes first."""
+        if run.streams.pop(opened.number, None) is None:
+            return
+        try:
+            async with asyncio.timeout(STREAM_CLOSE_SECONDS):
+                await opened.stream.close()
+        except Exception:
+            logger.exception("a stream of %s did not close", opened.call.event)
+        finally:
+            self._settle(run, opened.call, opened.stream.used, code)
+
+
+async def _until_deadline(run: Run, work: Awaitable[T]) -> T:
+    """Wait for it as long as the invocation may run."""
+    invocation = run.invocation
+    timeout = asyncio.timeout(invocation.deadline_monotonic - time.monotonic())
+    try:
+        async with timeout:
+            return await work
+    except TimeoutError:
+        if timeout.expired():
+            raise TimedOut(f"The run reached its limit of {invocation.limits.wall_seconds:g} seconds.") from None
+        raise

@@ -1,0 +1,237 @@
+"""The ledger: what may be used, what is held for calls that run, what was used.
+
+A reservation holds in every quota that applies, or in none, in one write transaction: no number of processes at once
+can spend past a limit. What is settled later than the host lives is freed by the lease of the process that held it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from llmasos.db import Database
+from llmasos.errors import QuotaExceeded
+from llmasos.leases import Lease
+from llmasos.quotas import refusals, repository
+from llmasos.quotas.fit import fit
+from llmasos.quotas.meters import NOTHING_USED, Demand, Meter, Subject, Used, Window
+from llmasos.quotas.repository import Applying
+from llmasos.quotas.runs import Pot, RunAccount
+from llmasos.writer import Pending, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A reservation: what a call may use. `granted` is the demand, or what of it there was room for."""
+
+    id: str
+    subject: Subject
+    granted: Demand
+    windows: tuple[tuple[int, Meter, int], ...] = ()
+    """What is held where: window id, meter, amount."""
+    pots: tuple[Pot, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Overrun:
+    """A provider returned more than was reserved for it."""
+
+    meter: Meter
+    reserved: int
+    used: int
+
+
+class Ledger:
+    """Reserves before a call and settles after it, across every quota that applies."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self.lease = Lease(database, clock)
+        self.lease.on_release(repository.release_lease)
+        self._writer = database.writer
+        self._clock = clock
+        self._numbers = itertools.count()
+
+    async def reserve(
+        self, subject: Subject, demand: Demand, account: RunAccount | None = None, locale: str = "en"
+    ) -> Held:
+        """Hold a demand in every quota that applies, or as much of its answer as fits.
+
+        Args:
+            subject: Who it is charged to.
+            demand: The most that it may use.
+            account: The limits of the run that it belongs to.
+            locale: The language of a refusal.
+
+        Raises:
+            QuotaExceeded: There is not enough room, or a cost quota meets an unknown price. Nothing is held.
+            Unavailable: The database does not take writes.
+        """
+        if demand.is_empty and not demand.unknown_price:
+            return Held(self._number(), subject, demand)
+        self.lease.start()
+        pending = self._writer.submit(
+            lambda transaction: self.reserve_in(transaction, subject, demand, account, locale)
+        )
+        try:
+            return await pending
+        except asyncio.CancelledError:
+            # It may be held already, or be held in a moment, and nobody will settle it.
+            pending.then(lambda held: self.settle(held, NOTHING_USED, counts=False))
+            raise
+
+    def settle(self, held: Held, used: Used, *, counts: bool = True) -> Pending[list[Overrun]]:
+        """Turn what was held into what was used. It is queued when this returns, whatever becomes of the caller.
+
+        Args:
+            held: The reservation; settled once.
+            used: What was really used. An unknown price is charged as what was reserved for it.
+            counts: Whether it is a call in the totals of the day.
+        """
+        return self._writer.submit(
+            lambda transaction: self.settle_in(transaction, held, used, counts=counts), essential=True
+        )
+
+    def reserve_in(
+        self,
+        transaction: Transaction,
+        subject: Subject,
+        demand: Demand,
+        account: RunAccount | None = None,
+        locale: str = "en",
+    ) -> Held:
+        """`reserve`, inside a write of the caller's, which has nothing before it."""
+        now = int(self._clock())
+        quotas = repository.applying(transaction, subject, now)
+        if demand.unknown_price:
+            for quota in quotas:
+                if quota.meter is Meter.COST:
+                    raise QuotaExceeded(refusals.unknown_price(quota, subject.model, locale))
+        pots = _pots(account, quotas, demand)
+        granted = fit(demand, _least((pot.meter, pot.room) for pot in pots))
+        if granted is None:
+            raise QuotaExceeded(_run_refusal(pots, demand, quotas, locale))
+        windows = self._hold(transaction, quotas, granted)
+        if windows is None:
+            transaction.undo()
+            quotas = repository.applying(transaction, subject, now)
+            granted = self._fitting(transaction, quotas, granted, now, locale)
+            windows = self._hold(transaction, quotas, granted)
+            if windows is None:
+                raise QuotaExceeded
+        held = Held(self._number(), subject, granted, windows, pots)
+        if windows:
+            repository.insert_reservation(transaction, held.id, self.lease.id, windows)
+        for pot in pots:
+            pot.reserved += granted.amounts[pot.meter]
+        return held
+
+    def settle_in(self, transaction: Transaction, held: Held, used: Used, *, counts: bool = True) -> list[Overrun]:
+        """`settle`, inside a write of the caller's."""
+        actual = {meter: _actual(meter, held, used) for meter in held.granted.amounts}
+        for pot in held.pots:
+            pot.reserved -= held.granted.amounts[pot.meter]
+            pot.used += actual[pot.meter]
+        if held.windows:
+            still = repository.take_reservation(transaction, held.id)
+            repository.settle_windows(
+                transaction,
+                [
+                    (amount, min(amount, actual[meter]), max(0, actual[meter] - amount), window_id)
+                    for window_id, meter, amount in held.windows
+                    if window_id in still
+                ],
+            )
+            for window_id, meter, _amount in held.windows:
+                if window_id not in still:
+                    repository.charge_late(transaction, window_id, actual[meter])
+        if counts:
+            day = datetime.fromtimestamp(self._clock(), UTC).date()
+            repository.add_usage(transaction, held.subject, used.model or held.granted.model, used, day)
+        amounts = held.granted.amounts
+        return [Overrun(meter, amounts[meter], is_) for meter, is_ in actual.items() if is_ > amounts[meter]]
+
+    def _hold(
+        self, transaction: Transaction, quotas: Sequence[Applying], demand: Demand
+    ) -> tuple[tuple[int, Meter, int], ...] | None:
+        """Hold in every window, in one statement; None where one has no room."""
+        amounts = demand.amounts
+        bound = [quota for quota in quotas if quota.window is not Window.RUN and amounts.get(quota.meter)]
+        if not bound:
+            return ()
+        windows = [repository.open_window(transaction, quota) for quota in bound]
+        holds = [(row, amounts[quota.meter], quota.limit) for row, quota in zip(windows, bound, strict=True)]
+        if not repository.hold(transaction, holds):
+            return None
+        return tuple((row, quota.meter, amounts[quota.meter]) for row, quota in zip(windows, bound, strict=True))
+
+    def _fitting(
+        self, transaction: Transaction, quotas: Sequence[Applying], demand: Demand, now: int, locale: str
+    ) -> Demand:
+        """The demand cut to what the windows have left."""
+        rooms: list[tuple[Applying, repository.WindowState, int]] = []
+        for quota in quotas:
+            if quota.window is not Window.RUN and demand.amounts.get(quota.meter):
+                row = repository.open_window(transaction, quota)
+                state = repository.state(transaction, row)
+                rooms.append((quota, state, max(0, quota.limit - state.used - state.reserved - state.overrun)))
+        granted = fit(demand, _least((quota.meter, room) for quota, _state, room in rooms))
+        if granted is not None:
+            return granted
+        for quota, state, room in rooms:
+            if fit(demand, {quota.meter: room}) is None:
+                raise QuotaExceeded(refusals.used_up(quota, state, _least_need(demand, quota.meter), now, locale))
+        raise QuotaExceeded
+
+    def _number(self) -> str:
+        return f"{self.lease.id}-{next(self._numbers)}"
+
+
+def _pots(account: RunAccount | None, quotas: Sequence[Applying], demand: Demand) -> tuple[Pot, ...]:
+    if account is None:
+        return ()
+    of_quotas = (
+        account.quota(quota.quota_id, quota.meter, quota.limit) for quota in quotas if quota.window is Window.RUN
+    )
+    return tuple(pot for pot in itertools.chain(account.own(), of_quotas) if demand.amounts.get(pot.meter))
+
+
+def _least(rooms: Iterable[tuple[Meter, int]]) -> dict[Meter, int]:
+    """The room of each meter: that of its tightest limit."""
+    least: dict[Meter, int] = {}
+    for meter, room in rooms:
+        least[meter] = min(room, least.get(meter, room))
+    return least
+
+
+def _least_need(demand: Demand, meter: Meter) -> int:
+    """The least of a meter that would do for a demand."""
+    amount = demand.amounts[meter]
+    shrink = demand.shrink
+    if shrink is None:
+        return amount
+    cut = shrink.tokens - min(shrink.floor, shrink.tokens)
+    if meter is shrink.meter:
+        return amount - cut
+    return amount - int(cut * shrink.micro_usd_per_token) if meter is Meter.COST else amount
+
+
+def _run_refusal(pots: Sequence[Pot], demand: Demand, quotas: Sequence[Applying], locale: str) -> str:
+    tight = next((pot for pot in pots if fit(demand, {pot.meter: pot.room}) is None), pots[0])
+    quota = next((quota for quota in quotas if quota.quota_id == tight.quota_id), None)
+    need = _least_need(demand, tight.meter)
+    return refusals.used_up_in_run(quota, tight, need, locale)
+
+
+def _actual(meter: Meter, held: Held, used: Used) -> int:
+    """What was used of a meter that was reserved."""
+    match meter:
+        case Meter.TOKENS:
+            return used.tokens
+        case Meter.COST:
+            return held.granted.amounts[meter] if used.cost_micro_usd is None else used.cost_micro_usd
+        case _:
+            return used.amounts.get(meter, 0)

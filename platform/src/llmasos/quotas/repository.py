@@ -1,0 +1,241 @@
+"""Every query of quotas and the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from sqlalchemy import func
+from sqlalchemy import select as select_columns
+from sqlmodel import Session, SQLModel, col, select
+
+from llmasos.quotas.meters import Meter, Scope, Subject, Used, Window
+from llmasos.quotas.tables import LedgerWindow, Quota
+from llmasos.quotas.windows import window_start
+from llmasos.writer import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Applying:
+    """A quota that applies to a subject, with its window of now; `window_id` is None where that has no row yet."""
+
+    quota_id: int
+    scope: Scope
+    scope_id: str
+    meter: Meter
+    window: Window
+    limit: int
+    source: str
+    starts_at: int
+    window_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class WindowState:
+    """What a window holds."""
+
+    used: int = 0
+    reserved: int = 0
+    overrun: int = 0
+
+
+_APPLYING = """
+SELECT q.id, q.scope, q.scope_id, q.meter, q."window", q."limit", q.source, w.id
+FROM quota q LEFT JOIN ledger_window w ON w.quota_id = q.id AND w.starts_at =
+    CASE q."window" WHEN 'minute' THEN ? WHEN 'hour' THEN ? WHEN 'day' THEN ? WHEN 'month' THEN ? END
+WHERE q.workspace_id = ? AND ((q.scope = 'workspace' AND q.scope_id = ?) OR (q.scope = 'user' AND q.scope_id = ?)
+    OR (q.scope = 'app' AND q.scope_id = ?) OR (q.scope = 'model' AND q.scope_id = ?))
+ORDER BY q.id
+"""
+
+
+def applying(transaction: Transaction, subject: Subject, now: int) -> list[Applying]:
+    """The quotas that apply to a subject. In one transaction it is read once a subject and minute."""
+    key = ("quotas", subject.workspace, subject.user, subject.app, subject.model, now // 60)
+    found: list[Applying] | None = transaction.memo.get(key)
+    if found is None:
+        starts = {window: window_start(window, now) for window in Window}
+        rows = transaction.all(
+            _APPLYING,
+            *(starts[Window.MINUTE], starts[Window.HOUR], starts[Window.DAY], starts[Window.MONTH]),
+            *(subject.workspace, subject.workspace, subject.user, subject.app, subject.model),
+        )
+        found = [
+            Applying(
+                id_, Scope(scope), scope_id, Meter(meter), Window(window), limit, source, starts[Window(window)], row
+            )
+            for id_, scope, scope_id, meter, window, limit, source, row in rows
+        ]
+        transaction.memo[key] = found
+    return found
+
+
+def open_window(transaction: Transaction, quota: Applying) -> int:
+    """The row of a quota's window, made where there is none."""
+    key = ("window", quota.quota_id, quota.starts_at)
+    found: int | None = quota.window_id or transaction.memo.get(key)
+    if found is None:
+        transaction.run(
+            'INSERT INTO ledger_window (quota_id, starts_at, "limit", used, reserved, overrun)'
+            " VALUES (?, ?, ?, 0, 0, 0) ON CONFLICT (quota_id, starts_at) DO NOTHING",
+            *(quota.quota_id, quota.starts_at, quota.limit),
+        )
+        row = transaction.one(
+            "SELECT id FROM ledger_window WHERE quota_id = ? AND starts_at = ?", quota.quota_id, quota.starts_at
+        )
+        assert row is not None  # noqa: S101 - it was inserted one statement above
+        found = int(row[0])
+        transaction.memo[key] = found
+    return found
+
+
+def state(transaction: Transaction, window_id: int) -> WindowState:
+    """What a window holds, kept from change until the transaction ends."""
+    row = transaction.one(
+        f"SELECT used, reserved, overrun FROM ledger_window WHERE id = ?{transaction.for_update}",  # noqa: S608
+        window_id,
+    )
+    return WindowState(*row) if row else WindowState()
+
+
+def hold(transaction: Transaction, holds: Sequence[tuple[int, int, int]]) -> bool:
+    """Reserve (window id, amount, limit) in each; False where one has not enough room: then undo."""
+    # In the order of their ids, so that two transactions that want the same rows wait instead of locking each other.
+    rows = [(amount, limit, window_id, amount, limit) for window_id, amount, limit in sorted(holds)]
+    # The row's limit follows the quota's, which somebody may have set meanwhile.
+    touched = transaction.run_many(
+        'UPDATE ledger_window SET reserved = reserved + ?, "limit" = ?'
+        " WHERE id = ? AND used + reserved + overrun + ? <= ?",
+        rows,
+    )
+    return touched == len(rows)
+
+
+def insert_reservation(
+    transaction: Transaction, id_: str, lease_id: str, holds: Iterable[tuple[int, Meter, int]]
+) -> None:
+    """Write down what is held, so that it can be freed when the process dies."""
+    transaction.run_many(
+        "INSERT INTO reservation (id, window_id, meter, amount, lease_id) VALUES (?, ?, ?, ?, ?)",
+        [(id_, window_id, meter.value, amount, lease_id) for window_id, meter, amount in holds],
+    )
+
+
+def take_reservation(transaction: Transaction, id_: str) -> set[int]:
+    """End a reservation; the windows in which it was still held."""
+    rows = transaction.all("DELETE FROM reservation WHERE id = ? RETURNING window_id", id_)
+    return {row[0] for row in rows}
+
+
+def settle_windows(transaction: Transaction, rows: Iterable[tuple[int, int, int, int]]) -> None:
+    """Turn holds into use: (held, used of it, used beyond it, window id) each."""
+    transaction.run_many(
+        "UPDATE ledger_window SET reserved = reserved - ?, used = used + ?, overrun = overrun + ? WHERE id = ?", rows
+    )
+
+
+def charge_late(transaction: Transaction, window_id: int, amount: int) -> None:
+    """Charge what no reservation holds any more: what has no room goes into the overrun."""
+    transaction.run(
+        "UPDATE ledger_window SET"
+        ' used = used + CASE WHEN used + reserved + ? <= "limit" THEN ? ELSE "limit" - used - reserved END,'
+        ' overrun = overrun + CASE WHEN used + reserved + ? <= "limit" THEN 0'
+        ' ELSE ? - ("limit" - used - reserved) END WHERE id = ?',
+        *(amount, amount, amount, amount, window_id),
+    )
+
+
+def release_lease(transaction: Transaction, lease_id: str) -> int:
+    """Free everything that a process held; how many reservations."""
+    transaction.run(
+        "UPDATE ledger_window SET reserved = reserved - (SELECT SUM(r.amount) FROM reservation r"
+        " WHERE r.window_id = ledger_window.id AND r.lease_id = ?)"
+        " WHERE id IN (SELECT window_id FROM reservation WHERE lease_id = ?)",
+        *(lease_id, lease_id),
+    )
+    return transaction.run("DELETE FROM reservation WHERE lease_id = ?", lease_id)
+
+
+_ADD_USAGE = """
+INSERT INTO usage_day (workspace_id, user_id, app_id, model, day,
+calls, prompt_tokens, completion_tokens, cost_micro_usd, unpriced_calls, fuel)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (workspace_id, user_id, app_id, model, day) DO UPDATE SET calls = usage_day.calls + excluded.calls,
+prompt_tokens = usage_day.prompt_tokens + excluded.prompt_tokens,
+completion_tokens = usage_day.completion_tokens + excluded.completion_tokens,
+cost_micro_usd = usage_day.cost_micro_usd + excluded.cost_micro_usd,
+unpriced_calls = usage_day.unpriced_calls + excluded.unpriced_calls, fuel = usage_day.fuel + excluded.fuel
+"""
+
+
+def add_usage(transaction: Transaction, subject: Subject, model: str | None, used: Used, day: date) -> None:
+    """Add one call to the totals of its day."""
+    transaction.run(
+        _ADD_USAGE,
+        *(subject.workspace, subject.user, subject.app or "", model or "", transaction.day(day), 1),
+        *(used.prompt_tokens, used.completion_tokens, used.cost_micro_usd or 0, used.cost_micro_usd is None),
+        used.amounts.get(Meter.COMPUTE, 0),
+    )
+
+
+def quotas_of(session: Session, workspace_id: str) -> list[Quota]:
+    """Every quota of a workspace, in the order of scope, thing, meter and window."""
+    order = (col(Quota.scope), col(Quota.scope_id), col(Quota.meter), col(Quota.window), col(Quota.source))
+    return list(session.exec(select(Quota).where(Quota.workspace_id == workspace_id).order_by(*order)))
+
+
+def find_quota(session: Session, wanted: Quota) -> Quota | None:
+    """The quota of the same source, thing, meter and window."""
+    return session.exec(
+        select(Quota).where(
+            Quota.workspace_id == wanted.workspace_id,
+            Quota.scope == wanted.scope,
+            Quota.scope_id == wanted.scope_id,
+            Quota.meter == wanted.meter,
+            Quota.window == wanted.window,
+            Quota.source == wanted.source,
+        )
+    ).first()
+
+
+def windows_of(session: Session, quota_id: int, starts_at: int) -> LedgerWindow | None:
+    """A quota's window that starts then, where anything was held in it."""
+    return session.exec(
+        select(LedgerWindow).where(LedgerWindow.quota_id == quota_id, LedgerWindow.starts_at == starts_at)
+    ).first()
+
+
+@dataclass(frozen=True, slots=True)
+class UsageTotal:
+    """What was used of a model by an app on a day, or over days where `day` is None."""
+
+    day: date | None
+    app_id: str
+    model: str
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_micro_usd: int
+    unpriced_calls: int
+    fuel: int
+
+
+def usage_totals(
+    session: Session, workspace_id: str, since: date, user_id: str | None = None, app_id: str | None = None
+) -> list[UsageTotal]:
+    """Totals by day, app and model, newest day first."""
+    amounts = ("calls", "prompt_tokens", "completion_tokens", "cost_micro_usd", "unpriced_calls", "fuel")
+    table = SQLModel.metadata.tables["usage_day"].c
+    groups = (table.day, table.app_id, table.model)
+    query = (
+        select_columns(*groups, *(func.sum(table[amount]) for amount in amounts))
+        .where(table.workspace_id == workspace_id, table.day >= since)
+        .group_by(*groups)
+        .order_by(table.day.desc(), table.app_id, table.model)
+    )
+    if user_id is not None:
+        query = query.where(table.user_id == user_id)
+    if app_id is not None:
+        query = query.where(table.app_id == app_id)
+    return [UsageTotal(*row) for row in session.connection().execute(query)]
