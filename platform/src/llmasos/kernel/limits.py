@@ -53,4 +53,4 @@ def _size(value: Json) -> int:
 def _inside(value: Json) -> Iterable[Json]:
     if isinstance(value, dict):
         return cast("dict[str, Json]", value).values()
-    return value if isinstance(value, list) else ()
+    return cast("Iterable[Json]", value) if isinstance(value, list) else ()
