@@ -1,0 +1,102 @@
+"""Which names may be taken: pure rules, so that nobody installs the wrong app by a slip of the eye or the finger.
+
+An id is `publisher/name`, both lower-case ASCII words joined by hyphens (the manifest's rule). What is left to confuse
+are letters that look alike, hyphens that move, and names one slip away from a known one.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from typing import Final
+
+from llmasos.errors import Conflict, Denied
+
+FIRST_PARTY: Final = "llmasos"
+"""The namespace of the apps that come with LLMasOS; only the seeding of the embedded catalog publishes there."""
+
+# Longest first: "rn" must be read before "n" could be.
+_LOOK_ALIKE: Final = (("rn", "m"), ("vv", "w"), ("cl", "d"), ("0", "o"), ("1", "l"), ("i", "l"), ("5", "s"), ("2", "z"))
+# Shorter words are one letter apart by nature: cat, car, bat.
+_TYPO_LENGTH: Final = 5
+
+
+class NameTaken(Conflict):
+    """The name is too near to one that is taken: choose another."""
+
+    code = "name-taken"
+
+
+class NamespaceReserved(Denied):
+    """This publisher's name is kept for the apps that come with LLMasOS: choose another."""
+
+    code = "namespace-reserved"
+
+
+def normalise(name: str) -> str:
+    """What somebody typed, as an id would be written: lower case, hyphens for spaces, dots and underscores."""
+    text = unicodedata.normalize("NFKC", name).strip().casefold()
+    return "".join("-" if letter in " ._" else letter for letter in text)
+
+
+def skeleton(name: str) -> str:
+    """The name as a hasty eye sees it; two names with one skeleton are confusable."""
+    text = normalise(name).replace("-", "").replace("/", "")
+    for like, letter in _LOOK_ALIKE:
+        text = text.replace(like, letter)
+    return text
+
+
+def is_slip(one: str, other: str) -> bool:
+    """Whether one slip of the finger makes one name the other: a letter more, less, another, or two swapped."""
+    if one == other or min(len(one), len(other)) < _TYPO_LENGTH or abs(len(one) - len(other)) > 1:
+        return False
+    start = 0
+    while start < min(len(one), len(other)) and one[start] == other[start]:
+        start += 1
+    a, b = one[start:], other[start:]
+    if len(a) == len(b):
+        swapped = len(a) > 1 and a[0] == b[1] and a[1] == b[0] and a[2:] == b[2:]
+        return swapped or a[1:] == b[1:]
+    return a[1:] == b or a == b[1:]
+
+
+def check_name(app_id: str, known: Iterable[str], *, first_party: bool = False) -> None:
+    """Hold a new app's id against those that are taken.
+
+    Args:
+        app_id: The id, as the manifest has it.
+        known: The ids in the catalog. One that is there already is not new, and passes.
+        first_party: Whether the embedded catalog is being seeded.
+
+    Raises:
+        NamespaceReserved: The publisher's name is LLMasOS's, or begins with it.
+        NameTaken: The publisher or the app is confusable with a known one, or a likely typo of it.
+    """
+    publisher, _, name = app_id.partition("/")
+    reserved = publisher == FIRST_PARTY or publisher.startswith(f"{FIRST_PARTY}-")
+    if reserved and not first_party:
+        raise NamespaceReserved(
+            f"The publisher {publisher!r} is kept for the apps that come with LLMasOS: change `id` in llmapp.toml.",
+            zh=f"发布者名称 {publisher!r} 专供 LLMasOS 自带应用使用：请修改 llmapp.toml 中的 id。",
+        )
+    taken = set(known)
+    if app_id in taken:
+        return
+    publishers = {other.partition("/")[0] for other in taken} | {FIRST_PARTY}
+    if publisher not in publishers:
+        for other in sorted(publishers):
+            if skeleton(publisher) == skeleton(other) or is_slip(publisher, other):
+                raise _too_near(publisher, other)
+    for other in sorted(taken):
+        same_publisher = other.partition("/")[0] == publisher
+        # Tools are named by publisher and name in one word, so a hyphen that moves over the slash confuses too.
+        if skeleton(app_id) == skeleton(other) or (same_publisher and is_slip(name, other.partition("/")[2])):
+            raise _too_near(app_id, other)
+
+
+def _too_near(name: str, other: str) -> NameTaken:
+    return NameTaken(
+        f"The name {name!r} is too easily taken for {other!r}, which is there already: choose another.",
+        zh=f"名称 {name!r} 与已有的 {other!r} 太容易混淆：请换一个。",
+    )

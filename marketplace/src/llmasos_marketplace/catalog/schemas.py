@@ -1,0 +1,104 @@
+"""The catalog's answers in JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from llmasos_marketplace.catalog.tables import CatalogApp, Release
+
+
+class LocalText(BaseModel):
+    """A text in English, and in Chinese where the author gave it."""
+
+    en: str
+    zh: str | None = None
+
+
+class AppSummary(BaseModel):
+    """An app in a list."""
+
+    id: str
+    publisher: str
+    name: LocalText
+    summary: LocalText
+    categories: list[str]
+    latest_version: str
+    updated_at: datetime
+
+
+class ReleaseSummary(BaseModel):
+    """A release in a list."""
+
+    version: str
+    state: Literal["available", "yanked", "quarantined"]
+    state_reason: str = ""
+    digest: str = Field(description="SHA-256 of the bundle, hexadecimal.")
+    size_bytes: int
+    runtime: Literal["wasm", "python"]
+    published_at: datetime
+
+
+class AppDetail(AppSummary):
+    """An app with its releases, newest first."""
+
+    releases: list[ReleaseSummary]
+
+
+class ReleaseDetail(ReleaseSummary):
+    """All that a bundle says of itself, and what its binary imports."""
+
+    app: str
+    manifest: dict[str, Any]
+    actions: list[dict[str, Any]]
+    imports: list[str]
+    readme: str
+    bundle: str = Field(description="The path of the bundle's bytes.")
+
+
+class Category(BaseModel):
+    """A category, with how many apps stand in it."""
+
+    name: str
+    apps: int
+
+
+class PublisherDetail(BaseModel):
+    """A publisher, with how many apps it offers."""
+
+    id: str
+    created_at: datetime
+    apps: int
+
+
+def app_summary(row: CatalogApp) -> AppSummary:
+    """An app's row as JSON."""
+    return AppSummary(
+        id=row.id,
+        publisher=row.publisher_id,
+        name=LocalText(en=row.name_en, zh=row.name_zh or None),
+        summary=LocalText(en=row.summary_en, zh=row.summary_zh or None),
+        categories=row.categories,
+        latest_version=row.latest_version,
+        updated_at=row.updated_at,
+    )
+
+
+def release_summary(row: Release) -> ReleaseSummary:
+    """A release's row as JSON."""
+    return ReleaseSummary.model_validate(row, from_attributes=True)
+
+
+def release_detail(row: Release) -> ReleaseDetail:
+    """A release's row as JSON, whole."""
+    return ReleaseDetail(
+        **release_summary(row).model_dump(),
+        app=row.app_id,
+        manifest=row.manifest,
+        actions=row.actions,
+        imports=row.imports,
+        readme=row.readme,
+        bundle=f"/catalog/v1/apps/{row.app_id}/releases/{row.version}/bundle",
+    )

@@ -1,0 +1,146 @@
+"""The catalog's rules: what is offered, what is yanked, and where an install takes its releases from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from llmasos.bundles.manifest import Manifest
+from llmasos.db import Database
+from llmasos.errors import Conflict, NotFound
+from llmasos.installs.source import Candidate
+from llmasos_marketplace.catalog import repository
+from llmasos_marketplace.catalog.names import normalise
+from llmasos_marketplace.catalog.store import BundleStore
+from llmasos_marketplace.catalog.tables import CatalogApp, Publisher, Release
+
+
+def no_such_app(app_id: str, known: Sequence[str]) -> NotFound:
+    """The error for an app that is not in the catalog, with the nearest that is."""
+    from difflib import get_close_matches  # noqa: PLC0415  (only where something is wrong)
+
+    wanted = normalise(app_id)
+    # Somebody who types a name without its publisher means the app of that name.
+    same_name = [other for other in known if other.partition("/")[2] == wanted]
+    near = same_name or get_close_matches(wanted, known, n=1, cutoff=0.6)
+    if near:
+        return NotFound(
+            f"There is no app {app_id!r} in the catalog. Did you mean {near[0]}?",
+            zh=f"目录中没有应用 {app_id!r}。是否想找 {near[0]}？",
+        )
+    return NotFound(
+        f"There is no app {app_id!r} in the catalog: see `llmasos search`.",
+        zh=f"目录中没有应用 {app_id!r}：可用 llmasos search 查找。",
+    )
+
+
+def no_such_release(app_id: str, version: str) -> NotFound:
+    """The error for a release that is not in the catalog."""
+    return NotFound(
+        f"{app_id} has no release {version}: see `llmasos show {app_id}`.",
+        zh=f"{app_id} 没有版本 {version}：可用 llmasos show {app_id} 查看。",
+    )
+
+
+class Catalog:
+    """The local catalog: rows in the database, bundles in a folder. A `ReleaseSource` for installs."""
+
+    def __init__(self, database: Database, store: BundleStore) -> None:
+        self.database = database
+        self.store = store
+
+    def releases(self, app_id: str) -> list[Candidate]:
+        """Every release of an app, newest first; empty where there is none."""
+        with self.database.read() as session:
+            return [
+                Candidate(
+                    app_id=row.app_id,
+                    version=row.version,
+                    digest=row.digest,
+                    manifest=Manifest.model_validate(row.manifest),
+                    yanked=row.state == "yanked",
+                    quarantined=row.state == "quarantined",
+                )
+                for row in repository.releases(session, app_id)
+            ]
+
+    def bundle(self, digest: str) -> Path:
+        """The bundle file.
+
+        Raises:
+            NotFound: It is not in the store.
+        """
+        return self.store.path(digest)
+
+    def app(self, app_id: str) -> CatalogApp:
+        """One app.
+
+        Raises:
+            NotFound: It is not in the catalog; the nearest one is named.
+        """
+        with self.database.read() as session:
+            found = repository.app(session, app_id)
+            if found is None:
+                raise no_such_app(app_id, repository.app_ids(session))
+            return found
+
+    def release(self, app_id: str, version: str) -> Release:
+        """One release.
+
+        Raises:
+            NotFound: There is no such app or release.
+        """
+        self.app(app_id)
+        with self.database.read() as session:
+            found = repository.release(session, app_id, version)
+        if found is None:
+            raise no_such_release(app_id, version)
+        return found
+
+    def publisher(self, publisher_id: str) -> tuple[Publisher, int]:
+        """One publisher, and how many apps it offers.
+
+        Raises:
+            NotFound: There is none of that name.
+        """
+        with self.database.read() as session:
+            found = repository.publisher(session, publisher_id)
+            if found is None:
+                raise NotFound(f"There is no publisher {publisher_id!r}.", zh=f"没有发布者 {publisher_id!r}。")
+            return found, repository.count_apps(session, publisher_id)
+
+    def yank(self, app_id: str, version: str, reason: str = "") -> bool:
+        """Keep new installs from a release; where it is installed or locked, it stays.
+
+        Returns:
+            Whether it changed anything.
+
+        Raises:
+            NotFound: There is no such release.
+            Conflict: It is quarantined.
+        """
+        return self._move(app_id, version, "available", "yanked", reason)
+
+    def unyank(self, app_id: str, version: str) -> bool:
+        """Offer a yanked release again; as `yank`."""
+        return self._move(app_id, version, "yanked", "available", "")
+
+    def _move(self, app_id: str, version: str, before: str, after: str, reason: str) -> bool:
+        self.release(app_id, version)
+        with self.database.write() as session:
+            row = repository.release(session, app_id, version)
+            known = repository.app(session, app_id)
+            if row is None or known is None:
+                raise no_such_release(app_id, version)
+            if row.state == after:
+                return False
+            if row.state != before:
+                raise Conflict(
+                    f"{app_id} {version} is {row.state} ({row.state_reason}): publish it again to have it checked.",
+                    zh=f"{app_id} {version} 处于 {row.state} 状态（{row.state_reason}）：请重新发布以再次检查。",
+                )
+            row.state, row.state_reason = after, reason
+            session.add(row)
+            repository.refresh_app(session, known, datetime.now(UTC))
+        return True

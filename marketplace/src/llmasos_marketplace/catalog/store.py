@@ -1,0 +1,101 @@
+"""The bundles' files, each under the SHA-256 of its bytes: never changed, there whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from llmasos.errors import NotFound
+
+SUFFIX: Final = ".llmapp"
+_NAME: Final = re.compile(rf"([0-9a-f]{{64}}){re.escape(SUFFIX)}")
+_STALE_SECONDS: Final = 3600
+
+
+class BundleStore:
+    """A folder of bundles."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, digest: str) -> Path:
+        """The file of a bundle.
+
+        Raises:
+            NotFound: It is not in the store.
+        """
+        path = self.folder / f"{digest}{SUFFIX}"
+        if not _NAME.fullmatch(path.name) or not path.is_file():
+            raise NotFound(
+                f"The bundle {digest[:12]} is not in the store: publish it again, or run `llmasos doctor`.",
+                zh=f"包 {digest[:12]} 不在仓库中：请重新发布，或运行 llmasos doctor。",
+            )
+        return path
+
+    def put(self, data: bytes) -> str:
+        """Keep a bundle; the same bytes twice are kept once.
+
+        It is written beside, synced and renamed, so that a name in the store always means the whole file, also after
+        a loss of power. An interrupted write leaves a temporary file, which a later one sweeps away.
+
+        Returns:
+            The SHA-256 of its bytes, hexadecimal.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        digest = hashlib.sha256(data).hexdigest()
+        path = self.folder / f"{digest}{SUFFIX}"
+        if path.is_file() and path.stat().st_size == len(data):
+            return digest
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._sweep()
+        handle, name = tempfile.mkstemp(dir=self.folder, prefix=".tmp-")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(self.folder)
+        return digest
+
+    def is_sound(self, digest: str) -> bool:
+        """Whether the file holds the bytes that its name promises. Reads all of it."""
+        with self.path(digest).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == digest
+
+    def digests(self) -> Iterator[str]:
+        """Every bundle that is there."""
+        if self.folder.is_dir():
+            for path in sorted(self.folder.iterdir()):
+                if matched := _NAME.fullmatch(path.name):
+                    yield matched[1]
+
+    def _sweep(self) -> None:
+        # Only old ones: another process may be writing a young one at this moment.
+        for path in self.folder.glob(".tmp-*"):
+            try:
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink(missing_ok=True)
+            except FileNotFoundError:
+                continue
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself must survive a loss of power too.
+    handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,31 @@
+"""A catalog with releases in it, for tests: written as publishing writes, without its checks."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from llmasos.bundles.reader import read_bundle
+from llmasos.db import Database
+from llmasos.schema import ensure_schema
+from llmasos_marketplace.catalog import repository
+from llmasos_marketplace.catalog.repository import NewRelease
+from llmasos_marketplace.catalog.service import Catalog
+from llmasos_marketplace.catalog.store import BundleStore
+
+
+def add_bundle(catalog: Catalog, path: Path, *, state: str = "available", at: datetime | None = None) -> str:
+    """Put a bundle into the catalog as it is; returns its digest."""
+    bundle = read_bundle(path)
+    catalog.store.put(path.read_bytes())
+    new = NewRelease(bundle, imports=[], published_by="test", state=state)
+    with catalog.database.write() as session:
+        repository.add_release(session, new, at or datetime.now(UTC))
+    return bundle.digest
+
+
+def open_catalog(home: Path) -> Catalog:
+    """An empty catalog in a migrated home."""
+    url = f"sqlite:///{home / 'llmasos.db'}"
+    ensure_schema(url, home)
+    return Catalog(Database(url), BundleStore(home / "bundles"))
