@@ -1,0 +1,215 @@
+"""Which releases an install takes. Pure, besides asking the source what there is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from llmasos.bundles.parts import APP_ID
+from llmasos.errors import Conflict, Invalid, NotFound
+from llmasos.installs.source import Candidate, ReleaseSource
+
+# Real graphs of apps take tens of steps. One made to explode ends here, within a second.
+MAX_STEPS: Final = 20_000
+MAX_APPS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """An app, and which of its versions will do."""
+
+    app_id: str
+    specifier: SpecifierSet = field(default_factory=SpecifierSet)
+    wanted_by: str = ""
+    """The app and version that depends on it; empty for the person who installs."""
+    prereleases: bool = False
+
+    def allows(self, version: str) -> bool:
+        """Whether this version will do; a pre-release only where it was asked for."""
+        wanted = self.prereleases or bool(self.specifier.prereleases)
+        return self.specifier.contains(Version(version), prereleases=wanted)
+
+    def __str__(self) -> str:
+        who = self.wanted_by or "you"
+        return f"{who} {'needs' if self.wanted_by else 'asked for'} {self.specifier or 'any version'}"
+
+
+def parse_requirement(text: str) -> Requirement:
+    """`acme/x`, `acme/x@1.2.0` or `acme/x>=1,<2`.
+
+    Raises:
+        Invalid: It is none of these.
+    """
+    match = re.fullmatch(rf"(?P<app>{APP_ID.pattern})(?:@(?P<version>.+)|(?P<specifier>[<>=!~].*))?", text.strip())
+    if match is None:
+        raise Invalid(
+            f"{text!r:.100} names no app: write publisher/name, publisher/name@1.2.0 or 'publisher/name>=1,<2'"
+        )
+    try:
+        if match["version"]:
+            return Requirement(match["app"], SpecifierSet(f"=={Version(match['version'])}"))
+        return Requirement(match["app"], SpecifierSet(match["specifier"] or ""))
+    except (InvalidSpecifier, InvalidVersion):
+        raise Invalid(f"{text!r:.100} names no version: write {match['app']}@1.2.0 or '{match['app']}>=1,<2'") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """A release that a lock names."""
+
+    version: str
+    digest: str
+
+
+def lock_of(chosen: Mapping[str, Candidate], root: str) -> dict[str, dict[str, str]]:
+    """The lock of an installation: each dependency's version and digest."""
+    return {
+        app: {"version": candidate.version, "digest": candidate.digest}
+        for app, candidate in sorted(chosen.items())
+        if app != root
+    }
+
+
+def resolve(
+    root: Requirement,
+    source: ReleaseSource,
+    host_version: str,
+    *,
+    locked: Mapping[str, Locked] | None = None,
+    installed: Mapping[str, Locked] | None = None,
+) -> dict[str, Candidate]:
+    """Choose a release of an app and of everything it depends on, newest first, one version of each app.
+
+    Args:
+        root: What is installed.
+        source: Where releases come from.
+        host_version: Held against `compat.llmasos`.
+        locked: Releases to take where they will do; a yanked one is taken only from here.
+        installed: Apps that are there and stay as they are.
+
+    Raises:
+        NotFound: There is no such app.
+        Conflict: No choice fits, with who wants what.
+    """
+    search = _Search(source, Version(host_version), locked or {}, installed or {})
+    found = search.solve([root], {}, {root.app_id: (root,)})
+    if found is None:
+        raise search.failure or Conflict(f"no release of {root.app_id} fits")
+    return found
+
+
+class _Search:
+    """Depth first over apps in the order in which they are wanted, with backtracking."""
+
+    def __init__(
+        self, source: ReleaseSource, host: Version, locked: Mapping[str, Locked], installed: Mapping[str, Locked]
+    ) -> None:
+        self.source, self.host, self.locked, self.installed = source, host, locked, installed
+        self.steps = 0
+        self.failure: Conflict | NotFound | None = None
+        self.listed: dict[str, list[Candidate]] = {}
+
+    def solve(
+        self,
+        waiting: list[Requirement],
+        chosen: dict[str, Candidate],
+        wanted: dict[str, tuple[Requirement, ...]],
+    ) -> dict[str, Candidate] | None:
+        """The choice that satisfies all, or None with `failure` saying why the last one did not."""
+        while waiting and waiting[0].app_id in chosen:
+            waiting = waiting[1:]
+        if not waiting:
+            return chosen
+        if len(chosen) >= MAX_APPS:
+            raise Conflict(f"more than {MAX_APPS} apps depend on each other here: depend on fewer")
+        app = waiting[0].app_id
+        candidates = list(self._fitting(app, wanted[app]))
+        if not candidates:
+            self._explain(app, wanted[app])
+        for candidate in candidates:
+            self.steps += 1
+            if self.steps > MAX_STEPS:
+                raise Conflict(f"no fitting set of releases found in {MAX_STEPS} tries: narrow the versions asked for")
+            needs = _needs(candidate)
+            clash = next((n for n in needs if n.app_id in chosen and not n.allows(chosen[n.app_id].version)), None)
+            if clash is not None:
+                self._explain(clash.app_id, (*wanted[clash.app_id], clash))
+                continue
+            also = dict(wanted)
+            for need in needs:
+                also[need.app_id] = (*also.get(need.app_id, ()), need)
+            found = self.solve([*waiting[1:], *needs], {**chosen, app: candidate}, also)
+            if found is not None:
+                return found
+        return None
+
+    def _releases(self, app: str) -> list[Candidate]:
+        if app not in self.listed:
+            self.listed[app] = sorted(self.source.releases(app), key=lambda c: Version(c.version), reverse=True)
+        return self.listed[app]
+
+    def _fitting(self, app: str, wanted: tuple[Requirement, ...]) -> Iterator[Candidate]:
+        """Releases that may be taken, the locked one first, then the newest."""
+        usable = [c for c in self._releases(app) if not self._hindrance(c, wanted)]
+        lock = self.locked.get(app)
+        yield from (c for c in usable if lock and c.version == lock.version)
+        yield from (c for c in usable if not lock or c.version != lock.version)
+
+    def _hindrance(self, candidate: Candidate, wanted: tuple[Requirement, ...]) -> str:
+        """Why a release may not be taken; empty where it may."""
+        there = self.installed.get(candidate.app_id)
+        if there is None:
+            return self._withheld(candidate) or _misfit(candidate, wanted)
+        # What is installed stays, even if it was yanked or quarantined since: replacing it is its own decision.
+        if (candidate.version, candidate.digest) != (there.version, there.digest):
+            return f"{there.version} is installed (run `llmasos upgrade {candidate.app_id}` first)"
+        return _misfit(candidate, wanted)
+
+    def _withheld(self, candidate: Candidate) -> str:
+        lock = self.locked.get(candidate.app_id)
+        if lock is not None and lock.version == candidate.version and lock.digest != candidate.digest:
+            return "its bytes are not those in the lock"
+        if candidate.quarantined:
+            return "it is quarantined"
+        if candidate.yanked and (lock is None or lock.version != candidate.version):
+            return "it was yanked"
+        compat = candidate.manifest.compat.llmasos
+        fits = SpecifierSet(compat).contains(self.host, prereleases=True)
+        return "" if fits else f"it needs llmasos {compat}, and this is {self.host}"
+
+    def _explain(self, app: str, wanted: tuple[Requirement, ...]) -> None:
+        """Keep the first failure: it is about the newest releases, which the reader expects."""
+        if self.failure is not None:
+            return
+        who = "; ".join(dict.fromkeys(str(need) for need in wanted))
+        releases = self._releases(app)
+        if not releases:
+            dependent = wanted[0].wanted_by
+            said = f"{dependent} depends on it: publish it first" if dependent else "see `llmasos search`"
+            self.failure = NotFound(f"there is no app {app}; {said}")
+            return
+        reasons = [f"{c.version}: {self._hindrance(c, wanted) or 'it does not fit'}" for c in releases[:5]]
+        more = f", and {len(releases) - 5} older" if len(releases) > 5 else ""
+        self.failure = Conflict(f"no release of {app} fits ({who}). There are {'; '.join(reasons)}{more}")
+
+
+def _misfit(candidate: Candidate, wanted: tuple[Requirement, ...]) -> str:
+    if all(need.allows(candidate.version) for need in wanted):
+        return ""
+    in_range = all(need.specifier.contains(candidate.version, prereleases=True) for need in wanted)
+    if in_range and Version(candidate.version).is_prerelease:
+        return "it is a pre-release (name its version to take it)"
+    return "it does not fit"
+
+
+def _needs(candidate: Candidate) -> list[Requirement]:
+    by = f"{candidate.app_id} {candidate.version}"
+    return [
+        Requirement(app, SpecifierSet(specifier), by)
+        for app, specifier in sorted(candidate.manifest.dependencies.items())
+    ]
