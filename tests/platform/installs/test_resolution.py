@@ -29,7 +29,7 @@ class Shelf:
 def release(
     app: str, version: str, needs: dict[str, str] | None = None, compat: str = ">=0", **state: bool
 ) -> Candidate:
-    listed = "\n".join(f'"{other}" = "{spec}"' for other, spec in (needs or {}).items())
+    listed = "\n".join(f'"{other}" = "{spec}"' for other, spec in (needs or {}).items() if other != app)
     text = manifest_text(app, version, f'[compat]\nllmasos = "{compat}"\n[dependencies]\n{listed}\n')
     return Candidate(app, version, f"digest-{app}-{version}", parse_manifest(text), **state)
 
