@@ -31,13 +31,14 @@ def render_item(kind: str, item: Any, _context: Any) -> Any:
     return False
 
 
-def triggers(table: Table, when: str) -> list[tuple[str | None, str]]:
-    """The DDL that listens to a table's creation, with the dialect it is for."""
-    return [
-        (listener.dialect if isinstance(listener.dialect, str) else None, str(listener.statement))
-        for listener in getattr(table.dispatch, when)
-        if isinstance(listener, DDL)
-    ]
+def triggers(table: Table) -> list[tuple[str | None, str]]:
+    """The DDL that listens to a table's creation, with the dialect that it is for."""
+    found = []
+    for listener in table.dispatch.after_create:
+        if isinstance(listener, DDL):
+            only = getattr(listener, "_ddl_if", None)
+            found.append((only.dialect if only else None, str(listener.statement)))
+    return found
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
     ups = render_python_code(script.upgrade_ops, render_item=render_item)
     downs = render_python_code(script.downgrade_ops, render_item=render_item)
     for table in metadata.sorted_tables:
-        for dialect, statement in triggers(table, "after_create"):
+        for dialect, statement in triggers(table):
             guard = f"    if op.get_context().dialect.name == {dialect!r}:\n    " if dialect else ""
             ups += f"\n{guard}    op.execute({statement!r})"
     text = (

@@ -43,6 +43,23 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("seq"),
     )
     op.create_table(
+        "audit_head",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.Column("hash", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "host_lease",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("machine", sa.String(), nullable=False),
+        sa.Column("pid", sa.Integer(), nullable=False),
+        sa.Column("born", sa.String(), nullable=False),
+        sa.Column("expires_at", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(op.f("ix_host_lease_expires_at"), "host_lease", ["expires_at"], unique=False)
+    op.create_table(
         "invocation",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("workspace_id", sa.String(), nullable=False),
@@ -57,7 +74,8 @@ def upgrade() -> None:
         sa.Column("error_message", sa.String(), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("lease_expires_at", sa.Integer(), nullable=False),
+        sa.Column("lease_id", sa.String(), nullable=False),
+        sa.Column("cancel_requested", sa.Boolean(), nullable=False),
         sa.Column("duration_ms", sa.Integer(), nullable=False),
         sa.Column("model", sa.String(), nullable=True),
         sa.Column("prompt_tokens", sa.Integer(), nullable=False),
@@ -68,8 +86,8 @@ def upgrade() -> None:
         sa.Column("log", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index(op.f("ix_invocation_lease_expires_at"), "invocation", ["lease_expires_at"], unique=False)
     op.create_index("ix_invocation_listing", "invocation", ["workspace_id", "started_at"], unique=False)
+    op.create_index("ix_invocation_running", "invocation", ["status", "lease_id"], unique=False)
     op.create_table(
         "model",
         sa.Column("name", sa.String(), nullable=False),
@@ -96,6 +114,16 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("workspace_id", "scope", "scope_id", "meter", "window", "source"),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "secret",
+        sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("user_id", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("ciphertext", sa.String(), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("workspace_id", "user_id", "name"),
     )
     op.create_table(
         "stored_value",
@@ -182,6 +210,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["quota_id"], ["quota.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("quota_id", "starts_at"),
+        sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_ledger_window_quota_id"), "ledger_window", ["quota_id"], unique=False)
     op.create_table(
@@ -237,11 +266,10 @@ def upgrade() -> None:
         sa.Column("window_id", sa.Integer(), nullable=False),
         sa.Column("meter", sa.String(), nullable=False),
         sa.Column("amount", sa.Integer(), nullable=False),
-        sa.Column("expires_at", sa.Integer(), nullable=False),
+        sa.Column("lease_id", sa.String(), nullable=False),
         sa.ForeignKeyConstraint(["window_id"], ["ledger_window.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", "window_id"),
     )
-    op.create_index(op.f("ix_reservation_expires_at"), "reservation", ["expires_at"], unique=False)
     op.create_table(
         "grant",
         sa.Column("installed_release_id", sa.Integer(), nullable=False),
@@ -269,12 +297,28 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("release_id", "capability"),
     )
 
+    if op.get_context().dialect.name == "sqlite":
+        op.execute(
+            "CREATE TRIGGER IF NOT EXISTS audit_entry_no_update BEFORE UPDATE ON audit_entry BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
+        )
+    if op.get_context().dialect.name == "sqlite":
+        op.execute(
+            "CREATE TRIGGER IF NOT EXISTS audit_entry_no_delete BEFORE DELETE ON audit_entry BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
+        )
+    if op.get_context().dialect.name == "postgresql":
+        op.execute(
+            "CREATE OR REPLACE FUNCTION audit_entry_append_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the audit log is append-only'; END $$"
+        )
+    if op.get_context().dialect.name == "postgresql":
+        op.execute(
+            "CREATE OR REPLACE TRIGGER audit_entry_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_entry FOR EACH STATEMENT EXECUTE FUNCTION audit_entry_append_only()"
+        )
+
 
 def downgrade() -> None:
     op.drop_table("release_permission")
     op.drop_table("release_dependency")
     op.drop_table("grant")
-    op.drop_index(op.f("ix_reservation_expires_at"), table_name="reservation")
     op.drop_table("reservation")
     op.drop_index(op.f("ix_release_app_id"), table_name="release")
     op.drop_table("release")
@@ -291,11 +335,15 @@ def downgrade() -> None:
     op.drop_index("ix_usage_day_day", table_name="usage_day")
     op.drop_table("usage_day")
     op.drop_table("stored_value")
+    op.drop_table("secret")
     op.drop_table("quota")
     op.drop_table("publisher")
     op.drop_table("model")
+    op.drop_index("ix_invocation_running", table_name="invocation")
     op.drop_index("ix_invocation_listing", table_name="invocation")
-    op.drop_index(op.f("ix_invocation_lease_expires_at"), table_name="invocation")
     op.drop_table("invocation")
+    op.drop_index(op.f("ix_host_lease_expires_at"), table_name="host_lease")
+    op.drop_table("host_lease")
+    op.drop_table("audit_head")
     op.drop_table("audit_entry")
     op.drop_table("api_token")
