@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar, cast
 
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import (
     AfterValidator,
@@ -56,6 +57,19 @@ def _specifier(value: str) -> str:
 
 
 Specifier: TypeAlias = Annotated[str, StringConstraints(max_length=200), AfterValidator(_specifier)]
+
+
+def _requirement(value: str) -> str:
+    try:
+        requirement = Requirement(value)
+    except InvalidRequirement:
+        raise ValueError(f"{value!r} is not a package such as numpy>=2") from None
+    if requirement.url is not None:
+        raise ValueError(f"{value!r} names an address: publish it as a package, or put its modules into the project")
+    return value
+
+
+PackageRequirement: TypeAlias = Annotated[str, StringConstraints(max_length=200), AfterValidator(_requirement)]
 
 
 class Frozen(BaseModel):
@@ -191,6 +205,8 @@ class Runtime(Frozen):
     source: RelativePath | None = None
     component: RelativePath | None = None
     wheel: RelativePath | None = None
+    requirements: Annotated[Many[PackageRequirement], Field(max_length=100)] = ()
+    """Of a `python` app made from a source: the packages that it imports, such as `numpy>=2`. `build` locks them."""
 
 
 class Compat(Frozen):

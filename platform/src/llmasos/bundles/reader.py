@@ -99,7 +99,7 @@ def bundle_of(data: bytes) -> Bundle:
         wheel=wheel,
         lock=lock,
         readme=_text(files, layout.README, layout.MAX_TEXT_BYTES),
-        component_digest=_code_digest(files),
+        component_digest=code_digest(files),
     )
 
 
@@ -108,7 +108,8 @@ def code_names(files: Mapping[str, bytes]) -> list[str]:
     return sorted(name for name in files if name in {layout.COMPONENT, layout.LOCK} or layout.WHEEL.fullmatch(name))
 
 
-def _code_digest(files: Mapping[str, bytes]) -> str:
+def code_digest(files: Mapping[str, bytes]) -> str:
+    """SHA-256 of an app's code: of the component; of a native app, of its wheel and lock together."""
     if layout.COMPONENT in files:
         return hashlib.sha256(files[layout.COMPONENT]).hexdigest()
     # The same wheel under another lock is another environment.

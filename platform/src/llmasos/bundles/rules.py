@@ -53,6 +53,9 @@ def _runtime(runtime: Runtime) -> Iterator[Fault]:
     if len([key for key in named if key in fitting]) != 1 and all(key in fitting for key in named):
         what = "it names both" if named else "it does not say what the app is made from"
         yield Fault("runtime", what, f"give exactly one of {' and '.join(fitting)}")
+    if runtime.requirements and (runtime.kind != "python" or runtime.source is None):
+        what = 'only a kind = "python" app made from a source names requirements'
+        yield Fault("runtime.requirements", what, "remove them; a finished wheel names its own")
     for key, endings in _ENDINGS.items():
         value = given[key]
         if value is not None and PurePosixPath(value).suffix not in endings:

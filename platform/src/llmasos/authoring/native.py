@@ -1,0 +1,202 @@
+"""A native app's wheel and lock, from its source.
+
+The wheel is written here rather than by a build backend: it is the author's modules, three small texts and a list of
+hashes, so it needs no network, runs nothing of the project, and the same source gives the same bytes. An app with
+machine code of its own is built by its author and named as `wheel = "dist/….whl"`.
+
+The lock pins every package to a version and the hashes of its files, and names no address. It is kept in the project
+as `requirements.lock`, so that a build tomorrow takes the same versions; remove the file to take newer ones.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import hashlib
+import io
+import subprocess
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from email.parser import Parser
+from pathlib import Path
+from typing import Final
+
+from packaging.requirements import Requirement
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+from llmasos.bundles.lock import check_lock
+from llmasos.bundles.manifest import Manifest
+from llmasos.errors import Invalid, NotFound
+from llmasos.runtimes.environments import find_uv
+
+ENTRY_POINT_GROUP: Final = "llmasos.apps"
+LOCK_IN_PROJECT: Final = "requirements.lock"
+# The runner brings these, at its own versions.
+_BROUGHT: Final = frozenset({"llmasos-sdk", "llmasos"})
+_PYTHON: Final = "3.11"
+# The first moment that a zip can name.
+_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+_LEFT_OUT: Final = frozenset({"tests", "test", "dist", "build", "node_modules", "__pycache__"})
+_RESOLVE_SECONDS: Final = 600
+
+
+@dataclass(frozen=True, slots=True)
+class NativeCode:
+    """What a native app's bundle holds as code."""
+
+    wheel_name: str
+    wheel: bytes
+    lock: str
+
+
+def build_native(project: Path, manifest: Manifest) -> NativeCode:
+    """Make, or take, the wheel of a native app, and lock what it needs.
+
+    Args:
+        project: The folder of `llmapp.toml`; `requirements.lock` is written into it.
+        manifest: With `runtime.kind = "python"`.
+
+    Raises:
+        NotFound: The source or wheel that the manifest names is not there.
+        Invalid: The source has no app, the wheel is none, or what it needs cannot be locked.
+        Unavailable: There is no `uv`.
+    """
+    if manifest.runtime.wheel is not None:
+        name, content = _finished(project / manifest.runtime.wheel)
+        needed: Iterable[str] = _required_by(name, content)
+    else:
+        needed = manifest.runtime.requirements
+        name, content = _write(project, manifest)
+    return NativeCode(name, content, lock(project, needed))
+
+
+def lock(project: Path, requirements: Iterable[str]) -> str:
+    """Resolve what an app needs to pinned and hashed wheels; empty where it needs nothing.
+
+    Raises:
+        Invalid: There is no set of wheels that fits.
+        Unavailable: There is no `uv`.
+    """
+    wanted = sorted(r for r in requirements if canonicalize_name(Requirement(r).name) not in _BROUGHT)
+    if not wanted:
+        return ""
+    command = [
+        find_uv(), "pip", "compile", "-", "--quiet", "--generate-hashes", "--universal", "--python-version", _PYTHON,
+        "--only-binary", ":all:", "--no-emit-index-url", "--no-emit-find-links", "--no-header", "--no-annotate",
+        "--output-file", str(project / LOCK_IN_PROJECT),
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, input="\n".join(wanted), cwd=project, capture_output=True, text=True,
+        timeout=_RESOLVE_SECONDS, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        said = " ".join(done.stderr.replace("╰─▶", " ").replace("×", " ").split())[:600]
+        raise Invalid(f"the app's requirements cannot be locked to wheels: {said}")
+    text = (project / LOCK_IN_PROJECT).read_text()
+    check_lock(text)
+    return text
+
+
+def _finished(path: Path) -> tuple[str, bytes]:
+    if not path.is_file():
+        raise NotFound(f"there is no wheel {path}: build it, for example with `uv build --wheel`")
+    try:
+        parse_wheel_filename(path.name)
+    except InvalidWheelFilename as error:
+        raise Invalid(f"{path.name} is not the name of a wheel: {error}") from None
+    content = path.read_bytes()
+    if not any(name.endswith(".dist-info/entry_points.txt") for name in _names(path.name, content)):
+        raise Invalid(f'{path.name} has no entry point: add [project.entry-points."{ENTRY_POINT_GROUP}"]')
+    return path.name, content
+
+
+def _names(name: str, wheel: bytes) -> list[str]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+            return archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise Invalid(f"{name} is not a wheel: {error}") from None
+
+
+def _required_by(name: str, wheel: bytes) -> list[str]:
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        metadata = next((n for n in archive.namelist() if n.endswith(".dist-info/METADATA")), None)
+        if metadata is None:
+            raise Invalid(f"{name} has no METADATA: build it again")
+        message = Parser().parsestr(archive.read(metadata).decode())
+    required = [Requirement(str(text)) for text in message.get_all("Requires-Dist", [])]
+    return [str(r) for r in required if r.marker is None or "extra" not in str(r.marker)]
+
+
+def _write(project: Path, manifest: Manifest) -> tuple[str, bytes]:
+    source = project / (manifest.runtime.source or "app.py")
+    if not source.is_file():
+        raise NotFound(f"there is no file {source}, which llmapp.toml names as the source")
+    distribution = "llmasos_app_" + manifest.id.replace("/", "_").replace("-", "_")
+    information = f"{distribution}-{manifest.version}.dist-info"
+    needed = "".join(f"Requires-Dist: {text}\n" for text in sorted(manifest.runtime.requirements))
+    texts = {
+        "METADATA": f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {manifest.version}\n"
+        f"Requires-Python: >={_PYTHON}\n{needed}",
+        "WHEEL": "Wheel-Version: 1.0\nGenerator: llmasos\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "entry_points.txt": f"[{ENTRY_POINT_GROUP}]\n{distribution} = {source.stem}:{_app_in(source)}\n",
+    }
+    files = {path.relative_to(source.parent).as_posix(): path.read_bytes() for path in _modules(source)}
+    files |= {f"{information}/{name}": text.encode() for name, text in texts.items()}
+    record = "".join(f"{name},sha256={_hash(content)},{len(content)}\n" for name, content in sorted(files.items()))
+    files[f"{information}/RECORD"] = f"{record}{information}/RECORD,,\n".encode()
+    return f"{distribution}-{manifest.version}-py3-none-any.whl", _archive(files)
+
+
+def _app_in(source: Path) -> str:
+    """The name of the module's `App`, read without running it."""
+    try:
+        tree = ast.parse(source.read_bytes(), filename=source.name)
+    except (SyntaxError, ValueError) as error:
+        raise Invalid(f"{source.name} is not Python: {error}") from None
+    found = [
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and _is_app(node.value.func)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    ]
+    if "app" in found:
+        return "app"
+    if len(found) != 1:
+        raise Invalid(f"{source.name} holds {len(found)} apps; write `app = App()` in it")
+    return found[0]
+
+
+def _is_app(function: ast.expr) -> bool:
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    return name == "App"
+
+
+def _modules(source: Path) -> Iterator[Path]:
+    """The source, the modules beside it, and the packages beside it with all that they hold."""
+    for path in sorted(source.parent.iterdir()):
+        name = path.name
+        if path.is_symlink() or name.startswith((".", "test_")) or name in _LEFT_OUT or name == "conftest.py":
+            continue
+        if path.is_dir() and (path / "__init__.py").is_file():
+            inside = (file for file in sorted(path.rglob("*")) if file.is_file() and not file.is_symlink())
+            yield from (file for file in inside if not _LEFT_OUT & set(file.relative_to(path).parts[:-1]))
+        elif path.suffix == ".py":
+            yield path
+
+
+def _hash(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+
+
+def _archive(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in sorted(files.items()):
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.external_attr = 0o100644 << 16
+            # Stored: the bundle around it is compressed, and versions of zlib differ in their bytes.
+            archive.writestr(entry, content, zipfile.ZIP_STORED)
+    return buffer.getvalue()

@@ -1,0 +1,211 @@
+"""Wheels, locks and environments of native apps, made by the real uv."""
+
+import hashlib
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from llmasos.authoring.native import build_native
+from llmasos.bundles.manifest import parse_manifest
+from llmasos.bundles.reader import code_digest
+from llmasos.errors import AppFailed, BundleRejected, Invalid, ManifestRejected, NotFound
+from llmasos.runtimes.environments import Environments
+
+SOURCE = """
+from llmasos_sdk import App, Context
+import sibling
+
+app = App()
+
+
+@app.action
+def shout(ctx: Context, text: str) -> str:
+    return sibling.upper(text)
+"""
+MANIFEST = """
+schema = 1
+id = "acme/shouter"
+version = "1.0.0"
+license = "Apache-2.0"
+name.en = "Shouter"
+summary.en = "Shouts."
+[runtime]
+kind = "python"
+source = "app.py"
+requirements = [{requirements}]
+"""
+
+
+def project_in(folder: Path, *requirements: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "app.py").write_text(SOURCE)
+    (folder / "sibling.py").write_text("def upper(text):\n    return text.upper()\n")
+    (folder / "test_app.py").write_text("assert False, 'tests stay at home'\n")
+    return folder
+
+
+def manifest_of(*requirements: str):
+    return parse_manifest(MANIFEST.format(requirements=", ".join(f'"{r}"' for r in requirements)))
+
+
+def code_in(folder: Path, files: dict[str, bytes]) -> tuple[str, Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return code_digest(files), folder
+
+
+def built(folder: Path, *requirements: str) -> dict[str, bytes]:
+    code = build_native(project_in(folder), manifest_of(*requirements))
+    return {code.wheel_name: code.wheel, "requirements.txt": code.lock.encode()}
+
+
+def test_the_same_source_gives_the_same_bytes(tmp_path):
+    one, two = built(tmp_path / "one"), built(tmp_path / "two")
+    assert one == two
+    (name,) = [name for name in one if name.endswith(".whl")]
+    with zipfile.ZipFile(tmp_path / "one.whl", "w") as _:
+        pass
+    (tmp_path / name).write_bytes(one[name])
+    names = zipfile.ZipFile(tmp_path / name).namelist()
+    assert "sibling.py" in names
+    assert "test_app.py" not in names
+    assert one["requirements.txt"] == b""
+
+
+def test_an_environment_is_built_once_and_nobody_may_write_it(tmp_path):
+    digest, code = code_in(tmp_path / "code", built(tmp_path / "project"))
+    environments = Environments(tmp_path / "environments")
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(environments.prepare(digest, code))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(results)) == 1
+    environment = results[0]
+    assert (environment.packages / "sibling.py").stat().st_mode & 0o222 == 0
+    assert list(environment.packages.rglob("*.pyc"))
+    assert (environment.runner / "llmasos_sdk").is_dir()
+    assert not [path for path in (tmp_path / "environments").iterdir() if path.name.startswith(".building")]
+    environments.remove(digest)
+    assert environments.find(digest) is None
+
+
+def test_two_apps_have_two_versions_of_one_package(tmp_path):
+    environments = Environments(tmp_path / "environments")
+    for version in ("2.0.0", "2.1.0"):
+        files = built(tmp_path / version, f"iniconfig=={version}")
+        digest, code = code_in(tmp_path / f"code-{version}", files)
+        environment = environments.prepare(digest, code)
+        assert (environment.packages / f"iniconfig-{version}.dist-info").is_dir()
+        file = environment.packages / "iniconfig" / "__init__.py"
+        assert file.stat().st_nlink == 1, "a hard link to the cache would let one app change another's"
+        assert "://" not in files["requirements.txt"].decode()
+
+
+def test_an_interrupted_build_is_built_again(tmp_path):
+    digest, code = code_in(tmp_path / "code", built(tmp_path / "project"))
+    environments = Environments(tmp_path / "environments")
+    environment = environments.prepare(digest, code)
+    (environment.folder / "complete").unlink()
+    assert environments.find(digest) is None
+    left_over = tmp_path / "environments" / f".building-{digest[:16]}-abc"
+    left_over.mkdir()
+    assert environments.prepare(digest, code) == environment
+    assert (environment.folder / "complete").is_file()
+    assert not left_over.exists()
+
+
+@pytest.mark.parametrize(
+    ("lock", "said"),
+    [
+        ("iniconfig==2.1.0\n", "no sha256 hash"),
+        ("iniconfig>=2 --hash=sha256:" + "0" * 64, "not pinned"),
+        ("iniconfig @ https://example.com/x.whl --hash=sha256:" + "0" * 64, "names an address"),
+        ("--index-url https://example.com\n", "is an option"),
+        ("-e .\n", "is an option"),
+    ],
+)
+def test_a_lock_that_is_not_wholly_pinned_and_hashed_is_refused(tmp_path, lock, said):
+    files = {**built(tmp_path / "project"), "requirements.txt": lock.encode()}
+    digest, code = code_in(tmp_path / "code", files)
+    with pytest.raises(BundleRejected, match=said):
+        Environments(tmp_path / "environments").prepare(digest, code)
+    assert not (tmp_path / "environments").exists()
+
+
+def test_a_wheel_whose_hash_changed_is_refused(tmp_path):
+    files = built(tmp_path / "project", "iniconfig==2.1.0")
+    real = files["requirements.txt"].decode()
+    wrong = "iniconfig==2.1.0 --hash=sha256:" + hashlib.sha256(b"another").hexdigest()
+    assert real != wrong
+    digest, code = code_in(tmp_path / "code", {**files, "requirements.txt": wrong.encode()})
+    with pytest.raises(AppFailed, match="not the one that the lock pins"):
+        Environments(tmp_path / "environments").prepare(digest, code)
+
+
+def test_a_wheel_changed_after_the_install_is_refused(tmp_path):
+    files = built(tmp_path / "project")
+    digest = code_digest(files)
+    name = next(name for name in files if name.endswith(".whl"))
+    _, code = code_in(tmp_path / "code", {**files, name: files[name] + b" "})
+    with pytest.raises(BundleRejected, match="not the one that was installed"):
+        Environments(tmp_path / "environments").prepare(digest, code)
+
+
+def test_a_source_distribution_is_never_built(tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    (source / "evil").mkdir(parents=True)
+    (source / "pyproject.toml").write_text('[project]\nname = "evil-sdist"\nversion = "1.0"\n')
+    (source / "setup.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w').close()\nimport setuptools; setuptools.setup()"
+    )
+    index = tmp_path / "index"
+    index.mkdir()
+    archive = index / "evil_sdist-1.0.tar.gz"
+    subprocess.run(
+        ["tar", "czf", archive, "-C", source, "--transform", "s,^,evil_sdist-1.0/,", "setup.py", "pyproject.toml"],
+        check=True,
+    )
+    monkeypatch.setenv("UV_FIND_LINKS", str(index))
+    lock = f"evil-sdist==1.0 --hash=sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}"
+    digest, code = code_in(tmp_path / "code", {**built(tmp_path / "project"), "requirements.txt": lock.encode()})
+    with pytest.raises(AppFailed, match="has no wheel"):
+        Environments(tmp_path / "environments").prepare(digest, code)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_faults_of_a_project_are_told_with_the_cure(tmp_path):
+    project = project_in(tmp_path / "project")
+    (project / "app.py").write_text("import os\n")
+    with pytest.raises(Invalid, match=r"write `app = App\(\)`"):
+        build_native(project, manifest_of())
+    (project / "app.py").unlink()
+    with pytest.raises(NotFound, match="there is no file"):
+        build_native(project, manifest_of())
+    with pytest.raises(ManifestRejected, match="names an address"):
+        manifest_of("x @ https://example.com/x.whl")
+    with pytest.raises(Invalid, match="cannot be locked"):
+        build_native(project_in(project), manifest_of("iniconfig==999"))
+
+
+def test_a_pth_file_of_a_wheel_is_never_run(tmp_path):
+    digest, code = code_in(tmp_path / "code", built(tmp_path / "project"))
+    environment = Environments(tmp_path / "environments").prepare(digest, code)
+    environment.packages.chmod(0o755)
+    (environment.packages / "evil.pth").write_text(f"import os; open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    (environment.packages / "sitecustomize.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    command = [
+        sys._base_executable,
+        "-I",
+        "-S",
+        "-c",
+        f"import sys; sys.path.append({str(environment.packages)!r}); import app",
+    ]
+    subprocess.run(command, check=False, capture_output=True)
+    assert not (tmp_path / "ran").exists()
