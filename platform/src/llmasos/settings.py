@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -34,6 +35,8 @@ class Settings(BaseSettings):
     """Invocations at once in one component runner; most of them wait for a model."""
     memory_budget_mib: int = 4096
     """What all running components together may hold; past it, invocations wait."""
+    plugins: Literal["on", "off"] = "on"
+    """`off` starts without any installed plugin; the built-ins stay."""
     call_depth: int = 8
     """How deep an app may call an app that calls an app."""
 

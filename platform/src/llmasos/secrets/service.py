@@ -20,6 +20,8 @@ from sqlmodel import col, select
 
 from llmasos.db import ReadSession, WriteSession
 from llmasos.errors import Invalid, NotFound, Unavailable
+from llmasos.kernel import audit
+from llmasos.kernel.audit import Line
 from llmasos.secrets.tables import SecretRow
 
 KEY_FILE: Final = "secret.key"
@@ -50,6 +52,7 @@ class Secrets:
         row.ciphertext = self._cipher().encrypt(value.encode()).decode()
         row.updated_at = datetime.now(UTC)
         session.add(row)
+        audit.record(session, Line(workspace, user, "secret.set", detail={"name": name}))
 
     def names(self, session: ReadSession | WriteSession, workspace: str, user: str) -> list[str]:
         """The names that are set, in order."""
@@ -70,7 +73,7 @@ class Secrets:
         if row is None:
             raise NotFound(f"no secret is called {name[:64]!r}; `llmasos secrets list` shows those that are set")
         session.delete(row)
-        session.flush()
+        audit.record(session, Line(workspace, user, "secret.remove", detail={"name": name}))
 
     def value(self, session: ReadSession | WriteSession, workspace: str, user: str, name: str) -> str | None:
         """A secret in clear, for the host's own use; None where it is not set.

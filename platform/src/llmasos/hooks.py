@@ -1,0 +1,163 @@
+"""The hooks by which an operator's plugin extends the host.
+
+A plugin is a module or an object with functions marked `@hookimpl`, registered at the entry-point group
+`llmasos.plugins` of a package that stands in the host's own environment. It is trusted: it runs in the host process.
+An implementation takes those arguments of its hook that it wants, by name.
+
+Three kinds of hook, and what happens when one raises:
+
+- **guards** (`before_model_call`, `after_model_call`, `check_release`) fail closed: the call or the release is refused,
+  and the error names the plugin. A guard that means to refuse raises `Denied` or `Invalid` with a message for the user.
+- **choices** (`select_model`, `tune_parameters`, `cache_key`) and **registrations** (`register_…`) are passed over: the
+  error is logged with the plugin's name, and the next implementation, at last the built-in, is asked.
+- **observers** (`on_usage`, `on_audit`) are logged and change nothing.
+
+The last registered is asked first; the host's own built-ins are registered first, so they have the last word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import pluggy
+
+from llmasos.bundles.manifest import Manifest
+from llmasos.gateway.models import ModelEntry
+from llmasos.gateway.request import GenerateRequest
+from llmasos.gateway.select import Choice, Reach
+from llmasos.kernel.capability import Capability, Used
+from llmasos.kernel.invocation import Json
+
+PROJECT: Final = "llmasos"
+ENTRY_POINT_GROUP: Final = "llmasos.plugins"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall:
+    """One call of a model, before it is made.
+
+    `goes_to` is `local` or the provider. `state` is a place for a plugin to keep, under its own name, what its
+    `before_model_call` learned for its `after_model_call`.
+    """
+
+    request: GenerateRequest
+    model: str
+    goes_to: str
+    workspace: str
+    user: str
+    app: str | None
+    state: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+class TextFilter(Protocol):
+    """Rewrites an answer as it comes. A whole answer is fed at once, a stream in parts."""
+
+    def feed(self, text: str) -> str:
+        """Take a part; return what can be shown by now."""
+        ...
+
+    def finish(self) -> str:
+        """The answer ended: return what was held back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """What one call used, and for whom."""
+
+    workspace: str
+    user: str
+    app: str | None
+    invocation: str
+    capability: str
+    function: str
+    used: Used
+    duration_seconds: float
+    outcome: str
+    """ok, or the code of the error."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """One line of the audit log, as it was written."""
+
+    workspace: str
+    user: str
+    app: str | None
+    invocation: str | None
+    event: str
+    outcome: str
+    detail: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found in a release. One that `blocks` keeps it from being published."""
+
+    message: str
+    blocks: bool = False
+
+
+class Hooks:
+    """Every hook. Each returns None, or nothing to add, where the plugin has no opinion."""
+
+    @hookspec
+    def register_models(self) -> list[ModelEntry]:
+        """Models to offer besides those of the operator's commands and `config.toml`; asked once, at start."""
+        return []
+
+    @hookspec(firstresult=True)
+    def select_model(
+        self, request: GenerateRequest, models: Mapping[str, ModelEntry], reach: Reach, locale: str
+    ) -> Choice | None:
+        """Choose the model that answers, among `models` within `reach`; the first plugin that returns one decides.
+
+        Args:
+            request: What is asked; `request.model` is None, or the name that the caller insists on.
+            models: Every model by name.
+            reach: What the caller may use. A choice outside it is refused.
+            locale: `en` or `zh`, for notices.
+        """
+
+    @hookspec
+    def tune_parameters(self, request: GenerateRequest, model: ModelEntry) -> GenerateRequest | None:
+        """Set parameters that the caller left open, such as the temperature for a task."""
+
+    @hookspec
+    def before_model_call(self, call: ModelCall) -> GenerateRequest | None:
+        """Guard: rewrite the request, or raise `Denied` to refuse it. Runs before anything is reserved or sent."""
+
+    @hookspec
+    def after_model_call(self, call: ModelCall) -> TextFilter | None:
+        """Guard: a filter for the answer's text, made anew for each call."""
+
+    @hookspec(firstresult=True)
+    def cache_key(self, call: ModelCall) -> str | None:
+        """A key under which an equal call may be answered from memory; the host adds workspace, app and model."""
+
+    @hookspec
+    def on_usage(self, record: UsageRecord) -> None:
+        """Observer: a capability call was settled."""
+
+    @hookspec
+    def on_audit(self, record: AuditRecord) -> None:
+        """Observer: a line was added to the audit log."""
+
+    @hookspec
+    def check_release(self, manifest: Manifest, files: Mapping[str, bytes]) -> list[Finding]:
+        """Guard: look at a release before it enters the catalog."""
+        return []
+
+    @hookspec
+    def register_capability(self) -> Capability | None:
+        """A capability of the plugin's own, under a name that no other has."""
+
+    @hookspec
+    def register_commands(self) -> Mapping[str, str]:
+        """Commands to add to `llmasos`: {name: "module:function"}; the function is one that Typer takes."""
+        return {}
