@@ -141,7 +141,11 @@ def elsewhere_may_help(error: LlmasosError) -> bool:
 
 
 def _words(error: BaseException, key: str | None) -> str:
-    said = " ".join(str(getattr(error, "message", "") or error).split())
+    said = str(getattr(error, "message", "") or error)
+    # litellm adds tracebacks and invitations to file a bug to what it does not know.
+    for noise in ("Traceback (most recent call last)", "This looks like a bug in LiteLLM", "Original exception:"):
+        said = said.split(noise, maxsplit=1)[0]
+    said = " ".join(said.split())
     if key:
         said = said.replace(key, "•••")
     for prefix in ("litellm.", f"{type(error).__name__}: "):

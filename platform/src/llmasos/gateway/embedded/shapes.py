@@ -1,0 +1,152 @@
+"""What a chat completion asks, as the embedded engine can do it.
+
+A model of this size does not call tools by itself: it answers in text. So the choice of a tool is asked for as JSON of
+a given schema, which the engine's grammar enforces, and is turned back into tool calls.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from llmasos.errors import Invalid
+
+# Warm enough for a story, with a penalty that keeps a small model out of loops; data wants the likeliest words.
+TEXT_SAMPLING: Mapping[str, Any] = {"temperature": 0.7, "top_p": 0.95, "repeat_penalty": 1.1}
+DATA_SAMPLING: Mapping[str, Any] = {"temperature": 0.0}
+PASSED_ON = ("max_tokens", "temperature", "top_p", "seed", "stop")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """A body for the engine, and how to read its answer."""
+
+    body: dict[str, Any]
+    calls_tools: bool = False
+    schema: Mapping[str, Any] | None = None
+
+
+def engine_request(messages: list[dict[str, Any]], optional: Mapping[str, Any]) -> EngineRequest:
+    """Translate a request.
+
+    Raises:
+        Invalid: It holds pictures or sound, or a shape that is none.
+    """
+    plain = [_plain(message) for message in messages]
+    tools = cast(list[dict[str, Any]], optional.get("tools") or [])
+    choice = optional.get("tool_choice")
+    schema: Mapping[str, Any] | None = None
+    calls_tools = bool(tools) and choice != "none"
+    if calls_tools:
+        schema = _tool_schema(tools, choice)
+        plain = [{"role": "system", "content": _tool_words(tools, choice)}, *plain]
+    elif (shape := optional.get("response_format")) is not None:
+        schema = _response_schema(cast(dict[str, Any], shape))
+    sampling = TEXT_SAMPLING if schema is None else DATA_SAMPLING
+    body: dict[str, Any] = {**sampling, "messages": plain, "cache_prompt": True}
+    body.update({name: optional[name] for name in PASSED_ON if optional.get(name) is not None})
+    if schema is not None:
+        body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    return EngineRequest(body, calls_tools, schema)
+
+
+def _plain(message: dict[str, Any]) -> dict[str, Any]:
+    """A message as text: what tools were called, and what they answered, included."""
+    content = _text(message.get("content"))
+    role = message["role"]
+    if role == "tool":
+        return {"role": "user", "content": f"The tool answered: {content}"}
+    for call in message.get("tool_calls") or ():
+        function = call["function"]
+        content += json.dumps({"tool": function["name"], "arguments": function["arguments"]}, ensure_ascii=False)
+    return {"role": role, "content": content}
+
+
+def _text(content: object) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    parts = cast(list[dict[str, Any]], content)
+    if any(part.get("type") != "text" for part in parts):
+        raise Invalid("This model reads text only; send no pictures or sound, or choose another model.")
+    return "\n".join(str(part.get("text", "")) for part in parts)
+
+
+def _response_schema(shape: dict[str, Any]) -> Mapping[str, Any] | None:
+    match shape.get("type"):
+        case "json_object":
+            return {"type": "object"}
+        case "json_schema":
+            schema = cast(dict[str, Any], shape.get("json_schema") or {}).get("schema")
+            if isinstance(schema, dict):
+                return cast(dict[str, Any], schema)
+            raise Invalid('response_format needs {"type": "json_schema", "json_schema": {"name", "schema"}}.')
+        case _:
+            return None
+
+
+def _functions(tools: list[dict[str, Any]], choice: object) -> list[dict[str, Any]]:
+    functions = [cast(dict[str, Any], tool.get("function") or {}) for tool in tools]
+    if isinstance(choice, dict):
+        named = cast(dict[str, Any], choice).get("function", {}).get("name")
+        functions = [function for function in functions if function.get("name") == named]
+        if not functions:
+            raise Invalid(f"tool_choice names {named!r}, which is not among the tools.")
+    return functions
+
+
+def _may_answer_in_text(choice: object) -> bool:
+    return choice in (None, "auto")
+
+
+def _tool_schema(tools: list[dict[str, Any]], choice: object) -> Mapping[str, Any]:
+    cases: list[dict[str, Any]] = [
+        {
+            "type": "object",
+            "properties": {
+                "tool": {"const": function.get("name")},
+                "arguments": function.get("parameters") or {"type": "object"},
+            },
+            "required": ["tool", "arguments"],
+            "additionalProperties": False,
+        }
+        for function in _functions(tools, choice)
+    ]
+    if _may_answer_in_text(choice):
+        text = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
+        cases.append({**text, "additionalProperties": False})
+    return cases[0] if len(cases) == 1 else {"anyOf": cases}
+
+
+def _tool_words(tools: list[dict[str, Any]], choice: object) -> str:
+    lines = [
+        f"- {function.get('name')}: {function.get('description') or ''} "
+        f"Arguments: {json.dumps(function.get('parameters') or {}, ensure_ascii=False)}"
+        for function in _functions(tools, choice)
+    ]
+    text = ' Where no tool helps, answer {"answer": "your words"}.' if _may_answer_in_text(choice) else ""
+    return 'You may call one tool, as JSON {"tool": name, "arguments": {…}}.' + text + "\nTools:\n" + "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer of the engine, as a chat completion has it."""
+
+    content: str | None
+    finish_reason: str
+    tool_calls: tuple[dict[str, Any], ...] = ()
+
+
+def read_tools(text: str, finish_reason: str) -> Said:
+    """Turn the JSON of a choice of tools back into tool calls. JSON that was cut stays text, and says it was cut."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return Said(text, finish_reason)
+    if "answer" in value:
+        return Said(str(value["answer"]), finish_reason)
+    function = {"name": value["tool"], "arguments": json.dumps(value["arguments"], ensure_ascii=False)}
+    call = {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}
+    return Said(None, "tool_calls", (call,))

