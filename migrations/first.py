@@ -12,7 +12,7 @@ from typing import Any
 
 from alembic.autogenerate import produce_migrations, render_python_code
 from alembic.migration import MigrationContext
-from sqlalchemy import DDL, Table, create_engine
+from sqlalchemy import DDL, Integer, Table, create_engine
 from sqlmodel import SQLModel
 from sqlmodel.sql.sqltypes import AutoString, UTCDateTime
 
@@ -28,6 +28,9 @@ def render_item(kind: str, item: Any, _context: Any) -> Any:
         return "sa.String()"
     if kind == "type" and isinstance(item, UTCDateTime):
         return "sa.DateTime(timezone=True)"
+    if kind == "type" and type(item) is Integer:
+        # Fuel alone passes 32 bits in one run. SQLite's INTEGER holds 64 anyway, and only it numbers rows.
+        return "BIG"
     return False
 
 
@@ -56,6 +59,7 @@ def main() -> None:
     text = (
         '"""The first schema."""\n\nfrom __future__ import annotations\n\n'
         "import sqlalchemy as sa\nfrom alembic import op\n\n"
+        'BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")\n\n'
         "revision = '0001'\ndown_revision = None\nbranch_labels = None\ndepends_on = None\n\n\n"
         f"def upgrade() -> None:\n    {ups}\n\n\ndef downgrade() -> None:\n    {downs}\n"
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -29,7 +31,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "audit_entry",
-        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("seq", BIG, nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("user_id", sa.String(), nullable=False),
@@ -44,8 +46,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "audit_head",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("count", sa.Integer(), nullable=False),
+        sa.Column("id", BIG, nullable=False),
+        sa.Column("count", BIG, nullable=False),
         sa.Column("hash", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
@@ -53,9 +55,9 @@ def upgrade() -> None:
         "host_lease",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("machine", sa.String(), nullable=False),
-        sa.Column("pid", sa.Integer(), nullable=False),
+        sa.Column("pid", BIG, nullable=False),
         sa.Column("born", sa.String(), nullable=False),
-        sa.Column("expires_at", sa.Integer(), nullable=False),
+        sa.Column("expires_at", BIG, nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index(op.f("ix_host_lease_expires_at"), "host_lease", ["expires_at"], unique=False)
@@ -76,13 +78,13 @@ def upgrade() -> None:
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("lease_id", sa.String(), nullable=False),
         sa.Column("cancel_requested", sa.Boolean(), nullable=False),
-        sa.Column("duration_ms", sa.Integer(), nullable=False),
+        sa.Column("duration_ms", BIG, nullable=False),
         sa.Column("model", sa.String(), nullable=True),
-        sa.Column("prompt_tokens", sa.Integer(), nullable=False),
-        sa.Column("completion_tokens", sa.Integer(), nullable=False),
-        sa.Column("cost_micro_usd", sa.Integer(), nullable=True),
-        sa.Column("fuel", sa.Integer(), nullable=False),
-        sa.Column("memory_bytes", sa.Integer(), nullable=False),
+        sa.Column("prompt_tokens", BIG, nullable=False),
+        sa.Column("completion_tokens", BIG, nullable=False),
+        sa.Column("cost_micro_usd", BIG, nullable=True),
+        sa.Column("fuel", BIG, nullable=False),
+        sa.Column("memory_bytes", BIG, nullable=False),
         sa.Column("log", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
@@ -103,13 +105,13 @@ def upgrade() -> None:
     )
     op.create_table(
         "quota",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", BIG, nullable=False),
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("scope", sa.String(), nullable=False),
         sa.Column("scope_id", sa.String(), nullable=False),
         sa.Column("meter", sa.String(), nullable=False),
         sa.Column("window", sa.String(), nullable=False),
-        sa.Column("limit", sa.Integer(), nullable=False),
+        sa.Column("limit", BIG, nullable=False),
         sa.Column("source", sa.String(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id"),
@@ -133,8 +135,8 @@ def upgrade() -> None:
         sa.Column("key", sa.String(), nullable=False),
         sa.Column("value", sa.String(), nullable=False),
         sa.Column("base64", sa.Boolean(), nullable=False),
-        sa.Column("version", sa.Integer(), nullable=False),
-        sa.Column("size_bytes", sa.Integer(), nullable=False),
+        sa.Column("version", BIG, nullable=False),
+        sa.Column("size_bytes", BIG, nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("workspace_id", "app_id", "user_id", "key"),
     )
@@ -145,12 +147,12 @@ def upgrade() -> None:
         sa.Column("app_id", sa.String(), nullable=False),
         sa.Column("model", sa.String(), nullable=False),
         sa.Column("day", sa.Date(), nullable=False),
-        sa.Column("calls", sa.Integer(), nullable=False),
-        sa.Column("prompt_tokens", sa.Integer(), nullable=False),
-        sa.Column("completion_tokens", sa.Integer(), nullable=False),
-        sa.Column("cost_micro_usd", sa.Integer(), nullable=False),
-        sa.Column("unpriced_calls", sa.Integer(), nullable=False),
-        sa.Column("fuel", sa.Integer(), nullable=False),
+        sa.Column("calls", BIG, nullable=False),
+        sa.Column("prompt_tokens", BIG, nullable=False),
+        sa.Column("completion_tokens", BIG, nullable=False),
+        sa.Column("cost_micro_usd", BIG, nullable=False),
+        sa.Column("unpriced_calls", BIG, nullable=False),
+        sa.Column("fuel", BIG, nullable=False),
         sa.PrimaryKeyConstraint("workspace_id", "user_id", "app_id", "model", "day"),
     )
     op.create_index("ix_usage_day_day", "usage_day", ["workspace_id", "day"], unique=False)
@@ -185,7 +187,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("app_id", sa.String(), nullable=False),
-        sa.Column("current_id", sa.Integer(), nullable=True),
+        sa.Column("current_id", BIG, nullable=True),
         sa.Column("installed_by", sa.String(), nullable=False),
         sa.Column("installed_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
@@ -198,13 +200,13 @@ def upgrade() -> None:
     op.create_index(op.f("ix_installation_workspace_id"), "installation", ["workspace_id"], unique=False)
     op.create_table(
         "ledger_window",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("quota_id", sa.Integer(), nullable=False),
-        sa.Column("starts_at", sa.Integer(), nullable=False),
-        sa.Column("limit", sa.Integer(), nullable=False),
-        sa.Column("used", sa.Integer(), nullable=False),
-        sa.Column("reserved", sa.Integer(), nullable=False),
-        sa.Column("overrun", sa.Integer(), nullable=False),
+        sa.Column("id", BIG, nullable=False),
+        sa.Column("quota_id", BIG, nullable=False),
+        sa.Column("starts_at", BIG, nullable=False),
+        sa.Column("limit", BIG, nullable=False),
+        sa.Column("used", BIG, nullable=False),
+        sa.Column("reserved", BIG, nullable=False),
+        sa.Column("overrun", BIG, nullable=False),
         sa.CheckConstraint('used + reserved <= "limit"', name="ck_ledger_within_limit"),
         sa.CheckConstraint("used >= 0 AND reserved >= 0 AND overrun >= 0", name="ck_ledger_not_negative"),
         sa.ForeignKeyConstraint(["quota_id"], ["quota.id"], ondelete="CASCADE"),
@@ -215,7 +217,7 @@ def upgrade() -> None:
     op.create_index(op.f("ix_ledger_window_quota_id"), "ledger_window", ["quota_id"], unique=False)
     op.create_table(
         "installed_release",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", BIG, nullable=False),
         sa.Column("installation_id", sa.String(), nullable=False),
         sa.Column("version", sa.String(), nullable=False),
         sa.Column("digest", sa.String(), nullable=False),
@@ -237,11 +239,11 @@ def upgrade() -> None:
     op.create_index(op.f("ix_installed_release_state"), "installed_release", ["state"], unique=False)
     op.create_table(
         "release",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", BIG, nullable=False),
         sa.Column("app_id", sa.String(), nullable=False),
         sa.Column("version", sa.String(), nullable=False),
         sa.Column("digest", sa.String(), nullable=False),
-        sa.Column("size_bytes", sa.Integer(), nullable=False),
+        sa.Column("size_bytes", BIG, nullable=False),
         sa.Column("runtime", sa.String(), nullable=False),
         sa.Column("component_digest", sa.String(), nullable=False),
         sa.Column("manifest", sa.JSON(), nullable=False),
@@ -263,16 +265,16 @@ def upgrade() -> None:
     op.create_table(
         "reservation",
         sa.Column("id", sa.String(), nullable=False),
-        sa.Column("window_id", sa.Integer(), nullable=False),
+        sa.Column("window_id", BIG, nullable=False),
         sa.Column("meter", sa.String(), nullable=False),
-        sa.Column("amount", sa.Integer(), nullable=False),
+        sa.Column("amount", BIG, nullable=False),
         sa.Column("lease_id", sa.String(), nullable=False),
         sa.ForeignKeyConstraint(["window_id"], ["ledger_window.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", "window_id"),
     )
     op.create_table(
         "grant",
-        sa.Column("installed_release_id", sa.Integer(), nullable=False),
+        sa.Column("installed_release_id", BIG, nullable=False),
         sa.Column("capability", sa.String(), nullable=False),
         sa.Column("scope", sa.JSON(), nullable=False),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
@@ -281,7 +283,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "release_dependency",
-        sa.Column("release_id", sa.Integer(), nullable=False),
+        sa.Column("release_id", BIG, nullable=False),
         sa.Column("app_id", sa.String(), nullable=False),
         sa.Column("specifier", sa.String(), nullable=False),
         sa.ForeignKeyConstraint(["release_id"], ["release.id"], ondelete="CASCADE"),
@@ -289,7 +291,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "release_permission",
-        sa.Column("release_id", sa.Integer(), nullable=False),
+        sa.Column("release_id", BIG, nullable=False),
         sa.Column("capability", sa.String(), nullable=False),
         sa.Column("optional", sa.Boolean(), nullable=False),
         sa.Column("scope", sa.JSON(), nullable=False),

@@ -60,10 +60,16 @@ def read_bundle(path: Path) -> Bundle:
         BundleRejected: It is not safe or not complete, with what and the cure.
         ManifestRejected: Its manifest is not valid.
     """
-    return bundle_of(_read(path))
+    return bundle_of(read_bytes(path))
 
 
-def _read(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a bundle file, no more than a bundle may have.
+
+    Raises:
+        NotFound: There is no such file.
+        BundleRejected: It is no plain file, is too large, or cannot be read.
+    """
     try:
         with path.open("rb") as file:
             told = os.fstat(file.fileno())

@@ -1,0 +1,148 @@
+"""What is checked before a release is offered. Each check passed, failed, or could not run; the last quarantines."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from llmasos.bundles.actions import parse_actions
+from llmasos.bundles.reader import Bundle
+from llmasos.errors import ComponentRejected, LlmasosError, Unavailable
+from llmasos.installs.risk import Risk, risks_of
+from llmasos.runtimes.runtime import Program, Runtime
+from llmasos_sdk.host import BASELINE_CAPABILITIES
+
+Result: TypeAlias = Literal["passed", "failed", "could not run"]
+
+_PACKAGE = "llmasos:app/"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check of one release: `detail` says what failed, or why it could not run."""
+
+    name: Literal["bundle", "imports", "actions"]
+    result: Result
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the checks found."""
+
+    checks: tuple[Check, ...]
+    imports: tuple[str, ...]
+    """What the binary imports, by WIT name; empty for a native app."""
+    risks: tuple[Risk, ...]
+
+    def of(self, result: Result) -> list[Check]:
+        """The checks that ended so."""
+        return [check for check in self.checks if check.result == result]
+
+    @property
+    def state(self) -> str:
+        """What the release becomes, when nothing failed."""
+        return "quarantined" if self.of("could not run") else "available"
+
+
+def imported_capabilities(imports: Iterable[str]) -> frozenset[str]:
+    """The capabilities among WIT imports such as `llmasos:app/model@0.1.0`; the baseline ones need no permission."""
+    names = (name.removeprefix(_PACKAGE).partition("@")[0] for name in imports if name.startswith(_PACKAGE))
+    return frozenset(names) - BASELINE_CAPABILITIES - {"types"}
+
+
+async def check_release(bundle: Bundle, runtime_of: Callable[[str], Runtime]) -> Report:
+    """Hold what a bundle says of its code against the code, in runners.
+
+    Args:
+        bundle: Read by the safe reader, so its manifest and its files are sound.
+        runtime_of: The runtime of a kind, wasm or python.
+    """
+    risks = risks_of(bundle.manifest.permissions, bundle.manifest.limits)
+    with tempfile.TemporaryDirectory(prefix="llmasos-check-") as folder:
+        code = write_code(bundle, Path(folder))
+        imports, imports_check = await _check_imports(bundle, code, runtime_of)
+        checks = [Check("bundle", "passed"), imports_check]
+        if imports_check.result == "passed":  # a binary that asks for too much is not started
+            checks.append(await _check_actions(bundle, code, runtime_of))
+    return Report(tuple(checks), imports, risks)
+
+
+def write_code(bundle: Bundle, folder: Path) -> Path:
+    """Write what a runtime prepares: the component's file, or the folder of a wheel and its lock."""
+    for name, content in bundle.code.items():
+        (folder / name).write_bytes(content)
+    return folder / "app.wasm" if bundle.component is not None else folder
+
+
+async def _check_imports(
+    bundle: Bundle, code: Path, runtime_of: Callable[[str], Runtime]
+) -> tuple[tuple[str, ...], Check]:
+    manifest = bundle.manifest
+    if bundle.component is None:
+        return (), Check("imports", "passed", "a native app reaches the host by the kernel alone")
+    try:
+        found = await runtime_of(manifest.runtime.kind).inspect(code)
+    except Unavailable as error:
+        return (), Check("imports", "could not run", error.message)
+    except LlmasosError as error:
+        return (), Check("imports", "failed", error.message)
+    undeclared = sorted(imported_capabilities(found.imports) - manifest.capabilities)
+    if undeclared:
+        lines = "; ".join(f'[[permissions]] capability = "{name}"' for name in undeclared)
+        return found.imports, Check(
+            "imports",
+            "failed",
+            f"the component imports {', '.join(undeclared)}, which llmapp.toml does not declare: add {lines}, or "
+            "build it again",
+        )
+    return found.imports, Check("imports", "passed")
+
+
+async def _check_actions(bundle: Bundle, code: Path, runtime_of: Callable[[str], Runtime]) -> Check:
+    manifest = bundle.manifest
+    program = Program(
+        kind=manifest.runtime.kind,
+        digest=bundle.component_digest,
+        capabilities=manifest.capabilities,
+        installation_id="publishing",
+    )
+    try:
+        runtime = runtime_of(manifest.runtime.kind)
+        await runtime.prepare(program, code)
+        described = parse_actions(await runtime.describe(program))
+    except Unavailable as error:
+        return Check("actions", "could not run", error.message)
+    except LlmasosError as error:
+        return Check("actions", "failed", f"the app does not start in the sandbox: {error.message}")
+    if _canonical([dict(action.raw) for action in described]) != _canonical(bundle.actions_json):
+        names = ", ".join(action.name for action in described)
+        return Check(
+            "actions",
+            "failed",
+            f"actions.json is not what the app describes ({names}): build it again with `llmasos build`",
+        )
+    return Check("actions", "passed")
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def raise_failures(bundle: Bundle, report: Report) -> None:
+    """Refuse a release that failed.
+
+    Raises:
+        ComponentRejected: With every check that failed, and the cure.
+    """
+    failed = report.of("failed")
+    if failed:
+        what = "; ".join(check.detail for check in failed)
+        raise ComponentRejected(
+            f"{bundle.manifest.id} {bundle.manifest.version} was not published: {what}.",
+            zh=f"{bundle.manifest.id} {bundle.manifest.version} 未发布：{what}。",
+        )

@@ -1,0 +1,126 @@
+"""Publishing to the local catalog: a release is there whole, with its bundle, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from llmasos.bundles.reader import Bundle, bundle_of, read_bytes
+from llmasos.db import WriteSession
+from llmasos.errors import Conflict
+from llmasos.kernel.audit import Line, record
+from llmasos.runtimes.runtime import Runtime
+from llmasos_marketplace.catalog import repository
+from llmasos_marketplace.catalog.names import check_name
+from llmasos_marketplace.catalog.repository import NewRelease
+from llmasos_marketplace.catalog.service import Catalog
+from llmasos_marketplace.catalog.tables import Release
+from llmasos_marketplace.publishing.checks import Report, check_release, raise_failures
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What came of publishing. `changed` is False where the same bytes were there already."""
+
+    app_id: str
+    version: str
+    digest: str
+    state: str
+    state_reason: str
+    changed: bool
+    report: Report | None
+    """None where nothing had to be checked again."""
+
+
+class Publishing:
+    """Publishes bundles to a catalog."""
+
+    def __init__(self, catalog: Catalog, runtime_of: Callable[[str], Runtime]) -> None:
+        self.catalog = catalog
+        self._runtime_of = runtime_of
+
+    async def publish(
+        self, path: Path, *, by: str, workspace: str = "default", first_party: bool = False
+    ) -> Publication:
+        """Check a bundle, and offer it.
+
+        The bundle's file is kept first and its row is written after, in one transaction: stopped anywhere, the
+        release is there with its bundle or is not there; a file without a row does no harm.
+
+        Args:
+            path: The bundle.
+            by: The user who publishes.
+            workspace: Where the audit notes it.
+            first_party: Whether the embedded catalog is being seeded, which alone may use its namespace.
+
+        Raises:
+            NotFound: There is no such file.
+            BundleRejected, ManifestRejected, ComponentRejected: A check failed; nothing is published.
+            NameTaken, NamespaceReserved: The name is too near to a known one, or is kept.
+            Conflict: The version is there with other bytes.
+        """
+        # Read once: what is checked is what is kept, whatever happens to the file meanwhile.
+        data = await asyncio.to_thread(read_bytes, path)
+        bundle = await asyncio.to_thread(bundle_of, data)
+        known = await asyncio.to_thread(self._held_against_catalog, bundle, first_party)
+        if known is not None and known.state != "quarantined":
+            return _as_it_was(known)
+        report = await check_release(bundle, self._runtime_of)
+        raise_failures(bundle, report)
+        return await asyncio.to_thread(self._keep, bundle, data, report, Line(workspace, by, "publish"), first_party)
+
+    def _held_against_catalog(self, bundle: Bundle, first_party: bool) -> Release | None:
+        with self.catalog.database.read() as session:
+            check_name(bundle.manifest.id, repository.app_ids(session), first_party=first_party)
+            known = repository.release(session, bundle.manifest.id, bundle.manifest.version)
+        if known is not None and known.digest != bundle.digest:
+            raise _other_bytes(known)
+        return known
+
+    def _keep(self, bundle: Bundle, data: bytes, report: Report, line: Line, first_party: bool) -> Publication:
+        self.catalog.store.put(data)
+        reason = "; ".join(f"{check.name} could not be checked: {check.detail}" for check in report.of("could not run"))
+        new = NewRelease(bundle, list(report.imports), line.user, report.state, reason)
+        manifest = bundle.manifest
+        with self.catalog.database.write() as session:
+            # Asked again under the write lock: another process may have been quicker.
+            check_name(manifest.id, repository.app_ids(session), first_party=first_party)
+            known = repository.release(session, manifest.id, manifest.version)
+            if known is not None and known.digest != bundle.digest:
+                raise _other_bytes(known)
+            if known is None:
+                repository.add_release(session, new, datetime.now(UTC))
+            elif known.state == "quarantined":
+                self._recheck(session, known, new)
+            else:
+                return _as_it_was(known)
+            record(session, _audited(line, bundle, report))
+        return Publication(manifest.id, manifest.version, bundle.digest, report.state, reason, True, report)
+
+    def _recheck(self, session: WriteSession, known: Release, new: NewRelease) -> None:
+        known.state, known.state_reason, known.imports = new.state, new.state_reason, new.imports
+        session.add(known)
+        shown = repository.app(session, known.app_id)
+        if shown is not None:
+            repository.refresh_app(session, shown, datetime.now(UTC))
+
+
+def _audited(line: Line, bundle: Bundle, report: Report) -> Line:
+    detail = {"version": bundle.manifest.version, "digest": bundle.digest, "state": report.state}
+    return Line(line.workspace, line.user, line.event, app=bundle.manifest.id, detail=detail)
+
+
+def _as_it_was(row: Release) -> Publication:
+    return Publication(row.app_id, row.version, row.digest, row.state, row.state_reason, False, None)
+
+
+def _other_bytes(known: Release) -> Conflict:
+    return Conflict(
+        f"{known.app_id} {known.version} is published already with other contents ({known.digest[:12]}), and a release "
+        "never changes: raise `version` in llmapp.toml.",
+        zh=f"{known.app_id} {known.version} 已发布且内容不同（{known.digest[:12]}），版本不可更改："
+        "请提高 llmapp.toml 中的 version。",
+    )
