@@ -128,6 +128,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("workspace_id", "user_id", "name"),
     )
     op.create_table(
+        "stored_total",
+        sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("app_id", sa.String(), nullable=False),
+        sa.Column("user_id", sa.String(), nullable=False),
+        sa.Column("size_bytes", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("workspace_id", "app_id", "user_id"),
+    )
+    op.create_table(
         "stored_value",
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("app_id", sa.String(), nullable=False),
@@ -337,6 +345,7 @@ def downgrade() -> None:
     op.drop_index("ix_usage_day_day", table_name="usage_day")
     op.drop_table("usage_day")
     op.drop_table("stored_value")
+    op.drop_table("stored_total")
     op.drop_table("secret")
     op.drop_table("quota")
     op.drop_table("publisher")

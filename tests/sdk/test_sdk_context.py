@@ -188,7 +188,7 @@ def test_storage_holds_no_more_than_was_granted() -> None:
     ctx = FakeContext(storage=MemoryStorage({"a": "12345"}, max_bytes=8))
     with pytest.raises(QuotaExceeded, match="at most 8 bytes"):
         ctx.storage.put("b", "1234")
-    assert ctx.storage.put("a", "12345678") == 2
+    assert ctx.storage.put("a", "1234567") == 2
     with pytest.raises(Invalid):
         ctx.storage.put("", "x")
 

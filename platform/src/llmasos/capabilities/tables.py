@@ -8,7 +8,10 @@ from sqlmodel import Field, SQLModel
 
 
 class StoredValue(SQLModel, table=True):
-    """One value of one app, for one user of a workspace. Bytes are kept as base64, as they crossed."""
+    """One value of one app, for one user of a workspace. Bytes are kept as base64, as they crossed.
+
+    Its `size_bytes` is that of the key and of the value, decoded.
+    """
 
     __tablename__ = "stored_value"  # pyright: ignore[reportAssignmentType]
 
@@ -21,3 +24,14 @@ class StoredValue(SQLModel, table=True):
     version: int
     size_bytes: int
     updated_at: datetime
+
+
+class StoredTotal(SQLModel, table=True):
+    """What one app keeps for one user: the size of its keys and values together, held against the grant."""
+
+    __tablename__ = "stored_total"  # pyright: ignore[reportAssignmentType]
+
+    workspace_id: str = Field(primary_key=True)
+    app_id: str = Field(primary_key=True)
+    user_id: str = Field(primary_key=True)
+    size_bytes: int

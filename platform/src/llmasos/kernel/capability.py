@@ -81,7 +81,7 @@ class Capability(Protocol):
 
     @property
     def functions(self) -> frozenset[str]:
-        """Its functions, by WIT name, `read` and `close` left out."""
+        """Its functions, by WIT name; `read` and `close` only where they are not those of streams."""
         ...
 
     @property

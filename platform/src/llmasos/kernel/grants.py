@@ -22,7 +22,6 @@ from llmasos.bundles.parts import (
     StoragePermission,
 )
 from llmasos.errors import Denied, PermissionNotDeclared, PermissionNotGranted
-from llmasos.i18n import t
 from llmasos.kernel.invocation import InstalledApp
 from llmasos_sdk.host import BASELINE_CAPABILITIES
 
@@ -49,28 +48,21 @@ def manifest_lines(capability: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def denial(app: InstalledApp | None, capability: str, locale: str) -> Denied | None:
+def denial(app: InstalledApp | None, capability: str) -> Denied | None:
     """Why `app` may not use `capability`; None where it may. Without an app, it is the user's own right."""
     if app is None or capability in BASELINE_CAPABILITIES or capability in app.grants:
         return None
     if capability in app.declared:
         return PermissionNotGranted(
-            t(
-                locale,
-                f"{app.id} declares {capability}, but this installation does not grant it. "
-                f"See `llmasos grants show {app.id}`; install it again to consent.",
-                f"{app.id} 声明了 {capability}，但此安装未授予该权限。"
-                f"查看 `llmasos grants show {app.id}`；重新安装即可授权。",
-            )
+            f"{app.id} declares {capability}, but this installation does not grant it. "
+            f"See `llmasos grants show {app.id}`; install it again to consent.",
+            zh=f"{app.id} 声明了 {capability}，但此安装未授予该权限。"
+            f"查看 `llmasos grants show {app.id}`；重新安装即可授权。",
         )
+    lines = manifest_lines(capability)
     return PermissionNotDeclared(
-        t(
-            locale,
-            f"{app.id} used {capability}, which its manifest does not declare. Add to llmapp.toml:",
-            f"{app.id} 使用了清单中未声明的 {capability}。请在 llmapp.toml 中添加：",
-        )
-        + "\n"
-        + manifest_lines(capability)
+        f"{app.id} used {capability}, which its manifest does not declare. Add to llmapp.toml:\n{lines}",
+        zh=f"{app.id} 使用了清单中未声明的 {capability}。请在 llmapp.toml 中添加：\n{lines}",
     )
 
 

@@ -111,11 +111,11 @@ class Lifecycle:
         if invocation.app is not None:
             cut = Shrink(limits.fuel, min(FUEL_FLOOR, limits.fuel), meter=Meter.COMPUTE)
             demand = Demand({Meter.INVOCATIONS: 1, Meter.COMPUTE: limits.fuel}, shrink=cut)
-        subject, locale = invocation.subject(), invocation.principal.locale
+        subject = invocation.subject()
         self._ledger.lease.start()
 
         def begin(transaction: Transaction) -> Held:
-            held = self._ledger.reserve_in(transaction, subject, demand, account, locale)
+            held = self._ledger.reserve_in(transaction, subject, demand, account)
             records.insert(transaction, invocation, self._ledger.lease.id)
             return held
 

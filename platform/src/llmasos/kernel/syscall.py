@@ -66,7 +66,7 @@ class Kernel(Lifecycle):
         try:
             check_arguments(arguments)
             found = self._authorise(run, capability)
-            if function in {"read", "close"}:
+            if function in {"read", "close"} and function not in found.functions:
                 return await self._stream_call(run, capability, function, arguments)
             return await self._call(run, found, function, arguments)
         except LlmasosError as error:
@@ -80,7 +80,7 @@ class Kernel(Lifecycle):
 
     def _authorise(self, run: Run, name: str) -> Capability:
         invocation = run.invocation
-        refused = denial(invocation.app, name, invocation.principal.locale)
+        refused = denial(invocation.app, name)
         if refused is not None:
             raise refused
         capability = self._capabilities.get(name)
@@ -97,9 +97,7 @@ class Kernel(Lifecycle):
         invocation = run.invocation
         operation = capability.prepare(invocation, function, arguments)
         demand = operation.demand
-        held = await self._ledger.reserve(
-            invocation.subject(demand.model), demand, run.account, invocation.principal.locale
-        )
+        held = await self._ledger.reserve(invocation.subject(demand.model), demand, run.account)
         call = Call(f"{capability.name}.{function}", held, capability.audited, operation.detail)
         return await self._execute(run, capability, operation, call)
 

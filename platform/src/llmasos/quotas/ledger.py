@@ -55,16 +55,13 @@ class Ledger:
         self._clock = clock
         self._numbers = itertools.count()
 
-    async def reserve(
-        self, subject: Subject, demand: Demand, account: RunAccount | None = None, locale: str = "en"
-    ) -> Held:
+    async def reserve(self, subject: Subject, demand: Demand, account: RunAccount | None = None) -> Held:
         """Hold a demand in every quota that applies, or as much of its answer as fits.
 
         Args:
             subject: Who it is charged to.
             demand: The most that it may use.
             account: The limits of the run that it belongs to.
-            locale: The language of a refusal.
 
         Raises:
             QuotaExceeded: There is not enough room, or a cost quota meets an unknown price. Nothing is held.
@@ -73,9 +70,7 @@ class Ledger:
         if demand.is_empty and not demand.unknown_price:
             return Held(self._number(), subject, demand)
         self.lease.start()
-        pending = self._writer.submit(
-            lambda transaction: self.reserve_in(transaction, subject, demand, account, locale)
-        )
+        pending = self._writer.submit(lambda transaction: self.reserve_in(transaction, subject, demand, account))
         try:
             return await pending
         except asyncio.CancelledError:
@@ -101,7 +96,6 @@ class Ledger:
         subject: Subject,
         demand: Demand,
         account: RunAccount | None = None,
-        locale: str = "en",
     ) -> Held:
         """`reserve`, inside a write of the caller's, which has nothing before it."""
         now = int(self._clock())
@@ -109,16 +103,16 @@ class Ledger:
         if demand.unknown_price:
             for quota in quotas:
                 if quota.meter is Meter.COST:
-                    raise QuotaExceeded(refusals.unknown_price(quota, subject.model, locale))
+                    raise refusals.unknown_price(quota, subject.model)
         pots = _pots(account, quotas, demand)
         granted = fit(demand, _least((pot.meter, pot.room) for pot in pots))
         if granted is None:
-            raise QuotaExceeded(_run_refusal(pots, demand, quotas, locale))
+            raise _run_refusal(pots, demand, quotas)
         windows = self._hold(transaction, quotas, granted)
         if windows is None:
             transaction.undo()
             quotas = repository.applying(transaction, subject, now)
-            granted = self._fitting(transaction, quotas, granted, now, locale)
+            granted = self._fitting(transaction, quotas, granted, now)
             windows = self._hold(transaction, quotas, granted)
             if windows is None:
                 raise QuotaExceeded
@@ -168,9 +162,7 @@ class Ledger:
             return None
         return tuple((row, quota.meter, amounts[quota.meter]) for row, quota in zip(windows, bound, strict=True))
 
-    def _fitting(
-        self, transaction: Transaction, quotas: Sequence[Applying], demand: Demand, now: int, locale: str
-    ) -> Demand:
+    def _fitting(self, transaction: Transaction, quotas: Sequence[Applying], demand: Demand, now: int) -> Demand:
         """The demand cut to what the windows have left."""
         rooms: list[tuple[Applying, repository.WindowState, int]] = []
         for quota in quotas:
@@ -183,7 +175,7 @@ class Ledger:
             return granted
         for quota, state, room in rooms:
             if fit(demand, {quota.meter: room}) is None:
-                raise QuotaExceeded(refusals.used_up(quota, state, _least_need(demand, quota.meter), now, locale))
+                raise refusals.used_up(quota, state, _least_need(demand, quota.meter), now)
         raise QuotaExceeded
 
     def _number(self) -> str:
@@ -219,11 +211,11 @@ def _least_need(demand: Demand, meter: Meter) -> int:
     return amount - int(cut * shrink.micro_usd_per_token) if meter is Meter.COST else amount
 
 
-def _run_refusal(pots: Sequence[Pot], demand: Demand, quotas: Sequence[Applying], locale: str) -> str:
+def _run_refusal(pots: Sequence[Pot], demand: Demand, quotas: Sequence[Applying]) -> QuotaExceeded:
     tight = next((pot for pot in pots if fit(demand, {pot.meter: pot.room}) is None), pots[0])
     quota = next((quota for quota in quotas if quota.quota_id == tight.quota_id), None)
     need = _least_need(demand, tight.meter)
-    return refusals.used_up_in_run(quota, tight, need, locale)
+    return refusals.used_up_in_run(quota, tight, need)
 
 
 def _actual(meter: Meter, held: Held, used: Used) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from llmasos.i18n import t
+from llmasos.errors import QuotaExceeded
 from llmasos.quotas.meters import Meter, Scope, Window
 from llmasos.quotas.repository import Applying, WindowState
 from llmasos.quotas.runs import Pot
@@ -38,7 +38,7 @@ def set_command(scope: Scope, scope_id: str, meter: Meter, window: Window, limit
     return f"llmasos quota set{whom} --meter {meter.value} --window {window.value} --limit {limit}"
 
 
-def used_up(quota: Applying, state: WindowState, need: int, now: int, locale: str) -> str:
+def used_up(quota: Applying, state: WindowState, need: int, now: int) -> QuotaExceeded:
     """A quota of the ledger has no room for a call that needs at least `need`."""
     used = state.used + state.overrun
     enough = max(quota.limit * 2, used + state.reserved + need)
@@ -46,46 +46,40 @@ def used_up(quota: Applying, state: WindowState, need: int, now: int, locale: st
     resets = datetime.fromtimestamp(ends, UTC).strftime("%Y-%m-%d %H:%M UTC") if ends else ""
     command = set_command(quota.scope, quota.scope_id, quota.meter, quota.window, enough)
     per, unit, scope = _PER[quota.window], _UNITS[quota.meter], _SCOPES[quota.scope]
-    return t(
-        locale,
+    return QuotaExceeded(
         f"The quota of {scope[0]} {quota.scope_id}, {quota.limit:,} {unit[0]} {per[0]}, has no room: {used:,} used, "
         f"{state.reserved:,} held by running calls, and this call needs {need:,}. It resets at {resets}; "
         f"to raise it: {command}",
-        f"{scope[1]} {quota.scope_id} 的配额（{per[1]} {quota.limit:,} {unit[1]}）不足：已用 {used:,}，"
+        zh=f"{scope[1]} {quota.scope_id} 的配额（{per[1]} {quota.limit:,} {unit[1]}）不足：已用 {used:,}，"
         f"运行中的调用占用 {state.reserved:,}，本次需要 {need:,}。重置时间 {resets}；提高配额：{command}",
     )
 
 
-def used_up_in_run(quota: Applying | None, pot: Pot, need: int, locale: str) -> str:
+def used_up_in_run(quota: Applying | None, pot: Pot, need: int) -> QuotaExceeded:
     """A limit of one run has no room; `quota` is None for the installation's own limit."""
     unit, limit, left = _UNITS[pot.meter], pot.limit, pot.room
     if quota is None:
-        cure = t(
-            locale,
-            "do less in one run, or ask for more under [limits] in llmapp.toml",
-            "减少单次运行的用量，或在 llmapp.toml 的 [limits] 中申请更多",
-        )
+        cure = "do less in one run, or ask for more under [limits] in llmapp.toml"
+        cure_zh = "减少单次运行的用量，或在 llmapp.toml 的 [limits] 中申请更多"
     else:
         enough = max(quota.limit * 2, quota.limit - left + need)
         command = set_command(quota.scope, quota.scope_id, pot.meter, Window.RUN, enough)
-        cure = t(locale, f"to raise it: {command}", f"提高配额：{command}")
-    return t(
-        locale,
+        cure, cure_zh = f"to raise it: {command}", f"提高配额：{command}"
+    return QuotaExceeded(
         f"One run may use {limit:,} {unit[0]}; {left:,} are left and this call needs {need:,}: {cure}",
-        f"单次运行最多可用 {limit:,} {unit[1]}，剩余 {left:,}，本次需要 {need:,}：{cure}",
+        zh=f"单次运行最多可用 {limit:,} {unit[1]}，剩余 {left:,}，本次需要 {need:,}：{cure_zh}",
     )
 
 
-def unknown_price(quota: Applying, model: str | None, locale: str) -> str:
+def unknown_price(quota: Applying, model: str | None) -> QuotaExceeded:
     """A cost quota cannot hold what has no known price."""
-    name = model or t(locale, "this model", "此模型")
+    name = model or "?"
     scope = _SCOPES[quota.scope]
     whom = "" if quota.scope is Scope.WORKSPACE else f" --{quota.scope.value} {quota.scope_id}"
     remove = f"llmasos quota remove{whom} --meter {quota.meter.value} --window {quota.window.value}"
-    return t(
-        locale,
+    return QuotaExceeded(
         f"The price of {name} is not known, and {scope[0]} {quota.scope_id} has a cost quota, which never counts an "
         f"unknown price as zero. Give the model's price with `llmasos models add`, or remove the quota: {remove}",
-        f"{name} 的价格未知，而{scope[1]} {quota.scope_id} 设有费用配额；未知价格不会按零计算。"
+        zh=f"{name} 的价格未知，而{scope[1]} {quota.scope_id} 设有费用配额；未知价格不会按零计算。"
         f"请用 `llmasos models add` 填写模型价格，或移除配额：{remove}",
     )

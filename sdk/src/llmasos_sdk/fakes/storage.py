@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import unicodedata
 from typing import cast
 
 from llmasos_sdk.errors import Conflict, Invalid, NotFound, QuotaExceeded
@@ -34,8 +35,8 @@ class MemoryStorage:
 
     @property
     def used_bytes(self) -> int:
-        """What all values hold together."""
-        return sum(len(value) for value, _, _ in self._values.values())
+        """What all keys and values hold together."""
+        return sum(len(key.encode()) + len(value) for key, (value, _, _) in self._values.items())
 
     def call(self, function: str, *arguments: JsonValue) -> JsonValue:
         """Call a function of the contract's interface `storage`."""
@@ -67,10 +68,13 @@ class MemoryStorage:
         return self._write(key, _decoded(value, is_base64), is_base64=is_base64)
 
     def _write(self, key: str, value: bytes, *, is_base64: bool) -> int:
-        if not key or len(key.encode()) > MAX_KEY_BYTES:
+        if not key or any(unicodedata.category(character) in {"Cc", "Cs"} for character in key):
+            raise Invalid("a key has no control characters, and one character at least")
+        if len(key.encode()) > MAX_KEY_BYTES:
             raise Invalid(f"a key has from 1 to {MAX_KEY_BYTES} bytes")
         before, _, version = self._values.get(key, (b"", False, 0))
-        if self.used_bytes - len(before) + len(value) > self.max_bytes:
+        others = self.used_bytes - (len(key.encode()) + len(before) if version else 0)
+        if others + len(key.encode()) + len(value) > self.max_bytes:
             raise QuotaExceeded(f"storage holds at most {self.max_bytes} bytes; delete something first")
         self._values[key] = (value, is_base64, version + 1)
         return version + 1
@@ -84,6 +88,8 @@ class MemoryStorage:
 
 def _decoded(value: str, is_base64: bool) -> bytes:
     if not is_base64:
+        if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value):
+            raise Invalid("a text has no NUL characters and no halves of surrogate pairs: store bytes")
         return value.encode()
     try:
         return base64.b64decode(value, validate=True)

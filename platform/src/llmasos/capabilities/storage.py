@@ -1,0 +1,243 @@
+"""Values that an app keeps, apart for each user of each workspace, within the bytes that the grant allows."""
+
+# ruff: noqa: S608 - the statements are put together from constants of this module; values are always parameters
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import unicodedata
+from dataclasses import dataclass
+from typing import Final
+
+from llmasos.bundles.manifest import StoragePermission
+from llmasos.capabilities.plain import PlainOperation
+from llmasos.db import Database, WriteSession, utc_now
+from llmasos.errors import Conflict, Denied, Invalid, QuotaExceeded
+from llmasos.kernel.capability import Json
+from llmasos.kernel.invocation import Invocation
+from llmasos.writer import Transaction
+
+MAX_KEY_BYTES: Final = 512
+MAX_PAGE: Final = 1000
+_WHERE: Final = "WHERE workspace_id = ? AND app_id = ? AND user_id = ?"
+_OWNER: Final = "(workspace_id, app_id, user_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value as it crosses: text, or bytes as base64."""
+
+    text: str
+    is_base64: bool
+    size_bytes: int
+
+
+class StorageCapability:
+    """`storage`: get, put, compare-and-set, delete, keys."""
+
+    name = "storage"
+    functions = frozenset({"get", "put", "compare-and-set", "delete", "keys"})
+    audited = False
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> PlainOperation:
+        """Decode a call.
+
+        Raises:
+            Invalid: The arguments are not what the contract says, or a key or value is not valid.
+            Denied: No app calls: only apps keep values.
+        """
+        app = invocation.app
+        grant = app.grants.get(self.name) if app else None
+        if app is None or not isinstance(grant, StoragePermission):
+            raise Denied("Only an app has a storage; run this as an action of one.", zh="只有应用才有存储空间。")
+        area = Area(
+            self._database, (invocation.principal.workspace, app.id, invocation.principal.user), grant.max_bytes
+        )
+        # Lengths of arguments that are no integers (bool is one to Python) fall through to the last case.
+        match function, arguments:
+            case "get", [str(key)]:
+                check_key(key)
+                return PlainOperation(lambda: area.get(key))
+            case "put", [str(key), str(text), bool(is_base64)]:
+                check_key(key)
+                value = decoded(text, is_base64)
+                return PlainOperation(lambda: area.put(key, value))
+            case "compare-and-set", [str(key), expected, str(text), bool(is_base64)] if _is_version(expected):
+                check_key(key)
+                value = decoded(text, is_base64)
+                return PlainOperation(lambda: area.compare_and_set(key, expected, value))
+            case "delete", [str(key)]:
+                check_key(key)
+                return PlainOperation(lambda: area.delete(key))
+            case "keys", [str(prefix), str() | None as after, int(limit)] if not isinstance(limit, bool):
+                if not 1 <= limit <= MAX_PAGE:
+                    raise Invalid(f"storage.keys takes a limit from 1 to {MAX_PAGE}.")
+                _check_text(prefix)
+                _check_text(after or "")
+                return PlainOperation(lambda: area.keys(prefix, after, limit))
+            case _:
+                raise Invalid(f"These are not the arguments of storage.{function}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """What one app keeps for one user of one workspace."""
+
+    database: Database
+    owner: tuple[str, str, str]
+    max_bytes: int
+
+    async def get(self, key: str) -> str | None:
+        """The value and its version as JSON, or None."""
+        with self.database.read() as session:
+            row = Transaction(session.connection()).one(
+                f"SELECT value, base64, version FROM stored_value {_WHERE} AND key = ?", *self.owner, key
+            )
+        if row is None:
+            return None
+        return json.dumps({"value": row[0], "base64": bool(row[1]), "version": row[2]}, ensure_ascii=False)
+
+    async def put(self, key: str, value: Value) -> int:
+        """Write a value; its new version."""
+        return await self.database.writer.submit(lambda transaction: self._write(transaction, key, value))
+
+    async def compare_and_set(self, key: str, expected: int | None, value: Value) -> int:
+        """Write a value while the version is the expected one; its new version."""
+
+        def write(transaction: Transaction) -> int:
+            there = self._there(transaction, key)
+            if (there[0] if there else None) != expected:
+                found = f"has version {there[0]}" if there else "is absent"
+                wanted = "absence" if expected is None else f"version {expected}"
+                raise Conflict(f"The key {found}, {wanted} was expected; read it again and repeat.")
+            return self._write(transaction, key, value)
+
+        return await self.database.writer.submit(write)
+
+    async def delete(self, key: str) -> bool:
+        """Remove a value; whether it was there."""
+
+        def delete(transaction: Transaction) -> bool:
+            there = self._there(transaction, key)
+            if there is None:
+                return False
+            transaction.run(f"DELETE FROM stored_value {_WHERE} AND key = ?", *self.owner, key)
+            self._grow(transaction, -there[1])
+            return True
+
+        return await self.database.writer.submit(delete)
+
+    async def keys(self, prefix: str, after: str | None, limit: int) -> list[str]:
+        """Keys that start with `prefix`, in the order of their characters, those after `after`."""
+        conditions, values = "AND key >= ?", [prefix]
+        if (end := _past(prefix)) is not None:
+            conditions, values = f"{conditions} AND key < ?", [*values, end]
+        if after is not None:
+            conditions, values = f"{conditions} AND key > ?", [*values, after]
+        with self.database.read() as session:
+            rows = Transaction(session.connection()).all(
+                f"SELECT key FROM stored_value {_WHERE} {conditions} ORDER BY key LIMIT ?", *self.owner, *values, limit
+            )
+        return [row[0] for row in rows]
+
+    def _there(self, transaction: Transaction, key: str) -> tuple[int, int] | None:
+        row = transaction.one(
+            f"SELECT version, size_bytes FROM stored_value {_WHERE} AND key = ?{transaction.for_update}",
+            *(*self.owner, key),
+        )
+        return (row[0], row[1]) if row else None
+
+    def _write(self, transaction: Transaction, key: str, value: Value) -> int:
+        version, before = self._there(transaction, key) or (0, 0)
+        size = len(key.encode()) + value.size_bytes
+        self._grow(transaction, size - before)
+        transaction.run(
+            f"INSERT INTO stored_value {_OWNER}, key, value, base64, version, size_bytes, updated_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (workspace_id, app_id, user_id, key) DO UPDATE SET"
+            " value = excluded.value, base64 = excluded.base64, version = excluded.version,"
+            " size_bytes = excluded.size_bytes, updated_at = excluded.updated_at",
+            *(*self.owner, key, value.text, value.is_base64, version + 1, size, transaction.moment(utc_now())),
+        )
+        return version + 1
+
+    def _grow(self, transaction: Transaction, by: int) -> None:
+        """Count bytes; what shrinks is allowed also where a new grant is smaller than what is kept."""
+        transaction.run(
+            f"INSERT INTO stored_total {_OWNER}, size_bytes) VALUES (?, ?, ?, 0)"
+            " ON CONFLICT (workspace_id, app_id, user_id) DO NOTHING",
+            *self.owner,
+        )
+        grown = transaction.run(
+            f"UPDATE stored_total SET size_bytes = size_bytes + ? {_WHERE} AND (size_bytes + ? <= ? OR ? <= 0)",
+            *(by, *self.owner, by, self.max_bytes, by),
+        )
+        if not grown:
+            raise QuotaExceeded(
+                f"The app may keep {self.max_bytes:,} bytes for you, keys counted; this needs {by:,} more than are "
+                "left. Delete something first; the app can ask for more with max_bytes in llmapp.toml.",
+                zh=f"应用最多可为你保存 {self.max_bytes:,} 字节（含键名），空间不足。请先删除一些数据。",
+            )
+
+
+def forget(session: WriteSession, workspace: str, app_id: str) -> int:
+    """Delete everything that an app keeps in a workspace, for all users; how many values there were."""
+    transaction = Transaction.of(session)
+    transaction.run("DELETE FROM stored_total WHERE workspace_id = ? AND app_id = ?", workspace, app_id)
+    return transaction.run("DELETE FROM stored_value WHERE workspace_id = ? AND app_id = ?", workspace, app_id)
+
+
+def check_key(key: str) -> None:
+    """Hold a key against the rules.
+
+    Raises:
+        Invalid: It is empty or too long, or has control characters or halves of surrogate pairs.
+    """
+    _check_text(key)
+    if not key or len(key.encode()) > MAX_KEY_BYTES:
+        raise Invalid(f"A key has from 1 to {MAX_KEY_BYTES} bytes in UTF-8.")
+    if any(unicodedata.category(character) == "Cc" for character in key):
+        raise Invalid("A key has no control characters.")
+
+
+def decoded(text: str, is_base64: bool) -> Value:
+    """A value and its size.
+
+    Raises:
+        Invalid: It is not base64 where it says so, or text that no database keeps.
+    """
+    if is_base64:
+        try:
+            return Value(text, True, len(base64.b64decode(text, validate=True)))
+        except (binascii.Error, ValueError):
+            raise Invalid("The value is not base64.") from None
+    _check_text(text)
+    return Value(text, False, len(text.encode()))
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Invalid("The text has half a surrogate pair; store bytes as base64.") from None
+    if "\0" in text:
+        raise Invalid("A text has no NUL characters; store bytes as base64.")
+
+
+def _is_version(value: Json) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _past(prefix: str) -> str | None:
+    """The first text after every text that starts with `prefix`; None where there is none."""
+    # U+10FFFF is the last character: after it, it is the one before that counts up.
+    kept = prefix.rstrip("\U0010ffff")
+    if not kept:
+        return None
+    last = ord(kept[-1]) + 1
+    # The surrogates are no characters of a text.
+    return kept[:-1] + chr(0xE000 if 0xD800 <= last <= 0xDFFF else last)

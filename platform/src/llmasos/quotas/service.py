@@ -1,0 +1,165 @@
+"""Setting, removing and listing quotas, and what was used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Protocol
+
+from sqlmodel import Session
+
+from llmasos.bundles.manifest import APP_ID
+from llmasos.db import WriteSession, utc_now
+from llmasos.errors import Invalid, NotFound
+from llmasos.quotas import repository
+from llmasos.quotas.meters import Meter, Scope, Window
+from llmasos.quotas.refusals import set_command
+from llmasos.quotas.repository import UsageTotal
+from llmasos.quotas.tables import Quota
+from llmasos.quotas.windows import window_end, window_start
+
+OPERATOR = "operator"
+# SQLite and PostgreSQL keep 64-bit integers; half of that leaves room to add to it.
+MAX_LIMIT = 1 << 62
+
+
+class Recorder(Protocol):
+    """Writes a line of the audit log in the same transaction."""
+
+    def __call__(self, event: str, detail: Mapping[str, Any]) -> object:
+        """Write it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaName:
+    """Which quota: a limit on a meter over a window, for one thing."""
+
+    workspace: str
+    scope: Scope
+    scope_id: str
+    meter: Meter
+    window: Window
+    source: str = OPERATOR
+
+    @property
+    def detail(self) -> dict[str, str]:
+        """As the audit log keeps it."""
+        return {
+            "scope": self.scope.value,
+            "scope_id": self.scope_id,
+            "meter": self.meter.value,
+            "window": self.window.value,
+            "source": self.source,
+        }
+
+    def row(self, limit: int) -> Quota:
+        """As a row."""
+        return Quota(
+            workspace_id=self.workspace,
+            scope=self.scope.value,
+            scope_id=self.scope_id,
+            meter=self.meter.value,
+            window=self.window.value,
+            limit=limit,
+            source=self.source,
+            created_at=utc_now(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaStatus:
+    """A quota and what its window of now holds. `resets_at` is None for a run."""
+
+    name: QuotaName
+    limit: int
+    used: int
+    reserved: int
+    overrun: int
+    resets_at: datetime | None
+
+    @property
+    def left(self) -> int:
+        """What a call may still use."""
+        return max(0, self.limit - self.used - self.reserved - self.overrun)
+
+
+def set_quota(session: WriteSession, record: Recorder, name: QuotaName, limit: int) -> Quota:
+    """Set a quota, or change its limit. What is used already stays used.
+
+    Raises:
+        Invalid: The limit or the name of the thing is not valid.
+    """
+    if not 0 <= limit <= MAX_LIMIT:
+        raise Invalid(f"A limit is from 0 to {MAX_LIMIT:,}.", zh=f"限额须在 0 到 {MAX_LIMIT:,} 之间。")
+    if name.scope is Scope.APP and not APP_ID.fullmatch(name.scope_id):
+        raise Invalid(
+            f"{name.scope_id!r} is not an app's id, such as acme/translator.",
+            zh=f"{name.scope_id!r} 不是应用标识（例如 acme/translator）。",
+        )
+    if not name.scope_id or len(name.scope_id) > 255:
+        raise Invalid(f"Name the {name.scope.value}.", zh="请指明对象名称。")
+    row = repository.find_quota(session, name.row(limit))
+    before = row.limit if row else None
+    if row is None:
+        row = name.row(limit)
+    row.limit = limit
+    session.add(row)
+    session.flush()
+    record("quota.set", {**name.detail, "limit": limit, "before": before})
+    return row
+
+
+def remove_quota(session: WriteSession, record: Recorder, name: QuotaName) -> None:
+    """Remove a quota and what was counted for it.
+
+    Raises:
+        NotFound: There is none.
+    """
+    row = repository.find_quota(session, name.row(0))
+    if row is None:
+        command = set_command(name.scope, name.scope_id, name.meter, name.window, "N")
+        raise NotFound(
+            f"There is no such quota; `llmasos quota list` shows them, and this sets it: {command}",
+            zh=f"没有这条配额；用 `llmasos quota list` 查看。设置命令：{command}",
+        )
+    limit = row.limit
+    session.delete(row)
+    session.flush()
+    record("quota.remove", {**name.detail, "limit": limit})
+
+
+def list_quotas(session: Session, workspace: str) -> list[QuotaStatus]:
+    """Every quota of a workspace with what is used of it now."""
+    now = int(utc_now().timestamp())
+    found: list[QuotaStatus] = []
+    for row in repository.quotas_of(session, workspace):
+        window = Window(row.window)
+        ends = window_end(window, now)
+        state = repository.windows_of(session, row.id or 0, window_start(window, now))
+        found.append(
+            QuotaStatus(
+                QuotaName(workspace, Scope(row.scope), row.scope_id, Meter(row.meter), window, row.source),
+                row.limit,
+                state.used if state else 0,
+                state.reserved if state else 0,
+                state.overrun if state else 0,
+                datetime.fromtimestamp(ends, UTC) if ends is not None else None,
+            )
+        )
+    return found
+
+
+def usage(
+    session: Session, workspace: str, days: int = 30, user: str | None = None, app: str | None = None
+) -> list[UsageTotal]:
+    """Totals by day, app and model over the last `days` days, today counted.
+
+    Raises:
+        Invalid: `days` is below 1 or over ten years.
+    """
+    if not 1 <= days <= 3660:
+        raise Invalid("Days are from 1 to 3660.", zh="天数须在 1 到 3660 之间。")
+    since: date = utc_now().date() - timedelta(days=days - 1)
+    return repository.usage_totals(session, workspace, since, user, app)

@@ -1,0 +1,175 @@
+"""Storage: the rules of every storage, the host's and the SDK's fake, and the host's own walls."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from sqlmodel import SQLModel, func, select
+
+from llmasos import tables  # noqa: F401
+from llmasos.bundles.manifest import StoragePermission, Text
+from llmasos.capabilities import storage
+from llmasos.capabilities.storage import StorageCapability
+from llmasos.capabilities.tables import StoredTotal, StoredValue
+from llmasos.db import Database
+from llmasos.errors import LlmasosError, PermissionNotDeclared, PermissionNotGranted
+from llmasos.kernel.invocation import InstalledApp, Principal
+from llmasos.kernel.syscall import Kernel
+from llmasos.quotas.ledger import Ledger
+from llmasos_sdk.errors import AppError
+from llmasos_sdk.testing import MemoryStorage
+
+GRANT = StoragePermission(capability="storage", max_bytes=1000, reason=Text(en="for the test"))
+APP = InstalledApp("acme/one", "1.0", "i1", {"storage": GRANT}, frozenset({"storage"}))
+ME = Principal()
+Call = Callable[..., Awaitable[object]]
+
+
+@pytest.fixture
+def database(tmp_path: Path):
+    with Database(f"sqlite:///{tmp_path}/t.db") as database:
+        SQLModel.metadata.create_all(database.engine)
+        yield database
+
+
+@pytest.fixture
+async def kernel(database: Database) -> AsyncIterator[Kernel]:
+    async with Kernel(database, Ledger(database), [StorageCapability(database)]) as kernel:
+        yield kernel
+
+
+async def calling(kernel: Kernel, app: InstalledApp = APP, principal: Principal = ME) -> AsyncIterator[Call]:
+    async with kernel.invocation(principal, app, "act") as invocation:
+        yield lambda function, *arguments: kernel.syscall(invocation, "storage", function, list(arguments))
+
+
+@pytest.fixture(params=["host", "fake"])
+async def call(request: pytest.FixtureRequest, kernel: Kernel) -> AsyncIterator[Call]:
+    if request.param == "fake":
+        memory = MemoryStorage(max_bytes=1000)
+
+        async def call(function: str, *arguments: object) -> object:
+            return memory.call(function, *arguments)
+
+        yield call
+    else:
+        async for each in calling(kernel):
+            yield each
+
+
+async def refused(awaitable: Awaitable[object], tag: str) -> None:
+    with pytest.raises((LlmasosError, AppError)) as caught:
+        await awaitable
+    assert caught.value.tag == tag
+
+
+async def test_a_value_is_kept_with_its_version(call: Call) -> None:
+    assert await call("get", "a") is None
+    assert await call("put", "a", "héllo", False) == 1
+    assert await call("put", "a", "aGk=", True) == 2
+    assert json.loads(str(await call("get", "a"))) == {"value": "aGk=", "base64": True, "version": 2}
+    assert await call("delete", "a") is True
+    assert await call("delete", "a") is False
+    assert await call("get", "a") is None
+
+
+async def test_compare_and_set_writes_only_what_it_has_read(call: Call) -> None:
+    await refused(call("compare-and-set", "a", 1, "x", False), "conflict")
+    assert await call("compare-and-set", "a", None, "x", False) == 1
+    await refused(call("compare-and-set", "a", None, "y", False), "conflict")
+    assert await call("compare-and-set", "a", 1, "y", False) == 2
+    await refused(call("compare-and-set", "a", 1, "z", False), "conflict")
+    assert json.loads(str(await call("get", "a")))["value"] == "y"
+
+
+async def test_keys_are_listed_by_prefix_in_order_and_by_page(call: Call) -> None:
+    for key in ("b/2", "a", "b/1", "b/10", "b", "c", "b/\U0010ffff", "名字"):
+        await call("put", key, "", False)
+    assert await call("keys", "b/", None, 1000) == ["b/1", "b/10", "b/2", "b/\U0010ffff"]
+    assert await call("keys", "b/", "b/1", 2) == ["b/10", "b/2"]
+    assert await call("keys", "", None, 3) == ["a", "b", "b/1"]
+    assert await call("keys", "名", None, 3) == ["名字"]
+    assert await call("keys", "zzz", None, 3) == []
+    for limit in (0, 1001):
+        await refused(call("keys", "", None, limit), "invalid")
+
+
+async def test_bytes_are_counted_with_their_keys_and_freed(call: Call) -> None:
+    await call("put", "k", "x" * 999, False)
+    await refused(call("put", "l", "", False), "quota")
+    await refused(call("put", "k", "x" * 1000, False), "quota")
+    assert await call("put", "k", "x", False) == 2
+    await call("put", "l", "x" * 997, False)
+    await call("delete", "k")
+    await refused(call("put", "m", "名", False), "quota")
+
+
+@pytest.mark.parametrize("key", ["", "x" * 513, "a\nb", "a\0", "\ud800"])
+async def test_keys_that_no_database_keeps_are_refused(call: Call, key: str) -> None:
+    await refused(call("put", key, "x", False), "invalid")
+
+
+@pytest.mark.parametrize(
+    ("value", "is_base64"), [("no base64!", True), ("a\0b", False), ("\ud800", False), ("YQ", True)]
+)
+async def test_values_that_are_not_what_they_say_are_refused(call: Call, value: str, is_base64: bool) -> None:
+    await refused(call("put", "k", value, is_base64), "invalid")
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("get", []), ("get", [1]), ("put", ["k", "v"]), ("put", ["k", "v", 1]), ("keys", ["", None, True]),
+        ("compare-and-set", ["k", True, "v", False]), ("compare-and-set", ["k", "1", "v", False]), ("drop", ["k"]),
+    ],
+)  # fmt: skip
+async def test_wrong_arguments_are_refused(kernel: Kernel, function: str, arguments: list) -> None:
+    async for call in calling(kernel):
+        await refused(call(function, *arguments), "invalid")
+
+
+async def test_values_are_apart_for_each_app_user_and_workspace(kernel: Kernel) -> None:
+    async for call in calling(kernel):
+        await call("put", "k", "mine", False)
+    other_app = InstalledApp("acme/two", "1.0", "i2", {"storage": GRANT}, frozenset({"storage"}))
+    for app, principal in (
+        (other_app, Principal()),
+        (APP, Principal(user="other")),
+        (APP, Principal(workspace="other")),
+    ):
+        async for call in calling(kernel, app, principal):
+            assert await call("get", "k") is None
+            assert await call("keys", "", None, 10) == []
+
+
+async def test_storage_that_is_not_declared_is_denied(kernel: Kernel) -> None:
+    async for call in calling(kernel, InstalledApp("acme/one", "1.0", "i1", {}, frozenset())):
+        with pytest.raises(PermissionNotDeclared, match='capability = "storage"'):
+            await call("get", "k")
+
+
+async def test_storage_that_is_declared_and_not_granted_is_denied(kernel: Kernel) -> None:
+    async for call in calling(kernel, InstalledApp("acme/one", "1.0", "i1", {}, frozenset({"storage"}))):
+        with pytest.raises(PermissionNotGranted):
+            await call("get", "k")
+
+
+async def test_many_writers_at_once_never_keep_more_than_the_grant(kernel: Kernel, database: Database) -> None:
+    async for call in calling(kernel):
+        done = await asyncio.gather(
+            *(call("put", f"k{n:02}", "x" * 97, False) for n in range(40)), return_exceptions=True
+        )
+    assert sum(answer == 1 for answer in done) == 10
+    with database.read() as session:
+        assert session.exec(select(func.sum(StoredValue.size_bytes))).one() == 1000
+        assert session.exec(select(StoredTotal.size_bytes)).one() == 1000
+
+
+async def test_forgetting_an_app_frees_everything(kernel: Kernel, database: Database) -> None:
+    async for call in calling(kernel):
+        await call("put", "k", "x" * 900, False)
+        with database.write() as session:
+            assert storage.forget(session, "default", "acme/one") == 1
+        assert await call("put", "k", "x" * 900, False) == 1
