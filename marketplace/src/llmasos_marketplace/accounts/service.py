@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from llmasos.api.identity import Caller, Scope
 from llmasos.bundles.manifest import APP_ID
@@ -108,6 +109,14 @@ def scopes_of(token: ApiToken) -> tuple[frozenset[Scope], frozenset[str] | None]
     return known, apps or None
 
 
+def state_of(token: ApiToken) -> Literal["good", "expired", "revoked"]:
+    """Whether a token is good now."""
+    if token.revoked_at is not None:
+        return "revoked"
+    expired = token.expires_at is not None and _utc(token.expires_at) <= datetime.now(UTC)
+    return "expired" if expired else "good"
+
+
 class TokenAuthenticator:
     """Knows the tokens of one database. Implements `llmasos.api.identity.Authenticator`."""
 
@@ -127,9 +136,9 @@ class TokenAuthenticator:
         # An unknown id costs the same comparison, and the comparison takes the same time wherever it differs.
         if not hmac.compare_digest(row.hash if row else "0" * 64, _hash(secret)) or row is None:
             return None
-        now = datetime.now(UTC)
-        if row.revoked_at is not None or (row.expires_at is not None and _utc(row.expires_at) <= now):
+        if state_of(row) != "good":
             return None
+        now = datetime.now(UTC)
         if row.last_used_at is None or now - _utc(row.last_used_at) >= USE_NOTED_EVERY:
             self._in_background(lambda: self._note_use(token_id, now))
         scopes, apps = scopes_of(row)
