@@ -1,17 +1,17 @@
 """Actions as their callers see them: what an input must be, and what an output must be.
 
-The schemas come from a bundle, so from a stranger. The validator knows the keywords whose work grows with the value
-alone, counts its steps, and follows no reference out of the schema: no schema can hold up the host or reach a
-network. `pattern` and `uniqueItems` are not among the keywords; an app that needs them checks for itself.
+The schemas come from a bundle, so from a stranger; `bundles.actions` refuses the worst of them. The validator knows
+the keywords whose work grows with the value alone, counts its steps, and follows no reference out of the schema: no
+schema can hold up the host or reach a network.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from jsonschema import Draft202012Validator
@@ -20,8 +20,8 @@ from jsonschema.validators import create  # pyright: ignore[reportUnknownVariabl
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from llmasos.bundles.actions import Action
 from llmasos.errors import AppFailed, Invalid, NotFound, ResourceLimit
-from llmasos.i18n import t
 
 Json: TypeAlias = Any
 Schema: TypeAlias = Mapping[str, Any]
@@ -33,15 +33,28 @@ MAX_STEPS: Final = 60_000
 MAX_INPUT_BYTES: Final = 1 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a value: where, as a JSON pointer, and what, in English and Chinese."""
+
+    pointer: str
+    en: str
+    zh: str
+
+    @property
+    def field(self) -> str:
+        """The place as a person would name it: `who.name`."""
+        return " ".join(self.pointer.lstrip("/").replace("/", ".").split())
+
+
 class InputRejected(Invalid):
     """The input does not fit what the action takes."""
 
     code = "input-rejected"
 
-    def __init__(self, message: str | None = None, faults: tuple[tuple[str, str], ...] = ()) -> None:
-        super().__init__(message)
+    def __init__(self, message: str | None = None, *, zh: str = "", faults: tuple[Fault, ...] = ()) -> None:
+        super().__init__(message, zh=zh)
         self.faults = faults
-        """Each fault: a JSON pointer into the input, and what is wrong there."""
 
 
 class TooManySteps(Exception):
@@ -60,18 +73,6 @@ async def checked(check: Callable[[int], Checked]) -> Checked:
         return await asyncio.to_thread(check, MAX_STEPS)
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
-    """One action of an installed release."""
-
-    name: str
-    input: Schema
-    output: Schema
-    streaming: bool = False
-    title: Mapping[str, str] = field(default_factory=dict[str, str])
-    description: str = ""
-
-
 def action_named(actions: Mapping[str, Action], name: str) -> Action:
     """One of an app's actions.
 
@@ -84,24 +85,26 @@ def action_named(actions: Mapping[str, Action], name: str) -> Action:
     return action
 
 
-def check_input(action: Action, value: Json, locale: str = "en", steps: int = MAX_STEPS) -> dict[str, Json]:
+def check_input(action: Action, value: Json, steps: int = MAX_STEPS) -> dict[str, Json]:
     """The input as the action takes it: checked, with defaults filled in.
 
     Args:
         action: Whose input it is.
         value: One JSON value, decoded.
-        locale: Of the message, `en` or `zh`.
         steps: How long the check may take; see `checked`.
 
     Raises:
         InputRejected: It does not fit; the message names the field.
     """
     if not isinstance(value, dict):
-        raise InputRejected(t(locale, "The input must be a JSON object.", "输入必须是一个 JSON 对象。"))
-    filled = cast("dict[str, Json]", _with_defaults(action.input, value))
-    faults = _faults(action.input, filled, locale, steps)
+        raise InputRejected("The input must be a JSON object.", zh="输入必须是一个 JSON 对象。")
+    filled = cast("dict[str, Json]", _with_defaults(action.input_schema, value))
+    fields = list(action.input_schema.get("properties", ()))
+    faults = sorted(_faults(action.input_schema, filled, steps), key=lambda fault: _place(fault, fields))
     if faults:
-        raise InputRejected("; ".join(f"{_field(pointer)}: {text}" for pointer, text in faults[:5]), tuple(faults))
+        en = "; ".join(f"{fault.field or 'input'}: {fault.en}" for fault in faults[:5])
+        zh = "；".join(f"{fault.field or '输入'}：{fault.zh}" for fault in faults[:5])
+        raise InputRejected(en, zh=zh, faults=tuple(faults))
     return filled
 
 
@@ -125,13 +128,11 @@ def check_output(action: Action, text: str, limit_bytes: int, steps: int = MAX_S
         value: Json = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise AppFailed("The action's answer is not JSON; its author must mend it.") from error
-    faults = _faults(action.output, value, "en", steps)
+    faults = _faults(action.output_schema, value, steps)
     if faults:
-        pointer, fault = faults[0]
-        where = f" at {pointer}" if pointer else ""
-        raise AppFailed(
-            f"The action's answer is not what its schema promises{where}: {fault}; its author must mend it."
-        )
+        where = f" at {faults[0].pointer}" if faults[0].pointer else ""
+        promised = "The action's answer is not what its schema promises"
+        raise AppFailed(f"{promised}{where}: {faults[0].en}; its author must mend it.")
     return value
 
 
@@ -146,6 +147,12 @@ def encode_input(value: Mapping[str, Json]) -> str:
     if size > MAX_INPUT_BYTES:
         raise InputRejected(f"The input has {size} bytes; an action takes at most {MAX_INPUT_BYTES}.")
     return text
+
+
+def _place(fault: Fault, fields: list[str]) -> int:
+    """Where a form shows the field that is wrong; what is no field of it comes last."""
+    name = fault.field.partition(".")[0]
+    return fields.index(name) if name in fields else len(fields)
 
 
 def _no_constant(name: str) -> float:
@@ -200,30 +207,32 @@ _Validator: Final[Any] = create(
 _NOTHING: Final[Any] = cast("Any", Registry)()
 
 
-def _faults(schema: Schema, value: Json, locale: str, steps: int) -> list[tuple[str, str]]:
-    """What is wrong with a value: JSON pointers and texts, in the order of the value."""
+_TOO_LARGE: Final = Fault("", "it is too deep or too large to check", "内容过深或过大，无法检查")
+_BROKEN: Final = Fault("", "the action's schema is broken; its author must mend it", "操作的模式有误，需由作者修正")
+
+
+def _faults(schema: Schema, value: Json, steps: int) -> list[Fault]:
+    """What is wrong with a value, in its order."""
     token = _steps.set([steps])
     try:
         errors: list[ValidationError] = list(_Validator(schema, registry=_NOTHING).iter_errors(value))
     except (TooManySteps, RecursionError) as error:
         if isinstance(error, TooManySteps) and steps < MAX_STEPS:
             raise
-        return [("", t(locale, "it is too deep or too large to check", "内容过深或过大，无法检查"))]
+        return [_TOO_LARGE]
     except (Unresolvable, UnknownType, ValueError, TypeError, AttributeError, KeyError):
-        return [
-            ("", t(locale, "the action's schema is broken; its author must mend it", "操作的模式有误，需由作者修正"))
-        ]
+        return [_BROKEN]
     finally:
         _steps.reset(token)
-    return [found for error in errors for found in _described(error, locale)]
+    return [fault for error in errors for fault in _described(error)]
 
 
-def _described(error: ValidationError, locale: str) -> Iterator[tuple[str, str]]:
+def _described(error: ValidationError) -> Iterator[Fault]:
     """One error of the validator in words; a missing or unknown field is named by its own pointer."""
     if error.validator in ("anyOf", "oneOf") and error.context:
         inner = cast("ValidationError | None", best_match(error.context))
         if inner is not None and list(inner.absolute_path) != list(error.absolute_path):
-            yield from _described(inner, locale)
+            yield from _described(inner)
             return
     pointer = "".join(f"/{_escaped(part)}" for part in error.absolute_path)
     instance, expected = cast("Json", error.instance), cast("Json", error.validator_value)
@@ -233,16 +242,16 @@ def _described(error: ValidationError, locale: str) -> Iterator[tuple[str, str]]
             # The validator reports each missing name by itself; the first report speaks for all.
             if error.message.startswith(repr(missing[0])):
                 for name in missing:
-                    yield f"{pointer}/{_escaped(name)}", t(locale, "is missing", "缺少此项")
+                    yield Fault(f"{pointer}/{_escaped(name)}", "is missing", "缺少此项")
         case "additionalProperties":
             known = list(cast("Schema", error.schema).get("properties", {}))
+            listed = ", ".join(known)
             for name in instance:
                 if name not in known:
-                    listed = ", ".join(known) or t(locale, "none", "无")
-                    text = t(locale, f"there is no such field; there are: {listed}", f"没有此字段；可用字段：{listed}")
-                    yield f"{pointer}/{_escaped(name)}", text
-        case _:
-            yield pointer, _text(str(error.validator), expected, error.message, locale)
+                    en = f"there is no such field; there are: {listed or 'none'}"
+                    yield Fault(f"{pointer}/{_escaped(name)}", en, f"没有此字段；可用字段：{listed or '无'}")
+        case keyword:
+            yield Fault(pointer, *_words(str(keyword), expected, error.message))
 
 
 _WORDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -257,19 +266,15 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
-def _text(keyword: str, expected: Json, message: str, locale: str) -> str:
+def _words(keyword: str, expected: Json, message: str) -> tuple[str, str]:
     words = _WORDS.get(keyword)
     if words is None:
-        return message if len(message) <= 200 else f"{message[:200]}…"
-    if isinstance(expected, list):
-        listed = [str(one) if keyword == "type" else json.dumps(one, ensure_ascii=False) for one in expected]  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
-        return t(locale, *words).format(", ".join(listed))
-    return t(locale, *words).format(expected)
+        short = message if len(message) <= 200 else f"{message[:200]}…"
+        return short, short
+    parts = cast("Sequence[Json]", expected if isinstance(expected, list) else (expected,))
+    listed = ", ".join(json.dumps(part, ensure_ascii=False) if keyword == "enum" else str(part) for part in parts)
+    return words[0].format(listed), words[1].format(listed)
 
 
 def _escaped(part: object) -> str:
     return str(part).replace("~", "~0").replace("/", "~1")
-
-
-def _field(pointer: str) -> str:
-    return pointer.lstrip("/").replace("/", ".") or "input"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Final, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,9 +13,14 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
-from llmasos.errors import Denied, Invalid, LlmasosError, NotFound, Unavailable
+from llmasos.actions import InputRejected
+from llmasos.errors import Denied, Invalid, LlmasosError, NotFound
+from llmasos.i18n import locale_of, t
 
 MEDIA_TYPE = "application/problem+json"
+
+# Part of the request was not read: without an end of the connection, its sender might send for ever.
+_UNREAD: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.MISDIRECTED_REQUEST)
 
 logger = logging.getLogger(__name__)
 
@@ -87,12 +92,6 @@ class ScopeMissing(Denied):
     code = "scope-missing"
 
 
-class Stopping(Unavailable):
-    """The server is stopping; nothing is lost, try again in a moment."""
-
-    code = "stopping"
-
-
 class Fault(BaseModel):
     """One thing wrong with the input: where, as a JSON pointer, and what."""
 
@@ -130,14 +129,21 @@ class ProblemResponse(JSONResponse):
 
 
 def problem_of(
-    error: LlmasosError, *, instance: str | None = None, invocation: str | None = None, faults: Sequence[Fault] = ()
+    error: LlmasosError,
+    *,
+    locale: str = "en",
+    instance: str | None = None,
+    invocation: str | None = None,
+    faults: Sequence[Fault] = (),
 ) -> Problem:
-    """The problem document of an error."""
+    """The problem document of an error, in the caller's language where the error speaks it."""
+    if isinstance(error, InputRejected):
+        faults = [Fault(pointer=fault.pointer, detail=t(locale, fault.en, fault.zh)) for fault in error.faults]
     return Problem(
         type=f"urn:llmasos:problem:{error.code}",
         title=error.code.replace("-", " ").capitalize(),
         status=error.status,
-        detail=error.message,
+        detail=t(locale, error.message, error.message_zh or error.message),
         code=error.code,
         instance=instance,
         invocation=invocation,
@@ -155,10 +161,13 @@ def respond(
 ) -> ProblemResponse:
     """The response for an error: its status, its document, and for 401 how to authenticate."""
     path = request.url.path if request is not None else None
-    problem = problem_of(error, instance=path, invocation=invocation, faults=faults)
+    locale = locale_of(request.headers.get("accept-language", "")) if request is not None else "en"
+    problem = problem_of(error, locale=locale, instance=path, invocation=invocation, faults=faults)
     sent = dict(headers or {})
     if error.status == HTTPStatus.UNAUTHORIZED:
         sent["www-authenticate"] = 'Bearer realm="llmasos"'
+    if error.status in _UNREAD:
+        sent["connection"] = "close"
     return ProblemResponse(problem.model_dump(exclude_none=True), status_code=error.status, headers=sent)
 
 

@@ -1,0 +1,68 @@
+"""`/api/v1/invocations`: one's own runs, read and cancelled."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Path, Request
+
+from llmasos.api.context import PREFIX, host_of
+from llmasos.api.identity import Caller, Reader, Runner
+from llmasos.api.paging import DEFAULT_LIMIT, Page, PageCursor, PageLimit, decode_cursor, encode_cursor
+from llmasos.api.problems import InvalidCursor, ScopeMissing, responses
+from llmasos.api.schemas import InvocationDetail, InvocationView
+from llmasos.errors import NotFound, Unauthenticated
+from llmasos.kernel.tables import InvocationRow
+
+router = APIRouter(prefix=f"{PREFIX}/invocations", tags=["runs"])
+
+InvocationId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+
+
+@router.get(
+    "",
+    operation_id="list_invocations",
+    summary="List invocations",
+    responses=responses(Unauthenticated, ScopeMissing, InvalidCursor),
+)
+async def list_invocations(
+    request: Request, caller: Reader, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
+) -> Page[InvocationView]:
+    """The caller's own invocations, the newest first."""
+    before = cast("str", decode_cursor(cursor, str)[0]) if cursor is not None else None
+    rows = host_of(request).kernel.list(caller.principal, limit + 1, before)
+    shown = rows[:limit]
+    following = encode_cursor(shown[-1].id) if len(rows) > limit else None
+    return Page(items=[InvocationView.of(row) for row in shown if caller.reaches(row.app_id)], next=following)
+
+
+@router.get(
+    "/{invocation}",
+    operation_id="read_invocation",
+    summary="Read an invocation",
+    responses=responses(Unauthenticated, ScopeMissing, NotFound),
+)
+async def read_invocation(request: Request, caller: Reader, invocation: InvocationId) -> InvocationDetail:
+    """One of the caller's own invocations, running or ended."""
+    return InvocationDetail.of(_found(request, caller, invocation))
+
+
+@router.delete(
+    "/{invocation}",
+    operation_id="cancel_invocation",
+    summary="Cancel an invocation",
+    status_code=202,
+    responses=responses(Unauthenticated, ScopeMissing, NotFound),
+)
+async def cancel_invocation(request: Request, caller: Runner, invocation: InvocationId) -> InvocationDetail:
+    """End one of the caller's own invocations, in whichever process it runs. One that has ended stays as it is."""
+    _found(request, caller, invocation)
+    await host_of(request).kernel.cancel(invocation, caller.principal)
+    return InvocationDetail.of(_found(request, caller, invocation))
+
+
+def _found(request: Request, caller: Caller, invocation: str) -> InvocationRow:
+    row = host_of(request).kernel.find(invocation, caller.principal)
+    if not caller.reaches(row.app_id):
+        raise NotFound
+    return row

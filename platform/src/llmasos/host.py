@@ -1,0 +1,154 @@
+"""The host: what lives as long as the process does, put together here and nowhere else.
+
+Opening is cheap. litellm, wasmtime and the runners wait until something needs them; `Host.warm` starts them early,
+in the background.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Self, TypeAlias
+
+from sqlalchemy import text
+
+from llmasos.capabilities.model import ModelCapability
+from llmasos.db import Database
+from llmasos.errors import Unavailable
+from llmasos.gateway.engine import Engine
+from llmasos.gateway.gateway import Gateway
+from llmasos.gateway.registry import ModelRegistry
+from llmasos.kernel.capability import Capability
+from llmasos.kernel.invocation import EventSink, Invocation, Json, Principal, discard
+from llmasos.kernel.syscall import Kernel
+from llmasos.quotas.ledger import Ledger
+from llmasos.runs import Runnables, RunResult, Runs, Stopping
+from llmasos.runtimes.runtime import Runtime, SyscallDoor
+from llmasos.schema import ensure_schema
+from llmasos.settings import Settings
+
+RuntimeMaker: TypeAlias = Callable[[SyscallDoor], Runtime]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Parts of a host that its opener brings; what is left out is made of the settings."""
+
+    runnables: Callable[[Database], Runnables]
+    runtimes: Mapping[str, RuntimeMaker]
+    """By kind, wasm and python."""
+    gateway: Callable[[Settings, Database], Gateway] | None = None
+    capabilities: tuple[Capability, ...] = ()
+    """Beside the host's own."""
+
+
+class Host:
+    """Runs apps and calls models for whoever holds it. `Host.open` makes one."""
+
+    def __init__(self, settings: Settings, database: Database, kernel: Kernel, gateway: Gateway, runs: Runs) -> None:
+        self.settings = settings
+        self.database = database
+        self.kernel = kernel
+        self.gateway = gateway
+        self.runs = runs
+        self._stopping = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings, parts: Parts) -> AsyncGenerator[Self]:
+        """A host, until the block ends: then it refuses what is new, ends what runs, settles it and closes.
+
+        The home and the database are made, or brought up to date, where they need it.
+
+        Args:
+            settings: Where the state is, and the limits.
+            parts: What to use instead of, or beside, the host's own parts.
+
+        Raises:
+            Unavailable: The home or the database cannot be used.
+        """
+        await asyncio.to_thread(ensure_schema, settings.resolved_database_url, settings.home)
+        async with AsyncExitStack() as stack:
+            database = Database(settings.resolved_database_url)
+            stack.callback(database.close)
+            gateway = (parts.gateway or open_gateway)(settings, database)
+            stack.callback(gateway.close)
+            ledger = Ledger(database)
+            kernel = await stack.enter_async_context(Kernel(database, ledger, (ModelCapability(gateway),)))
+            for capability in parts.capabilities:
+                kernel.register(capability)
+            runtimes = _Runtimes(parts.runtimes, kernel.syscall)
+            stack.push_async_callback(runtimes.close)
+            runs = Runs(kernel, parts.runnables(database), runtimes.of)
+            host = cls(settings, database, kernel, gateway, runs)
+            stack.push_async_callback(host.stop)
+            yield host
+
+    async def run(
+        self,
+        principal: Principal,
+        app_id: str,
+        action: str,
+        value: Json,
+        emit: EventSink = discard,
+        *,
+        parent: Invocation | None = None,
+    ) -> RunResult:
+        """Run an action of an installed app; see `Runs.run`."""
+        return await self.runs.run(principal, app_id, action, value, emit, parent=parent)
+
+    def warm(self) -> None:
+        """Start, in the background, what a first run would wait for."""
+        self.gateway.warm()
+
+    def check(self) -> None:
+        """Whether requests can be taken now.
+
+        Raises:
+            Unavailable: The database does not answer, or the host is stopping.
+        """
+        if self._stopping:
+            raise Stopping
+        try:
+            with self.database.read() as session:
+                session.connection().execute(text("SELECT 1 FROM invocation LIMIT 1"))
+        except Exception as error:
+            raise Unavailable("The database does not answer; run `llmasos doctor`.") from error
+
+    async def stop(self) -> None:
+        """Refuse what is new, end what runs, and wait until it is settled. Safe to call again."""
+        self._stopping = True
+        await self.runs.stop()
+
+
+class _Runtimes:
+    """The runtimes, each made when something of its kind first runs."""
+
+    def __init__(self, makers: Mapping[str, RuntimeMaker], door: SyscallDoor) -> None:
+        self._makers = makers
+        self._door = door
+        self._made: dict[str, Runtime] = {}
+
+    def of(self, kind: str) -> Runtime:
+        """The runtime of a kind.
+
+        Raises:
+            Unavailable: This host has none for it.
+        """
+        if kind not in self._made:
+            if kind not in self._makers:
+                raise Unavailable(f"This host cannot run apps of the kind {kind!r}.")
+            self._made[kind] = self._makers[kind](self._door)
+        return self._made[kind]
+
+    async def close(self) -> None:
+        """End every runner."""
+        made, self._made = self._made, {}
+        await asyncio.gather(*(runtime.close() for runtime in made.values()))
+
+
+def open_gateway(settings: Settings, database: Database) -> Gateway:
+    """The gateway to the models that `settings` and the database name."""
+    return Gateway(ModelRegistry(settings.home, database), Engine({}))

@@ -1,0 +1,193 @@
+"""Running actions: each in a task of its own, which its caller, another request or the host's end can stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from llmasos.actions import action_named, check_input, check_output, checked, encode_input
+from llmasos.bundles.actions import Action
+from llmasos.errors import NotFound, Unavailable
+from llmasos.kernel.invocation import (
+    Event,
+    EventSink,
+    InstalledApp,
+    Invocation,
+    Json,
+    Principal,
+    RunLimits,
+    Usage,
+    discard,
+)
+from llmasos.kernel.syscall import Kernel
+from llmasos.runtimes.runtime import Program, Runtime
+
+
+class Stopping(Unavailable):
+    """The host is stopping; what was used is settled, run it again in a moment."""
+
+    code = "stopping"
+
+
+def not_installed(app_id: str) -> NotFound:
+    """The answer for an app that is not installed, and for one that the caller may not see."""
+    return NotFound(
+        f"No app {app_id!r} is installed here; `llmasos list` shows what is, `llmasos install` adds one.",
+        zh=f"此处没有安装应用 {app_id!r}；用 `llmasos list` 查看，用 `llmasos install` 安装。",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Runnable:
+    """The release of an app that runs now: who it is to the kernel, its program, its actions, its limits."""
+
+    app: InstalledApp
+    program: Program
+    actions: Mapping[str, Action]
+    limits: RunLimits
+
+
+class Runnables(Protocol):
+    """Finds what is installed."""
+
+    def runnable(self, workspace: str, app_id: str) -> Runnable:
+        """The current release of an installed app. Answers in about a millisecond.
+
+        Raises:
+            NotFound: The workspace has no such installation.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How an action ended."""
+
+    id: str
+    output: Json
+    usage: Usage
+    notices: tuple[str, ...] = ()
+    """What the caller should know of the answer, such as that its model is not fit for the task."""
+
+    @property
+    def model(self) -> str | None:
+        """The model that answered, where one did."""
+        return self.usage.model
+
+
+@dataclass(slots=True, eq=False)
+class _Active:
+    """A run in progress. `stopped` once the host has ended it."""
+
+    task: asyncio.Task[object]
+    ended: asyncio.Future[None]
+    stopped: bool = False
+
+
+class Runs:
+    """Runs actions of installed apps."""
+
+    def __init__(self, kernel: Kernel, runnables: Runnables, runtime_of: Callable[[str], Runtime]) -> None:
+        """Run what `runnables` finds under `kernel`, by the runtime of its kind, wasm or python."""
+        self._kernel = kernel
+        self._runnables = runnables
+        self._runtime_of = runtime_of
+        self._active: set[_Active] = set()
+        self._stopping = False
+
+    @property
+    def active(self) -> int:
+        """How many run now."""
+        return len(self._active)
+
+    async def run(
+        self,
+        principal: Principal,
+        app_id: str,
+        action: str,
+        value: Json,
+        emit: EventSink = discard,
+        *,
+        parent: Invocation | None = None,
+        on_start: Callable[[Invocation], None] | None = None,
+    ) -> RunResult:
+        """Run an action to its end. Cancelling the task that waits here ends the guest and settles what it held.
+
+        Args:
+            principal: Who runs it, and pays.
+            app_id: An installed app.
+            action: One of its actions.
+            value: The input, one decoded JSON value.
+            emit: Gets chunks, progress and notices while it runs.
+            parent: The invocation whose app calls this one.
+            on_start: Is told the invocation once it is admitted; what fails before that never began.
+
+        Raises:
+            LlmasosError: What kept it from starting, or how it failed.
+        """
+        if self._stopping:
+            raise Stopping
+        active = _Active(_this_task(), asyncio.get_running_loop().create_future())
+        self._active.add(active)
+        try:
+            return await self._run(principal, app_id, action, value, emit=emit, parent=parent, on_start=on_start)
+        except asyncio.CancelledError:
+            if active.stopped:
+                active.task.uncancel()
+                raise Stopping from None
+            raise
+        finally:
+            self._active.discard(active)
+            active.ended.set_result(None)
+
+    async def _run(
+        self,
+        principal: Principal,
+        app_id: str,
+        name: str,
+        value: Json,
+        *,
+        emit: EventSink,
+        parent: Invocation | None,
+        on_start: Callable[[Invocation], None] | None,
+    ) -> RunResult:
+        found = self._runnables.runnable(principal.workspace, app_id)
+        action = action_named(found.actions, name)
+        taken = await checked(lambda steps: check_input(action, value, steps))
+        text = encode_input(taken)
+        runtime = self._runtime_of(found.program.kind)
+        notices: list[str] = []
+
+        async def noted(event: Event) -> None:
+            if event.kind == "notice":
+                notices.append(event.text)
+            await emit(event)
+
+        opened = self._kernel.invocation(principal, found.app, name, found.limits, emit=noted, parent=parent)
+        async with opened as invocation:
+            if on_start is not None:
+                on_start(invocation)
+            ended = await runtime.call(found.program, invocation, name, text)
+            invocation.measured(ended.fuel, ended.memory_bytes, ended.log)
+            limit = invocation.limits.output_bytes
+            output = await checked(lambda steps: check_output(action, ended.output, limit, steps))
+        return RunResult(invocation.id, output, invocation.usage, tuple(notices))
+
+    async def stop(self) -> None:
+        """Start nothing more, end what runs, and wait until it is settled. Safe to call again."""
+        self._stopping = True
+        for active in self._active:
+            if not active.stopped:
+                active.stopped = True
+                active.task.cancel()
+        ends = [active.ended for active in self._active]
+        if ends:
+            await asyncio.wait(ends)
+
+
+def _this_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine runs in a task
+    return task

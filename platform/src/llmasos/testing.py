@@ -1,0 +1,121 @@
+"""Fakes of the host's ports, for tests: a runtime that runs Python functions in this process, and its installs.
+
+They stand where runners and installations stand; everything around them is the real thing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from llmasos.bundles.actions import Action
+from llmasos.bundles.manifest import Permission
+from llmasos.errors import ComponentRejected, TimedOut
+from llmasos.kernel.invocation import InstalledApp, Invocation, Json, RunLimits
+from llmasos.runs import Runnable, not_installed
+from llmasos.runtimes.runtime import CallResult, Inspection, Program, SyscallDoor
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """What an action of a fake app gets: its input, and the door to the host."""
+
+    input: dict[str, Any]
+    invocation: Invocation
+    door: SyscallDoor
+
+    async def call(self, capability: str, function: str, *arguments: Json) -> Json:
+        """Call a host function, as an app does."""
+        return await self.door(self.invocation, capability, function, list(arguments))
+
+
+Behaviour: TypeAlias = Callable[[Guest], Awaitable[Json]]
+ANYTHING: Mapping[str, Any] = {"type": "object"}
+
+
+@dataclass(frozen=True, slots=True)
+class FakeAction:
+    """An action: what it does, and its schemas."""
+
+    do: Behaviour
+    input_schema: Mapping[str, Any] = field(default_factory=lambda: ANYTHING)
+    output_schema: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    streaming: bool = False
+
+
+@dataclass
+class FakeApps:
+    """Installed apps whose actions are async functions here. Implements `Runnables` and makes a `Runtime`."""
+
+    actions: dict[str, dict[str, FakeAction]] = field(default_factory=dict[str, dict[str, FakeAction]])
+    grants: dict[str, Mapping[str, Permission]] = field(default_factory=dict[str, Mapping[str, Permission]])
+    limits: RunLimits = field(default_factory=RunLimits)
+
+    def add(self, app_id: str, grants: Mapping[str, Permission] | None = None, **actions: FakeAction) -> None:
+        """Install an app."""
+        self.actions[app_id] = actions
+        self.grants[app_id] = grants or {}
+
+    def runnable(self, workspace: str, app_id: str) -> Runnable:
+        """The app, in any workspace."""
+        if app_id not in self.actions:
+            raise not_installed(app_id)
+        grants = self.grants[app_id]
+        return Runnable(
+            app=InstalledApp(app_id, "1.0.0", f"fake-{app_id}", grants, frozenset(grants)),
+            program=Program("wasm", app_id, frozenset(grants), f"fake-{app_id}"),
+            actions={
+                name: Action(name, fake.input_schema, fake.output_schema, fake.streaming, {})
+                for name, fake in self.actions[app_id].items()
+            },
+            limits=self.limits,
+        )
+
+    def runtime(self, door: SyscallDoor) -> InProcessRuntime:
+        """A runtime that runs these apps."""
+        return InProcessRuntime(self.actions, door)
+
+
+class InProcessRuntime:
+    """Runs fake actions as tasks, under the limits that a runner would hold them to."""
+
+    def __init__(self, actions: Mapping[str, Mapping[str, FakeAction]], door: SyscallDoor) -> None:
+        self._actions = actions
+        self._door = door
+        self.running = 0
+
+    async def inspect(self, code: Path) -> Inspection:
+        """Nothing here is a binary."""
+        raise ComponentRejected(f"{code.name} is no fake app")
+
+    async def prepare(self, program: Program, code: Path) -> None:
+        """Nothing to do: functions are ready."""
+
+    async def describe(self, program: Program) -> str:
+        """The actions' names and schemas."""
+        return json.dumps(
+            [
+                {"name": name, "input_schema": dict(fake.input_schema), "output_schema": dict(fake.output_schema)}
+                for name, fake in self._actions[program.digest].items()
+            ]
+        )
+
+    async def call(self, program: Program, invocation: Invocation, action: str, input_json: str) -> CallResult:
+        """Run one action until it ends, is cancelled, or its wall time is over."""
+        guest = Guest(json.loads(input_json), invocation, self._door)
+        self.running += 1
+        try:
+            async with asyncio.timeout(invocation.limits.wall_seconds):
+                output = await self._actions[program.digest][action].do(guest)
+        except TimeoutError as error:
+            raise TimedOut(f"The action took over {invocation.limits.wall_seconds} s.") from error
+        finally:
+            self.running -= 1
+        return CallResult(json.dumps(output), fuel=1000, memory_bytes=1 << 20, log="")
+
+    async def close(self) -> None:
+        """Nothing outlives its call."""
