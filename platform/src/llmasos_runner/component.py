@@ -1,1 +1,254 @@
-"""component"""
+"""Runs components: a fresh instance for each invocation, on a thread of its own, within its limits.
+
+What an invocation may use is held by the engine: memory, tables, instances and memories by the store's limits,
+compute by fuel, time by the epoch. A guest that meets a limit, traps, ends itself or breaks the contract ends as
+one `Failure`, and its instance is dropped, since an instance that failed cannot be entered again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final
+
+from wasmtime import Config, Engine, Store, WasmtimeError, component as wasm
+
+from llmasos_runner import contract, epoch
+from llmasos_runner.convert import Case, Err, Result, Text, TooLarge, Variant
+from llmasos_runner.engine_abi import Value, ffi, take_error
+from llmasos_runner.linking import Linked, NotLinkable, current
+from llmasos_runner.protocol import Call, Done, Failure
+from llmasos_runner.runs import Run
+
+# A component made by componentize-py has about ten core instances and as many tables; a JavaScript one, five. What
+# a component may have more than that buys it only memory on the host's side of its limit.
+MAX_INSTANCES: Final = 200
+MAX_TABLES: Final = 100
+MAX_MEMORIES: Final = 20
+# A Python component's function table has 12,000 entries; an entry takes eight bytes outside the memory limit.
+MAX_TABLE_ELEMENTS: Final = 200_000
+# Linked components stay mapped, shared between their runs; past this many, the one not used for longest is let go.
+MAX_PROGRAMS: Final = 128
+_MESSAGE_CHARACTERS: Final = 4000
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+_HANDLER: Final = contract.interface_name(contract.HANDLER)
+_TEXT: Final = Text()
+# What wasmtime's C API gives `call`'s answer as; compiling checked that the component's type is this one.
+_ANSWER: Final = Result(
+    _TEXT,
+    Variant(
+        tuple(
+            (name, _TEXT)
+            for name in (
+                "denied", "quota", "invalid", "unavailable", "timeout", "cancelled", "not-found", "conflict",
+            )
+        )
+    ),
+)  # fmt: skip
+
+
+def engine() -> Engine:
+    """The engine with the configuration that compiled files are made for; `ENGINE_CONFIGURATION` names it."""
+    config = Config()
+    config.wasm_component_model = True
+    config.consume_fuel = True
+    config.epoch_interruption = True
+    # Not in the contract's world, and each is code of the engine that a guest could otherwise reach.
+    config.wasm_threads = False
+    config.shared_memory = False
+    config.wasm_memory64 = False
+    config.wasm_stack_switching = False
+    return Engine(config)
+
+
+class ComponentRunner:
+    """Runs invocations of components, each on the thread that calls `execute`."""
+
+    def __init__(self) -> None:
+        self._engine = engine()
+        self.ticker = epoch.Ticker(self._engine)
+        self._on_tick = epoch.on_tick(_current_is_over)
+        self._programs: OrderedDict[tuple[str, frozenset[str]], _Program] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def execute(self, run: Run, call: Call) -> Done:
+        """Run one invocation from its start to its end; never raises."""
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        fuel = 0
+        current.run = run
+        answer: str | Failure
+        try:
+            program = self._program(call["program"], frozenset(call["capabilities"]))
+            with Store(self._engine) as store, self.ticker:
+                store.set_limits(
+                    memory_size=run.limits["memory_bytes"], table_elements=MAX_TABLE_ELEMENTS,
+                    instances=MAX_INSTANCES, tables=MAX_TABLES, memories=MAX_MEMORIES,
+                )  # fmt: skip
+                store.set_fuel(run.limits["fuel"])
+                epoch.watch(store, self._on_tick)
+                try:
+                    answer = program.invoke(store, run, call["action"], call["input"])
+                finally:
+                    fuel = run.limits["fuel"] - store.get_fuel()
+        except Trapped as error:
+            answer = _why(run, str(error))
+        except NotLinkable as error:
+            answer = {"tag": "invalid", "code": "component-rejected", "message": f"The component does not link: {error}."}
+        except TooLarge as error:
+            answer = {"tag": "invalid", "code": "resource-limit", "message": f"The app's answer is too large: {error}."}
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it ends this invocation and no other
+            answer = {"tag": "unavailable", "code": "internal", "message": f"The component cannot be run: {error}"}
+        finally:
+            current.run = None
+        # The pages that this thread touched for the first time: the instance's own memory is a fresh mapping each time.
+        # wasmtime's C API tells no component's memory size.
+        touched = (resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before) * _PAGE_BYTES
+        done: Done = {"t": "done", "id": run.id, "fuel": fuel, "memory_bytes": touched, "log": run.log.text()}
+        if isinstance(answer, str):
+            done["output"] = answer
+        else:
+            done["error"] = answer
+        return done
+
+    def close(self) -> None:
+        """Let everything go. No run may be left."""
+        self.ticker.close()
+        self._programs.clear()
+
+    def _program(self, path: str, capabilities: frozenset[str]) -> _Program:
+        key = (path, capabilities)
+        with self._lock:
+            program = self._programs.get(key)
+            if program is None:
+                component = wasm.Component.deserialize_file(self._engine, path)
+                program = self._programs[key] = _Program(Linked(self._engine, component, capabilities))
+                while len(self._programs) > MAX_PROGRAMS:
+                    self._programs.popitem(last=False)
+            self._programs.move_to_end(key)
+            return program
+
+
+class Trapped(Exception):
+    """The guest did not come to an answer; the message is the engine's."""
+
+
+class _Program:
+    """A linked component, and where its two exports stand in it."""
+
+    def __init__(self, linked: Linked) -> None:
+        self._linked = linked
+        self._call = _export(linked.component, "call")
+        self._describe = _export(linked.component, "describe")
+
+    def invoke(self, store: Store, run: Run, action: str | None, input_json: str) -> str | Failure:
+        """Make an instance and call it: `describe` when `action` is None."""
+        try:
+            instance = self._linked.linker.instantiate(store, self._linked.component)
+        except WasmtimeError as error:
+            raise Trapped(str(error)) from error
+        if action is None:
+            return _checked(_call(store, instance, self._describe, [], lambda value: _bounded(value, run)))
+        answer = _call(store, instance, self._call, [action, input_json], lambda value: _answer(value, run))
+        if isinstance(answer, Err):
+            case: Case = answer.value
+            return {"tag": case.name, "message": str(case.payload)[:_MESSAGE_CHARACTERS]}
+        return _checked(answer)
+
+
+def _checked(answer: Any) -> str:
+    if not isinstance(answer, str):
+        raise Trapped("the answer is no text")
+    return answer
+
+
+def _export(component: wasm.Component, name: str) -> wasm.ExportIndex:
+    handler = component.get_export_index(_HANDLER)
+    index = component.get_export_index(name, handler) if handler is not None else None
+    if index is None:
+        raise NotLinkable(f"it does not export {_HANDLER} with {name}")
+    return index
+
+
+def _call(
+    store: Store, instance: wasm.Instance, index: wasm.ExportIndex, arguments: list[str], lift: Callable[[Any], Any]
+) -> Any:
+    function = instance.get_func(store, index)
+    if function is None:
+        raise Trapped("its handler exports no such function")
+    context = store._context()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    parameters = (Value * len(arguments))()
+    answer = Value()
+    try:
+        for argument, parameter in zip(arguments, parameters, strict=True):
+            _TEXT.lower(argument, parameter, context)
+        problem = take_error(
+            ffi.wasmtime_component_func_call(
+                ctypes.byref(function._func),  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+                context, parameters, len(arguments), ctypes.byref(answer), 1,
+            )  # fmt: skip
+        )
+        if problem is not None:
+            raise Trapped(problem)
+        return lift(answer)
+    finally:
+        for parameter in parameters:
+            ffi.wasmtime_component_val_delete(ctypes.byref(parameter))
+        ffi.wasmtime_component_val_delete(ctypes.byref(answer))
+
+
+def _bounded(value: Any, run: Run) -> str:
+    size = value.of.string.size
+    if size > run.limits["output_bytes"]:
+        raise TooLarge(f"{size} bytes, and it may be {run.limits['output_bytes']}")
+    return _TEXT.lift(value, None)
+
+
+def _answer(value: Any, run: Run) -> str | Err:
+    result = value.of.result
+    if result.is_ok and result.val:
+        return _bounded(result.val.contents, run)
+    answer = _ANSWER.lift(value, None)
+    return answer if isinstance(answer, Err) else Err(Case("invalid", "the app answered nothing"))
+
+
+def _current_is_over() -> bool:
+    run = current.run
+    return run is None or run.is_over()
+
+
+def _why(run: Run, trap: str) -> Failure:
+    """The one error that a run which did not answer ends with."""
+    if run.reason is not None:
+        return run.reason
+    if run.exit_code is not None:
+        return _failure("app-failed", f"The app ended itself with exit code {run.exit_code} instead of answering.", run)
+    if "all fuel consumed" in trap:
+        used = f"{run.limits['fuel']:,} units of fuel"
+        return _failure("resource-limit", f"The app used all the compute that it may use: {used}.", run)
+    if "exceeds memory limits" in trap or "memory minimum size" in trap or _ran_out_of_memory(run):
+        mib = run.limits["memory_bytes"] >> 20
+        return _failure("resource-limit", f"The app used more memory than it may use: {mib} MiB.", run)
+    if "call stack exhausted" in trap:
+        return _failure("resource-limit", "The app's calls nest deeper than the stack allows.", run)
+    if "resource limit exceeded" in trap:
+        return _failure("resource-limit", "The app has more instances, tables or memories than it may have.", run)
+    causes = [line.strip() for line in trap.splitlines() if line.strip()]
+    cause = next((line for line in reversed(causes) if "wasm trap:" in line), causes[-1])
+    return _failure("app-failed", f"The app crashed: {cause.split('wasm trap: ')[-1]}.", run)
+
+
+def _ran_out_of_memory(run: Run) -> bool:
+    # A guest is told that its memory cannot grow, and aborts in its own language's words.
+    end = run.log.text()[-2000:]
+    return any(word in end for word in ("MemoryError", "memory allocation of", "out of memory"))
+
+
+def _failure(code: str, message: str, run: Run) -> Failure:
+    lines = [line for line in run.log.text().splitlines() if line.strip()]
+    said = f" It said last: {lines[-1].strip()[:500]}" if lines else ""
+    return {"tag": "invalid", "code": code, "message": message + said}

@@ -1,1 +1,140 @@
-"""main"""
+"""What runs in a runner process: `python -I -S main.py <descriptor>`.
+
+The order is the point. The interpreter starts bare: no `site`, so no `.pth` file runs; no environment; no path of an
+app. The host's first frame says what this runner is for. Then: import what is ours and heavy, while the file system
+is still open to read; confine this process for good; tell the host; and only then accept paths to app code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from llmasos_runner.protocol import Call, Start
+    from llmasos_runner.runs import Run
+
+
+def main() -> None:
+    """Serve the host on the inherited socket until it closes it."""
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    stream = connection.makefile("rb", buffering=1 << 16)
+    start = _first_frame(stream)
+    # After what the interpreter itself has, so that nothing there can stand in for the standard library.
+    sys.path.extend(start["search_path"])
+    serve = {"component": _components, "compile": _compile, "native": _native}[start["kind"]]
+    serve(connection, stream, start)
+    # Not sys.exit: daemon threads may still unwind, and nothing here needs an interpreter that tears itself down.
+    os._exit(0)
+
+
+def _first_frame(stream: BinaryIO) -> Start:
+    # As in `protocol.read_frame`, which cannot be imported before this frame tells where it is.
+    (length,) = struct.unpack(">I", stream.read(4))
+    start: Start = json.loads(stream.read(length))
+    return start
+
+
+class Connection:
+    """Sends messages to the host, whole, from any thread."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def send(self, message: object) -> None:
+        """Send one message.
+
+        Raises:
+            FrameError: It is larger than a frame.
+            OSError: The host is gone.
+        """
+        from llmasos_runner.protocol import encode  # noqa: PLC0415 -- known only once the first frame was read
+
+        frame = encode(message)
+        with self._lock:
+            self._connection.sendall(frame)
+
+
+def _confine(start: Start) -> list[str]:
+    return []
+
+
+def _compile(connection: socket.socket, _stream: BinaryIO, start: Start) -> None:
+    from llmasos_runner import compile as compiling  # noqa: PLC0415
+
+    task = start.get("compile")
+    if task is None:
+        raise SystemExit("a compile runner was started without a task")
+    _confine(start)
+    compiling.limit_itself(task)
+    Connection(connection).send(compiling.compile_component(task))
+
+
+def _native(_connection: socket.socket, _stream: BinaryIO, _start: Start) -> None:
+    raise SystemExit("this runner has no native apps")
+
+
+def _components(connection: socket.socket, stream: BinaryIO, start: Start) -> None:
+    from llmasos_runner.component import ComponentRunner  # noqa: PLC0415
+    from llmasos_runner.engine_abi import ENGINE_VERSION  # noqa: PLC0415
+    from llmasos_runner.workers import STACK_BYTES, Workers  # noqa: PLC0415
+
+    runner = ComponentRunner()
+    walls = _confine(start)
+    # From here on there may be threads: those that exist before a process confines itself are not confined.
+    threading.stack_size(STACK_BYTES)
+    runner.ticker.start()
+    host = Connection(connection)
+    host.send({"t": "ready", "pid": os.getpid(), "engine": ENGINE_VERSION, "walls": walls})
+    serve_calls(stream, host, Workers(start["threads"]).submit, runner.execute)
+
+
+def serve_calls(
+    stream: BinaryIO,
+    host: Connection,
+    submit: Callable[[Callable[[], None]], None],
+    execute: Callable[[Run, Call], Any],
+) -> None:
+    """Read the host's messages until it closes; each call runs by `execute` on a thread that `submit` finds."""
+    from llmasos_runner.protocol import read_frame  # noqa: PLC0415
+    from llmasos_runner.runs import Run  # noqa: PLC0415
+
+    runs: dict[str, Run] = {}
+
+    def work(run: Run, call: Call) -> None:
+        done = execute(run, call)
+        del runs[run.id]
+        try:
+            host.send(done)
+        except OSError:
+            return  # the host is gone, and this process will see it
+        except Exception as error:  # noqa: BLE001 -- whatever cannot be told must still end the invocation
+            failure = {"tag": "invalid", "code": "resource-limit", "message": f"The answer cannot be sent: {error}."}
+            host.send({**{key: done[key] for key in ("t", "id", "fuel", "memory_bytes")}, "log": "", "error": failure})
+
+    while (message := read_frame(stream.read)) is not None:
+        run = runs.get(message["id"])
+        match message["t"]:
+            case "call":
+                call: Any = message
+                started = runs[call["id"]] = Run(call["id"], call["limits"], host.send)
+                submit(lambda started=started, call=call: work(started, call))
+            case "reply" if run is not None:
+                run.answer(message)
+            case "cancel" if run is not None:
+                run.end(message["reason"], "It was cancelled." if message["reason"] == "cancelled" else "It took too long.")
+            case _:
+                pass  # for a run that has just ended
+    for run in list(runs.values()):
+        run.end("cancelled", "The host is gone.")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,8 +4,9 @@ Frames on a SOCK_STREAM socketpair: four bytes, the length of the rest in bytes,
 then one JSON object. Its key `t` names the message. Both sides keep to this module; the host also decodes
 every frame strictly into the same shapes, since a runner is not trusted.
 
-The host sends `start` once, then `call`, `cancel`, `reply`, `compile`, `inspect`. A runner sends `ready` once,
-then `syscall` and `done`. An invocation is known by the id that the host gave it on this connection.
+The host sends `start` once, then `call`, `cancel`, `reply`. A runner sends `ready` once, then `syscall` and `done`.
+An invocation is known by the id that the host gave it on this connection. A runner of kind `compile` does the one
+task that `start` names, sends `compiled` or `refused`, and ends.
 
 This module imports the standard library alone: a native runner has nothing else.
 """
@@ -34,6 +35,16 @@ class Limits(TypedDict):
     output_bytes: int
 
 
+class CompileTask(TypedDict):
+    """What a runner of kind `compile` does, between two descriptors that it inherited, and how far it may go."""
+
+    input_fd: int
+    output_fd: int
+    cpu_seconds: int
+    memory_bytes: int
+    output_bytes: int
+
+
 class Start(TypedDict):
     """The first frame, to the runner: what it is for. It confines itself before it answers."""
 
@@ -43,6 +54,7 @@ class Start(TypedDict):
     confine: dict[str, Json]
     threads: int
     native: NotRequired[dict[str, Json]]
+    compile: NotRequired[CompileTask]
 
 
 class Ready(TypedDict):
@@ -55,12 +67,15 @@ class Ready(TypedDict):
 
 
 class Call(TypedDict):
-    """Run an action. `program` is the path of a compiled component; empty for a native runner."""
+    """Run an action, or `describe` where `action` is None.
+
+    `program` is the path of a compiled component; empty for a native runner.
+    """
 
     t: Literal["call"]
     id: str
     program: str
-    action: str
+    action: str | None
     input: str
     capabilities: list[str]
     limits: Limits
@@ -86,10 +101,14 @@ class Syscall(TypedDict):
 
 
 class Failure(TypedDict):
-    """A case of the contract's `error` variant."""
+    """A case of the contract's `error` variant.
+
+    `code` is the host's own (see `llmasos.errors`) where the runner found the fault; without it the app answered so.
+    """
 
     tag: str
     message: str
+    code: NotRequired[str]
 
 
 class Reply(TypedDict):
@@ -112,6 +131,21 @@ class Done(TypedDict):
     fuel: int
     memory_bytes: int
     log: str
+
+
+class Compiled(TypedDict):
+    """The component is compiled and written; this is what it imports and exports."""
+
+    t: Literal["compiled"]
+    imports: list[str]
+    exports: list[str]
+
+
+class Refused(TypedDict):
+    """It is no component that the host runs, for the reason that `message` gives in one line."""
+
+    t: Literal["refused"]
+    message: str
 
 
 class FrameError(Exception):

@@ -1,0 +1,158 @@
+"""Links a component with exactly what it was granted: capabilities of the contract, and an empty WASI.
+
+Every function that a component imports is one C callback. The run that a callback works for is its thread's, since
+a store lives and dies on one thread. A callback never raises: what goes wrong is the contract's `error` where the
+function has one, and ends the guest where it has none.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from wasmtime import Engine, component as wasm
+
+from llmasos_runner import contract, wasi
+from llmasos_runner.convert import Case, Err, Ok, Result, Signature, TooLarge, Unsupported, signature
+from llmasos_runner.engine_abi import DESTRUCTOR, HOST_FUNCTION, NO_FINALIZER, ffi, new_error, take_error
+from llmasos_runner.runs import Ended, Run
+
+
+class NotLinkable(Exception):
+    """The component imports something that it does not get."""
+
+
+class CurrentRun(threading.local):
+    """The run whose guest this thread executes."""
+
+    run: Run | None = None
+
+
+current: Final = CurrentRun()
+
+# What answers a host call: (run, arguments) to a value of the function's result type.
+Answer = Callable[[Run, list[Any]], Any]
+
+
+class Linked:
+    """A component with its imports resolved: made once, instantiated for each run."""
+
+    def __init__(self, engine: Engine, component: wasm.Component, capabilities: frozenset[str]) -> None:
+        self.component = component
+        self.linker = wasm.Linker(engine)
+        self._callbacks: list[Any] = []
+        with self.linker.root() as root:
+            for name, item in component.type.imports(engine).items():
+                kind = item.ty
+                if not isinstance(kind, wasm.ComponentInstanceType):
+                    raise NotLinkable(f"it imports {name}, which is no interface of the contract")
+                answers = _answers(name, capabilities)
+                with root.add_instance(name) as instance:
+                    for member, extern in kind.exports(engine).items():
+                        self._define(instance, member, extern.ty, answers)
+
+    def _define(
+        self, instance: wasm.LinkerInstance, name: str, kind: Any, answers: Callable[[str], Answer]
+    ) -> None:
+        if isinstance(kind, wasm.ResourceType):
+            _check(_add_resource(instance, name, wasi.RESOURCES.get(name, wasi.OTHER)))
+        elif isinstance(kind, wasm.FuncType):
+            callback = HOST_FUNCTION(_host_function(name, kind, answers))
+            self._callbacks.append(callback)
+            encoded = name.encode()
+            _check(
+                ffi.wasmtime_component_linker_instance_add_func(
+                    instance.ptr(), encoded, len(encoded), callback, None, NO_FINALIZER
+                )
+            )
+
+
+def _host_function(name: str, kind: wasm.FuncType, answers: Callable[[str], Answer]) -> Callable[..., int]:
+    try:
+        return _callback(signature(kind), answers(name))
+    except Unsupported:
+        # Only functions on files and sockets have such types, and no guest ever holds one.
+        return lambda *_arguments: new_error(f"{name} is not available to an app")
+
+
+def _answers(import_name: str, capabilities: frozenset[str]) -> Callable[[str], Answer]:
+    interface = wasi.interface_of(import_name)
+    if interface is not None:
+        return lambda name: _wasi_answer(interface, name)
+    capability = contract.capability_of(import_name)
+    if capability == contract.TYPES or (capability is not None and capability in capabilities):
+        return lambda name: _syscall(capability, name)
+    raise NotLinkable(f"it imports {import_name}, which it was not granted")
+
+
+def _wasi_answer(interface: str, name: str) -> Answer:
+    function = wasi.function(interface, name)
+    return lambda run, arguments: function(run, *arguments)
+
+
+def _syscall(capability: str, name: str) -> Answer:
+    def answer(run: Run, arguments: list[Any]) -> Any:
+        reply = run.call(capability, name, arguments)
+        error = reply.get("error")
+        return Ok(reply.get("value")) if error is None else Err(Case(error["tag"], error["message"]))
+
+    return answer
+
+
+def _callback(types: Signature, answer: Answer) -> Callable[..., int]:
+    parameters, result = types.parameters, types.result
+    speaks_errors = isinstance(result, Result) and "denied(string)" in str(result.err)
+
+    def callback(
+        _data: Any, context: Any, _type: Any, arguments: Any, _count: int, results: Any, _result_count: int
+    ) -> int:
+        run = current.run
+        if run is None:
+            return new_error("a host function was called outside a run")
+        try:
+            values = [kind.lift(arguments[index], context) for index, kind in enumerate(parameters)]
+            value = answer(run, values)
+            if result is not None:
+                result.lower(value, results[0], context)
+        except Ended:
+            return new_error("the run is over")
+        except (TooLarge, TypeError, ValueError) as error:
+            if not speaks_errors:
+                return new_error(str(error))
+            tag = "invalid" if isinstance(error, TooLarge) else "unavailable"
+            return _lower_error(result, Err(Case(tag, str(error))), results[0], context)
+        except BaseException as error:  # noqa: BLE001 -- nothing may cross the engine; this ends the guest, and says why
+            return new_error(str(error) or type(error).__name__)
+        return 0
+
+    return callback
+
+
+def _lower_error(result: Any, value: Err, target: Any, context: Any) -> int:
+    try:
+        result.lower(value, target, context)
+    except Exception as error:  # noqa: BLE001 -- as above
+        return new_error(str(error))
+    return 0
+
+
+def _dropped(_data: Any, _context: Any, _rep: int) -> int:
+    return 0  # the host's resources are numbers: there is nothing to free
+
+
+_destructor: Final[Any] = DESTRUCTOR(_dropped)
+
+
+def _add_resource(instance: wasm.LinkerInstance, name: str, kind: int) -> Any:
+    encoded = name.encode()
+    with wasm.ResourceType.host(kind) as resource:
+        return ffi.wasmtime_component_linker_instance_add_resource(
+            instance.ptr(), encoded, len(encoded), resource.ptr(), _destructor, None, NO_FINALIZER
+        )
+
+
+def _check(pointer: Any) -> None:
+    problem = take_error(pointer)
+    if problem is not None:
+        raise NotLinkable(problem)

@@ -1,0 +1,152 @@
+"""One invocation inside a runner: its deadline, its log, and the calls that it waits on.
+
+A run belongs to the one thread that its store lives on. The thread that reads the socket only sets its `ended` and
+hands it answers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Final, Protocol
+
+from llmasos_runner.protocol import Failure, FrameError, Limits
+
+# What a call leaves of a text that was printed, besides the text itself.
+_DROPPED: Final = "[… {} bytes of log dropped …]\n"
+
+
+class Ended(Exception):
+    """The run is over, at its deadline or because it was cancelled: unwind the guest."""
+
+
+class Sender(Protocol):
+    """Sends one message to the host; safe from any thread."""
+
+    def __call__(self, message: object) -> None:
+        """Send it.
+
+        Raises:
+            FrameError: It is larger than a frame.
+            ValueError: It is no JSON.
+            OSError: The host is gone.
+        """
+        ...
+
+
+class Log:
+    """What a guest printed: the last `limit_bytes` of it, since the end tells what went wrong."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._kept = bytearray()
+        self._dropped = 0
+
+    def write(self, data: bytes) -> None:
+        """Keep it, and drop what is oldest."""
+        self._kept += data
+        # Cut only at twice the limit, so that a flood of small writes is not quadratic.
+        if len(self._kept) > 2 * self._limit:
+            self._cut()
+
+    def text(self) -> str:
+        """What is kept, with a first line that tells how much is not."""
+        self._cut()
+        text = self._kept.decode(errors="replace")
+        return _DROPPED.format(self._dropped) + text if self._dropped else text
+
+    def _cut(self) -> None:
+        surplus = len(self._kept) - self._limit
+        if surplus > 0:
+            del self._kept[:surplus]
+            self._dropped += surplus
+
+
+class Run:
+    """One invocation."""
+
+    def __init__(self, invocation_id: str, limits: Limits, send: Sender) -> None:
+        self.id = invocation_id
+        self.limits = limits
+        self.log = Log(limits["log_bytes"])
+        self.deadline = time.monotonic() + limits["wall_seconds"]
+        self.exit_code: int | None = None
+        self._send = send
+        self._seq = 0
+        self._reason: Failure | None = None
+        self._answer: dict[str, Any] | None = None
+        # Held while nothing is to be told: a plain lock is the cheapest thing to wait on, one per run and never shared.
+        self._news = threading.Lock()
+        self._news.acquire()
+
+    @property
+    def reason(self) -> Failure | None:
+        """Why it had to end, if it had to."""
+        return self._reason
+
+    def end(self, tag: str, message: str) -> None:
+        """End it, from any thread; the first reason stays."""
+        if self._reason is None:
+            self._reason = {"tag": tag, "message": message}
+        self._wake()
+
+    def answer(self, reply: dict[str, Any]) -> None:
+        """Hand it the host's answer to its call."""
+        self._answer = reply
+        self._wake()
+
+    def is_over(self) -> bool:
+        """Whether the guest must stop now."""
+        if self._reason is None and time.monotonic() >= self.deadline:
+            self.end("timeout", f"It took longer than {self.limits['wall_seconds']:g} seconds.")
+        return self._reason is not None
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, but no longer than the run lasts.
+
+        Raises:
+            Ended: The run is over.
+        """
+        until = time.monotonic() + seconds
+        while not self.is_over():
+            left = min(until, self.deadline) - time.monotonic()
+            if left <= 0 and time.monotonic() >= until:
+                return
+            self._news.acquire(timeout=max(left, 0))
+        raise Ended
+
+    def call(self, capability: str, function: str, arguments: list[Any]) -> dict[str, Any]:
+        """Call the host and wait for its answer: {"value": …} or {"error": …}.
+
+        Raises:
+            Ended: The run is over, or the host is gone.
+        """
+        if self.is_over():
+            raise Ended
+        self._seq += 1
+        self._answer = None
+        message = {
+            "t": "syscall", "id": self.id, "seq": self._seq,
+            "capability": capability, "function": function, "arguments": arguments,
+        }  # fmt: skip
+        try:
+            self._send(message)
+        except (FrameError, ValueError) as error:
+            return {"error": {"tag": "invalid", "message": str(error)}}
+        except OSError as error:
+            self.end("cancelled", "The host is gone.")
+            raise Ended from error
+        while True:
+            reply = self._answer
+            if reply is not None and reply["seq"] == self._seq:
+                return reply
+            if self.is_over():
+                raise Ended
+            self._news.acquire(timeout=max(self.deadline - time.monotonic(), 0))
+
+    def _wake(self) -> None:
+        # Several may wake it before it looks; one is enough.
+        try:
+            self._news.release()
+        except RuntimeError:
+            pass
