@@ -13,7 +13,7 @@ returns.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class LlmasosError(Exception):
@@ -23,6 +23,8 @@ class LlmasosError(Exception):
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
+    # What a run that failed had used and printed: a `runtimes.runtime.CallResult`, where its runner told it.
+    result: Any = None
 
     def __init__(self, message: str | None = None, *, zh: str = "") -> None:
         self.message = message or " ".join((type(self).__doc__ or self.code).split())

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import resource
-from typing import Final
+from typing import Any, Final
 
-from wasmtime import Engine, WasmtimeError, component as wasm
+from wasmtime import Engine, WasmtimeError
+from wasmtime import component as wasm
 
 from llmasos_runner import contract, wasi
 from llmasos_runner.component import engine
@@ -30,14 +31,16 @@ class Refusal(Exception):
 
 
 def limit_itself(task: CompileTask) -> None:
-    """Take the limits on, for good."""
+    """Take the limits on, for good, where its confinement has not set lower ones."""
     for kind, value in (
         (resource.RLIMIT_CPU, task["cpu_seconds"]),
         (resource.RLIMIT_AS, task["memory_bytes"]),
         (resource.RLIMIT_FSIZE, task["output_bytes"]),
         (resource.RLIMIT_CORE, 0),
     ):
-        resource.setrlimit(kind, (value, value))
+        hard = resource.getrlimit(kind)[1]
+        least = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (least, least))
 
 
 def compile_component(task: CompileTask) -> Compiled | Refused:
@@ -103,7 +106,7 @@ def _check_import(name: str, kind: object, own_engine: Engine) -> None:
     _check_functions(name, kind, known, own_engine)
 
 
-def _check_handler(exports: dict[str, wasm.ComponentExtern], own_engine: Engine) -> None:
+def _check_handler(exports: dict[str, Any], own_engine: Engine) -> None:
     name = contract.interface_name(contract.HANDLER)
     kind = exports[name].ty if name in exports else None
     if not isinstance(kind, wasm.ComponentInstanceType):

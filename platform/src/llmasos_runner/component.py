@@ -11,17 +11,19 @@ import ctypes
 import os
 import resource
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
-from wasmtime import Config, Engine, Store, WasmtimeError, component as wasm
+from wasmtime import Config, Engine, Store, WasmtimeError
+from wasmtime import component as wasm
 
 from llmasos_runner import contract, epoch
 from llmasos_runner.convert import Case, Err, Result, Text, TooLarge, Variant
 from llmasos_runner.engine_abi import Value, ffi, take_error
 from llmasos_runner.linking import Linked, NotLinkable, current
-from llmasos_runner.protocol import Call, Done, Failure
+from llmasos_runner.protocol import FUEL_PER_CPU_SECOND, Call, Done, Failure
 from llmasos_runner.runs import Run
 
 # A component made by componentize-py has about ten core instances and as many tables; a JavaScript one, five. What
@@ -79,7 +81,7 @@ class ComponentRunner:
     def execute(self, run: Run, call: Call) -> Done:
         """Run one invocation from its start to its end; never raises."""
         before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
-        fuel = 0
+        fuel, computing_since = 0, time.thread_time()
         current.run = run
         answer: str | Failure
         try:
@@ -96,13 +98,24 @@ class ComponentRunner:
                 finally:
                     fuel = run.limits["fuel"] - store.get_fuel()
         except Trapped as error:
+            # A guest that traps has not written back what it burnt since its last call.
+            burnt = int((time.thread_time() - computing_since) * FUEL_PER_CPU_SECOND)
+            fuel = min(max(fuel, burnt), run.limits["fuel"])
             answer = _why(run, str(error))
         except NotLinkable as error:
-            answer = {"tag": "invalid", "code": "component-rejected", "message": f"The component does not link: {error}."}
+            answer = {
+                "tag": "invalid",
+                "code": "component-rejected",
+                "message": f"The component does not link: {error}.",
+            }
         except TooLarge as error:
             answer = {"tag": "invalid", "code": "resource-limit", "message": f"The app's answer is too large: {error}."}
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it ends this invocation and no other
-            answer = {"tag": "unavailable", "code": "internal", "message": f"The component cannot be run: {error}"}
+        except Exception as error:  # whatever it is, it ends this invocation and no other
+            answer = {
+                "tag": "unavailable",
+                "code": "internal",
+                "message": f"The component cannot be run: {error!r}",
+            }
         finally:
             current.run = None
         # The pages that this thread touched for the first time: the instance's own memory is a fresh mapping each time.
@@ -180,7 +193,7 @@ def _call(
     function = instance.get_func(store, index)
     if function is None:
         raise Trapped("its handler exports no such function")
-    context = store._context()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    context = store._context()  # pyright: ignore[reportPrivateUsage]
     parameters = (Value * len(arguments))()
     answer = Value()
     try:
@@ -188,9 +201,13 @@ def _call(
             _TEXT.lower(argument, parameter, context)
         problem = take_error(
             ffi.wasmtime_component_func_call(
-                ctypes.byref(function._func),  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-                context, parameters, len(arguments), ctypes.byref(answer), 1,
-            )  # fmt: skip
+                ctypes.byref(function._func),  # pyright: ignore[reportPrivateUsage]
+                context,
+                parameters,
+                len(arguments),
+                ctypes.byref(answer),
+                1,
+            )
         )
         if problem is not None:
             raise Trapped(problem)
@@ -221,7 +238,7 @@ def _current_is_over() -> bool:
     return run is None or run.is_over()
 
 
-def _why(run: Run, trap: str) -> Failure:
+def _why(run: Run, trap: str) -> Failure:  # noqa: PLR0911 -- one for each cause
     """The one error that a run which did not answer ends with."""
     if run.reason is not None:
         return run.reason
@@ -249,6 +266,8 @@ def _ran_out_of_memory(run: Run) -> bool:
 
 
 def _failure(code: str, message: str, run: Run) -> Failure:
-    lines = [line for line in run.log.text().splitlines() if line.strip()]
+    # A Python guest prints its traceback; then the Rust beneath it prints that it panicked, which tells nobody more.
+    printed = run.log.text().split("\nthread '")[0]
+    lines = [line for line in printed.splitlines() if line.strip()]
     said = f" It said last: {lines[-1].strip()[:500]}" if lines else ""
     return {"tag": "invalid", "code": code, "message": message + said}

@@ -49,7 +49,7 @@ def interfaces() -> dict[str, dict[str, str]]:
     """For each interface, the signature of each of its functions, in the words of `convert.Signature`."""
     file = Path(llmasos_sdk.__file__).parent / "wit" / "llmasos.wit"
     text = _COMMENT.sub("", file.read_text(encoding="utf-8"))
-    found = {name: body for name, body in _INTERFACE.findall(text)}
+    found = dict(_INTERFACE.findall(text))
     named = {
         name: f"variant {{ {', '.join(case.strip() for case in cases.split(',') if case.strip())} }}"
         for name, cases in _VARIANT.findall(found[TYPES])

@@ -17,6 +17,8 @@ of that type out of wasmtime's memory and lowers Python values into it, without 
 Arguments of a host function belong to wasmtime, which frees them; what is lowered is freed by whoever takes it.
 """
 
+# ruff: noqa: D102 -- `lift` and `lower` are documented once, on `Converter`
+
 from __future__ import annotations
 
 import ctypes
@@ -25,7 +27,17 @@ from typing import Any, Final, Protocol
 
 from wasmtime import component as wasm
 
-from llmasos_runner.engine_abi import PAYLOAD_OFFSET, VALUE_BYTES, Value, ValueList, ffi, read_name, take_error, write_name
+from llmasos_runner.engine_abi import (
+    PAYLOAD_OFFSET,
+    VALUE_BYTES,
+    Value,
+    ValueList,
+    ffi,
+    pointer_to,
+    read_name,
+    take_error,
+    write_name,
+)
 
 # What one string may weigh on its way out of a guest. A frame to the host holds 4 MiB, and decoding a copy of
 # more than that only to refuse it would let a guest spend the runner's memory instead of its own.
@@ -69,11 +81,11 @@ class Handle:
 class Converter(Protocol):
     """Moves values of one component type. `str()` of it is the type in WIT's own words."""
 
-    def lift(self, value: Any, context: Any) -> Any:
+    def lift(self, value: Any, context: Any, /) -> Any:
         """Read a value, which stays its owner's."""
         ...
 
-    def lower(self, value: Any, target: Any, context: Any) -> None:
+    def lower(self, value: Any, target: Any, context: Any, /) -> None:
         """Write `value` into `target`.
 
         Raises:
@@ -142,7 +154,9 @@ class ByteList:
         items = value.of.list
         if items.size > MAX_TEXT_BYTES:
             raise TooLarge(f"{items.size} bytes are over the limit of {MAX_TEXT_BYTES}")
-        return ctypes.string_at(items.data, items.size * VALUE_BYTES)[PAYLOAD_OFFSET::VALUE_BYTES] if items.size else b""
+        return (
+            ctypes.string_at(items.data, items.size * VALUE_BYTES)[PAYLOAD_OFFSET::VALUE_BYTES] if items.size else b""
+        )
 
     def lower(self, value: Any, target: Any, _context: Any) -> None:
         if not isinstance(value, bytes):
@@ -323,8 +337,10 @@ class Resource:
         return "own" if self.owned else "borrow"
 
     def lift(self, value: Any, context: Any) -> Handle:
-        host = ctypes.POINTER(ffi.wasmtime_component_resource_host_t)()
-        problem = take_error(ffi.wasmtime_component_resource_any_to_host(context, value.of.resource, ctypes.byref(host)))
+        host = pointer_to(ffi.wasmtime_component_resource_host_t)
+        problem = take_error(
+            ffi.wasmtime_component_resource_any_to_host(context, value.of.resource, ctypes.byref(host))
+        )
         if problem is not None:
             raise TypeError(problem)
         handle = Handle(ffi.wasmtime_component_resource_host_type(host), ffi.wasmtime_component_resource_host_rep(host))
@@ -337,7 +353,7 @@ class Resource:
         if not isinstance(value, Handle):
             raise TypeError(f"{type(value).__name__} is no handle")
         host = ffi.wasmtime_component_resource_host_new(self.owned, value.rep, value.kind)
-        handle = ctypes.POINTER(ffi.wasmtime_component_resource_any_t)()
+        handle = pointer_to(ffi.wasmtime_component_resource_any_t)
         problem = take_error(ffi.wasmtime_component_resource_host_to_any(context, host, ctypes.byref(handle)))
         ffi.wasmtime_component_resource_host_delete(host)
         if problem is not None:
@@ -373,7 +389,7 @@ def signature(function: wasm.FuncType) -> Signature:
     )
 
 
-def converter(kind: wasm.ValType) -> Converter:
+def converter(kind: wasm.ValType) -> Converter:  # noqa: PLR0911 -- one for each kind of type
     """The converter of one type.
 
     Raises:

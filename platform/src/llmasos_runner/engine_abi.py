@@ -36,7 +36,8 @@ PAYLOAD_OFFSET: Final[int] = Value.of.offset
 HOST_FUNCTION: Any = ffi.wasmtime_component_func_callback_t
 DESTRUCTOR: Any = ffi.wasmtime_component_resource_destructor_t
 FINALIZER: Any = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-EPOCH_CALLBACK: Any = ctypes.CFUNCTYPE(
+_function_type: Any = ctypes.CFUNCTYPE
+EPOCH_CALLBACK: Any = _function_type(
     ctypes.c_size_t,
     ctypes.POINTER(ffi.wasmtime_context_t),
     ctypes.c_void_p,
@@ -45,6 +46,12 @@ EPOCH_CALLBACK: Any = ctypes.CFUNCTYPE(
 )
 NO_FINALIZER: Any = ctypes.cast(0, FINALIZER)
 CONTINUE: Final = 0  # WASMTIME_UPDATE_DEADLINE_CONTINUE
+
+
+def pointer_to(structure: Any) -> Any:
+    """A null pointer to a structure, for C to fill."""
+    make: Any = ctypes.POINTER
+    return make(structure)()
 
 
 def new_error(message: str) -> int:

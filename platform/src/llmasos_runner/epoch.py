@@ -79,7 +79,7 @@ def on_tick(is_over: Callable[[], bool]) -> Any:
             delta[0] = 1
             kind[0] = CONTINUE
             return 0
-        except BaseException:  # noqa: BLE001 -- an exception cannot cross the engine; ending the guest is the safe answer
+        except BaseException:  # an exception cannot cross the engine; ending the guest is the safe answer
             return new_error("the run is over")
 
     return EPOCH_CALLBACK(callback)

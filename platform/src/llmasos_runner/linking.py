@@ -1,17 +1,20 @@
 """Links a component with exactly what it was granted: capabilities of the contract, and an empty WASI.
 
-Every function that a component imports is one C callback. The run that a callback works for is its thread's, since
-a store lives and dies on one thread. A callback never raises: what goes wrong is the contract's `error` where the
-function has one, and ends the guest where it has none.
+Every function that a component imports is a number, and all numbers lead to one C callback, which is made when this
+module is imported: making one takes memory that is writable and executable, which a confined process cannot have.
+The run that a callback works for is its thread's, since a store lives and dies on one thread. A callback never raises:
+what goes wrong is the contract's `error` where the function has one, and ends the guest where it has none.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from wasmtime import Engine, component as wasm
+from wasmtime import Engine
+from wasmtime import component as wasm
 
 from llmasos_runner import contract, wasi
 from llmasos_runner.convert import Case, Err, Ok, Result, Signature, TooLarge, Unsupported, signature
@@ -31,6 +34,9 @@ class CurrentRun(threading.local):
 
 current: Final = CurrentRun()
 
+# A host function under the engine: (context, arguments, results) to 0, or the address of an error.
+HostFunction = Callable[[Any, Any, Any], int]
+
 # What answers a host call: (run, arguments) to a value of the function's result type.
 Answer = Callable[[Run, list[Any]], Any]
 
@@ -41,7 +47,7 @@ class Linked:
     def __init__(self, engine: Engine, component: wasm.Component, capabilities: frozenset[str]) -> None:
         self.component = component
         self.linker = wasm.Linker(engine)
-        self._callbacks: list[Any] = []
+        self._numbers: list[int] = []
         with self.linker.root() as root:
             for name, item in component.type.imports(engine).items():
                 kind = item.ty
@@ -52,28 +58,27 @@ class Linked:
                     for member, extern in kind.exports(engine).items():
                         self._define(instance, member, extern.ty, answers)
 
-    def _define(
-        self, instance: wasm.LinkerInstance, name: str, kind: Any, answers: Callable[[str], Answer]
-    ) -> None:
+    def _define(self, instance: wasm.LinkerInstance, name: str, kind: Any, answers: Callable[[str], Answer]) -> None:
         if isinstance(kind, wasm.ResourceType):
             _check(_add_resource(instance, name, wasi.RESOURCES.get(name, wasi.OTHER)))
         elif isinstance(kind, wasm.FuncType):
-            callback = HOST_FUNCTION(_host_function(name, kind, answers))
-            self._callbacks.append(callback)
+            number = next(_numbers)
+            _functions[number] = _host_function(name, kind, answers)
+            self._numbers.append(number)
             encoded = name.encode()
             _check(
                 ffi.wasmtime_component_linker_instance_add_func(
-                    instance.ptr(), encoded, len(encoded), callback, None, NO_FINALIZER
+                    instance.ptr(), encoded, len(encoded), _callback, number, NO_FINALIZER
                 )
             )
 
 
-def _host_function(name: str, kind: wasm.FuncType, answers: Callable[[str], Answer]) -> Callable[..., int]:
+def _host_function(name: str, kind: wasm.FuncType, answers: Callable[[str], Answer]) -> HostFunction:
     try:
-        return _callback(signature(kind), answers(name))
+        return _function(signature(kind), answers(name))
     except Unsupported:
         # Only functions on files and sockets have such types, and no guest ever holds one.
-        return lambda *_arguments: new_error(f"{name} is not available to an app")
+        return lambda _context, _arguments, _results: new_error(f"{name} is not available to an app")
 
 
 def _answers(import_name: str, capabilities: frozenset[str]) -> Callable[[str], Answer]:
@@ -100,13 +105,11 @@ def _syscall(capability: str, name: str) -> Answer:
     return answer
 
 
-def _callback(types: Signature, answer: Answer) -> Callable[..., int]:
+def _function(types: Signature, answer: Answer) -> HostFunction:
     parameters, result = types.parameters, types.result
     speaks_errors = isinstance(result, Result) and "denied(string)" in str(result.err)
 
-    def callback(
-        _data: Any, context: Any, _type: Any, arguments: Any, _count: int, results: Any, _result_count: int
-    ) -> int:
+    def call(context: Any, arguments: Any, results: Any) -> int:
         run = current.run
         if run is None:
             return new_error("a host function was called outside a run")
@@ -122,19 +125,33 @@ def _callback(types: Signature, answer: Answer) -> Callable[..., int]:
                 return new_error(str(error))
             tag = "invalid" if isinstance(error, TooLarge) else "unavailable"
             return _lower_error(result, Err(Case(tag, str(error))), results[0], context)
-        except BaseException as error:  # noqa: BLE001 -- nothing may cross the engine; this ends the guest, and says why
+        except BaseException as error:  # nothing may cross the engine; this ends the guest, and says why
             return new_error(str(error) or type(error).__name__)
         return 0
 
-    return callback
+    return call
 
 
 def _lower_error(result: Any, value: Err, target: Any, context: Any) -> int:
     try:
         result.lower(value, target, context)
-    except Exception as error:  # noqa: BLE001 -- as above
+    except Exception as error:
         return new_error(str(error))
     return 0
+
+
+_functions: Final[dict[int, HostFunction]] = {}
+_numbers: Final = itertools.count(1)
+
+
+def _dispatch(
+    number: int, context: Any, _type: Any, arguments: Any, _count: int, results: Any, _result_count: int
+) -> int:
+    function = _functions.get(number)
+    return new_error("the component was unloaded") if function is None else function(context, arguments, results)
+
+
+_callback: Final[Any] = HOST_FUNCTION(_dispatch)
 
 
 def _dropped(_data: Any, _context: Any, _rep: int) -> int:

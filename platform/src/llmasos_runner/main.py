@@ -7,6 +7,7 @@ is still open to read; confine this process for good; tell the host; and only th
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Serve the host on the inherited socket until it closes it."""
     connection = socket.socket(fileno=int(sys.argv[1]))
-    stream = connection.makefile("rb", buffering=1 << 16)
+    stream: BinaryIO = connection.makefile("rb", buffering=1 << 16)  # type: ignore[assignment] # typeshed has no overload
     start = _first_frame(stream)
     # After what the interpreter itself has, so that nothing there can stand in for the standard library.
     sys.path.extend(start["search_path"])
@@ -62,8 +63,19 @@ class Connection:
             self._connection.sendall(frame)
 
 
-def _confine(start: Start) -> list[str]:
-    return []
+def _confine(connection: socket.socket, start: Start) -> list[str]:
+    """Confine this process for good. Where the system cannot, WebAssembly is the only wall, and `ready` says so."""
+    from llmasos_runner import confine  # noqa: PLC0415
+
+    task = start.get("compile")
+    descriptors = [connection.fileno(), *([task["input_fd"], task["output_fd"]] if task else [])]
+    profile = {"read": start["search_path"], **start["confine"], "keep_fds": descriptors}
+    try:
+        return confine.apply(profile)
+    except confine.CannotConfine:
+        if start["kind"] == "native":
+            raise
+        return []
 
 
 def _compile(connection: socket.socket, _stream: BinaryIO, start: Start) -> None:
@@ -72,8 +84,11 @@ def _compile(connection: socket.socket, _stream: BinaryIO, start: Start) -> None
     task = start.get("compile")
     if task is None:
         raise SystemExit("a compile runner was started without a task")
-    _confine(start)
+    # First, since a confined process changes no limits.
     compiling.limit_itself(task)
+    _confine(connection, start)
+    # One task has this process to itself, and an install waits for it: compile on every core.
+    os.environ.pop("RAYON_NUM_THREADS", None)
     Connection(connection).send(compiling.compile_component(task))
 
 
@@ -87,7 +102,7 @@ def _components(connection: socket.socket, stream: BinaryIO, start: Start) -> No
     from llmasos_runner.workers import STACK_BYTES, Workers  # noqa: PLC0415
 
     runner = ComponentRunner()
-    walls = _confine(start)
+    walls = _confine(connection, start)
     # From here on there may be threads: those that exist before a process confines itself are not confined.
     threading.stack_size(STACK_BYTES)
     runner.ticker.start()
@@ -115,7 +130,7 @@ def serve_calls(
             host.send(done)
         except OSError:
             return  # the host is gone, and this process will see it
-        except Exception as error:  # noqa: BLE001 -- whatever cannot be told must still end the invocation
+        except Exception as error:  # whatever cannot be told must still end the invocation
             failure = {"tag": "invalid", "code": "resource-limit", "message": f"The answer cannot be sent: {error}."}
             host.send({**{key: done[key] for key in ("t", "id", "fuel", "memory_bytes")}, "log": "", "error": failure})
 
@@ -125,11 +140,13 @@ def serve_calls(
             case "call":
                 call: Any = message
                 started = runs[call["id"]] = Run(call["id"], call["limits"], host.send)
-                submit(lambda started=started, call=call: work(started, call))
+                submit(functools.partial(work, started, call))
             case "reply" if run is not None:
                 run.answer(message)
             case "cancel" if run is not None:
-                run.end(message["reason"], "It was cancelled." if message["reason"] == "cancelled" else "It took too long.")
+                run.end(
+                    message["reason"], "It was cancelled." if message["reason"] == "cancelled" else "It took too long."
+                )
             case _:
                 pass  # for a run that has just ended
     for run in list(runs.values()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from llmasos_runner.protocol import Failure, FrameError, Limits
@@ -98,7 +99,7 @@ class Run:
     def is_over(self) -> bool:
         """Whether the guest must stop now."""
         if self._reason is None and time.monotonic() >= self.deadline:
-            self.end("timeout", f"It took longer than {self.limits['wall_seconds']:g} seconds.")
+            self.end("timeout", f"It took longer than {self.limits['wall_seconds']:.3g} seconds.")
         return self._reason is not None
 
     def sleep(self, seconds: float) -> None:
@@ -146,7 +147,5 @@ class Run:
 
     def _wake(self) -> None:
         # Several may wake it before it looks; one is enough.
-        try:
+        with suppress(RuntimeError):
             self._news.release()
-        except RuntimeError:
-            pass

@@ -1,0 +1,245 @@
+"""The store of compiled components.
+
+A compiled file is machine code that a runner maps and runs, so only files that this host compiled are ever used: each
+has a record with its size and SHA-256, which the host alone writes, and no file without a record counts. The key is
+the component's digest, the engine's version and the engine's configuration. A file comes to stand by rename, first
+the code and then the record, so that a host that is killed at any moment leaves nothing half.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import platform
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import filelock
+import msgspec
+
+from llmasos.errors import ComponentRejected, LlmasosError, Unavailable
+from llmasos.runtimes import process
+from llmasos.runtimes.frames import Compiled, FrameReader, ProtocolFault, Refused
+from llmasos.runtimes.runtime import Inspection
+from llmasos_runner.protocol import MAX_FRAME_BYTES, CompileTask, Start
+
+# A Python component takes 8 s of compute and 600 MiB, and makes 40 MB. The memory limit is on addresses, of which
+# the compiler's threads and allocator take more than they use.
+CPU_SECONDS: Final = 120
+WALL_SECONDS: Final = 180.0
+MEMORY_BYTES: Final = 4 << 30
+OUTPUT_BYTES: Final = 512 << 20
+# To be raised when `llmasos_runner.component.engine` changes: files made before don't fit then.
+ENGINE_CONFIGURATION: Final = 1
+
+_SIGNALS: Final = {
+    "SIGXCPU": f"it takes more than {CPU_SECONDS} seconds of compute",
+    "SIGKILL": f"it takes more than {CPU_SECONDS} seconds of compute",
+    "SIGABRT": f"it takes more than {MEMORY_BYTES >> 20} MiB of memory",
+    "SIGXFSZ": f"it makes more than {OUTPUT_BYTES >> 20} MiB of code",
+}
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the host knows of a compiled file."""
+
+    size: int
+    sha256: str
+    imports: tuple[str, ...]
+    exports: tuple[str, ...]
+
+
+class CompiledStore:
+    """Compiled components in a folder; several processes may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._suffix = f"-{version('wasmtime')}-{platform.machine()}-{ENGINE_CONFIGURATION}"
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._checked: dict[str, tuple[int, int]] = {}
+
+    def path(self, digest: str) -> Path:
+        """Where the compiled file of a component stands, or will."""
+        return self._folder / f"{digest}{self._suffix}.cwasm"
+
+    async def find(self, digest: str) -> Record | None:
+        """The record of a compiled file that is there and whole.
+
+        The bytes are read once in a process, and again when the file's size or time changed.
+        """
+        path = self.path(digest)
+        try:
+            record = msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=Record)
+            stat = path.stat()
+        except (OSError, msgspec.MsgspecError):
+            return None
+        state = (stat.st_size, stat.st_mtime_ns)
+        if self._checked.get(digest) != state:
+            if stat.st_size != record.size or await asyncio.to_thread(sha256_of, path) != record.sha256:
+                return None
+            self._checked[digest] = state
+        return record
+
+    async def ensure(self, digest: str, code: Path) -> Record:
+        """The record of the compiled file of `code`, compiled now if it isn't there.
+
+        Raises:
+            ComponentRejected: It is no component, doesn't keep the contract, or takes too much to compile.
+        """
+        if (record := await self.find(digest)) is not None:
+            return record
+        async with self._alone(digest):
+            if (record := await self.find(digest)) is not None:
+                return record
+            return await self._compile(digest, code)
+
+    async def _compile(self, digest: str, code: Path) -> Record:
+        path = self.path(digest)
+        for stale in self._folder.glob(f".{path.name}.*"):  # of a host that was killed; nobody else compiles this now
+            stale.unlink(missing_ok=True)
+        try:
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=self._folder)
+        except OSError as error:
+            raise Unavailable(f"The compiled component cannot be stored: {error}.") from error
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "w+b") as output, code.open("rb") as source:
+                answer = await compile_between(source.fileno(), output.fileno())
+                size = os.fstat(output.fileno()).st_size
+                await asyncio.to_thread(os.fsync, output.fileno())
+            sha256 = await asyncio.to_thread(sha256_of, temporary)
+            record = Record(size, sha256, tuple(answer.imports), tuple(answer.exports))
+            await asyncio.to_thread(self._publish, temporary, path, record)
+        except OSError as error:
+            raise Unavailable(f"The compiled component cannot be stored: {error}.") from error
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(name)  # noqa: PTH108 -- pathlib's is refused here, and this is one system call
+        stat = path.stat()
+        self._checked[digest] = (stat.st_size, stat.st_mtime_ns)
+        return record
+
+    def _publish(self, temporary: Path, path: Path, record: Record) -> None:
+        temporary.chmod(0o644)  # a runner may be another user
+        temporary.replace(path)
+        self._write_record(path.with_suffix(".json"), record)
+
+    def _write_record(self, path: Path, record: Record) -> None:
+        handle, name = tempfile.mkstemp(prefix=f".{path.with_suffix('.cwasm').name}.", dir=self._folder)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(msgspec.json.encode(record))
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    @asynccontextmanager
+    async def _alone(self, digest: str) -> AsyncGenerator[None]:
+        """One compile at once of a digest, in this process and in all that share the folder."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(f"The compiled component cannot be stored: {error}.") from error
+        lock = filelock.FileLock(self.path(digest).with_suffix(".lock"), thread_local=False)
+        async with self._locks.setdefault(digest, asyncio.Lock()):
+            while True:
+                try:
+                    lock.acquire(blocking=False)
+                    break
+                except filelock.Timeout:
+                    await asyncio.sleep(0.05)
+                except OSError as error:
+                    raise Unavailable(f"The compiled component cannot be stored: {error}.") from error
+            try:
+                yield
+            finally:
+                lock.release()
+
+
+async def compile_between(source: int, output: int) -> Compiled:
+    """Compile in a process of its own, from one descriptor to another.
+
+    Raises:
+        ComponentRejected: It cannot be.
+    """
+    task: CompileTask = {
+        "input_fd": source, "output_fd": output,
+        "cpu_seconds": CPU_SECONDS, "memory_bytes": MEMORY_BYTES, "output_bytes": OUTPUT_BYTES,
+    }  # fmt: skip
+    confine = {
+        "profile": "compile",
+        "file_bytes": OUTPUT_BYTES,
+        "cpu_seconds": CPU_SECONDS,
+        "memory_bytes": MEMORY_BYTES,
+    }
+    message: Start = {
+        "t": "start", "kind": "compile", "search_path": list(process.search_path()),
+        "confine": confine, "threads": 1, "compile": task,
+    }  # fmt: skip
+    runner = await process.start(message, descriptors=(source, output))
+    try:
+        async with asyncio.timeout(WALL_SECONDS):
+            answer = await _answer(runner)
+            ended = await runner.ended(within_seconds=WALL_SECONDS)
+    except TimeoutError as error:
+        raise ComponentRejected(
+            f"The component cannot be compiled: it takes more than {WALL_SECONDS:g} seconds."
+        ) from error
+    finally:
+        runner.kill()
+        runner.connection.close()
+        await runner.ended(within_seconds=0)
+    match answer:
+        case Compiled() if ended.startswith("exit code 0"):
+            return answer
+        case Refused():
+            raise ComponentRejected(answer.message)
+        case _:
+            signal = next((why for name, why in _SIGNALS.items() if name in ended), f"the compiler ended with {ended}")
+            raise ComponentRejected(f"The component cannot be compiled: {signal}.")
+
+
+async def _answer(runner: process.Process) -> Compiled | Refused | None:
+    runner.connection.setblocking(False)
+    loop = asyncio.get_running_loop()
+    frames = FrameReader()
+    received = 0
+    with suppress(ConnectionError):
+        while received <= MAX_FRAME_BYTES and (data := await loop.sock_recv(runner.connection, 1 << 16)):
+            received += len(data)
+            try:
+                for message in frames.feed(data):
+                    if isinstance(message, Compiled | Refused):
+                        return message
+                    raise ProtocolFault(f"it sent {type(message).__name__}")
+            except ProtocolFault as fault:
+                raise ComponentRejected(
+                    f"The component cannot be compiled: the compiler broke the protocol: {fault}."
+                ) from fault
+    return None
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, hexadecimal.
+
+    Raises:
+        LlmasosError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise LlmasosError(f"{path.name} cannot be read: {error}.") from error
+
+
+def as_inspection(record: Record) -> Inspection:
+    """What the binary is, as the runtime tells it."""
+    return Inspection(record.imports, record.exports)

@@ -1,0 +1,136 @@
+"""Starts runner processes, and reads what they print.
+
+A runner is the base interpreter with nothing but the standard library, a clean environment, and one end of a stream
+socket. What it prints beside its protocol is kept up to a limit, and told when it dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import llmasos_runner
+from llmasos.errors import Unavailable
+from llmasos_runner.protocol import Start, encode
+
+# Enough for a traceback and what led to it.
+_PRINTED_BYTES: Final = 16 << 10
+_READ_BYTES: Final = 1 << 16
+_END_SECONDS: Final = 2.0
+
+MAIN: Final = Path(llmasos_runner.__file__).with_name("main.py")
+
+
+@cache
+def search_path() -> tuple[str, ...]:
+    """Where a runner finds this package, the SDK and the engine: the folders alone, so that no `.pth` file counts."""
+    folders: list[str] = []
+    for package in ("llmasos_runner", "llmasos_sdk", "wasmtime"):
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            raise Unavailable(f"The package {package} is not installed: install llmasos again.")
+        folder = str(Path(spec.origin).parent.parent)
+        if folder not in folders:
+            folders.append(folder)
+    return tuple(folders)
+
+
+@dataclass(slots=True)
+class Process:
+    """A started runner."""
+
+    child: asyncio.subprocess.Process
+    connection: socket.socket
+    printed: bytearray
+    reading: asyncio.Task[None]
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.child.pid
+
+    def kill(self) -> None:
+        """End it now."""
+        with suppress(ProcessLookupError):
+            self.child.kill()
+
+    async def ended(self, within_seconds: float) -> str:
+        """Wait for its end, or kill it, and say how it ended, with its last words."""
+        try:
+            code = await asyncio.wait_for(self.child.wait(), within_seconds)
+        except TimeoutError:
+            self.kill()
+            code = await self.child.wait()
+        await self.reading
+        how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+        lines = [line for line in self.printed.decode(errors="replace").splitlines() if line.strip()]
+        return f"{how}; it printed last: {lines[-1].strip()[:300]}" if lines else how
+
+    async def close(self) -> None:
+        """Let it end by itself, since its engine must not be torn out of a running guest; then kill it."""
+        await self.ended(_END_SECONDS)
+
+
+async def start(message: Start, *, script: Path = MAIN, descriptors: Sequence[int] = ()) -> Process:
+    """Start a runner and send it its first frame.
+
+    Args:
+        message: What it is for.
+        script: What it runs; another than `main.py` only in tests.
+        descriptors: Open descriptors that it inherits beside its socket.
+
+    Raises:
+        Unavailable: No process can be started.
+    """
+    ours, theirs = socket.socketpair()
+    try:
+        child = await asyncio.create_subprocess_exec(
+            _interpreter(), "-I", "-S", str(script), str(theirs.fileno()),
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            pass_fds=(theirs.fileno(), *descriptors), env=_environment(), cwd="/",
+        )  # fmt: skip
+    except OSError as error:
+        ours.close()
+        raise Unavailable(f"A runner cannot be started: {error}.") from error
+    finally:
+        theirs.close()
+    # Should memory run out all the same, the system ends a runner and not the host.
+    _prefer_to_lose(child.pid)
+    ours.setblocking(True)
+    with suppress(OSError):  # it died already, which whoever waits for its answer sees
+        ours.sendall(encode(message))
+    printed = bytearray()
+    return Process(child, ours, printed, asyncio.create_task(_keep_end(child.stdout, printed)))
+
+
+def _prefer_to_lose(pid: int) -> None:
+    with suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
+
+
+async def _keep_end(stream: asyncio.StreamReader | None, printed: bytearray) -> None:
+    while stream is not None and (data := await stream.read(_READ_BYTES)):
+        printed += data
+        del printed[:-_PRINTED_BYTES]
+
+
+def _interpreter() -> str:
+    # Not the virtual environment's: what it would add to the path is not a runner's to see.
+    base: str = getattr(sys, "_base_executable", "") or sys.executable
+    return base
+
+
+def _environment() -> dict[str, str]:
+    # Where an interpreter is built as a shared library in an unusual place, the loader needs to be told.
+    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    return {"LANG": "C.UTF-8", **kept}

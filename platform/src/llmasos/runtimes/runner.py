@@ -1,0 +1,275 @@
+"""The host's side of one runner: many invocations on one connection, and nothing believed.
+
+An invocation is known by this connection and the id that the host gave it here. A runner that breaks the protocol,
+crashes or hangs costs itself and what ran in it: every call fails with `RunnerDied`, which says why, and nothing else
+is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self, TypeAlias
+
+from typing_extensions import override
+
+from llmasos.errors import Invalid, LlmasosError, RunnerDied, TimedOut
+from llmasos.runtimes import process
+from llmasos.runtimes.frames import Done, FrameReader, Incoming, ProtocolFault, Ready, Syscall
+from llmasos_runner.protocol import Call, FrameError, Start, encode
+
+_log = logging.getLogger(__name__)
+
+# A cold interpreter on a machine that is busy with something else has been seen to take four seconds.
+START_SECONDS: Final = 30.0
+# How long a runner may take to report an end that was due. A guest ends within a tick of 10 ms; the rest is for a
+# machine so busy that the runner's threads don't get their turn.
+GRACE_SECONDS: Final = 3.0
+
+# After its connection is gone: time to end by itself, so that the cause can be told.
+END_SECONDS: Final = 2.0
+_GONE: Final = "its connection closed"
+
+# The door as one invocation sees it: (capability, function, arguments) to a JSON value, or a LlmasosError.
+Door: TypeAlias = Callable[[str, str, list[Any]], Awaitable[Any]]
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """A call that the runner has not ended yet."""
+
+    done: asyncio.Future[Done]
+    door: Door
+    concurrent: int
+    seq: int = 0
+    syscalls: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+
+
+class Runner(asyncio.Protocol):
+    """One runner process, started by `Runner.start`."""
+
+    def __init__(self, started: process.Process, syscalls_at_once: int) -> None:
+        self.process = started
+        self.walls: tuple[str, ...] = ()
+        self._syscalls_at_once = syscalls_at_once
+        self._frames = FrameReader()
+        self._calls: dict[str, _Pending] = {}
+        self._transport: asyncio.Transport | None = None
+        loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[Ready] = loop.create_future()
+        self._lost: asyncio.Future[None] = loop.create_future()
+        self._cause: str | None = None
+        self._closing = False
+
+    @classmethod
+    async def start(
+        cls,
+        message: Start,
+        *,
+        script: Path = process.MAIN,
+        syscalls_at_once: int = 1,
+        start_seconds: float = START_SECONDS,
+    ) -> Self:
+        """Start one and wait until it is confined and ready.
+
+        Args:
+            message: Its first frame.
+            script: What it runs; another than `main.py` only in tests.
+            syscalls_at_once: How many calls of the host one invocation may have open. A component waits for each.
+            start_seconds: How long it may take.
+
+        Raises:
+            RunnerDied: It ended, or was not ready in time.
+        """
+        started = await process.start(message, script=script)
+        runner = cls(started, syscalls_at_once)
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: runner, sock=started.connection)
+        try:
+            async with asyncio.timeout(start_seconds):
+                ready = await runner._ready
+        except TimeoutError as error:
+            runner._fault(f"it was not ready after {start_seconds:g} seconds")
+            await runner.close()
+            raise RunnerDied(f"A runner died: it was not ready after {start_seconds:g} seconds.") from error
+        except BaseException:
+            runner._fault("nobody waits for it")
+            await runner.close()
+            raise
+        runner.walls = tuple(ready.walls)
+        return runner
+
+    @property
+    def load(self) -> int:
+        """How many invocations run in it."""
+        return len(self._calls)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it takes calls."""
+        return self._cause is None and not self._closing
+
+    async def call(self, message: Call, door: Door) -> Done:
+        """Run one invocation to its end. Cancelling the task ends the guest, and waits for that.
+
+        Raises:
+            RunnerDied: The process ended first.
+            TimedOut: It did not end at its deadline, and the process was killed for it.
+        """
+        if not self.is_alive:
+            raise RunnerDied(f"The app's runner died: {self._cause or 'it is closing'}.")
+        try:
+            frame = encode(message)
+        except FrameError as error:
+            raise Invalid(f"The input is too large: {error}.") from error
+        pending = _Pending(asyncio.get_running_loop().create_future(), door, self._syscalls_at_once)
+        self._calls[message["id"]] = pending
+        self._write(frame)
+        seconds = message["limits"]["wall_seconds"]
+        try:
+            async with asyncio.timeout(seconds + GRACE_SECONDS):
+                return await asyncio.shield(pending.done)
+        except TimeoutError as error:
+            self._fault(f"it did not end an invocation that was due after {seconds:g} seconds")
+            raise TimedOut(f"The app took longer than {seconds:g} seconds, and was killed.") from error
+        except asyncio.CancelledError as error:
+            error.result = await self._cancel(message["id"], pending)  # type: ignore[attr-defined] # for whoever settles
+            raise
+        finally:
+            self._forget(message["id"], pending)
+
+    def end(self, cause: str) -> None:
+        """Kill it, with what ran in it, for a reason that the callers are told."""
+        self._fault(cause)
+
+    async def close(self) -> None:
+        """End it in order: its calls fail, the connection closes, and the process ends by itself or is killed."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.close()
+            await self._lost
+        await self.process.close()
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 -- a socket's is one
+        self._transport = transport
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        try:
+            for message in self._frames.feed(data):
+                self._on(message)
+        except ProtocolFault as fault:
+            self._fault(str(fault))
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._cause is None and not self._closing:
+            self._cause = _GONE
+        if not self._lost.done():
+            self._lost.set_result(None)
+        self._ending = asyncio.ensure_future(self._fail_all())
+
+    def _on(self, message: Incoming) -> None:
+        match message:
+            case Ready():
+                if self._ready.done():
+                    raise ProtocolFault("it said twice that it was ready")
+                self._ready.set_result(message)
+            case Syscall():
+                self._on_syscall(message)
+            case Done():
+                pending = self._calls.pop(message.id, None)
+                if pending is None:
+                    raise ProtocolFault("it ended an invocation that it does not run")
+                self._forget(message.id, pending)
+                if not pending.done.done():
+                    pending.done.set_result(message)
+            case _:
+                raise ProtocolFault(f"it sent {type(message).__name__}, which is not its to send")
+
+    def _on_syscall(self, message: Syscall) -> None:
+        pending = self._calls.get(message.id)
+        if pending is None:
+            raise ProtocolFault("it called the host for an invocation that it does not run")
+        if message.seq <= pending.seq:
+            raise ProtocolFault("it numbered its calls out of order")
+        if len(pending.syscalls) >= pending.concurrent:
+            raise ProtocolFault("it made more calls at once than an app can")
+        pending.seq = message.seq
+        task = asyncio.create_task(self._serve(message, pending.door))
+        pending.syscalls.add(task)
+        task.add_done_callback(pending.syscalls.discard)
+
+    async def _serve(self, call: Syscall, door: Door) -> None:
+        reply: dict[str, Any] = {"t": "reply", "id": call.id, "seq": call.seq}
+        try:
+            frame = encode(reply | {"value": await door(call.capability, call.function, list(call.arguments))})
+        except LlmasosError as error:
+            frame = encode(reply | {"error": {"tag": error.tag, "message": error.message}})
+        except FrameError as error:
+            frame = encode(reply | {"error": {"tag": "invalid", "message": f"The answer is too large: {error}."}})
+        except Exception:
+            _log.exception("a capability failed", extra={"capability": call.capability, "function": call.function})
+            failure = {"tag": "unavailable", "message": f"{call.capability} failed; the host's log has the reason."}
+            frame = encode(reply | {"error": failure})
+        # Noted as served before the answer is out: the guest's next call may arrive before this task ends.
+        pending = self._calls.get(call.id)
+        task = asyncio.current_task()
+        if pending is not None and task is not None:
+            pending.syscalls.discard(task)
+        self._write(frame)
+
+    async def _cancel(self, invocation_id: str, pending: _Pending) -> Done | None:
+        for task in list(pending.syscalls):
+            task.cancel()
+        self._write(encode({"t": "cancel", "id": invocation_id, "reason": "cancelled"}))
+        await asyncio.wait({pending.done}, timeout=GRACE_SECONDS)
+        if not pending.done.done():
+            self._fault("it did not end an invocation that was cancelled")
+            return None
+        return None if pending.done.exception() else pending.done.result()
+
+    def _forget(self, invocation_id: str, pending: _Pending) -> None:
+        self._calls.pop(invocation_id, None)
+        for task in list(pending.syscalls):
+            task.cancel()
+
+    def _write(self, frame: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frame)
+
+    def _fault(self, cause: str) -> None:
+        """Give up on it: from here on it is dead, whatever it does."""
+        if self._cause is None:
+            self._cause = cause
+        self.process.kill()
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def _fail_all(self) -> None:
+        ended = await self.process.ended(within_seconds=END_SECONDS)
+        if self._cause == _GONE:
+            self._cause = ended
+        cause = self._cause or "it was closed"
+        error_text = f"The app's runner died: {cause}."
+        if not self._closing:
+            _log.warning(
+                "a runner died", extra={"pid": self.process.pid, "cause": cause, "invocations": len(self._calls)}
+            )
+        for pending in list(self._calls.values()):
+            for task in list(pending.syscalls):
+                task.cancel()
+            if not pending.done.done():
+                pending.done.set_exception(RunnerDied(error_text))
+                pending.done.exception()  # whoever waits raises it; nobody may, after a cancellation
+        self._calls.clear()
+        if not self._ready.done():
+            self._ready.set_exception(RunnerDied(error_text))
+            with suppress(RunnerDied):
+                self._ready.exception()

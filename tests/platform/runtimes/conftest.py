@@ -1,0 +1,105 @@
+"""Real components for the tests of runners: one of Python's, built once a session, and small ones from WAT."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import llmasos_sdk
+from llmasos.kernel.invocation import Invocation, Principal, RunLimits
+from llmasos.runtimes.component import ComponentRuntime
+from llmasos.runtimes.runtime import Program
+from llmasos.settings import Settings
+
+HERE = Path(__file__).parent
+WIT = Path(llmasos_sdk.__file__).parent / "wit" / "llmasos.wit"
+WORLD = """
+world tested {
+  import output; import log; import config; import model; import storage;
+  export handler;
+}
+"""
+CAPABILITIES = frozenset({"model", "storage"})
+
+
+@pytest.fixture(scope="session")
+def python_component() -> Path:
+    """The guest of `guest_app.py`. Built in 6 s, so kept by what it is built from, for the sessions of a day's work."""
+    source = HERE / "guest_app.py"
+    key = hashlib.sha256(source.read_bytes() + WIT.read_bytes() + WORLD.encode()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"llmasos-test-guest-{os.getuid()}-{key}"
+    built = folder / "guest.wasm"
+    if not built.exists():
+        with tempfile.TemporaryDirectory() as name:
+            work = Path(name)
+            (work / "wit").mkdir()
+            (work / "wit" / "llmasos.wit").write_text(WIT.read_text() + WORLD)
+            shutil.copy(source, work / "guest_app.py")
+            command = ["componentize-py", "-d", "wit", "-w", "tested", "componentize", "guest_app", "-o", "guest.wasm"]
+            subprocess.run(command, cwd=work, check=True, capture_output=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            shutil.copy(work / "guest.wasm", folder / f".{os.getpid()}")
+            (folder / f".{os.getpid()}").replace(built)
+    return built
+
+
+@pytest.fixture(scope="session")
+def compiled_home(python_component: Path) -> Path:
+    """A home whose store holds the Python guest, compiled once by the product itself and kept beside the guest."""
+    home = python_component.parent / "home"
+
+    async def prepare() -> None:
+        runtime = ComponentRuntime(Settings(home=home), no_door)
+        await runtime.prepare(program_of(python_component), python_component)
+        await runtime.close()
+
+    asyncio.run(prepare())
+    return home
+
+
+async def no_door(*_call):
+    raise AssertionError("nothing calls the host here")
+
+
+def program_of(component: Path, capabilities=CAPABILITIES, installation="tested") -> Program:
+    digest = hashlib.sha256(component.read_bytes()).hexdigest()
+    return Program("wasm", digest, frozenset(capabilities), installation)
+
+
+def invocation(**limits) -> Invocation:
+    return Invocation(Principal(), None, "tested", limits=RunLimits(**limits))
+
+
+class Host:
+    """A runtime and a door that a test writes its answers for."""
+
+    def __init__(self, home: Path, component: Path, **settings) -> None:
+        self.calls: list[tuple[str, str, list]] = []
+        self.answers: dict[str, object] = {}
+        self.runtime = ComponentRuntime(Settings(home=home, **settings), self._door)
+        self.program = program_of(component)
+
+    async def _door(self, _invocation, capability, function, arguments):
+        self.calls.append((capability, function, arguments))
+        answer = self.answers.get(f"{capability}.{function}")
+        return await answer(*arguments) if callable(answer) else answer
+
+    async def called(self, times: int) -> None:
+        """Until the door was knocked at so often."""
+        while len(self.calls) < times:  # noqa: ASYNC110 -- a test's own wait
+            await asyncio.sleep(0.02)
+
+    async def run(self, action: str, text: str = "", **limits):
+        return await self.runtime.call(self.program, invocation(**limits), action, text)
+
+
+@pytest.fixture
+async def host(compiled_home: Path, python_component: Path):
+    host = Host(compiled_home, python_component, runners=1)
+    yield host
+    await host.runtime.close()
