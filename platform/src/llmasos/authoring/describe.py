@@ -20,10 +20,11 @@ def describing(runtimes: Mapping[Literal["wasm", "python"], Runtime]) -> Describ
     """
 
     async def describe(path: Path, capabilities: frozenset[str]) -> str:
-        if path.suffix == ".wasm":
-            kind, code, digest = "wasm", path, hashlib.sha256(path.read_bytes()).hexdigest()
-        else:
-            kind, code = "python", path.parent
+        kind: Literal["wasm", "python"] = "wasm" if path.suffix == ".wasm" else "python"
+        if kind == "wasm":
+            code, digest = path, hashlib.sha256(path.read_bytes()).hexdigest()
+        else:  # an environment is made of a folder: the wheel and its lock
+            code = path.parent
             digest = code_digest({each.name: each.read_bytes() for each in sorted(code.iterdir())})
         program = Program(kind=kind, digest=digest, capabilities=capabilities, installation_id="build")
         runtime = runtimes[kind]

@@ -32,8 +32,8 @@ NOTES: dict[tuple[Kind, Language], str] = {
         "`llmasos build` pins them with their hashes, wheels only."
     ),
     ("wasm", "javascript"): (
-        "It is built into a WebAssembly component with QuickJS; building needs Node.js, running it does not. It may be\n"
-        'TypeScript: name `source = "app.ts"`. Modules beside the source go with it; there is no Node API inside.'
+        "It is built into a WebAssembly component with QuickJS; building needs Node.js, running it does not. It may\n"
+        'be TypeScript: name `source = "app.ts"`. Modules beside the source go with it; there is no Node API inside.'
     ),
 }
 
@@ -98,7 +98,8 @@ def new(name: str, folder: Path, *, kind: Kind = "wasm", language: Language = "p
     target = folder / short
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise Conflict(
-            f"{target} is there already: choose another name, or remove it.", zh=f"{target} 已存在：请换个名字或先移除。"
+            f"{target} is there already: choose another name, or remove it.",
+            zh=f"{target} 已存在：请换个名字或先移除。",
         )
     values = {
         "id": identity,
@@ -136,7 +137,8 @@ def _write(source: Traversable, target: Path, values: dict[str, str], skip: set[
             _write(item, target / item.name, values, set())
         else:
             text = Filled(item.read_text(encoding="utf-8")).substitute(values)
-            (target / item.name).write_text(text, encoding="utf-8")
+            # Python templates end in .txt, so that no tool takes them for this project's own.
+            (target / item.name.removesuffix(".txt")).write_text(text, encoding="utf-8")
 
 
 def _color(identity: str) -> str:

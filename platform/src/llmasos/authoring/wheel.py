@@ -11,15 +11,13 @@ import base64
 import hashlib
 import io
 import re
-import shutil
-import sys
 import zipfile
 from pathlib import Path
 
 from llmasos.authoring.process import BuildFailed, run_tool
 from llmasos.authoring.project import Project, source_files
 from llmasos.bundles import layout
-from llmasos.errors import Unavailable
+from llmasos.runtimes.environments import find_uv
 from llmasos_sdk.hooks import GROUP
 
 REQUIREMENTS = "requirements.in"
@@ -86,18 +84,10 @@ async def lock(project: Project, folder: Path) -> str:
         return "# This app needs nothing besides the SDK.\n"
     lines = [line for line in wanted.read_text(encoding="utf-8").splitlines() if not _is_brought(line)]
     (folder / REQUIREMENTS).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    uv = shutil.which("uv") or next(
-        (str(path) for path in (Path(sys.executable).parent / "uv",) if path.exists()), None
-    )
-    if uv is None:
-        raise Unavailable(
-            "Locking a native app's packages needs uv: pip install uv.",
-            zh="锁定原生应用的依赖需要 uv：pip install uv。",
-        )
     flags = ["--generate-hashes", "--universal", "--only-binary", ":all:", "--python-version", PYTHON_FLOOR]
     quiet = ["--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--quiet"]
     await run_tool(
-        [uv, "pip", "compile", REQUIREMENTS, *flags, *quiet, "-o", "requirements.txt"],
+        [find_uv(), "pip", "compile", REQUIREMENTS, *flags, *quiet, "-o", layout.LOCK],
         cwd=folder,
         what="uv pip compile",
     )
