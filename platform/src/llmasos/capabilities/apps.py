@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
@@ -91,7 +91,7 @@ class CallOperation:
     app_id: str
     action: str
     value: Json
-    demand: Demand = Demand()
+    demand: Demand = field(default_factory=Demand)
 
     @property
     def detail(self) -> Mapping[str, Json]:
