@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     """The bearer token for that server."""
     locale: str = ""
     """`en` or `zh`; empty: from the environment."""
+    hub_url: str = "https://huggingface.co"
+    """Where `models pull` takes weights from, or a mirror of it."""
     runners: int = 2
     """Warm component runners."""
     runner_threads: int = 512

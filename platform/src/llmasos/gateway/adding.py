@@ -1,4 +1,4 @@
-"""Adds models as an operator names them: by a provider's model string, by a file of weights, or by name from the lists."""
+"""Adds models as an operator names them: by a model string of litellm's, a file of weights, or a name in the lists."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ def pull(
     models: Path,
     name: str,
     *,
+    hub_url: str,
     url: str | None = None,
     sha256: str | None = None,
     progress: Progress | None = None,
@@ -81,7 +82,7 @@ def pull(
         raise NotFound(f"There is no {name!r} in the list ({known}); for another file give --url and --sha256.")
     # Checked before gigabytes are fetched.
     parse_entry({"name": name, "litellm": f"{EMBEDDED}/{name}"}, "the command")
-    file = hub.fetch_file(listed, models, url, progress)
+    file = hub.fetch_file(listed, models, url or f"{hub_url.rstrip('/')}/{listed.path}", progress)
     fields = {
         "tier": listed.tier,
         "context_window": listed.context_window,

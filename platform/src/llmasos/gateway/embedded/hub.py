@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -12,24 +11,16 @@ from llmasos.errors import Invalid, ModelUnavailable
 from llmasos.gateway.embedded.curated import CuratedModel
 from llmasos.gateway.embedded.weights import Progress, check_digest, filling, put_in_place
 
-DEFAULT_HUB_URL = "https://huggingface.co"
-HUB_VARIABLE = "LLMASOS_HUB_URL"
 ATTEMPTS = 5
-CHUNK_BYTES = 1 << 20
 
 
-def hub_url() -> str:
-    """The hub, or the mirror that the operator names."""
-    return os.environ.get(HUB_VARIABLE, DEFAULT_HUB_URL).rstrip("/")
-
-
-def fetch_file(model: CuratedModel, models: Path, url: str | None = None, progress: Progress | None = None) -> Path:
+def fetch_file(model: CuratedModel, models: Path, address: str, progress: Progress | None = None) -> Path:
     """Fetch a model's file into the folder `models`, or find it there. Blocks; what broke off is resumed.
 
     Args:
         model: What to fetch; `size_bytes` 0 is unknown.
         models: The folder of weights.
-        url: Where from; none: the model's path at the hub.
+        address: Where from.
         progress: Told (bytes so far, bytes in all).
 
     Raises:
@@ -37,7 +28,6 @@ def fetch_file(model: CuratedModel, models: Path, url: str | None = None, progre
         Invalid: The address is none.
     """
     place = models / model.name / f"{model.name}.gguf"
-    address = url or f"{hub_url()}/{model.path}"
     if not address.startswith(("http://", "https://")):
         raise Invalid(f"{address!r} is no web address; give one that starts with https://.")
     if place.is_file():
@@ -78,7 +68,7 @@ def _download(address: str, partial: Path, model: CuratedModel, progress: Progre
             said = f"{type(error).__name__} {error}".strip()
     raise ModelUnavailable(
         f"The model {model.name} could not be fetched from {httpx.URL(address).host}: {said}. "
-        f"Check the network or {HUB_VARIABLE}, and run the command again: it goes on where it stopped."
+        f"Check the network or LLMASOS_HUB_URL, and run the command again: it goes on where it stopped."
     )
 
 
@@ -86,14 +76,15 @@ def _download_rest(address: str, partial: Path, model: CuratedModel, progress: P
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"range": f"bytes={have}-", "accept-encoding": "identity"} if have else {"accept-encoding": "identity"}
     with httpx.stream("GET", address, headers=headers, follow_redirects=True, timeout=30.0) as response:
-        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if response.status_code == 416:
             return  # all of it is there; the digest will tell
         response.raise_for_status()
-        resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+        resumed = response.status_code == 206
         done = have if resumed else 0
         total = model.size_bytes or done + int(response.headers.get("content-length", 0))
         with partial.open("ab" if resumed else "wb") as file:
-            for chunk in response.iter_bytes(CHUNK_BYTES):
+            # As it arrives: a chunk size would lose what was gathered when the connection breaks.
+            for chunk in response.iter_raw():
                 file.write(chunk)
                 done += len(chunk)
                 if progress is not None:
