@@ -195,11 +195,11 @@ _KNOWN: Final = (
     *("items", "prefixItems", "minItems", "maxItems", "minLength", "maxLength"),
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
 )
+# Without a version: a named one would take the place of the dialect's own validator for everybody.
 _Validator: Final[Any] = create(
     meta_schema=Draft202012Validator.META_SCHEMA,
     validators={name: _counted(cast("Keyword", Draft202012Validator.VALIDATORS[name])) for name in _KNOWN},
     type_checker=Draft202012Validator.TYPE_CHECKER,
-    version="llmasos",
 )
 
 

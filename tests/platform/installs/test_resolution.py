@@ -116,11 +116,19 @@ def test_what_is_missing_is_named_with_who_depends_on_it() -> None:
 
 def test_what_is_installed_stays_or_the_conflict_names_the_upgrade() -> None:
     shelf = Shelf(release("a/x", "1.0", {"a/y": ">=2"}), release("a/y", "1.0"), release("a/y", "2.0"))
-    there = {"a/y": Locked("1.0", "digest-a/y-1.0")}
+    there = {"a/y": release("a/y", "1.0", yanked=True)}
     with pytest.raises(Conflict, match="llmasos upgrade a/y"):
         chosen(shelf, "a/x", installed=there)
-    older = Shelf(release("a/x", "1.0", {"a/y": ">=1"}), release("a/y", "1.0", yanked=True), release("a/y", "2.0"))
+    older = Shelf(release("a/x", "1.0", {"a/y": ">=1"}), release("a/y", "2.0"))
     assert chosen(older, "a/x", installed=there)["a/y"] == "1.0"
+
+
+def test_what_installed_apps_need_of_it_holds_for_an_upgrade_too() -> None:
+    shelf = Shelf(release("a/y", "1.5"), release("a/y", "2.0"))
+    needs = (Requirement("a/y", SpecifierSet("<2"), "a/x 1.0"),)
+    assert chosen(shelf, "a/y", dependents=needs) == {"a/y": "1.5"}
+    with pytest.raises(Conflict, match=r"a/x 1\.0 needs <2"):
+        chosen(shelf, "a/y@2.0", dependents=needs)
 
 
 def test_the_lock_holds_dependencies_by_digest() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, TypeGuard
@@ -81,6 +81,20 @@ def parse_actions(text: str) -> tuple[Action, ...]:
         if names.count(name) > 1:
             raise BundleRejected(f"actions.json names {name!r} twice: rename one")
     return actions
+
+
+def checked_actions(entries: Iterable[Mapping[str, Any]]) -> tuple[Action, ...]:
+    """Actions from entries that were checked when they were stored."""
+    return tuple(
+        Action(
+            entry["name"],
+            entry["input_schema"],
+            entry["output_schema"],
+            bool(entry.get("streaming")),
+            MappingProxyType(dict(entry)),
+        )
+        for entry in entries
+    )
 
 
 def _first_line(error: Exception) -> str:

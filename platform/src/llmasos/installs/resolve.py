@@ -81,7 +81,8 @@ def resolve(
     host_version: str,
     *,
     locked: Mapping[str, Locked] | None = None,
-    installed: Mapping[str, Locked] | None = None,
+    installed: Mapping[str, Candidate] | None = None,
+    dependents: tuple[Requirement, ...] = (),
 ) -> dict[str, Candidate]:
     """Choose a release of an app and of everything it depends on, newest first, one version of each app.
 
@@ -90,14 +91,15 @@ def resolve(
         source: Where releases come from.
         host_version: Held against `compat.llmasos`.
         locked: Releases to take where they will do; a yanked one is taken only from here.
-        installed: Apps that are there and stay as they are.
+        installed: Apps that are there and stay as they are, even if they were yanked since.
+        dependents: What installed apps need of the root.
 
     Raises:
         NotFound: There is no such app.
         Conflict: No choice fits, with who wants what.
     """
     search = _Search(source, Version(host_version), locked or {}, installed or {})
-    found = search.solve([root], {}, {root.app_id: (root,)})
+    found = search.solve([root], {}, {root.app_id: (root, *dependents)})
     if found is None:
         raise search.failure or Conflict(f"no release of {root.app_id} fits")
     return found
@@ -107,7 +109,7 @@ class _Search:
     """Depth first over apps in the order in which they are wanted, with backtracking."""
 
     def __init__(
-        self, source: ReleaseSource, host: Version, locked: Mapping[str, Locked], installed: Mapping[str, Locked]
+        self, source: ReleaseSource, host: Version, locked: Mapping[str, Locked], installed: Mapping[str, Candidate]
     ) -> None:
         self.source, self.host, self.locked, self.installed = source, host, locked, installed
         self.steps = 0
@@ -149,6 +151,8 @@ class _Search:
         return None
 
     def _releases(self, app: str) -> list[Candidate]:
+        if app in self.installed:
+            return [self.installed[app]]
         if app not in self.listed:
             self.listed[app] = sorted(self.source.releases(app), key=lambda c: Version(c.version), reverse=True)
         return self.listed[app]
@@ -162,13 +166,11 @@ class _Search:
 
     def _hindrance(self, candidate: Candidate, wanted: tuple[Requirement, ...]) -> str:
         """Why a release may not be taken; empty where it may."""
-        there = self.installed.get(candidate.app_id)
-        if there is None:
-            return self._withheld(candidate) or _misfit(candidate, wanted)
-        # What is installed stays, even if it was yanked or quarantined since: replacing it is its own decision.
-        if (candidate.version, candidate.digest) != (there.version, there.digest):
-            return f"{there.version} is installed (run `llmasos upgrade {candidate.app_id}` first)"
-        return _misfit(candidate, wanted)
+        misfit = _misfit(candidate, wanted)
+        if candidate.app_id in self.installed:
+            # Replacing what is installed is a decision of its own.
+            return misfit and f"it is installed, and stays until `llmasos upgrade {candidate.app_id}`"
+        return self._withheld(candidate) or misfit
 
     def _withheld(self, candidate: Candidate) -> str:
         lock = self.locked.get(candidate.app_id)

@@ -1,0 +1,101 @@
+"""Going back, going away, and taking back: rules on what is installed, in the transaction of their caller."""
+
+from __future__ import annotations
+
+from packaging.specifiers import SpecifierSet
+from sqlmodel import Session
+
+from llmasos.bundles.manifest import Manifest
+from llmasos.db import WriteSession
+from llmasos.errors import Conflict, NotFound
+from llmasos.installs import repository
+from llmasos.installs.plan import require_current
+from llmasos.installs.rows import active_grants, audit, release_detail, set_quotas
+from llmasos.installs.service import Result
+from llmasos.installs.tables import InstalledRelease
+
+
+def rollback(session: WriteSession, workspace: str, app_id: str, user: str) -> Result:
+    """Go back to the release that ran before, with its grants, besides those revoked since.
+
+    Raises:
+        NotFound: The app is not installed, or there is no release to go back to.
+        Conflict: An installed app needs the newer release.
+    """
+    installation, newer = require_current(session, workspace, app_id)
+    target = rollback_target(session, workspace, app_id)
+    for other, release in repository.all_current(session, workspace):
+        needed = Manifest.model_validate(release.manifest).dependencies.get(app_id)
+        if needed is not None and not SpecifierSet(needed).contains(target.version, prereleases=True):
+            raise Conflict(
+                f"{other.app_id} {release.version} needs {app_id} {needed}: roll it back or uninstall it first",
+                zh=f"{other.app_id} {release.version} 需要 {app_id} {needed}：请先回退或卸载它",
+            )
+    target.state = "current"
+    installation.current_id = target.id
+    session.add_all((target, installation))
+    session.flush()
+    for release in (newer, *repository.releases(session, installation.id, "pending")):
+        repository.remove_release(session, release)
+    manifest = Manifest.model_validate(target.manifest)
+    set_quotas(session, installation, manifest.limits)
+    granted = active_grants(session, target)
+    audit(session, installation, user, "rollback", granted, detail={**release_detail(target), "before": newer.version})
+    return Result(app_id, target.version, "rolled-back", installation.id)
+
+
+def rollback_target(session: Session, workspace: str, app_id: str) -> InstalledRelease:
+    """The release that a rollback returns to.
+
+    Raises:
+        NotFound: The app is not installed, or there is none.
+    """
+    installation, _ = require_current(session, workspace, app_id)
+    earlier = repository.releases(session, installation.id, "previous")
+    if not earlier:
+        raise NotFound(
+            f"{app_id} has no earlier release here: install one by its version, as in {app_id}@1.0.0",
+            zh=f"{app_id} 没有更早的已安装版本：可按版本安装，例如 {app_id}@1.0.0",
+        )
+    return earlier[0]
+
+
+def uninstall(session: WriteSession, workspace: str, app_id: str, user: str, *, delete_data: bool) -> Result:
+    """Remove an app with its grants and quotas, and what it stored where that is asked for.
+
+    Raises:
+        NotFound: The app is not installed.
+        Conflict: Installed apps depend on it.
+    """
+    installation, release = require_current(session, workspace, app_id)
+    dependents = [
+        other.app_id
+        for other, its in repository.all_current(session, workspace)
+        if other.app_id != app_id and app_id in Manifest.model_validate(its.manifest).dependencies
+    ]
+    if dependents:
+        named = ", ".join(dependents)
+        raise Conflict(f"{named} depends on {app_id}: uninstall it first", zh=f"{named} 依赖 {app_id}：请先卸载它")
+    deleted = repository.remove_stored_values(session, workspace, app_id) if delete_data else 0
+    result = Result(app_id, release.version, "uninstalled", installation.id)
+    audit(session, installation, user, "uninstall", (), detail={**release_detail(release), "deleted_values": deleted})
+    repository.remove_installation(session, installation)
+    return result
+
+
+def revoke(session: WriteSession, workspace: str, app_id: str, capability: str, user: str) -> None:
+    """Take a capability from an app, in the release that runs and in those a rollback could return to.
+
+    Raises:
+        NotFound: The app is not installed, or does not hold the capability.
+    """
+    installation, release = require_current(session, workspace, app_id)
+    if capability not in active_grants(session, release):
+        raise NotFound(
+            f"{app_id} holds no grant for {capability}: see `llmasos grants show {app_id}`",
+            zh=f"{app_id} 没有 {capability} 的授权：用 `llmasos grants show {app_id}` 查看",
+        )
+    repository.revoke(session, installation.id, capability)
+    session.expire_all()
+    left = active_grants(session, release)
+    audit(session, installation, user, "grants.revoke", left, detail={**release_detail(release), "revoked": capability})

@@ -1,0 +1,109 @@
+"""The code of installed releases, as files that a runtime prepares: one folder a digest, whole or not there.
+
+<root>/<digest>/app.wasm                        of a component
+<root>/<digest>/<wheel>, requirements.txt       of a native app
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from llmasos.bundles import layout
+from llmasos.bundles.reader import Bundle, code_digest
+from llmasos.errors import Unavailable
+
+_TEMPORARY: Final = ".tmp-"
+# An install that takes longer to write its code than this has died.
+_ABANDONED_SECONDS: Final = 3600
+
+
+class CodeStore:
+    """Keeps code by its digest.
+
+    Args:
+        root: The folder, made when it is first needed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def in_home(cls, home: Path) -> CodeStore:
+        """The store of a host."""
+        return cls(home / "code")
+
+    def put(self, bundle: Bundle) -> Path:
+        """Keep a bundle's code, and answer the path that a runtime prepares. Safe to repeat, and at once.
+
+        Raises:
+            Unavailable: It cannot be written.
+        """
+        folder = self.root / bundle.component_digest
+        try:
+            if self.is_whole(bundle.component_digest):
+                os.utime(folder)  # young again, so that no sweep takes it before it is installed
+            else:
+                self._write(folder, bundle.code)
+        except OSError as error:
+            raise Unavailable(f"the app's code cannot be written to {self.root}: {error.strerror}") from error
+        return self.path(bundle.component_digest, bundle.manifest.runtime.kind)
+
+    def path(self, digest: str, kind: str) -> Path:
+        """What a runtime prepares: the component, or the folder with the wheel and its lock."""
+        folder = self.root / digest
+        return folder / layout.COMPONENT if kind == "wasm" else folder
+
+    def is_whole(self, digest: str) -> bool:
+        """Whether the code is there and is what its digest says."""
+        try:
+            files = {path.name: path.read_bytes() for path in (self.root / digest).iterdir() if path.is_file()}
+        except OSError:
+            return False
+        return bool(files) and code_digest(files) == digest
+
+    def digests(self) -> Iterator[str]:
+        """What is kept."""
+        if self.root.is_dir():
+            yield from (path.name for path in self.root.iterdir() if not path.name.startswith(_TEMPORARY))
+
+    def sweep(self, wanted: frozenset[str]) -> None:
+        """Remove what no installation wants, and what an install left behind that died.
+
+        What is younger than an hour stays: an install may be about to want it.
+        """
+        if not self.root.is_dir():
+            return
+        for path in self.root.iterdir():
+            try:
+                young = time.time() - path.stat().st_mtime < _ABANDONED_SECONDS
+            except FileNotFoundError:
+                continue
+            if path.name not in wanted and not young:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _write(self, folder: Path, files: Mapping[str, bytes]) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.root))
+        try:
+            for name, content in files.items():
+                with (temporary / name).open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            if folder.exists() and not self.is_whole(folder.name):  # damaged: what is whole takes its place
+                folder.rename(temporary.with_name(f"{temporary.name}-damaged"))
+            try:
+                temporary.rename(folder)
+            except OSError:
+                # Another install of the same code was first; its files are the same.
+                if not self.is_whole(folder.name):
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(temporary.with_name(f"{temporary.name}-damaged"), ignore_errors=True)

@@ -1,0 +1,217 @@
+"""What an install or upgrade would do, worked out and checked before anything is changed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+from sqlmodel import Session
+
+from llmasos.bundles.manifest import Manifest
+from llmasos.bundles.reader import Bundle, read_bundle
+from llmasos.errors import BundleRejected, Conflict, NotFound
+from llmasos.installs import repository
+from llmasos.installs.consent import ConsentScreen, consent
+from llmasos.installs.resolve import Requirement, lock_of, resolve
+from llmasos.installs.source import Candidate, ReleaseSource
+from llmasos.installs.tables import Installation, InstalledRelease
+from llmasos.runtimes.runtime import Program
+from llmasos_sdk.host import BASELINE_CAPABILITIES
+
+Change: TypeAlias = Literal["install", "upgrade", "grant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One app that comes, is replaced, or is asked about again."""
+
+    change: Change
+    bundle: Bundle
+    installation_id: str
+    lock: Mapping[str, Mapping[str, str]]
+    before: Manifest | None = None
+    """At an upgrade, what runs until then."""
+    before_id: int | None = None
+    config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """The values of its form that were chosen before."""
+
+    @property
+    def app_id(self) -> str:
+        """The app."""
+        return self.bundle.manifest.id
+
+    def screen(self, locale: str) -> ConsentScreen:
+        """What a person decides on."""
+        return consent(self.bundle.manifest, self.before if self.change == "upgrade" else None, locale)
+
+    @property
+    def needs_consent(self) -> bool:
+        """Whether it asks for anything beyond what was agreed to."""
+        return self.screen("en").asks_for_more
+
+    @property
+    def program(self) -> Program:
+        """What a runtime prepares."""
+        return program_of(self.bundle.manifest, self.bundle.component_digest, self.installation_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps to an installed app, what it depends on first. None at all: it is there already."""
+
+    workspace: str
+    app_id: str
+    version: str
+    """The version that the app has when the plan is carried out."""
+    steps: tuple[Step, ...]
+
+    @property
+    def needs_consent(self) -> bool:
+        """Whether somebody must agree before it can be carried out."""
+        return any(step.needs_consent for step in self.steps)
+
+    def screens(self, locale: str) -> tuple[ConsentScreen, ...]:
+        """One screen a step."""
+        return tuple(step.screen(locale) for step in self.steps)
+
+
+def program_of(manifest: Manifest, code_digest: str, installation_id: str) -> Program:
+    """The program of a release: linked with what its manifest declares; what was granted, the kernel holds it to."""
+    return Program(manifest.runtime.kind, code_digest, manifest.capabilities | BASELINE_CAPABILITIES, installation_id)
+
+
+def plan_install(
+    session: Session, source: ReleaseSource, workspace: str, wanted: Requirement, host_version: str
+) -> Plan:
+    """Work out an install. Where the app is there in a version that will do, only lost grants are asked for again.
+
+    Raises:
+        NotFound: There is no such app.
+        Conflict: No release fits, or another version is installed.
+        BundleRejected: A bundle is not what the catalog says it is.
+    """
+    found = repository.current(session, workspace, wanted.app_id)
+    if found is not None:
+        installation, release = found
+        if not Requirement(wanted.app_id, wanted.specifier, prereleases=True).allows(release.version):
+            raise Conflict(
+                f"{wanted.app_id} {release.version} is installed: run `llmasos upgrade {wanted.app_id}` to change it",
+                zh=f"已安装 {wanted.app_id} {release.version}：运行 `llmasos upgrade {wanted.app_id}` 进行更换",
+            )
+        return _regrant(session, source, workspace, release, installation.id)
+    there = _installed(session, workspace)
+    chosen = resolve(wanted, source, host_version, installed=there)
+    steps = _new_steps(chosen, there, source)
+    return Plan(workspace, wanted.app_id, chosen[wanted.app_id].version, steps)
+
+
+def plan_upgrade(
+    session: Session, source: ReleaseSource, workspace: str, wanted: Requirement, host_version: str
+) -> Plan:
+    """Work out an upgrade: to the newest release that fits; to an older one only where its version is named.
+
+    Raises:
+        NotFound: The app is not installed, or not in the catalog.
+        Conflict: No release fits it, what it depends on, and what depends on it.
+        BundleRejected: A bundle is not what the catalog says it is.
+    """
+    installation, release = require_current(session, workspace, wanted.app_id)
+    there = _installed(session, workspace)
+    others = {app: candidate for app, candidate in there.items() if app != wanted.app_id}
+    needs = tuple(
+        Requirement(wanted.app_id, SpecifierSet(other.manifest.dependencies[wanted.app_id]), f"{app} {other.version}")
+        for app, other in sorted(others.items())
+        if wanted.app_id in other.manifest.dependencies
+    )
+    # A pre-release that runs may be followed by the next one.
+    pre = wanted.prereleases or Version(release.version).is_prerelease
+    asked = Requirement(wanted.app_id, wanted.specifier, prereleases=pre)
+    chosen = resolve(asked, source, host_version, installed=others, dependents=needs)
+    target = chosen[wanted.app_id]
+    newer = Version(target.version) > Version(release.version) or bool(str(wanted.specifier))
+    if target.digest == release.digest or not newer:
+        return Plan(workspace, wanted.app_id, release.version, ())
+    step = Step(
+        "upgrade",
+        _bundle(source, target),
+        installation.id,
+        _lock(chosen, wanted.app_id),
+        Manifest.model_validate(release.manifest),
+        release.id,
+        release.config,
+    )
+    return Plan(workspace, wanted.app_id, target.version, (*_new_steps(chosen, there, source), step))
+
+
+def require_current(session: Session, workspace: str, app_id: str) -> tuple[Installation, InstalledRelease]:
+    """An installation and the release that runs.
+
+    Raises:
+        NotFound: The app is not installed.
+    """
+    found = repository.current(session, workspace, app_id)
+    if found is None:
+        raise NotFound(
+            f"{app_id} is not installed: see `llmasos list`, or run `llmasos install {app_id}`",
+            zh=f"尚未安装 {app_id}：用 `llmasos list` 查看，或运行 `llmasos install {app_id}`",
+        )
+    return found
+
+
+def _regrant(session: Session, source: ReleaseSource, workspace: str, release: InstalledRelease, owner: str) -> Plan:
+    manifest = Manifest.model_validate(release.manifest)
+    held = {row.capability for row in repository.grants(session, release.id or 0) if row.revoked_at is None}
+    steps: tuple[Step, ...] = ()
+    if manifest.capabilities - held:
+        bundle = _bundle(source, Candidate(manifest.id, release.version, release.digest, manifest))
+        steps = (Step("grant", bundle, owner, release.lock, before_id=release.id, config=release.config),)
+    return Plan(workspace, manifest.id, release.version, steps)
+
+
+def _installed(session: Session, workspace: str) -> dict[str, Candidate]:
+    return {
+        installation.app_id: Candidate(
+            installation.app_id, release.version, release.digest, Manifest.model_validate(release.manifest)
+        )
+        for installation, release in repository.all_current(session, workspace)
+    }
+
+
+def _new_steps(
+    chosen: Mapping[str, Candidate], there: Mapping[str, Candidate], source: ReleaseSource
+) -> tuple[Step, ...]:
+    """An install of each app that is not there, what it depends on first."""
+    # They were chosen from the root on.
+    new = [app for app in reversed(list(chosen)) if app not in there]
+    return tuple(Step("install", _bundle(source, chosen[app]), uuid.uuid4().hex, _lock(chosen, app)) for app in new)
+
+
+def _lock(chosen: Mapping[str, Candidate], app: str) -> dict[str, dict[str, str]]:
+    """The lock of everything that an app reaches."""
+    reached: dict[str, Candidate] = {}
+    waiting = [app]
+    while waiting:
+        name = waiting.pop()
+        if name in chosen and name not in reached:
+            reached[name] = chosen[name]
+            waiting.extend(chosen[name].manifest.dependencies)
+    return lock_of(reached, app)
+
+
+def _bundle(source: ReleaseSource, candidate: Candidate) -> Bundle:
+    """The bundle of a release, read anew: the catalog is not believed either."""
+    bundle = read_bundle(source.bundle(candidate.digest))
+    manifest = bundle.manifest
+    same = (bundle.digest, manifest.id, manifest.version) == (candidate.digest, candidate.app_id, candidate.version)
+    if not same or manifest != candidate.manifest:
+        raise BundleRejected(
+            f"the stored bundle of {candidate.app_id} {candidate.version} is not the one that was published: "
+            "publish the release again, or run `llmasos doctor`",
+            zh=f"{candidate.app_id} {candidate.version} 的存储包与发布时不同：请重新发布，或运行 `llmasos doctor`",
+        )
+    return bundle

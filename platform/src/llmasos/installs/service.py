@@ -1,0 +1,213 @@
+"""The rules of installing: what a plan changes, in the one transaction that its caller opens and commits.
+
+Whatever takes time or can fail (reading bundles, writing code, compiling) is done before; here is only the switch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+from llmasos.bundles.manifest import Manifest
+from llmasos.bundles.parts import Permission
+from llmasos.db import WriteSession, utc_now
+from llmasos.errors import Conflict, ConsentNeeded, Invalid
+from llmasos.installs import repository
+from llmasos.installs.form import config_values, still_valid
+from llmasos.installs.plan import Plan, Step, require_current
+from llmasos.installs.rows import active_grants, add_release, audit, grant_row, release_detail, set_quotas
+from llmasos.installs.tables import Installation, InstalledRelease
+from llmasos.kernel.grants import carry_over
+
+Outcome: TypeAlias = Literal["installed", "upgraded", "waiting", "granted", "already", "rolled-back", "uninstalled"]
+
+# A rollback goes back one release at a time, and hardly anybody goes back further than this.
+KEPT_RELEASES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a person decided.
+
+    Args:
+        agreed: Whether they agreed to what the screens show.
+        declined: By app, the optional capabilities that they left out.
+        config: By app, the values of its form; a field left out takes its default.
+    """
+
+    agreed: bool = False
+    declined: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+    config: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one app."""
+
+    app_id: str
+    version: str
+    outcome: Outcome
+    installation_id: str
+
+
+def check_answers(plan: Plan, answers: Answers) -> None:
+    """Find what is wrong with answers before any work is done for them.
+
+    Raises:
+        ConsentNeeded: Nobody agreed to an install.
+        Invalid: A config value does not fit or is missing, or something was declined that the app needs.
+    """
+    if plan.needs_consent and not answers.agreed and all(step.change != "upgrade" for step in plan.steps):
+        raise ConsentNeeded(
+            f"{plan.app_id} asks for permissions: agree to them, or pass --yes",
+            zh=f"{plan.app_id} 请求权限：请同意，或使用 --yes",
+        )
+    for step in plan.steps:
+        manifest = step.bundle.manifest
+        chosen_config(step, answers)
+        optional = {permission.capability for permission in manifest.permissions if permission.optional}
+        for capability in sorted(answers.declined.get(step.app_id, frozenset()) - optional):
+            raise Invalid(
+                f"{step.app_id} does not work without {capability}: agree to it, or do not install the app",
+                zh=f"{step.app_id} 缺少 {capability} 无法工作：请同意该权限，或不要安装此应用",
+            )
+
+
+def apply(session: WriteSession, plan: Plan, answers: Answers, user: str) -> list[Result]:
+    """Carry out a plan whose code is prepared.
+
+    An upgrade that nobody agreed to, though it asks for more, is put beside the release that goes on running.
+
+    Raises:
+        ConsentNeeded, Invalid: As `check_answers`.
+        Conflict: Somebody else changed the installation since the plan was made.
+    """
+    check_answers(plan, answers)
+    repository.ensure_workspace(session, plan.workspace)
+    if plan.needs_consent and not answers.agreed:
+        # What the new release depends on comes with it, once somebody agrees.
+        return [_wait(session, plan.workspace, step, answers, user) for step in plan.steps if step.change == "upgrade"]
+    carry_out = {"install": _install, "upgrade": _upgrade, "grant": _grant}
+    return [carry_out[step.change](session, plan.workspace, step, answers, user) for step in plan.steps]
+
+
+def _install(session: WriteSession, workspace: str, step: Step, answers: Answers, user: str) -> Result:
+    manifest = step.bundle.manifest
+    existing = repository.current(session, workspace, step.app_id)
+    if existing is not None:
+        installation, release = existing
+        if release.digest != step.bundle.digest:
+            raise changed_meanwhile(step.app_id, release.version)
+        return Result(step.app_id, release.version, "already", installation.id)
+    installation = Installation(
+        id=step.installation_id, workspace_id=workspace, app_id=step.app_id, installed_by=user, installed_at=utc_now()
+    )
+    session.add(installation)
+    session.flush()
+    declined = answers.declined.get(step.app_id, frozenset())
+    granted: dict[str, Permission] = {p.capability: p for p in manifest.permissions if p.capability not in declined}
+    release = add_release(session, step, granted, chosen_config(step, answers), "current")
+    installation.current_id = release.id
+    set_quotas(session, installation, manifest.limits)
+    audit(session, installation, user, "install", granted, detail=release_detail(release))
+    return Result(step.app_id, manifest.version, "installed", installation.id)
+
+
+def _upgrade(session: WriteSession, workspace: str, step: Step, answers: Answers, user: str) -> Result:
+    manifest = step.bundle.manifest
+    installation, old = require_current(session, workspace, step.app_id)
+    if old.digest == step.bundle.digest:
+        return Result(step.app_id, old.version, "already", installation.id)
+    granted, config = _carried(session, step, old, answers)
+    if answers.agreed:
+        granted |= _agreed_anew(step, answers)
+    release = add_release(session, step, granted, config, "current")
+    old.state = "previous"
+    installation.current_id = release.id
+    session.add_all((old, installation))
+    session.flush()
+    for ancient in repository.releases(session, installation.id, "previous")[KEPT_RELEASES:]:
+        repository.remove_release(session, ancient)
+    set_quotas(session, installation, manifest.limits)
+    audit(session, installation, user, "upgrade", granted, detail={**release_detail(release), "before": old.version})
+    return Result(step.app_id, manifest.version, "upgraded", installation.id)
+
+
+def _wait(session: WriteSession, workspace: str, step: Step, answers: Answers, user: str) -> Result:
+    """Put a release beside the one that goes on running, until somebody agrees to it."""
+    installation, old = require_current(session, workspace, step.app_id)
+    if old.digest == step.bundle.digest:
+        return Result(step.app_id, old.version, "already", installation.id)
+    waiting = repository.releases(session, installation.id, "pending")
+    if waiting and waiting[0].digest == step.bundle.digest:
+        return Result(step.app_id, waiting[0].version, "waiting", installation.id)
+    kept, config = _carried(session, step, old, answers)
+    release = add_release(session, step, kept, config, "pending")
+    audit(session, installation, user, "upgrade.wait", kept, detail=release_detail(release))
+    return Result(step.app_id, release.version, "waiting", installation.id)
+
+
+def _carried(
+    session: WriteSession, step: Step, old: InstalledRelease, answers: Answers
+) -> tuple[dict[str, Permission], dict[str, Any]]:
+    """The grants and config that a new release takes over; what waited before it is forgotten.
+
+    Raises:
+        Conflict: The release that runs is not the one that the plan was made for.
+        Invalid: The config does not fit.
+    """
+    manifest = step.bundle.manifest
+    if old.id != step.before_id:
+        raise changed_meanwhile(step.app_id, old.version)
+    for waiting in repository.releases(session, old.installation_id, "pending"):
+        repository.remove_release(session, waiting)
+    before = Manifest.model_validate(old.manifest)
+    kept = carry_over(active_grants(session, old), before.permissions, manifest.permissions)
+    return kept, chosen_config(step, answers)
+
+
+def chosen_config(step: Step, answers: Answers) -> dict[str, Any]:
+    """The values of an app's form: what was answered now, else what was chosen before, else the default.
+
+    Raises:
+        Invalid: A value does not fit or is missing.
+    """
+    manifest = step.bundle.manifest
+    return config_values(manifest, {**still_valid(manifest, step.config), **answers.config.get(step.app_id, {})})
+
+
+def changed_meanwhile(app_id: str, version: str) -> Conflict:
+    """The error of who planned for what is no longer so."""
+    return Conflict(
+        f"{app_id} was changed to {version} meanwhile: run the command again",
+        zh=f"{app_id} 已在此期间变更为 {version}：请重新运行命令",
+    )
+
+
+def _agreed_anew(step: Step, answers: Answers) -> dict[str, Permission]:
+    """The permissions that the screen showed as new or wider, and that were not declined."""
+    declined = answers.declined.get(step.app_id, frozenset())
+    shown = {line.capability for line in step.screen("en").lines if line.change in {"new", "wider"}}
+    return {
+        permission.capability: permission
+        for permission in step.bundle.manifest.permissions
+        if permission.capability in shown - declined
+    }
+
+
+def _grant(session: WriteSession, workspace: str, step: Step, answers: Answers, user: str) -> Result:
+    installation, release = require_current(session, workspace, step.app_id)
+    if release.id != step.before_id:
+        raise changed_meanwhile(step.app_id, release.version)
+    declined = answers.declined.get(step.app_id, frozenset())
+    granted = active_grants(session, release)
+    for permission in step.bundle.manifest.permissions:
+        if permission.capability in granted or permission.capability in declined:
+            continue
+        granted[permission.capability] = permission
+        session.merge(grant_row(release.id or 0, permission))
+    session.flush()
+    audit(session, installation, user, "grant", granted, detail=release_detail(release))
+    return Result(step.app_id, release.version, "granted", installation.id)

@@ -1,0 +1,80 @@
+"""Fakes for tests of installs: a shelf of bundles for a catalog, and a runtime that only notes what it is given."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from packaging.version import Version
+
+from llmasos.bundles.reader import read_bundle
+from llmasos.bundles.testing import EMPTY_COMPONENT, make_bundle
+from llmasos.errors import LlmasosError, NotFound, Unavailable
+from llmasos.installs.source import Candidate
+from llmasos.kernel.invocation import Invocation
+from llmasos.runtimes.runtime import CallResult, Inspection, Program
+
+
+@dataclass
+class Shelf:
+    """A `ReleaseSource` of bundle files in a folder."""
+
+    folder: Path
+    listed: dict[str, list[Candidate]] = field(default_factory=dict[str, list[Candidate]])
+    files: dict[str, Path] = field(default_factory=dict[str, Path])
+
+    def add(self, manifest: str, component: bytes = EMPTY_COMPONENT) -> Candidate:
+        """Put a release of this manifest on the shelf."""
+        path = make_bundle(self.folder, manifest, component)
+        bundle = read_bundle(path)
+        candidate = Candidate(bundle.manifest.id, bundle.manifest.version, bundle.digest, bundle.manifest)
+        self.files[bundle.digest] = path
+        self.listed.setdefault(candidate.app_id, []).append(candidate)
+        return candidate
+
+    def releases(self, app_id: str) -> list[Candidate]:
+        """Newest first."""
+        return sorted(self.listed.get(app_id, []), key=lambda c: Version(c.version), reverse=True)
+
+    def bundle(self, digest: str) -> Path:
+        """The file."""
+        if digest not in self.files:
+            raise NotFound(f"no bundle {digest}")
+        return self.files[digest]
+
+
+@dataclass
+class NotingRuntime:
+    """A `Runtime` that notes what it prepares, and runs nothing."""
+
+    imports: tuple[str, ...] = ()
+    failure: LlmasosError | None = None
+    prepared: list[str] = field(default_factory=list[str])
+    together: asyncio.Barrier | None = None
+    """Where installs wait for each other, so that they really overlap."""
+
+    async def inspect(self, code: Path) -> Inspection:
+        """What it was told the binary imports."""
+        return Inspection(self.imports, ())
+
+    async def prepare(self, program: Program, code: Path) -> None:
+        """Note it, if the code is there."""
+        if self.failure is not None:
+            raise self.failure
+        if not await asyncio.to_thread(code.exists):
+            raise Unavailable(f"{code} is not there")
+        self.prepared.append(program.digest)
+        if self.together is not None:
+            await self.together.wait()
+
+    async def describe(self, program: Program) -> str:
+        """Nothing runs here."""
+        raise Unavailable("this runtime runs nothing")
+
+    async def call(self, program: Program, invocation: Invocation, action: str, input_json: str) -> CallResult:
+        """Nothing runs here."""
+        raise Unavailable("this runtime runs nothing")
+
+    async def close(self) -> None:
+        """Nothing to end."""

@@ -1,0 +1,416 @@
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlmodel import Session, SQLModel, select
+
+import llmasos.tables  # noqa: F401
+from llmasos.bundles.testing import EMPTY_COMPONENT, MODEL_PERMISSION, manifest_text
+from llmasos.capabilities.tables import StoredValue
+from llmasos.db import Database
+from llmasos.errors import BundleRejected, ComponentRejected, Conflict, ConsentNeeded, Invalid, NotFound, Unavailable
+from llmasos.installs import repository
+from llmasos.installs.code import CodeStore
+from llmasos.installs.current import installed_app
+from llmasos.installs.doctor import check
+from llmasos.installs.installer import Installer
+from llmasos.installs.resolve import parse_requirement
+from llmasos.installs.service import Answers, Result
+from llmasos.installs.tables import GrantRow, Installation, InstalledRelease
+from llmasos.installs.testing import NotingRuntime, Shelf
+from llmasos.kernel.audit import verify
+from llmasos.kernel.tables import AuditEntry
+from llmasos.quotas.tables import Quota
+
+YES = Answers(agreed=True)
+STORAGE = '[[permissions]]\ncapability = "storage"\nreason.en = "Remembers."\n'
+HTTP = '[[permissions]]\ncapability = "http"\nhosts = ["https://a.com"]\noptional = true\nreason.en = "Reads."\n'
+
+
+class Setting:
+    """A host's database, code store and catalog, with a runtime that only notes."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.database = Database(f"sqlite:///{home / 'llmasos.db'}")
+        SQLModel.metadata.create_all(self.database.engine)
+        (home / "shelf").mkdir()
+        self.shelf = Shelf(home / "shelf")
+        self.runtime = NotingRuntime()
+        self.code = CodeStore.in_home(home)
+        self.installer = Installer(self.database, self.shelf, self.code, lambda _kind: self.runtime, "0.1.0")
+
+    def publish(self, version: str = "1.0.0", extra: str = MODEL_PERMISSION, app: str = "acme/hello") -> None:
+        self.shelf.add(manifest_text(app, version, extra), EMPTY_COMPONENT)
+
+    async def install(self, text: str = "acme/hello", answers: Answers = YES) -> list[Result]:
+        planned = self.installer.plan_install("default", parse_requirement(text))
+        return await self.installer.carry_out(planned, answers, "ann")
+
+    async def upgrade(self, text: str = "acme/hello", answers: Answers = YES) -> list[Result]:
+        planned = self.installer.plan_upgrade("default", parse_requirement(text))
+        return await self.installer.carry_out(planned, answers, "ann")
+
+    def states(self, app: str = "acme/hello") -> dict[str, str]:
+        with self.database.read() as session:
+            found = repository.installation(session, "default", app)
+            return {r.version: r.state for r in repository.releases(session, found.id)} if found else {}
+
+    def grants(self, app: str = "acme/hello") -> set[str]:
+        with self.database.read() as session:
+            return set(installed_app(session, "default", app).app.grants)
+
+    def events(self) -> list[str]:
+        with self.database.read() as session:
+            return [entry.event for entry in session.exec(select(AuditEntry))]
+
+    def daily_limits(self) -> list[int]:
+        with self.database.read() as session:
+            return [quota.limit for quota in session.exec(select(Quota))]
+
+    def findings(self) -> list[str]:
+        with self.database.read() as session:
+            return [str(finding) for finding in check(session, self.home)]
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Iterator[Setting]:
+    made = Setting(tmp_path)
+    yield made
+    assert made.findings() == []
+    with made.database.read() as session:
+        assert verify(session).intact
+    made.database.close()
+
+
+async def test_an_install_grants_what_was_agreed_and_can_be_run(setting: Setting) -> None:
+    setting.publish(
+        extra=MODEL_PERMISSION + STORAGE + "[limits]\ncpu_seconds = 2\ntokens_per_day = 500\ntokens_per_run = 9"
+    )
+    [result] = await setting.install()
+    assert (result.outcome, result.version) == ("installed", "1.0.0")
+    with setting.database.read() as session:
+        found = installed_app(session, "default", "acme/hello")
+    assert set(found.app.grants) == found.app.declared == {"model", "storage"}
+    assert found.program.capabilities == {"model", "storage", "output", "log", "config"}
+    assert found.limits.fuel == 8_000_000_000
+    assert found.limits.tokens == 9
+    assert found.actions["greet"].title("zh") == "问候"
+    assert setting.runtime.prepared == [found.program.digest]
+    assert setting.daily_limits() == [500]
+    assert setting.events() == ["install"]
+
+
+async def test_an_install_without_consent_changes_and_prepares_nothing(setting: Setting) -> None:
+    setting.publish()
+    with pytest.raises(ConsentNeeded, match="--yes"):
+        await setting.install(answers=Answers())
+    assert setting.runtime.prepared == []
+    assert setting.states() == {}
+    assert not setting.code.root.exists()
+
+
+async def test_an_optional_permission_can_be_declined_and_a_needed_one_not(setting: Setting) -> None:
+    setting.publish(extra=MODEL_PERMISSION + HTTP)
+    with pytest.raises(Invalid, match="does not work without model"):
+        await setting.install(answers=Answers(True, {"acme/hello": frozenset({"model"})}))
+    await setting.install(answers=Answers(True, {"acme/hello": frozenset({"http"})}))
+    assert setting.grants() == {"model"}
+    [again] = await setting.install()
+    assert again.outcome == "granted"
+    assert setting.grants() == {"model", "http"}
+
+
+async def test_installing_again_changes_nothing(setting: Setting) -> None:
+    setting.publish()
+    await setting.install()
+    [again] = await setting.install(answers=Answers())
+    assert again.outcome == "already"
+    assert setting.events() == ["install"]
+    setting.publish("2.0.0")
+    assert (await setting.install())[0].version == "1.0.0"
+    with pytest.raises(Conflict, match="llmasos upgrade acme/hello"):
+        await setting.install("acme/hello>=2")
+
+
+async def test_a_component_that_imports_more_than_it_declares_is_refused(setting: Setting) -> None:
+    setting.publish()
+    setting.runtime.imports = ("llmasos:app/model@0.1.0", "llmasos:app/storage@0.1.0", "wasi:cli/stdin@0.2.0")
+    with pytest.raises(ComponentRejected, match="imports storage"):
+        await setting.install()
+    setting.runtime.imports = ("evil:sys/call@1.0.0",)
+    with pytest.raises(ComponentRejected, match="evil:sys/call"):
+        await setting.install()
+    assert setting.states() == {}
+    setting.runtime.imports = ("llmasos:app/model@0.1.0", "llmasos:app/types@0.1.0", "llmasos:app/log@0.1.0")
+    await setting.install()
+
+
+async def test_what_cannot_be_prepared_is_not_installed(setting: Setting) -> None:
+    setting.publish()
+    setting.runtime.failure = Unavailable("no room")
+    with pytest.raises(Unavailable, match="no room"):
+        await setting.install()
+    assert setting.states() == {}
+    setting.runtime.failure = None
+    await setting.install()
+
+
+async def test_a_bundle_that_was_swapped_in_the_catalog_is_refused(setting: Setting) -> None:
+    setting.publish()
+    setting.publish("1.0.1")
+    first, second = (c.digest for c in setting.shelf.listed["acme/hello"])
+    setting.shelf.files[second] = setting.shelf.files[first]
+    with pytest.raises(BundleRejected, match="not the one that was published"):
+        await setting.install()
+
+
+async def test_config_is_checked_and_defaults_are_filled_in(setting: Setting) -> None:
+    fields = (
+        '[config.tone]\ntype = "string"\nenum = ["kind", "curt"]\ndefault = "kind"\ntitle.en = "Tone"\n'
+        '[config.labels]\ntype = "array"\ntitle.en = "Labels"\n'
+    )
+    setting.publish(extra=MODEL_PERMISSION + fields)
+    for config, said in (
+        ({}, "'labels' needs a value"),
+        ({"labels": ["a"], "tone": "rude"}, "'kind', 'curt'"),
+        ({"labels": "a"}, "array"),
+        ({"labels": [], "x": 1}, "'x' is not a field"),
+    ):
+        with pytest.raises(Invalid, match=said):
+            await setting.install(answers=Answers(True, config={"acme/hello": config}))
+    await setting.install(answers=Answers(True, config={"acme/hello": {"labels": ["a"]}}))
+    with setting.database.read() as session:
+        assert installed_app(session, "default", "acme/hello").app.config == {"tone": "kind", "labels": ["a"]}
+    setting.publish("2.0.0", MODEL_PERMISSION + fields)
+    await setting.upgrade()
+    with setting.database.read() as session:
+        assert installed_app(session, "default", "acme/hello").app.config == {"tone": "kind", "labels": ["a"]}
+
+
+async def test_dependencies_come_with_their_own_consent_and_stay_while_needed(setting: Setting) -> None:
+    apps = '[[permissions]]\ncapability = "apps"\napps = ["acme/words"]\nreason.en = "x"\n'
+    setting.publish(extra=apps + '[dependencies]\n"acme/words" = ">=1"')
+    setting.publish(app="acme/words")
+    planned = setting.installer.plan_install("default", parse_requirement("acme/hello"))
+    assert [screen.app_id for screen in planned.screens("en")] == ["acme/words", "acme/hello"]
+    await setting.installer.carry_out(planned, YES, "ann")
+    with setting.database.read() as session:
+        release = repository.current(session, "default", "acme/hello")[1]
+        assert release.lock == {
+            "acme/words": {"version": "1.0.0", "digest": setting.shelf.releases("acme/words")[0].digest}
+        }
+    with pytest.raises(Conflict, match="acme/hello depends on acme/words"):
+        setting.installer.uninstall("default", "acme/words", "ann", delete_data=False)
+    setting.installer.uninstall("default", "acme/hello", "ann", delete_data=False)
+    setting.installer.uninstall("default", "acme/words", "ann", delete_data=False)
+
+
+async def test_an_upgrade_that_asks_for_no_more_needs_no_consent(setting: Setting) -> None:
+    setting.publish(extra=MODEL_PERMISSION + STORAGE)
+    await setting.install()
+    setting.publish("1.1.0", MODEL_PERMISSION)
+    [result] = await setting.upgrade(answers=Answers())
+    assert (result.outcome, result.version) == ("upgraded", "1.1.0")
+    assert setting.grants() == {"model"}
+    assert setting.states() == {"1.1.0": "current", "1.0.0": "previous"}
+    assert (await setting.upgrade())[0].outcome == "already"
+
+
+async def test_an_upgrade_that_asks_for_more_waits_for_consent_while_the_old_release_runs(setting: Setting) -> None:
+    setting.publish(extra=MODEL_PERMISSION + "[limits]\ntokens_per_day = 5")
+    await setting.install()
+    setting.publish("2.0.0", MODEL_PERMISSION + STORAGE + "[limits]\ntokens_per_day = 5")
+    screen = setting.installer.plan_upgrade("default", parse_requirement("acme/hello")).screens("en")[0]
+    assert {line.capability: line.change for line in screen.lines} == {"model": "same", "storage": "new"}
+    for _ in range(2):
+        [result] = await setting.upgrade(answers=Answers())
+        assert result.outcome == "waiting"
+    assert setting.states() == {"2.0.0": "pending", "1.0.0": "current"}
+    assert setting.grants() == {"model"}
+    assert setting.events() == ["install", "upgrade.wait"]
+    [result] = await setting.upgrade()
+    assert result.outcome == "upgraded"
+    assert setting.grants() == {"model", "storage"}
+    assert setting.states() == {"2.0.0": "current", "1.0.0": "previous"}
+
+
+async def test_an_upgrade_with_a_new_dependency_waits_whole(setting: Setting) -> None:
+    setting.publish()
+    await setting.install()
+    setting.publish("2.0.0", MODEL_PERMISSION + '[dependencies]\n"acme/words" = ">=1"')
+    setting.publish(app="acme/words")
+    assert [r.outcome for r in await setting.upgrade(answers=Answers())] == ["waiting"]
+    assert setting.states("acme/words") == {}
+    assert [r.outcome for r in await setting.upgrade()] == ["installed", "upgraded"]
+
+
+async def test_raised_limits_wait_for_consent_and_move_the_quota(setting: Setting) -> None:
+    setting.publish(extra=MODEL_PERMISSION + "[limits]\ntokens_per_day = 5")
+    await setting.install()
+    setting.publish("2.0.0", MODEL_PERMISSION + "[limits]\ntokens_per_day = 50")
+    assert (await setting.upgrade(answers=Answers()))[0].outcome == "waiting"
+    assert setting.daily_limits() == [5]
+    await setting.upgrade()
+    assert setting.daily_limits() == [50]
+    await setting.installer.rollback("default", "acme/hello", "ann")
+    assert setting.daily_limits() == [5]
+
+
+async def test_what_was_declined_is_not_granted_by_an_upgrade(setting: Setting) -> None:
+    setting.publish(extra=MODEL_PERMISSION + HTTP)
+    await setting.install(answers=Answers(True, {"acme/hello": frozenset({"http"})}))
+    setting.publish("1.1.0", MODEL_PERMISSION + HTTP)
+    assert (await setting.upgrade())[0].outcome == "upgraded"
+    assert setting.grants() == {"model"}
+
+
+async def test_a_rollback_is_one_step_and_gives_back_no_revoked_grant(setting: Setting) -> None:
+    setting.publish("1.0.0", MODEL_PERMISSION + STORAGE)
+    await setting.install()
+    setting.publish("2.0.0", MODEL_PERMISSION + STORAGE + HTTP)
+    await setting.upgrade()
+    setting.installer.revoke("default", "acme/hello", "storage", "ann")
+    assert setting.grants() == {"model", "http"}
+    result = await setting.installer.rollback("default", "acme/hello", "ann")
+    assert (result.outcome, result.version) == ("rolled-back", "1.0.0")
+    assert setting.grants() == {"model"}
+    assert setting.states() == {"1.0.0": "current"}
+    with pytest.raises(NotFound, match=r"acme/hello@1\.0\.0"):
+        await setting.installer.rollback("default", "acme/hello", "ann")
+    assert setting.events() == ["install", "upgrade", "grants.revoke", "rollback"]
+
+
+async def test_a_rollback_that_others_forbid_is_refused(setting: Setting) -> None:
+    setting.publish("1.0.0", app="acme/words")
+    await setting.install("acme/words")
+    setting.publish("2.0.0", app="acme/words")
+    await setting.upgrade("acme/words")
+    setting.publish(extra=MODEL_PERMISSION + '[dependencies]\n"acme/words" = ">=2"')
+    await setting.install()
+    with pytest.raises(Conflict, match=r"acme/hello 1\.0\.0 needs acme/words >=2"):
+        await setting.installer.rollback("default", "acme/words", "ann")
+
+
+async def test_only_a_few_earlier_releases_are_kept(setting: Setting) -> None:
+    for minor in range(6):
+        setting.publish(f"1.{minor}.0")
+        await (setting.install() if minor == 0 else setting.upgrade())
+    assert setting.states() == {"1.5.0": "current", "1.4.0": "previous", "1.3.0": "previous", "1.2.0": "previous"}
+
+
+@pytest.mark.parametrize("delete_data", [True, False])
+async def test_an_uninstall_keeps_or_deletes_what_the_app_stored(setting: Setting, delete_data: bool) -> None:
+    setting.publish(extra=STORAGE + "[limits]\ntokens_per_day = 5")
+    await setting.install()
+    now = datetime.now(UTC)
+    with setting.database.write() as session:
+        for app in ("acme/hello", "acme/other"):
+            session.add(
+                StoredValue(
+                    workspace_id="default", app_id=app, user_id="ann", key="k", value="v", version=1, size_bytes=1,
+                    updated_at=now,
+                )
+            )  # fmt: skip
+    setting.installer.uninstall("default", "acme/hello", "ann", delete_data=delete_data)
+    with setting.database.read() as session:
+        left = [value.app_id for value in session.exec(select(StoredValue))]
+        assert list(session.exec(select(Installation))) == []
+        assert list(session.exec(select(InstalledRelease))) == []
+        assert list(session.exec(select(GrantRow))) == []
+        with pytest.raises(NotFound, match="not installed"):
+            installed_app(session, "default", "acme/hello")
+    assert left == (["acme/other"] if delete_data else ["acme/hello", "acme/other"])
+    assert setting.daily_limits() == []
+
+
+async def test_two_installs_at_once_make_one_installation(setting: Setting) -> None:
+    setting.publish()
+    setting.runtime.together = asyncio.Barrier(2)
+    results = await asyncio.gather(setting.install(), setting.install())
+    assert sorted(result.outcome for [result] in results) == ["already", "installed"]
+    assert len({result.installation_id for [result] in results}) == 1
+    assert setting.events() == ["install"]
+
+
+async def test_an_install_that_raced_with_another_version_is_told(setting: Setting) -> None:
+    setting.publish("1.0.0")
+    setting.publish("2.0.0")
+    setting.runtime.together = asyncio.Barrier(2)
+    ends = await asyncio.gather(
+        setting.install("acme/hello@1.0.0"), setting.install("acme/hello@2.0.0"), return_exceptions=True
+    )
+    [lost] = [end for end in ends if isinstance(end, BaseException)]
+    assert isinstance(lost, Conflict)
+    assert "meanwhile: run the command again" in str(lost)
+    assert len(setting.states()) == 1
+
+
+async def test_two_upgrades_at_once_leave_one_current_release(setting: Setting) -> None:
+    setting.publish()
+    await setting.install()
+    setting.publish("2.0.0")
+    setting.runtime.together = asyncio.Barrier(2)
+    results = await asyncio.gather(setting.upgrade(), setting.upgrade())
+    assert sorted(result.outcome for [result] in results) == ["already", "upgraded"]
+    assert setting.states() == {"2.0.0": "current", "1.0.0": "previous"}
+
+
+async def test_workspaces_are_apart(setting: Setting) -> None:
+    setting.publish()
+    await setting.install()
+    planned = setting.installer.plan_install("other", parse_requirement("acme/hello"))
+    await setting.installer.carry_out(planned, YES, "bob")
+    setting.installer.uninstall("default", "acme/hello", "ann", delete_data=True)
+    with setting.database.read() as session:
+        assert installed_app(session, "other", "acme/hello").app.version == "1.0.0"
+
+
+async def test_code_that_nothing_names_is_swept_after_an_hour(setting: Setting) -> None:
+    setting.publish()
+    await setting.install()
+    old = setting.code.root / ("0" * 64)
+    abandoned = setting.code.root / ".tmp-x"
+    fresh = setting.code.root / ".tmp-y"
+    for folder in (old, abandoned, fresh):
+        folder.mkdir()
+    for folder in (old, abandoned, *setting.code.root.glob("[1-9a-f]*")):
+        os.utime(folder, (0, 0))
+    setting.publish(app="acme/other")
+    await setting.install("acme/other")
+    assert not old.exists()
+    assert not abandoned.exists()
+    assert fresh.exists()
+
+
+async def test_the_doctor_sees_what_is_wrong(setting: Setting) -> None:
+    setting.publish(extra=MODEL_PERMISSION + "[limits]\ntokens_per_day = 5")
+    await setting.install()
+    file = next(setting.code.root.glob("*/app.wasm"))
+    whole = file.read_bytes()
+    file.write_bytes(whole + b"x")
+    assert any("damaged" in finding for finding in setting.findings())
+    with pytest.raises(Unavailable, match="damaged"):
+        with setting.database.read() as session:
+            program = installed_app(session, "default", "acme/hello").program
+        await setting.installer.make_ready(program)
+    setting.installer.uninstall("default", "acme/hello", "ann", delete_data=False)
+    await setting.install()
+    assert setting.findings() == []
+    wider = json.dumps({"capability": "model", "tiers": ["best"], "reason": {"en": "x"}})
+    spoils = {
+        "wider": ('UPDATE "grant" SET scope = :v', wider),
+        "daily limit": ('UPDATE quota SET "limit" = :v', 6),
+        "say that they run": ("UPDATE installed_release SET state = :v", "previous"),
+    }
+    for said, (statement, value) in spoils.items():
+        with setting.database.engine.connect() as connection, Session(bind=connection) as session:
+            connection.exec_driver_sql("BEGIN")
+            connection.execute(text(statement), {"v": value})
+            assert any(said in str(finding) for finding in check(session, setting.home)), said
+            connection.rollback()
