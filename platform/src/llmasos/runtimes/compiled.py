@@ -37,13 +37,6 @@ OUTPUT_BYTES: Final = 512 << 20
 # To be raised when `llmasos_runner.component.engine` changes: files made before don't fit then.
 ENGINE_CONFIGURATION: Final = 1
 
-_SIGNALS: Final = {
-    "SIGXCPU": f"it takes more than {CPU_SECONDS} seconds of compute",
-    "SIGKILL": f"it takes more than {CPU_SECONDS} seconds of compute",
-    "SIGABRT": f"it takes more than {MEMORY_BYTES >> 20} MiB of memory",
-    "SIGXFSZ": f"it makes more than {OUTPUT_BYTES >> 20} MiB of code",
-}
-
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the host knows of a compiled file."""
@@ -203,8 +196,18 @@ async def compile_between(source: int, output: int) -> Compiled:
         case Refused():
             raise ComponentRejected(answer.message)
         case _:
-            signal = next((why for name, why in _SIGNALS.items() if name in ended), f"the compiler ended with {ended}")
+            signal = next((why for name, why in _limits_met() if name in ended), f"the compiler ended with {ended}")
             raise ComponentRejected(f"The component cannot be compiled: {signal}.")
+
+
+def _limits_met() -> list[tuple[str, str]]:
+    """The signal by which the system ends a process at each of its limits, and what that means."""
+    return [
+        ("SIGXCPU", f"it takes more than {CPU_SECONDS} seconds of compute"),
+        ("SIGKILL", f"it takes more than {CPU_SECONDS} seconds of compute"),
+        ("SIGABRT", f"it takes more than {MEMORY_BYTES >> 20} MiB of memory"),
+        ("SIGXFSZ", f"it makes more than {OUTPUT_BYTES >> 20} MiB of code"),
+    ]
 
 
 async def _answer(runner: process.Process) -> Compiled | Refused | None:

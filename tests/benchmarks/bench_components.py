@@ -1,0 +1,190 @@
+"""What a component costs through runner and protocol, beside the engine alone: prints a table.
+
+    uv run python tests/benchmarks/bench_components.py [--quick]
+
+Each ratio is of two figures of one run, taken in turns, so that a busy machine slows both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import extism
+import wasmtime
+from wasmtime import component as wasm
+
+import llmasos_sdk
+from llmasos.kernel.invocation import Invocation, Principal, RunLimits
+from llmasos.runtimes.component import ComponentRuntime
+from llmasos.runtimes.runtime import Program
+from llmasos.settings import Settings
+
+WIT = Path(llmasos_sdk.__file__).parent / "wit" / "llmasos.wit"
+GUEST = """
+from wit_world import exports
+from wit_world.imports import model
+
+class Handler(exports.Handler):
+    def describe(self):
+        return "[]"
+    def call(self, action, input):
+        return model.generate(input) if action == "wait" else input
+"""
+WORLD = "\nworld bench { import output; import log; import config; import model; export handler; }\n"
+# A plugin that does nothing, as small as one can be.
+EXTISM = '(module (memory (export "memory") 1) (func (export "run") (result i32) (i32.const 0)))'
+WAITING = 500
+
+
+def build(folder: Path) -> Path:
+    """A Python component whose action does nothing."""
+    (folder / "wit").mkdir()
+    (folder / "wit" / "world.wit").write_text(WIT.read_text() + WORLD)
+    (folder / "guest.py").write_text(GUEST)
+    command = ["componentize-py", "-d", "wit", "-w", "bench", "componentize", "guest", "-o", "guest.wasm"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder / "guest.wasm"
+
+
+class Raw:
+    """The engine alone, in this process: an instance and a call, with the package's own WASI and conversions."""
+
+    def __init__(self, compiled: Path) -> None:
+        config = wasmtime.Config()
+        config.wasm_component_model = True
+        config.consume_fuel = True
+        config.epoch_interruption = True
+        for name in ("wasm_threads", "shared_memory", "wasm_memory64", "wasm_stack_switching"):
+            setattr(config, name, False)
+        self.engine = wasmtime.Engine(config)
+        self.component = wasm.Component.deserialize_file(self.engine, str(compiled))
+        self.linker = wasm.Linker(self.engine)
+        self.linker.add_wasip2()
+        self.linker.define_unknown_imports_as_traps(self.component)
+        handler = self.component.get_export_index("llmasos:app/handler@0.1.0")
+        self.call = self.component.get_export_index("call", handler)
+
+    def once(self) -> None:
+        """One invocation."""
+        with wasmtime.Store(self.engine) as store:
+            store.set_wasi(wasmtime.WasiConfig())
+            store.set_fuel(10**10)
+            store.set_epoch_deadline(10**6)
+            instance = self.linker.instantiate(store, self.component)
+            function = instance.get_func(store, self.call)
+            assert function(store, "echo", '"x"') == '"x"'
+
+
+def timed(run) -> float:
+    started = time.perf_counter()
+    run()
+    return (time.perf_counter() - started) * 1000
+
+
+def pss_bytes(pids: list[int]) -> int:
+    total = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1]) * 1024
+    return total
+
+
+def row(name: str, value: str, wanted: str = "") -> None:
+    print(f"{name:<66}{value:>14}  {wanted}")
+
+
+async def main(rounds: int) -> None:
+    """Measure and print."""
+    gate, calls = asyncio.Event(), 0
+
+    async def door(_invocation, _capability, _function, _arguments):
+        nonlocal calls
+        calls += 1
+        await gate.wait()
+        return '"x"'
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        code = build(folder)
+        digest = hashlib.sha256(code.read_bytes()).hexdigest()
+        program = Program("wasm", digest, frozenset({"model"}), "bench")
+        runtime = ComponentRuntime(Settings(home=folder / "home", runners=1), door)
+        try:
+            started = time.perf_counter()
+            await runtime.prepare(program, code)
+            row("compile once (s)", f"{time.perf_counter() - started:.1f}")
+            started = time.perf_counter()
+            await runtime.prepare(program, code)
+            row("prepare again (ms)", f"{(time.perf_counter() - started) * 1000:.1f}", "< 500")
+            await latencies(runtime, program, folder, rounds)
+            await waiting(runtime, program, lambda: calls, gate)
+        finally:
+            await runtime.close()
+
+
+async def latencies(runtime: ComponentRuntime, program: Program, folder: Path, rounds: int) -> None:
+    """One trivial action, the ways there are."""
+
+    def invocation() -> Invocation:
+        return Invocation(Principal(), None, "bench", limits=RunLimits())
+
+    await runtime.warm()
+    started = time.perf_counter()
+    await runtime.call(program, invocation(), "echo", '"x"')
+    row("first run after install, runner warm (ms)", f"{(time.perf_counter() - started) * 1000:.1f}", "< 50")
+    (compiled,) = (folder / "home" / "compiled").glob("*.cwasm")
+    raw = Raw(compiled)
+    manifest = {"wasm": [{"data": wasmtime.wat2wasm(EXTISM)}]}
+    ours: list[float] = []
+    theirs: list[float] = []
+    plugin: list[float] = []
+    for _ in range(rounds):
+        theirs.append(timed(raw.once))
+        started = time.perf_counter()
+        await runtime.call(program, invocation(), "echo", '"x"')
+        ours.append((time.perf_counter() - started) * 1000)
+        plugin.append(timed(lambda: extism.Plugin(manifest, wasi=False).call("run", b"")))
+    ours_ms, raw_ms, extism_ms = (statistics.median(times) for times in (ours, theirs, plugin))
+    row("Python component, engine alone in process (ms, median)", f"{raw_ms:.2f}")
+    row("the same through runner and protocol (ms, median)", f"{ours_ms:.2f}")
+    row("ratio", f"{ours_ms / raw_ms:.2f}", "<= 1.5")
+    row("a fresh minimal extism plugin in process (ms, median)", f"{extism_ms:.2f}")
+
+
+async def waiting(runtime: ComponentRuntime, program: Program, calls, gate: asyncio.Event) -> None:
+    """Many at once that wait for the host."""
+    import os
+
+    pids = [os.getpid(), *runtime.runner_pids]
+    before = pss_bytes(pids)
+    started = time.perf_counter()
+    running = [
+        asyncio.create_task(
+            runtime.call(program, Invocation(Principal(), None, "bench", limits=RunLimits()), "wait", '"x"')
+        )
+        for _ in range(WAITING)
+    ]
+    while calls() < WAITING:  # noqa: ASYNC110 -- it measures from outside
+        await asyncio.sleep(0.05)
+    row(f"{WAITING} wait at once, all there after (s)", f"{time.perf_counter() - started:.1f}")
+    each = (pss_bytes(pids) - before) / WAITING / (1 << 20)
+    row("each above what the host and its runner held before (MiB)", f"{each:.2f}", "<= 4")
+    started = time.perf_counter()
+    gate.set()
+    done = await asyncio.gather(*running)
+    row("all finished after (s)", f"{time.perf_counter() - started:.1f}", f"{len(done)} of {WAITING}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    sys.exit(asyncio.run(main(30 if parser.parse_args().quick else 300)))

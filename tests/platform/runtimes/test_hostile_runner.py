@@ -1,0 +1,122 @@
+import asyncio
+import gc
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from llmasos.errors import RunnerDied, TimedOut
+from llmasos.runtimes import runner as runners
+from llmasos.runtimes.runner import Runner
+
+SCRIPT = Path(__file__).with_name("hostile_runner.py")
+
+
+def start_message(*search_path: str):
+    return {"t": "start", "kind": "component", "search_path": list(search_path), "confine": {}, "threads": 1}
+
+
+def call(action: str, invocation_id: str = "one", wall_seconds: float = 20.0):
+    limits = {"memory_bytes": 1, "fuel": 1, "wall_seconds": wall_seconds, "log_bytes": 1, "output_bytes": 1}
+    return {
+        "t": "call", "id": invocation_id, "program": "", "action": action, "input": "", "capabilities": [],
+        "limits": limits,
+    }  # fmt: skip
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def slow_door(_capability, _function, _arguments):
+    await asyncio.sleep(30)
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        ("huge", "frame of 4294967295 bytes"),
+        ("nest", "no message"),
+        ("nan", "no message"),
+        ("duplicate", "a key twice"),
+        ("surrogate", "no message"),
+        ("not_utf8", "no message"),
+        ("spaces", "spaces between"),
+        ("unknown_field", "no message"),
+        ("negative", "no message"),
+        ("enormous", "no message"),
+        ("wrong_type", "no message"),
+        ("no_json", "no message"),
+        ("empty", "no message"),
+        ("array", "no message"),
+        ("unknown_message", "no message"),
+        ("ready_twice", "twice that it was ready"),
+        ("compiled", "not its to send"),
+        ("other_id", "does not run"),
+        ("other_call", "does not run"),
+        ("done_twice", "does not run"),
+        ("order", "out of order"),
+        ("flood", "more calls at once"),
+        ("nested_argument", "no message"),
+        ("print", "exit code 9; it printed last: last words"),
+        ("segfault", "SIGSEGV"),
+        ("close", "SIGKILL"),
+        ("descriptors", "died"),
+    ],
+)
+async def test_a_runner_that_misbehaves_costs_only_itself(action, words):
+    runner = await Runner.start(start_message(), script=SCRIPT)
+    descriptors = open_descriptors()
+    waiting = asyncio.create_task(runner.call(call("wait", "two"), slow_door))
+    await asyncio.sleep(0)
+    try:
+        first = await runner.call(call(action), slow_door)
+        assert action == "done_twice", first
+    except RunnerDied as error:
+        assert words in error.message
+        assert "\n" not in error.message
+    with pytest.raises(RunnerDied, match=words):
+        await waiting
+    assert not runner.is_alive
+    with pytest.raises(RunnerDied, match=words):
+        await runner.call(call("wait", "three"), slow_door)
+    await runner.close()
+    assert open_descriptors() <= descriptors
+    with pytest.raises(ProcessLookupError):
+        os.kill(runner.process.pid, 0)
+    gc.collect()
+
+
+@pytest.mark.parametrize("action", ["silence", "trickle"])
+async def test_a_runner_that_hangs_is_killed_at_the_deadline(action, monkeypatch):
+    monkeypatch.setattr(runners, "GRACE_SECONDS", 0.2)
+    runner = await Runner.start(start_message(), script=SCRIPT)
+    started = time.monotonic()
+    with pytest.raises(TimedOut, match="was killed"):
+        await runner.call(call(action, wall_seconds=0.2), slow_door)
+    assert time.monotonic() - started < 3
+    assert not runner.is_alive
+    await runner.close()
+
+
+async def test_a_runner_that_does_not_heed_a_cancellation_is_killed(monkeypatch):
+    monkeypatch.setattr(runners, "GRACE_SECONDS", 0.2)
+    runner = await Runner.start(start_message(), script=SCRIPT)
+    task = asyncio.create_task(runner.call(call("silence"), slow_door))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not runner.is_alive
+    await runner.close()
+
+
+async def test_a_runner_that_dies_at_its_start_says_why():
+    with pytest.raises(RunnerDied, match="exit code 3; it printed last: no such module"):
+        await Runner.start(start_message("dies"), script=SCRIPT)
+
+
+async def test_a_runner_that_never_gets_ready_is_given_up():
+    with pytest.raises(RunnerDied, match="not ready after"):
+        await Runner.start(start_message("silent"), script=SCRIPT, start_seconds=0.3)

@@ -1,0 +1,56 @@
+import json
+import struct
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmasos.runtimes.frames import Done, FrameReader, ProtocolFault, Syscall, decode
+from llmasos_runner.protocol import encode
+
+SCALARS = (
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(st.lists(SCALARS | TEXTS, max_size=16), TEXTS.filter(lambda text: len(text) <= 200), st.integers(0, 2**63 - 1))
+def test_what_a_runner_encodes_the_host_decodes(arguments, name, seq):
+    message = {"t": "syscall", "id": name, "seq": seq, "capability": "c", "function": name, "arguments": arguments}
+    decoded = decode(encode(message)[4:])
+    assert isinstance(decoded, Syscall)
+    assert decoded.arguments == arguments
+    assert (decoded.id, decoded.seq) == (name, seq)
+
+
+@given(TEXTS, TEXTS)
+def test_outputs_and_logs_of_any_text_cross(output, log):
+    message = {"t": "done", "id": "x", "fuel": 1, "memory_bytes": 2, "log": log, "output": output}
+    decoded = decode(encode(message)[4:])
+    assert isinstance(decoded, Done)
+    assert (decoded.output, decoded.log) == (output, log)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_message_or_a_fault(body):
+    with suppress(ProtocolFault):
+        decode(body)
+
+
+@given(st.lists(st.integers(1, 50)), st.integers(1, 5))
+def test_frames_come_whole_however_the_stream_is_cut(cuts, count):
+    frames = [{"t": "refused", "message": f"é{number}"} for number in range(count)]
+    stream = b"".join(encode(frame) for frame in frames)
+    reader, seen = FrameReader(), []
+    for cut in [*cuts, len(stream)]:
+        seen += reader.feed(stream[:cut])
+        stream = stream[cut:]
+    assert [message.message for message in seen] == [frame["message"] for frame in frames]
+
+
+def test_a_key_twice_is_a_fault_even_with_the_same_value():
+    body = b'{"t":"refused","message":"a","message":"a"}'
+    assert json.loads(body)
+    with pytest.raises(ProtocolFault, match="a key twice"):
+        list(FrameReader().feed(struct.pack(">I", len(body)) + body))
