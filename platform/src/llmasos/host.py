@@ -17,9 +17,8 @@ from sqlalchemy import text
 from llmasos.capabilities.model import ModelCapability
 from llmasos.db import Database
 from llmasos.errors import Unavailable
-from llmasos.gateway.engine import Engine
+from llmasos.gateway import opening
 from llmasos.gateway.gateway import Gateway
-from llmasos.gateway.registry import ModelRegistry
 from llmasos.kernel.capability import Capability
 from llmasos.kernel.invocation import EventSink, Invocation, Json, Principal, discard
 from llmasos.kernel.syscall import Kernel
@@ -27,6 +26,7 @@ from llmasos.quotas.ledger import Ledger
 from llmasos.runs import Runnables, RunResult, Runs, Stopping
 from llmasos.runtimes.runtime import Runtime, SyscallDoor
 from llmasos.schema import ensure_schema
+from llmasos.secrets import Secrets
 from llmasos.settings import Settings
 
 RuntimeMaker: TypeAlias = Callable[[SyscallDoor], Runtime]
@@ -150,5 +150,11 @@ class _Runtimes:
 
 
 def open_gateway(settings: Settings, database: Database) -> Gateway:
-    """The gateway to the models that `settings` and the database name."""
-    return Gateway(ModelRegistry(settings.home, database), Engine({}))
+    """The models of this home: configured, added and embedded; keys by reference to the operator's secrets."""
+    secrets, operator = Secrets(settings.home), Principal()
+
+    def read_secret(name: str) -> str | None:
+        with database.read() as session:
+            return secrets.value(session, operator.workspace, operator.user, name)
+
+    return opening.open_gateway(settings.home, database, read_secret=read_secret)

@@ -194,19 +194,10 @@ def _registry() -> Generator[tuple[Settings, ModelRegistry]]:
 
 @contextmanager
 def _gateway() -> Generator[tuple[Settings, Gateway]]:
-    from llmasos.gateway.opening import open_gateway
-    from llmasos.kernel.invocation import Principal
-    from llmasos.secrets import Secrets
+    from llmasos.host import open_gateway
 
-    with _opened() as (settings, database):
-
-        def read_secret(name: str) -> str | None:
-            me = Principal()
-            with database.read() as session:
-                return Secrets(settings.home).value(session, me.workspace, me.user, name)
-
-        with open_gateway(settings.home, database, read_secret=read_secret) as gateway:
-            yield settings, gateway
+    with _opened() as (settings, database), open_gateway(settings, database) as gateway:
+        yield settings, gateway
 
 
 async def _try(gateway: Gateway, name: str) -> dict[str, Any]:
