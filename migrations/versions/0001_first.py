@@ -132,7 +132,7 @@ def upgrade() -> None:
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("app_id", sa.String(), nullable=False),
         sa.Column("user_id", sa.String(), nullable=False),
-        sa.Column("size_bytes", sa.Integer(), nullable=False),
+        sa.Column("size_bytes", BIG, nullable=False),
         sa.PrimaryKeyConstraint("workspace_id", "app_id", "user_id"),
     )
     op.create_table(

@@ -14,7 +14,12 @@ from typing import Self, TypeAlias
 
 from sqlalchemy import text
 
+from llmasos.capabilities.apps import AppsCapability
+from llmasos.capabilities.baseline import ConfigCapability, LogCapability, OutputCapability
+from llmasos.capabilities.http import HttpCapability
 from llmasos.capabilities.model import ModelCapability
+from llmasos.capabilities.secrets import SecretsCapability, UserSecrets
+from llmasos.capabilities.storage import StorageCapability
 from llmasos.db import Database
 from llmasos.errors import Unavailable
 from llmasos.gateway import opening
@@ -76,12 +81,12 @@ class Host:
             gateway = (parts.gateway or open_gateway)(settings, database)
             stack.callback(gateway.close)
             ledger = Ledger(database)
-            kernel = await stack.enter_async_context(Kernel(database, ledger, (ModelCapability(gateway),)))
-            for capability in parts.capabilities:
-                kernel.register(capability)
+            kernel = await stack.enter_async_context(Kernel(database, ledger))
             runtimes = _Runtimes(parts.runtimes, kernel.syscall)
             stack.push_async_callback(runtimes.close)
             runs = Runs(kernel, parts.runnables(database), runtimes.of)
+            for capability in (*capabilities_of(settings, database, gateway, runs), *parts.capabilities):
+                kernel.register(capability)
             host = cls(settings, database, kernel, gateway, runs)
             stack.push_async_callback(host.stop)
             yield host
@@ -147,6 +152,21 @@ class _Runtimes:
         """End every runner."""
         made, self._made = self._made, {}
         await asyncio.gather(*(runtime.close() for runtime in made.values()))
+
+
+def capabilities_of(settings: Settings, database: Database, gateway: Gateway, runs: Runs) -> tuple[Capability, ...]:
+    """The host's own capabilities."""
+    secrets = UserSecrets(database, Secrets(settings.home))
+    return (
+        ModelCapability(gateway),
+        StorageCapability(database),
+        OutputCapability(),
+        LogCapability(),
+        ConfigCapability(),
+        HttpCapability(secrets, settings.http_networks),
+        SecretsCapability(secrets),
+        AppsCapability(runs.run, settings.call_depth),
+    )
 
 
 def open_gateway(settings: Settings, database: Database) -> Gateway:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from llmasos.actions import action_named, check_input, check_output, checked, encode_input
 from llmasos.bundles.actions import Action
 from llmasos.errors import NotFound, Unavailable
+from llmasos.kernel.grants import intersect_all
 from llmasos.kernel.invocation import (
     Event,
     EventSink,
@@ -154,6 +156,8 @@ class Runs:
         on_start: Callable[[Invocation], None] | None,
     ) -> RunResult:
         found = self._runnables.runnable(principal.workspace, app_id)
+        if parent is not None:
+            found = _within(found, parent)
         action = action_named(found.actions, name)
         taken = await checked(lambda steps: check_input(action, value, steps))
         text = encode_input(taken)
@@ -185,6 +189,15 @@ class Runs:
         ends = [active.ended for active in self._active]
         if ends:
             await asyncio.wait(ends)
+
+
+def _within(found: Runnable, parent: Invocation) -> Runnable:
+    """A callee as its caller may have it run: with what both were granted, and no longer than the caller runs."""
+    app, limits = found.app, found.limits
+    if parent.app is not None:
+        app = replace(app, grants=intersect_all(app.grants, parent.app.grants))
+    left = parent.deadline_monotonic - time.monotonic()
+    return replace(found, app=app, limits=replace(limits, wall_seconds=max(0.001, min(limits.wall_seconds, left))))
 
 
 def _this_task() -> asyncio.Task[object]:

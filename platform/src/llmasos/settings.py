@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +40,8 @@ class Settings(BaseSettings):
     """What all running components together may hold; past it, invocations wait."""
     plugins: Literal["on", "off"] = "on"
     """`off` starts without any installed plugin; the built-ins stay."""
+    http_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Private networks that apps' requests may reach, such as `["10.1.0.0/16"]`. None unless an operator says so."""
     call_depth: int = 8
     """How deep an app may call an app that calls an app."""
 

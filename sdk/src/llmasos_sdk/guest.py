@@ -18,6 +18,13 @@ from llmasos_sdk.errors import AppError, CapabilityNotDeclared, Unavailable, fro
 from llmasos_sdk.host import JsonValue
 
 
+def well_formed(text: str) -> str:
+    """The text with its lone surrogates replaced: UTF-8 has no place for them, and the runtime would abort."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 class ComponentHost:
     """The port over the imports that componentize-py made of the world."""
 
@@ -36,7 +43,8 @@ class ComponentHost:
         if interface is None:
             raise CapabilityNotDeclared(f"the component does not import {capability}")
         try:
-            answer: JsonValue = getattr(interface, function.replace("-", "_"))(*arguments)
+            carried = [well_formed(each) if isinstance(each, str) else each for each in arguments]
+            answer: JsonValue = getattr(interface, function.replace("-", "_"))(*carried)
         except self._err as failure:
             raise _error_of(cast("Any", failure).value) from None
         return answer
@@ -62,7 +70,7 @@ def handler(app: App, interfaces: Mapping[str, ModuleType], types: ModuleType, e
 
     def failure(error: AppError) -> Exception:
         case = "".join(word.capitalize() for word in error.tag.split("-"))
-        return err(getattr(types, f"Error_{case}")(error.message))
+        return err(getattr(types, f"Error_{case}")(well_formed(error.message)))
 
     class Handler:
         def describe(self) -> str:
@@ -70,7 +78,7 @@ def handler(app: App, interfaces: Mapping[str, ModuleType], types: ModuleType, e
 
         def call(self, action: str, input: str) -> str:  # noqa: A002 (the contract's name)
             try:
-                return app.call(action, input, Context(host))
+                return well_formed(app.call(action, input, Context(host)))
             except AppError as error:
                 raise failure(error) from None
             except RecursionError:

@@ -35,14 +35,14 @@ class Field:
     Args:
         title: The label; a text, or texts by locale: {"en": "Text", "zh": "文本"}.
         description: The help below it; a text, or texts by locale.
-        ui: How the form takes it; None leaves it to the type.
+        ui: How the form takes it; None leaves it to the type. A `file` comes as base64 in a string.
         min: The least value of a number, or the least length of a text or list.
         max: The greatest value of a number, or the greatest length.
     """
 
     title: str | Mapping[str, str] | None = None
     description: str | Mapping[str, str] | None = None
-    ui: Literal["text", "textarea"] | None = None
+    ui: Literal["text", "textarea", "file"] | None = None
     min: float | None = None
     max: float | None = None
 

@@ -17,6 +17,7 @@ from llmasos.api.paging import DEFAULT_LIMIT, Page, PageCursor, PageLimit, decod
 from llmasos.api.problems import InvalidCursor, responses
 from llmasos.errors import NotFound
 from llmasos_marketplace.catalog import repository
+from llmasos_marketplace.catalog.reader import no_such_app
 from llmasos_marketplace.catalog.schemas import (
     AppDetail,
     AppSummary,
@@ -28,7 +29,7 @@ from llmasos_marketplace.catalog.schemas import (
     release_detail,
     release_summary,
 )
-from llmasos_marketplace.catalog.service import Catalog, no_such_app
+from llmasos_marketplace.catalog.service import Catalog
 
 router = APIRouter(prefix="/catalog/v1", tags=["catalog"])
 

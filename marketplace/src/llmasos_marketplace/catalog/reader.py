@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
-from llmasos.errors import Unavailable
+from llmasos.errors import NotFound, Unavailable
 from llmasos.schema import check_revision, database_file, revision_of
+from llmasos_marketplace.catalog.names import normalise
 
 Row = dict[str, Any]
 
@@ -28,6 +29,11 @@ def is_ready(url: str) -> bool:
         SchemaNewer: It is of a newer LLMasOS.
     """
     return check_revision(revision_of(url))
+
+
+def is_empty(url: str) -> bool:
+    """Whether nothing was ever kept: there is no database yet, or no schema in it."""
+    return revision_of(url) is None
 
 
 def rows(url: str, sql: str, values: Mapping[str, object]) -> list[Row]:
@@ -101,6 +107,33 @@ def search_statement(words: str, *, after: tuple[int, str] | None, limit: int) -
         f"{paging} ORDER BY rank, id LIMIT :limit"
     )
     return sql, values
+
+
+def no_such_app(app_id: str, known: Sequence[str]) -> NotFound:
+    """The error for an app that is not in the catalog, with the nearest that is."""
+    from difflib import get_close_matches  # noqa: PLC0415  (only where something is wrong)
+
+    wanted = normalise(app_id)
+    # Somebody who types a name without its publisher means the app of that name.
+    same_name = [other for other in known if other.partition("/")[2] == wanted]
+    near = same_name or get_close_matches(wanted, known, n=1, cutoff=0.6)
+    if near:
+        return NotFound(
+            f"There is no app {app_id!r} in the catalog. Did you mean {near[0]}?",
+            zh=f"目录中没有应用 {app_id!r}。是否想找 {near[0]}？",
+        )
+    return NotFound(
+        f"There is no app {app_id!r} in the catalog: see `llmasos search`.",
+        zh=f"目录中没有应用 {app_id!r}：可用 llmasos search 查找。",
+    )
+
+
+def no_such_release(app_id: str, version: str) -> NotFound:
+    """The error for a release that is not in the catalog."""
+    return NotFound(
+        f"{app_id} has no release {version}: see `llmasos show {app_id}`.",
+        zh=f"{app_id} 没有版本 {version}：可用 llmasos show {app_id} 查看。",
+    )
 
 
 def _escaped(word: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,36 +10,9 @@ from llmasos.db import Database
 from llmasos.errors import Conflict, NotFound
 from llmasos.installs.source import Candidate
 from llmasos_marketplace.catalog import repository
-from llmasos_marketplace.catalog.names import normalise
+from llmasos_marketplace.catalog.reader import no_such_app, no_such_release
 from llmasos_marketplace.catalog.store import BundleStore
 from llmasos_marketplace.catalog.tables import CatalogApp, Publisher, Release
-
-
-def no_such_app(app_id: str, known: Sequence[str]) -> NotFound:
-    """The error for an app that is not in the catalog, with the nearest that is."""
-    from difflib import get_close_matches  # noqa: PLC0415  (only where something is wrong)
-
-    wanted = normalise(app_id)
-    # Somebody who types a name without its publisher means the app of that name.
-    same_name = [other for other in known if other.partition("/")[2] == wanted]
-    near = same_name or get_close_matches(wanted, known, n=1, cutoff=0.6)
-    if near:
-        return NotFound(
-            f"There is no app {app_id!r} in the catalog. Did you mean {near[0]}?",
-            zh=f"目录中没有应用 {app_id!r}。是否想找 {near[0]}？",
-        )
-    return NotFound(
-        f"There is no app {app_id!r} in the catalog: see `llmasos search`.",
-        zh=f"目录中没有应用 {app_id!r}：可用 llmasos search 查找。",
-    )
-
-
-def no_such_release(app_id: str, version: str) -> NotFound:
-    """The error for a release that is not in the catalog."""
-    return NotFound(
-        f"{app_id} has no release {version}: see `llmasos show {app_id}`.",
-        zh=f"{app_id} 没有版本 {version}：可用 llmasos show {app_id} 查看。",
-    )
 
 
 class Catalog:

@@ -104,3 +104,18 @@ def problem_of(error: LlmasosError) -> dict[str, object]:
         "code": error.code,
         "detail": message_of(error),
     }
+
+
+def width_of(text: str) -> int:
+    """How many columns a terminal takes for it: Chinese letters take two."""
+    from unicodedata import east_asian_width
+
+    return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def say_table(rows: list[tuple[str, ...]], headings: tuple[str, ...]) -> None:
+    """Print columns, the last one as long as it is; without Rich, whose import takes longer than the command."""
+    widths = [max(width_of(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
+    for row in (headings, *rows):
+        cells = [cell + " " * (width - width_of(cell)) for cell, width in zip(row, widths, strict=True)]
+        say("  ".join(cells).rstrip())

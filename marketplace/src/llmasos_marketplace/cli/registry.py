@@ -36,13 +36,13 @@ class Entry:
 
 
 _ROWS: Final[tuple[tuple[str, str, Section, str, str], ...]] = (
-    ("search", "store:search", "use", "Search the catalog.", "搜索应用目录。"),
-    ("show", "store:show", "use", "Show an app and its releases.", "查看应用及其版本。"),
+    ("search", "reading:search", "use", "Search the catalog.", "搜索应用目录。"),
+    ("show", "reading:show", "use", "Show an app and its releases.", "查看应用及其版本。"),
     ("install", "store:install", "use", "Install an app, after your consent.", "经你同意后安装应用。"),
     ("upgrade", "store:upgrade", "use", "Upgrade an app, or all of them.", "升级一个或全部应用。"),
     ("rollback", "store:rollback", "use", "Return to the release before.", "回退到上一个版本。"),
     ("uninstall", "store:uninstall", "use", "Remove an app.", "卸载应用。"),
-    ("list", "store:list_", "use", "List what is installed.", "列出已安装的应用。"),
+    ("list", "reading:list_", "use", "List what is installed.", "列出已安装的应用。"),
     ("grants", "store:grants", "use", "Show or revoke what an app may do.", "查看或撤销应用的权限。"),
     ("run", "run:run", "use", "Run an action of an app.", "运行应用的一个操作。"),
     ("new", "author:new", "write", "Start a new app.", "新建一个应用。"),

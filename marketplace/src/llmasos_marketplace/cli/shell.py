@@ -12,15 +12,15 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
-from typing_extensions import override
 
 from llmasos.errors import LlmasosError
 from llmasos_marketplace.cli import registry
+from llmasos_marketplace.cli.coercion import spare_pydantic
 from llmasos_marketplace.cli.output import (
     locale,
     message_of,
@@ -30,6 +30,16 @@ from llmasos_marketplace.cli.output import (
     set_options,
     tr,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import override
+else:  # importing it takes 20 ms of a command's 200
+    Function = TypeVar("Function")
+
+    def override(function: Function) -> Function:
+        """Leave it as it is."""
+        return function
+
 
 PACKAGE = "llmasos_marketplace.cli"
 
@@ -83,7 +93,9 @@ def load(entry: registry.Entry) -> TyperCommand | TyperGroup:
 
 
 def _add_shared_options(command: Any) -> None:
-    shared = typer.Typer()
+    # Typer offers to install its completion with every command that it makes.
+    command.params = [each for each in command.params if each.name not in ("install_completion", "show_completion")]
+    shared = typer.Typer(add_completion=False)
     shared.command()(_shared)
     known = {name for parameter in command.params for name in parameter.opts}
     for parameter in get_command(shared).params:
@@ -98,10 +110,12 @@ class LazyGroup(TyperGroup):
 
     @override
     def list_commands(self, ctx: Any) -> list[str]:
+        """The names of the commands that are installed."""
         return [entry.name for entry in registry.ENTRIES if is_installed(entry)]
 
     @override
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | TyperGroup | None:
+        """Import a command; None where there is none."""
         entry = registry.BY_NAME.get(cmd_name)
         if entry is None or not is_installed(entry):
             return None
@@ -109,6 +123,7 @@ class LazyGroup(TyperGroup):
 
     @override
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that is called, or name the nearest."""
         # Typer suggests near names from `commands`, which are not loaded here.
         if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
             from difflib import get_close_matches
@@ -120,6 +135,7 @@ class LazyGroup(TyperGroup):
 
     @override
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """What LLMasOS is, in the user's language."""
         formatter.write_paragraph()
         with formatter.indentation():
             formatter.write_text(
@@ -131,6 +147,7 @@ class LazyGroup(TyperGroup):
 
     @override
     def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The commands by section, from the registry alone."""
         chinese = locale() == "zh"
         for section, titles in registry.SECTION_TITLES.items():
             rows = [
@@ -229,6 +246,7 @@ def _complain(line: str, problem: dict[str, object], words: list[str]) -> None:
         sys.stderr.write(tr("Error: ", "错误：") + line + "\n")
 
 
+spare_pydantic()
 app = typer.Typer(name="llmasos", cls=LazyGroup, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 

@@ -1,0 +1,181 @@
+"""From a folder with a manifest to a bundle.
+
+The same source gives the same bytes. The compilers do not: componentize-py and jco keep the memory of an interpreter
+that hashed with random seeds. So a finished component is kept in the home under the digest of all that it was made
+from, and a second build takes it from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from llmasos.authoring import javascript, python, wheel, wrap
+from llmasos.authoring.process import BuildFailed
+from llmasos.authoring.project import Project, open_project
+from llmasos.bundles import layout
+from llmasos.bundles.actions import parse_actions
+from llmasos.bundles.writer import write_bundle
+from llmasos.errors import Unavailable
+from llmasos.home import default_home
+
+# Answers `actions.json` of a built binary: it runs `describe` in a runner, since app code runs nowhere else.
+Describe: TypeAlias = Callable[[Path, frozenset[str]], Awaitable[str]]
+# A build makes 18 MB for Python. Twenty of them serve an author's last days.
+KEPT_BUILDS = 20
+
+
+async def build(project: Path, out: Path | None = None, *, describe: Describe) -> Path:
+    """Build the bundle of the app in a folder.
+
+    Args:
+        project: The folder, or its `llmapp.toml`.
+        out: The bundle's path, or a folder for it; `dist/` in the project where it is None.
+        describe: Runs a component's `describe`, or a wheel's actions, in a runner: gets its path and the
+            capabilities that the manifest declares.
+
+    Returns:
+        The bundle's path.
+
+    Raises:
+        NotFound, ManifestRejected: Of the manifest.
+        BuildFailed: The source does not build; the message has the author's own error.
+        BundleRejected: What it describes is not what a bundle may hold.
+        Unavailable: A tool is missing, with how to install it.
+    """
+    opened = open_project(project)
+    with tempfile.TemporaryDirectory(prefix="llmasos-build-") as name:
+        folder = Path(name)
+        files = dict(_texts(opened))
+        code = await _code(opened, folder)
+        files |= code
+        described = await describe(_main(code, folder), opened.manifest.capabilities)
+    parse_actions(described)
+    listed = json.loads(described)
+    files[layout.ACTIONS] = (json.dumps(listed, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()
+    destination = _destination(opened, out)
+    write_bundle(files, destination)
+    return destination
+
+
+def _destination(project: Project, out: Path | None) -> Path:
+    if out is None:
+        return project.root / "dist" / project.bundle_name
+    return out if out.suffix == layout.SUFFIX else out / project.bundle_name
+
+
+def _texts(project: Project) -> dict[str, bytes]:
+    """The files that are taken as they are: manifest, README, licence, icon."""
+    files = {layout.MANIFEST: (project.root / layout.MANIFEST).read_bytes()}
+    for path in sorted(project.root.iterdir()):
+        if path.is_file() and layout.TEXTS.fullmatch(path.name):
+            files[path.name] = path.read_bytes()
+    if layout.README not in files:
+        raise BuildFailed(f"there is no {layout.README} in {project.root}: write what the app does, for its page")
+    icon = project.manifest.icon
+    if icon is not None:
+        files[icon] = project.file(icon, "icon").read_bytes()
+    return files
+
+
+def _main(code: dict[str, bytes], folder: Path) -> Path:
+    """Write the code where a runner can read it, and answer the component or the wheel."""
+    place = folder / "code"
+    place.mkdir()
+    for name, content in code.items():
+        (place / name).write_bytes(content)
+    return next(place / name for name in code if name != layout.LOCK)
+
+
+async def _code(project: Project, folder: Path) -> dict[str, bytes]:
+    """The bundle's code, by file name."""
+    runtime = project.manifest.runtime
+    if runtime.kind == "wasm":
+        if runtime.component is not None:
+            binary = project.file(runtime.component, "component")
+            return {layout.COMPONENT: await wrap.component_of(binary, project.manifest.capabilities, folder)}
+        return {layout.COMPONENT: await component_from_source(project, folder)}
+    if runtime.wheel is not None:
+        built = project.file(runtime.wheel, "wheel")
+        name, content = built.name, built.read_bytes()
+    else:
+        name, content = wheel.make_wheel(project, project.file(runtime.source or "", "source"))
+    return {name: content, layout.LOCK: (await wheel.lock(project, folder)).encode()}
+
+
+async def component_from_source(project: Project, folder: Path) -> bytes:
+    """The component of the manifest's source, from the kept builds where it was built before."""
+    source = project.file(project.manifest.runtime.source or "", "source")
+    staged = folder / "staged"
+    staged.mkdir()
+    capabilities = project.manifest.capabilities
+    if source.suffix == ".py":
+        python.stage(source, capabilities, staged)
+        tools = f"componentize-py {_version('componentize-py')}"
+    elif source.suffix in javascript.SUFFIXES:
+        javascript.stage(source, capabilities, staged)
+        tools = f"jco {javascript.toolchain_digest()}"
+    elif source.suffix == ".wasm":
+        raise BuildFailed(f'{source.name} is a binary: name it as component = "{source.name}" instead of source')
+    else:
+        raise BuildFailed(
+            f"{source.name}: source is Python (.py), JavaScript or TypeScript (.js, .ts); "
+            'a program in another language names its binary: component = "app.wasm"'
+        )
+    kept = default_home() / "builds" / f"{digest_of(staged, tools)}.wasm"
+    if kept.is_file():
+        os.utime(kept)
+        return kept.read_bytes()
+    make = python.componentize if source.suffix == ".py" else javascript.componentize
+    content = await make(staged)
+    _keep(kept, content)
+    return content
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        raise Unavailable(
+            f"Building this app needs {package}: pip install 'llmasos[authoring]'.",
+            zh=f"构建此应用需要 {package}：pip install 'llmasos[authoring]'。",
+        ) from None
+
+
+def digest_of(folder: Path, tools: str) -> str:
+    """The SHA-256 of a staged folder and of the tools that build it."""
+    total = hashlib.sha256(tools.encode())
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            name = path.relative_to(folder).as_posix().encode()
+            content = path.read_bytes()
+            total.update(b"%d:%s%d:" % (len(name), name, len(content)))
+            total.update(content)
+    return total.hexdigest()
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """Keep a component, whole or not at all, and let go of those not used for longest."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    oldest_last = sorted(path.parent.glob("*.wasm"), key=lambda each: each.stat().st_mtime, reverse=True)
+    for each in oldest_last[KEPT_BUILDS:]:
+        each.unlink(missing_ok=True)
+
+
+def forget_builds() -> None:
+    """Let go of every kept build, so that the next one is made anew."""
+    shutil.rmtree(default_home() / "builds", ignore_errors=True)

@@ -1,0 +1,177 @@
+"""JavaScript and TypeScript source to a component, by jco with QuickJS.
+
+jco comes by npm, once, pinned with the hash of every package it needs, into the home. A build stages the source, the
+SDK and the world below one folder, since jco takes its WIT by a relative path, and bundles TypeScript on its way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import importlib.util
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from llmasos.authoring import wit
+from llmasos.authoring.process import BuildFailed, run_tool
+from llmasos.authoring.project import source_files
+from llmasos.errors import Unavailable
+from llmasos.home import default_home
+
+SUFFIXES = frozenset({".js", ".mjs", ".ts", ".mts"})
+NODE_MAJOR = 20
+# One module of the entry, the author's files (TypeScript's types stripped) and the SDK. jco's own `--bundle` cannot
+# read a WIT folder outside of the paths that its copy of wasm-tools has open.
+BUNDLING = """\
+export default {
+  input: "entry.js",
+  platform: "neutral",
+  external: [/^llmasos:/],
+  output: { file: "bundle.js", format: "esm" },
+};
+"""
+
+
+def entry_source(module: str, interfaces: Iterable[str]) -> str:
+    """The entry module of a component: `module` is the author's, relative to it."""
+    named = sorted(interfaces)
+    imports = "".join(f'import * as {name} from "{wit.interface_id(name)}";\n' for name in named)
+    return f"""\
+{imports}import * as source from {json.dumps(module)};
+import {{ handler as make }} from "./sdk/guest.js";
+
+const {{ default: standard, app: named }} = source;
+const app = standard ?? named;
+if (typeof app?.describe !== "function") throw new Error("write `export default app;` in the source");
+export const handler = make(app, {{ {", ".join(named)} }});
+"""
+
+
+def sdk_folder() -> Path:
+    """The sources of the JavaScript SDK: inside the installed Python one, or beside it in a checkout.
+
+    Raises:
+        Unavailable: They are in neither place.
+    """
+    spec = importlib.util.find_spec("llmasos_sdk")
+    if spec is not None and spec.origin is not None:
+        package = Path(spec.origin).parent
+        for folder in (package / "js", package.parent.parent / "js"):
+            if (folder / "src" / "guest.js").is_file():
+                return folder
+    raise Unavailable("the JavaScript SDK is missing: pip install --force-reinstall llmasos-sdk")
+
+
+def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
+    """Lay out what jco reads: the world, the entry, the author's files, and the SDK."""
+    wit.write_world(capabilities, folder / "wit")
+    for path in source_files(source.parent):
+        if ".test." in path.name:
+            continue
+        target = folder / "src" / path.relative_to(source.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    sdk = sdk_folder()
+    shutil.copytree(sdk / "src", folder / "sdk")
+    package = folder / "node_modules" / "@llmasos" / "sdk"
+    package.mkdir(parents=True)
+    shutil.copyfile(sdk / "package.json", package / "package.json")
+    # Links would make two copies of the SDK of one: the entry's and the author's must share their errors.
+    described = json.loads((package / "package.json").read_text(encoding="utf-8"))
+    described["exports"] = {".": "./src/index.js"}
+    (package / "package.json").write_text(json.dumps(described), encoding="utf-8")
+    (package / "src").mkdir()
+    (package / "src" / "index.js").write_text('export * from "../../../../sdk/index.js";\n', encoding="utf-8")
+    (folder / "package.json").write_text('{"type": "module"}\n', encoding="utf-8")
+    entry = entry_source(f"./src/{source.name}", wit.imported(capabilities))
+    (folder / "entry.js").write_text(entry, encoding="utf-8")
+    (folder / "rolldown.config.mjs").write_text(BUNDLING, encoding="utf-8")
+
+
+def _node() -> tuple[str, str]:
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        missing = "Node.js" if node is None else "npm"
+        raise Unavailable(
+            f"Building a JavaScript app needs {missing}: install Node.js {NODE_MAJOR} or later, with npm. "
+            "Apps in Python build without it, and built apps run without it.",
+            zh=f"构建 JavaScript 应用需要 {missing}：请安装 Node.js {NODE_MAJOR} 或更高版本（含 npm）。",
+        )
+    return node, npm
+
+
+def toolchain_digest() -> str:
+    """What the pinned tools are known by."""
+    return hashlib.sha256(_pins("package-lock.json")).hexdigest()[:16]
+
+
+def _pins(name: str) -> bytes:
+    return (importlib.resources.files("llmasos.authoring") / "jco" / name).read_bytes()
+
+
+async def toolchain(home: Path | None = None) -> Path:
+    """The folder with jco, fetched by npm at first use; whole or not there at all.
+
+    Raises:
+        Unavailable: Node.js or npm is missing, or the packages cannot be fetched.
+    """
+    _, npm = _node()
+    tools = (home or default_home()) / "tools"
+    ready = tools / f"jco-{toolchain_digest()}"
+    if ready.is_dir():
+        return ready
+    tools.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix=".jco-", dir=tools))
+    try:
+        for name in ("package.json", "package-lock.json"):
+            (making / name).write_bytes(_pins(name))
+        try:
+            # Not `npm ci`: it wants the optional binaries of every platform in the lock, and npm writes only those
+            # that the registry at hand has. What is in the lock is held to its hash by `npm install` too.
+            flags = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+            await run_tool([npm, "install", *flags], cwd=making, what="npm install")
+        except BuildFailed as error:
+            raise Unavailable(
+                f"The JavaScript tools cannot be fetched by npm: {error.message}. Check the network and try again.",
+                zh=f"无法用 npm 获取 JavaScript 工具：{error.message}。请检查网络后重试。",
+            ) from error
+        try:
+            making.rename(ready)
+        except OSError:
+            if not ready.is_dir():  # unless another build was first, the fault is real
+                raise
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return ready
+
+
+async def componentize(staged: Path, home: Path | None = None) -> bytes:
+    """The component of a staged folder.
+
+    Raises:
+        BuildFailed: The source does not bundle or run; the message has the author's own error.
+        Unavailable: Node.js is missing, or the tools cannot be fetched.
+    """
+    node, _ = _node()
+    tools = await toolchain(home)
+    modules = tools / "node_modules"
+    steps: tuple[tuple[str, list[str | Path]], ...] = (
+        ("rolldown", [modules / "rolldown" / "bin" / "cli.mjs", "-c", "rolldown.config.mjs"]),
+        (
+            "jco componentize",
+            [
+                *(modules / "@bytecodealliance" / "jco" / "dist" / "jco.js", "componentize", "bundle.js"),
+                *("--wit", "wit", "--world-name", wit.WORLD, "--out", "app.wasm"),
+                *("--backend", "qjs", "--backend-qjs-stub-wasi"),
+            ],
+        ),
+    )
+    try:
+        for what, command in steps:
+            await run_tool([node, *command], cwd=staged, what=what, env={"NO_COLOR": "1"})
+    except BuildFailed as error:
+        raise BuildFailed(f"the source does not build: {error.message}", detail=error.detail) from None
+    return (staged / "app.wasm").read_bytes()

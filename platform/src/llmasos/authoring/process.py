@@ -1,0 +1,92 @@
+"""Runs the tools that build, and says what they said in one line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from llmasos.errors import Invalid, Unavailable
+
+# componentize-py takes 6 to 13 s on two cores; a first `npm install` over a slow line a few minutes.
+TIMEOUT_SECONDS = 600.0
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class BuildFailed(Invalid):
+    """The app does not build."""
+
+    code = "build-failed"
+
+    def __init__(self, message: str | None = None, *, zh: str = "", detail: str = "") -> None:
+        super().__init__(message, zh=zh)
+        self.detail = detail
+        """All that the tool said."""
+
+
+async def run_tool(
+    command: Sequence[str | Path],
+    *,
+    cwd: Path,
+    what: str,
+    env: Mapping[str, str] | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> str:
+    """Run a tool to its end, and answer what it printed. Cancelling the task ends it with all that it started.
+
+    Args:
+        command: A list, never a shell line.
+        cwd: Where it runs.
+        what: What it does, for the message: "componentize-py".
+        env: Set besides the environment of this process.
+        timeout_seconds: After which it is ended.
+
+    Raises:
+        BuildFailed: It failed, or took too long.
+        Unavailable: It is not there.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(str(part) for part in command),
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        raise Unavailable(f"{what} is not installed: {command[0]} was not found") from None
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        raise BuildFailed(f"{what} took longer than {timeout_seconds:.0f} s and was ended") from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    text = _ANSI.sub("", output.decode(errors="replace")).replace("\r", "\n")
+    if process.returncode != 0:
+        raise BuildFailed(f"{what} failed: {said(text)}", detail=text)
+    return text
+
+
+# A line that says what went wrong, before the last line that is none of a tool's own noise.
+_TELLING = re.compile(
+    r"^\s*(\w*(?:Error|Exception)\b.*|error(?:\[\w+\])?:.*|.*\bis not (?:found|exported).*)$", re.IGNORECASE
+)
+_NOISE = re.compile(r"^(npm warn|note:|\s*\d+:\s|Stack backtrace|Caused by:?$|Location:|\s*$)", re.IGNORECASE)
+
+
+def said(text: str) -> str:
+    """The line of a tool's output that says what went wrong, or its last."""
+    lines = [line.strip() for line in text.splitlines() if not _NOISE.match(line)]
+    telling = [line for line in lines if _TELLING.match(line)]
+    found = telling[-1] if telling else lines[-1] if lines else "it said nothing"
+    return found if len(found) <= 300 else found[:297] + "..."

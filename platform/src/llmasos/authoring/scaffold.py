@@ -1,0 +1,147 @@
+"""A new app: small, real, and passing `check`, `test` and `build` as it stands."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import importlib.resources
+import re
+import shutil
+import tempfile
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from string import Template
+from typing import Literal, TypeAlias
+
+from llmasos.bundles.manifest import parse_manifest
+from llmasos.errors import Conflict, Invalid
+
+Kind: TypeAlias = Literal["wasm", "python"]
+Language: TypeAlias = Literal["python", "javascript"]
+
+ID = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*/[a-z][a-z0-9]*(-[a-z0-9]+)*")
+SOURCES: dict[Language, str] = {"python": "app.py", "javascript": "app.js"}
+# What the README says of the way it is built.
+NOTES: dict[tuple[Kind, Language], str] = {
+    ("wasm", "python"): (
+        "It is built into a WebAssembly component: the source is imported once, while it is built, and pure Python\n"
+        "modules beside `app.py` go with it. There are no files, threads or sockets inside; `ctx` has what there is."
+    ),
+    ("python", "python"): (
+        "It runs as a confined Python process. Packages that it needs go into `requirements.in` beside this file;\n"
+        "`llmasos build` pins them with their hashes, wheels only."
+    ),
+    ("wasm", "javascript"): (
+        "It is built into a WebAssembly component with QuickJS; building needs Node.js, running it does not. It may\n"
+        'be TypeScript: name `source = "app.ts"`. Modules beside the source go with it; there is no Node API inside.'
+    ),
+}
+
+
+class Filled(Template):
+    """A template whose names begin with %%: `$` is JavaScript's own."""
+
+    delimiter = "%%"
+
+
+def word(text: str) -> str:
+    """A text as a publisher or a name may be: lower-case words with hyphens; empty where nothing is left."""
+    cleaned = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    return cleaned if not cleaned or cleaned[0].isalpha() else f"x-{cleaned}"
+
+
+def app_id(name: str) -> str:
+    """The id of `NAME` or `publisher/NAME`; the publisher is this system's user where none is named.
+
+    Raises:
+        Invalid: It is not such a name; the message offers one.
+    """
+    if "/" not in name:
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):  # a container's user without a name
+            user = ""
+        name = f"{word(user) or 'me'}/{name}"
+    if not ID.fullmatch(name) or len(name) > 129:
+        publisher, _, rest = name.partition("/")
+        near = f"{word(publisher) or 'me'}/{word(rest) or 'hello'}"
+        raise Invalid(
+            f"{name!r} is not an app's name: use lower-case words with hyphens, such as {near}.",
+            zh=f"{name!r} 不是有效的应用名：请用小写字母、数字和连字符，例如 {near}。",
+        )
+    return name
+
+
+def new(name: str, folder: Path, *, kind: Kind = "wasm", language: Language = "python") -> Path:
+    """Make a new app in a folder of its name.
+
+    Args:
+        name: `NAME` or `publisher/NAME`.
+        folder: Where the app's folder is made.
+        kind: `wasm` for a component, `python` for a native app.
+        language: Of the source; a native app is Python.
+
+    Returns:
+        The app's folder.
+
+    Raises:
+        Invalid: The name cannot be one, or the kind does not go with the language.
+        Conflict: There is something in the folder already.
+    """
+    if (kind, language) not in NOTES:
+        raise Invalid(
+            "A native app is written in Python: leave out --language, or use --runtime wasm.",
+            zh="原生应用只能用 Python 编写：请去掉 --language，或使用 --runtime wasm。",
+        )
+    identity = app_id(name)
+    short = identity.partition("/")[2]
+    target = folder / short
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise Conflict(
+            f"{target} is there already: choose another name, or remove it.",
+            zh=f"{target} 已存在：请换个名字或先移除。",
+        )
+    values = {
+        "id": identity,
+        "name": short,
+        "title": short.replace("-", " ").title(),
+        "letter": short[0].upper(),
+        "color": _color(identity),
+        "kind": kind,
+        "source": SOURCES[language],
+        "note": NOTES[kind, language],
+    }
+    templates = importlib.resources.files("llmasos.authoring") / "templates"
+    folder.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix=f".{short}-", dir=folder))
+    try:
+        _write(templates, making, values, skip={"python", "javascript"})
+        _write(templates / language, making, values, skip=set())
+        (making / "gitignore").rename(making / ".gitignore")
+        parse_manifest((making / "llmapp.toml").read_text(encoding="utf-8"))
+        making.chmod(0o755)
+        if target.exists():
+            target.rmdir()
+        making.rename(target)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return target
+
+
+def _write(source: Traversable, target: Path, values: dict[str, str], skip: set[str]) -> None:
+    for item in source.iterdir():
+        if item.name in skip or item.name.startswith("__"):
+            continue
+        if item.is_dir():
+            (target / item.name).mkdir()
+            _write(item, target / item.name, values, set())
+        else:
+            text = Filled(item.read_text(encoding="utf-8")).substitute(values)
+            # Python templates end in .txt, so that no tool takes them for this project's own.
+            (target / item.name.removesuffix(".txt")).write_text(text, encoding="utf-8")
+
+
+def _color(identity: str) -> str:
+    """A dark colour of the app's own, on which white letters read."""
+    hue = hashlib.sha256(identity.encode()).digest()[0] * 360 // 256
+    return f"hsl({hue} 45% 40%)"

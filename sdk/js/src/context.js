@@ -1,0 +1,184 @@
+// What an action gets: the capabilities that the manifest declared, and nothing else.
+
+import { CapabilityNotDeclared, Conflict } from "./errors.js";
+import { ModelClient } from "./model.js";
+
+const PAGE = 200;
+// Two runs that write the same key meet once in a while; eight rounds lost in a row mean something else is wrong.
+const ATTEMPTS = 8;
+
+class StorageClient {
+  #host;
+
+  constructor(host) {
+    this.#host = host;
+  }
+
+  /** The value and its version, or undefined. Bytes come as base64, with `base64: true`. */
+  entry(key) {
+    const answer = this.#host.call("storage", "get", key);
+    return answer === undefined || answer === null ? undefined : JSON.parse(answer);
+  }
+
+  get(key, missing = undefined) {
+    return this.entry(key)?.value ?? missing;
+  }
+
+  getJson(key, missing = undefined) {
+    const entry = this.entry(key);
+    return entry === undefined ? missing : JSON.parse(entry.value);
+  }
+
+  put(key, value, { base64 = false } = {}) {
+    return Number(this.#host.call("storage", "put", key, value, base64));
+  }
+
+  putJson(key, value) {
+    return this.put(key, JSON.stringify(value));
+  }
+
+  /** Write only while the key has the version `expected`, or, for undefined, while it is absent. */
+  compareAndSet(key, expected, value, { base64 = false } = {}) {
+    return Number(this.#host.call("storage", "compare-and-set", key, expected, value, base64));
+  }
+
+  /** Read, change and write a JSON value so that no concurrent write is lost. */
+  updateJson(key, change, missing = undefined) {
+    for (let attempt = 1; ; attempt += 1) {
+      const entry = this.entry(key);
+      const changed = change(entry === undefined ? missing : JSON.parse(entry.value));
+      try {
+        this.compareAndSet(key, entry?.version, JSON.stringify(changed));
+        return changed;
+      } catch (error) {
+        if (!(error instanceof Conflict) || attempt === ATTEMPTS) throw error;
+      }
+    }
+  }
+
+  delete(key) {
+    return this.#host.call("storage", "delete", key);
+  }
+
+  *keys(prefix = "") {
+    let after;
+    for (;;) {
+      const page = this.#host.call("storage", "keys", prefix, after, PAGE);
+      yield* page;
+      if (page.length < PAGE) return;
+      after = page[page.length - 1];
+    }
+  }
+}
+
+class HttpClient {
+  #host;
+
+  constructor(host) {
+    this.#host = host;
+  }
+
+  request(method, url, { headers = {}, body, json } = {}) {
+    const request = { method, url, headers: { ...headers } };
+    if (json !== undefined) {
+      request.headers = { "content-type": "application/json", ...headers };
+      request.body = JSON.stringify(json);
+    } else if (body !== undefined) {
+      request.body = body;
+    }
+    const answer = JSON.parse(this.#host.call("http", "request", JSON.stringify(request)));
+    return { ...answer, ok: answer.status >= 200 && answer.status < 300, json: () => JSON.parse(answer.body) };
+  }
+
+  get(url, options = {}) {
+    return this.request("GET", url, options);
+  }
+
+  post(url, options = {}) {
+    return this.request("POST", url, options);
+  }
+}
+
+class SecretsClient {
+  #host;
+
+  constructor(host) {
+    this.#host = host;
+  }
+
+  names() {
+    return this.#host.call("secrets", "names");
+  }
+}
+
+class AppsClient {
+  #host;
+
+  constructor(host) {
+    this.#host = host;
+  }
+
+  call(app, action, inputs = {}) {
+    return JSON.parse(this.#host.call("apps", "call", app, action, JSON.stringify(inputs)));
+  }
+}
+
+const CLIENTS = {
+  model: [ModelClient, 'tiers = ["fast"]'],
+  storage: [StorageClient, "max_bytes = 1048576"],
+  http: [HttpClient, 'hosts = ["https://api.example.com"]'],
+  secrets: [
+    SecretsClient,
+    'secrets = [{ name = "api_key", host = "https://api.example.com", header = "authorization" }]',
+  ],
+  apps: [AppsClient, 'apps = ["publisher/name"]'],
+};
+
+function undeclared(name, line) {
+  return new CapabilityNotDeclared(
+    `ctx.${name} is not there: llmapp.toml does not declare it. Add:\n\n` +
+      `[[permissions]]\ncapability = "${name}"\n${line}\nreason.en = "Say here what the app needs it for."\n`,
+  );
+}
+
+/** One invocation, as its action sees it. A capability that the manifest does not declare is absent. */
+export class Context {
+  #host;
+  #settings;
+
+  constructor(host) {
+    this.#host = host;
+    this.output = {
+      progress: (fraction, message = "") =>
+        host.call("output", "progress", Math.min(1, Math.max(0, fraction)), message),
+    };
+    const write = (level) => (message) => host.call("log", "write", level, String(message));
+    this.log = { debug: write("debug"), info: write("info"), warning: write("warning"), error: write("error") };
+    for (const [name, [Client, line]] of Object.entries(CLIENTS)) {
+      if (host.capabilities.has(name)) {
+        this[name] = new Client(host);
+      } else {
+        Object.defineProperty(this, name, {
+          get() {
+            throw undeclared(name, line);
+          },
+        });
+      }
+    }
+  }
+
+  #read() {
+    this.#settings ??= JSON.parse(this.#host.call("config", "read"));
+    return this.#settings;
+  }
+
+  /** What the installer chose, defaults filled in. */
+  get config() {
+    return Object.freeze({ ...this.#read().values });
+  }
+
+  /** The language of whoever runs the action: `en` or `zh`. */
+  get locale() {
+    return this.#read().locale ?? "en";
+  }
+}

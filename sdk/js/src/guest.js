@@ -1,0 +1,94 @@
+// Inside a component: the host's functions are the component's imports, and the app is its `handler` export.
+// `llmasos build` writes the entry module that joins the two.
+
+import { AppError, AppFailed, fromTag } from "./errors.js";
+import { wellFormed } from "./index.js";
+
+const camel = (name) => name.replace(/-([a-z])/g, (_, letter) => letter.toUpperCase());
+
+/** The port over the imports that the world names. */
+class ComponentHost {
+  #interfaces;
+
+  constructor(interfaces) {
+    this.#interfaces = interfaces;
+    this.capabilities = new Set(Object.keys(interfaces));
+  }
+
+  call(capability, name, ...sent) {
+    const carried = sent.map((value) => (typeof value === "string" ? wellFormed(value) : value));
+    // A version is a 64-bit number in the contract, which JavaScript has as BigInt.
+    if (name === "compare-and-set" && carried[1] != null) carried[1] = BigInt(carried[1]);
+    try {
+      return this.#interfaces[capability][camel(name)](...carried);
+    } catch (error) {
+      const failure = error?.payload;
+      if (failure?.tag === undefined) throw error;
+      throw fromTag(failure.tag, failure.val);
+    }
+  }
+}
+
+/** The component has no WASI: console goes to the log, and time and chance come from the host, when first asked for. */
+function furnish(host) {
+  const write = (level) => (...values) => host.call("log", "write", level, values.map(shown).join(" "));
+  globalThis.console = {
+    log: write("info"), info: write("info"), debug: write("debug"), warn: write("warning"), error: write("error"),
+  };
+  let settings;
+  const told = () => (settings ??= JSON.parse(host.call("config", "read")));
+  const Native = globalThis.Date;
+  const now = () => told().now_ms ?? 0;
+  globalThis.Date = class Date extends Native {
+    constructor(...given) {
+      super(...(given.length === 0 ? [now()] : given));
+    }
+    static now() {
+      return now();
+    }
+  };
+  let state;
+  Math.random = () => {
+    state ??= seedOf(String(told().seed ?? ""));
+    // splitmix32: small, fast, and even enough for picking and shuffling. Nothing secret may rest on it.
+    state = (state + 0x9e3779b9) | 0;
+    let mixed = state ^ (state >>> 16);
+    mixed = Math.imul(mixed, 0x21f0aaad);
+    mixed = Math.imul(mixed ^ (mixed >>> 15), 0x735a2d97);
+    return ((mixed ^ (mixed >>> 15)) >>> 0) / 4294967296;
+  };
+}
+
+function seedOf(text) {
+  let hash = 2166136261;
+  for (let at = 0; at < text.length; at += 1) hash = Math.imul(hash ^ text.charCodeAt(at), 16777619);
+  return hash | 0;
+}
+
+function shown(value) {
+  if (typeof value === "string") return value;
+  if (value instanceof Error) return value.stack ?? String(value);
+  try {
+    return JSON.stringify(value) ?? String(value);
+  } catch {
+    return String(value);
+  }
+}
+
+/** The `handler` that the component exports. */
+export function handler(app, interfaces) {
+  const host = new ComponentHost(interfaces);
+  const described = wellFormed(JSON.stringify(app.describe()));
+  furnish(host);
+  return {
+    describe: () => described,
+    call(action, input) {
+      try {
+        return app.call(action, input, host);
+      } catch (error) {
+        const failure = error instanceof AppError ? error : new AppFailed(`the app failed: ${error}`);
+        throw { tag: failure.tag, val: wellFormed(failure.message) };
+      }
+    },
+  };
+}

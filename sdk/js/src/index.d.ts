@@ -1,0 +1,132 @@
+export interface Usage {
+  promptTokens: number;
+  completionTokens: number;
+  /** Millionths of a US dollar; null where the price is unknown. */
+  costMicroUsd: number | null;
+}
+export interface ToolCall {
+  id: string;
+  name: string;
+  arguments: Record<string, unknown>;
+  raw: string;
+}
+export interface Completion<T = undefined> {
+  text: string;
+  model: string;
+  parsed: T;
+  usage: Usage;
+  toolCalls: ToolCall[];
+  notices: string[];
+  finishReason: string;
+}
+export type Schema = Record<string, unknown>;
+export interface Message {
+  role: "system" | "user" | "assistant" | "tool";
+  content: string | null;
+  [key: string]: unknown;
+}
+export interface GenerateOptions {
+  system?: string;
+  model?: string;
+  tier?: "fast" | "balanced" | "best";
+  task?:
+    | "chat" | "classify" | "extract" | "summarise" | "translate"
+    | "write" | "code" | "reason" | "question" | "other";
+  /** Of the answer, BCP 47. */
+  language?: string;
+  maxTokens?: number;
+  temperature?: number;
+  topP?: number;
+  seed?: number;
+  stop?: string[];
+  tools?: Schema[];
+  toolChoice?: string | Schema;
+}
+export class Stream implements Iterable<string> {
+  [Symbol.iterator](): Generator<string>;
+  readonly completion: Completion;
+  close(): void;
+}
+export interface ModelClient {
+  generate(prompt: string | Message[], options?: GenerateOptions): Completion;
+  generate<T>(prompt: string | Message[], options: GenerateOptions & { output: Schema }): Completion<T>;
+  stream(prompt: string | Message[], options?: GenerateOptions): Stream;
+  embed(texts: string | string[], options?: { model?: string }): { vectors: number[][]; model: string; usage: Usage };
+  countTokens(text: string): number;
+}
+export interface Entry {
+  value: string;
+  base64: boolean;
+  version: number;
+}
+export interface StorageClient {
+  entry(key: string): Entry | undefined;
+  get(key: string): string | undefined;
+  get(key: string, missing: string): string;
+  getJson<T>(key: string, missing?: T): T;
+  put(key: string, value: string, options?: { base64?: boolean }): number;
+  putJson(key: string, value: unknown): number;
+  compareAndSet(key: string, expected: number | undefined, value: string, options?: { base64?: boolean }): number;
+  updateJson<T>(key: string, change: (value: T) => T, missing?: T): T;
+  delete(key: string): boolean;
+  keys(prefix?: string): Iterable<string>;
+}
+export interface Response {
+  status: number;
+  ok: boolean;
+  url: string;
+  headers: Record<string, string>;
+  body: string;
+  base64: boolean;
+  json(): unknown;
+}
+export interface HttpOptions {
+  headers?: Record<string, string>;
+  body?: string;
+  json?: unknown;
+}
+export interface HttpClient {
+  request(method: string, url: string, options?: HttpOptions): Response;
+  get(url: string, options?: HttpOptions): Response;
+  post(url: string, options?: HttpOptions): Response;
+}
+/** One invocation. A capability that the manifest does not declare is absent: using it throws. */
+export class Context {
+  readonly model: ModelClient;
+  readonly storage: StorageClient;
+  readonly http: HttpClient;
+  readonly secrets: { names(): string[] };
+  readonly apps: { call(app: string, action: string, inputs?: Record<string, unknown>): unknown };
+  readonly output: { progress(fraction: number, message?: string): void };
+  readonly log: Record<"debug" | "info" | "warning" | "error", (message: string) => void>;
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly locale: string;
+}
+export interface ActionOptions {
+  title?: string | { en: string; zh?: string };
+  description?: string;
+  /** A JSON Schema for each input. One with a `default` may be left out. */
+  input?: Record<string, Schema>;
+  required?: string[];
+  output?: Schema;
+}
+export type Run<I> = (ctx: Context, inputs: I) => unknown;
+export class App {
+  action<I = Record<string, never>>(name: string, run: Run<I>): this;
+  action<I = Record<string, unknown>>(name: string, options: ActionOptions, run: Run<I>): this;
+  describe(): Schema[];
+}
+export class AppError extends Error {
+  readonly tag: string;
+}
+export class Denied extends AppError {}
+export class CapabilityNotDeclared extends Denied {}
+export class QuotaExceeded extends AppError {}
+export class Invalid extends AppError {}
+export class AppFailed extends Invalid {}
+export class Unavailable extends AppError {}
+export class AnswerUnusable extends Unavailable {}
+export class TimedOut extends AppError {}
+export class Cancelled extends AppError {}
+export class NotFound extends AppError {}
+export class Conflict extends AppError {}

@@ -1,0 +1,132 @@
+// An app: its actions, described and called by JSON. The Python SDK has the same shape.
+
+import { Context } from "./context.js";
+import { AppError, AppFailed, Invalid, NotFound } from "./errors.js";
+
+export { Context } from "./context.js";
+export * from "./errors.js";
+export { Stream } from "./model.js";
+
+const NAME = /^[a-z][a-z0-9_]{0,63}$/;
+const GENERATOR = Object.getPrototypeOf(function* () {}).constructor;
+const ASYNC = Object.getPrototypeOf(async function () {}).constructor;
+const ASYNC_GENERATOR = Object.getPrototypeOf(async function* () {}).constructor;
+
+/** Letters of a pair that stands alone cannot cross to the host: they become the sign for a lost one. */
+export const wellFormed = (text) =>
+  text.replace(/[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g, "\ufffd");
+
+const sentence = (name) => {
+  const words = name.replaceAll("_", " ").trim();
+  return words.charAt(0).toUpperCase() + words.slice(1);
+};
+
+export class App {
+  #actions = new Map();
+
+  /**
+   * Make a function an action.
+   *
+   * @param name What callers name it: a-z, 0-9 and _.
+   * @param options `title`, `description`, and the JSON Schemas `input` (its properties) and `output`.
+   * @param run Gets the context and the inputs. A generator streams: each `yield` is a piece of text.
+   */
+  action(name, options, run) {
+    if (typeof options === "function") return this.action(name, {}, options);
+    if (!NAME.test(name)) {
+      throw new TypeError(`'${name}' is not a name of an action: use a-z, 0-9 and _, and begin with a letter`);
+    }
+    if (typeof run !== "function") throw new TypeError(`action ${name} has no function to run`);
+    if (run instanceof ASYNC || run instanceof ASYNC_GENERATOR) {
+      throw new TypeError(
+        `action ${name} is async; write it as a plain function. Each run has its own instance, ` +
+          "so waiting in it holds up nobody, and a generator function streams.",
+      );
+    }
+    if (this.#actions.has(name)) throw new TypeError(`there is an action ${name} already`);
+    const { title = sentence(name), description = "", input = {}, output = {}, required } = options;
+    const streaming = run instanceof GENERATOR;
+    const needed = required ?? Object.keys(input).filter((key) => !("default" in input[key]));
+    this.#actions.set(name, {
+      run,
+      description: {
+        name,
+        title: typeof title === "string" ? { en: title } : { ...title },
+        description,
+        input_schema: { type: "object", properties: input, required: needed, additionalProperties: false },
+        output_schema: streaming && Object.keys(output).length === 0 ? { type: "string" } : output,
+        streaming,
+      },
+    });
+    return this;
+  }
+
+  /** The actions as they stand in `actions.json`. */
+  describe() {
+    return [...this.#actions.values()].map((action) => action.description);
+  }
+
+  /** Run an action on JSON text, and answer JSON text. */
+  call(name, inputJson, host) {
+    const action = this.#actions.get(name);
+    if (action === undefined) {
+      throw new NotFound(`there is no action '${name}'; this app has: ${[...this.#actions.keys()].join(", ") || "none"}`);
+    }
+    const inputs = inputsOf(action.description.input_schema, inputJson);
+    const ctx = new Context(host);
+    try {
+      let answer = action.run(ctx, inputs);
+      if (action.description.streaming) answer = send(name, host, answer);
+      const text = JSON.stringify(answer ?? null);
+      if (text === undefined) throw new AppFailed(`action ${name} answered something that JSON cannot say`);
+      return wellFormed(text);
+    } catch (error) {
+      if (error instanceof AppError) throw error;
+      const told = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+      ctx.log.error(`${told}\n${error?.stack ?? ""}`);
+      throw new AppFailed(`the app failed: ${told.replace(/\s+/g, " ").trim()}`);
+    }
+  }
+}
+
+function send(name, host, pieces) {
+  let sent = "";
+  for (;;) {
+    const { value, done } = pieces.next();
+    if (done) return value === undefined ? sent : value;
+    if (typeof value !== "string") {
+      pieces.return();
+      throw new AppFailed(`action ${name} yields a ${typeof value}; a piece is a text`);
+    }
+    host.call("output", "chunk", value);
+    sent += value;
+  }
+}
+
+/** The inputs with their defaults. The host checks their types against the same schema. */
+function inputsOf(schema, inputJson) {
+  let given;
+  try {
+    given = JSON.parse(inputJson || "{}");
+  } catch (error) {
+    throw new Invalid(`the input is not JSON: ${error.message}`);
+  }
+  if (typeof given !== "object" || given === null || Array.isArray(given)) {
+    throw new Invalid("the input is a JSON object, with a key for each input of the action");
+  }
+  for (const key of Object.keys(given)) {
+    if (!Object.hasOwn(schema.properties, key)) {
+      const known = Object.keys(schema.properties).join(", ") || "none";
+      throw new Invalid(`${key}: there is no such input; known are: ${known}`);
+    }
+  }
+  const inputs = {};
+  for (const [key, property] of Object.entries(schema.properties)) {
+    if (Object.hasOwn(given, key)) inputs[key] = given[key];
+    else if (Object.hasOwn(property, "default")) inputs[key] = structured(property.default);
+    else if (schema.required.includes(key)) throw new Invalid(`${key}: this input is needed`);
+  }
+  return inputs;
+}
+
+const structured = (value) => (value === undefined ? undefined : JSON.parse(JSON.stringify(value)));

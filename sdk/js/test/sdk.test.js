@@ -1,0 +1,117 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { App, AppFailed, Conflict, Invalid, NotFound, QuotaExceeded } from "../src/index.js";
+import { handler } from "../src/guest.js";
+import { FakeHost, MemoryStorage, ScriptedModel, call } from "../src/testing.js";
+
+const app = new App()
+  .action(
+    "greet",
+    {
+      title: { en: "Greet", zh: "问候" },
+      description: "Greet somebody.",
+      input: { name: { type: "string" }, tone: { type: "string", default: "warm" } },
+      output: { type: "string" },
+    },
+    (ctx, { name, tone }) => ctx.model.generate(`Greet ${name}, ${tone}`, { maxTokens: 20 }).text,
+  )
+  .action("tell", { input: { premise: { type: "string" } } }, function* (ctx, { premise }) {
+    yield* ctx.model.stream(premise);
+  })
+  .action("label", (ctx) => ctx.model.generate("x", { output: { title: "Label", type: "object" } }).parsed)
+  .action("count", (ctx) => ctx.storage.updateJson("n", (n) => n + 1, 0))
+  .action("fail", () => {
+    throw new RangeError("nothing\nhere");
+  })
+  .action("odd", () => "\ud800!");
+
+test("an action is described as bundles hold it", () => {
+  assert.deepEqual(app.describe()[0], {
+    name: "greet",
+    title: { en: "Greet", zh: "问候" },
+    description: "Greet somebody.",
+    input_schema: {
+      type: "object",
+      properties: { name: { type: "string" }, tone: { type: "string", default: "warm" } },
+      required: ["name"],
+      additionalProperties: false,
+    },
+    output_schema: { type: "string" },
+    streaming: false,
+  });
+  assert.deepEqual([app.describe()[1].streaming, app.describe()[1].output_schema], [true, { type: "string" }]);
+});
+
+test("an action takes JSON with defaults filled in, and answers JSON", () => {
+  const model = new ScriptedModel("Hello, Ada!");
+  assert.equal(call(app, "greet", { name: "Ada" }, new FakeHost({ model })), "Hello, Ada!");
+  assert.deepEqual(model.requests, [{ messages: [{ role: "user", content: "Greet Ada, warm" }], max_tokens: 20 }]);
+});
+
+test("a generator streams, and its pieces are the output", () => {
+  const host = new FakeHost({ model: new ScriptedModel("Once upon a time.") });
+  assert.equal(call(app, "tell", { premise: "sea" }, host), "Once upon a time.");
+  assert.deepEqual(host.chunks, ["Once ", "upon ", "a ", "time."]);
+});
+
+test("a schema asks for JSON, and the answer comes parsed", () => {
+  const model = new ScriptedModel({ label: "billing" });
+  assert.deepEqual(call(app, "label", {}, new FakeHost({ model })), { label: "billing" });
+  assert.equal(model.requests[0].response_format.json_schema.name, "Label");
+});
+
+test("storage compares before it sets, and holds no more than it may", () => {
+  const storage = new MemoryStorage({ maxBytes: 4 });
+  const host = new FakeHost({ storage });
+  assert.deepEqual([call(app, "count", {}, host), call(app, "count", {}, host)], [1, 2]);
+  assert.throws(() => storage.call("compare-and-set", "n", 1, "9", false), Conflict);
+  assert.throws(() => storage.call("put", "m", "12345", false), QuotaExceeded);
+});
+
+test("bad input and unknown actions are refused with their place", () => {
+  assert.throws(() => app.call("gone", "{}", new FakeHost()), NotFound);
+  assert.throws(() => app.call("greet", "{", new FakeHost()), Invalid);
+  assert.throws(() => call(app, "greet", { nme: 1 }), /nme: there is no such input; known are: name, tone/);
+  assert.throws(() => call(app, "greet", {}), /name: this input is needed/);
+});
+
+test("an undeclared capability prints the lines to add", () => {
+  assert.throws(() => call(app, "greet", { name: "Ada" }), /\[\[permissions\]\]\ncapability = "model"/);
+});
+
+test("an error of the app is one line for the caller and a stack in the log", () => {
+  const host = new FakeHost();
+  assert.throws(() => call(app, "fail", {}, host), (error) => {
+    return error instanceof AppFailed && error.message === "the app failed: RangeError: nothing here";
+  });
+  assert.match(host.logs[0][1], /sdk\.test\.js/);
+});
+
+test("async actions, bad names and doubles are refused", () => {
+  assert.throws(() => new App().action("a", async () => 1), /action a is async/);
+  assert.throws(() => new App().action("A b", () => 1), /not a name of an action/);
+  assert.throws(() => new App().action("a", () => 1).action("a", () => 2), /already/);
+});
+
+test("inside a component errors are cases of the variant, and letters without their pair are mended", () => {
+  const failing = { compareAndSet: () => { throw Object.assign(new Error("x"), { payload: { tag: "conflict", val: "late" } }); } };
+  const written = [];
+  const log = { write: (level, message) => written.push([level, message]) };
+  const config = { read: () => JSON.stringify({ values: {}, locale: "en", now_ms: 86400000, seed: "ab" }) };
+  const get = () => JSON.stringify({ value: "1", base64: false, version: 3 });
+  const kept = { Date: globalThis.Date, random: Math.random, console: globalThis.console };
+  try {
+    app.action("today", () => [new Date().toISOString(), Date.now(), new Date(0).getTime(), typeof Math.random()]);
+    const made = handler(app, { output: {}, log, config, storage: { get, ...failing } });
+    assert.throws(() => made.call("count", "{}"), (error) => error.tag === "conflict" && error.val === "late");
+    assert.equal(made.call("odd", "{}"), '"\\ud800!"');
+    console.log("seen", { a: 1 });
+    assert.deepEqual(written.at(-1), ["info", 'seen {"a":1}']);
+    assert.deepEqual(JSON.parse(made.call("today", "{}")), ["1970-01-02T00:00:00.000Z", 86400000, 0, "number"]);
+  } finally {
+    globalThis.Date = kept.Date;
+    globalThis.console = kept.console;
+    Math.random = kept.random;
+  }
+});
