@@ -1,0 +1,114 @@
+"""What the kernel adds to one model call: `python tests/benchmarks/bench_kernel.py [calls]`.
+
+Bare `litellm.acompletion` on a provider that does nothing, against the same call through `Kernel.syscall`: authorise,
+reserve in four quotas, execute, settle, audit, on SQLite. Rounds of both alternate, and the medians are compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+
+import litellm
+from litellm import CustomLLM, ModelResponse
+from sqlmodel import SQLModel
+
+from llmasos import tables  # noqa: F401
+from llmasos.bundles.manifest import ModelPermission, Text
+from llmasos.db import Database
+from llmasos.kernel.capability import Outcome, Used
+from llmasos.kernel.invocation import InstalledApp, Invocation, Principal, RunLimits
+from llmasos.kernel.syscall import Kernel
+from llmasos.quotas import service
+from llmasos.quotas.ledger import Ledger
+from llmasos.quotas.meters import Demand, Meter, Scope, Shrink, Window
+from llmasos.quotas.service import QuotaName
+
+MESSAGES = [{"role": "user", "content": "hello"}]
+DEMAND = Demand({Meter.TOKENS: 100, Meter.COST: 10}, shrink=Shrink(90, 16), model="noop/x")
+USED = Used(prompt_tokens=5, completion_tokens=5, cost_micro_usd=1, model="noop/x")
+
+
+class Nothing(CustomLLM):
+    """A provider that answers at once."""
+
+    async def acompletion(self, *_args: Any, **kwargs: Any) -> ModelResponse:
+        response: ModelResponse = kwargs["model_response"]
+        response.model = "noop/x"
+        response.choices[0].message.content = "hi"  # type: ignore[union-attr]
+        response.usage = litellm.Usage(prompt_tokens=5, completion_tokens=5, total_tokens=10)  # type: ignore[attr-defined]
+        return response
+
+
+async def bare() -> object:
+    return await litellm.acompletion(model="noop/x", messages=MESSAGES)
+
+
+class Model:
+    """The smallest capability that makes the same call."""
+
+    name, functions, audited = "model", frozenset({"generate"}), True
+    demand, detail = DEMAND, {"task": "chat"}
+
+    def prepare(self, invocation: Invocation, function: str, arguments: list[Any]) -> Model:
+        return self
+
+    async def execute(self, granted: Demand) -> Outcome:
+        await bare()
+        return Outcome(value="hi", used=USED)
+
+
+async def timed(call: Callable[[], Awaitable[object]], calls: int, at_once: int) -> float:
+    """Seconds a call, `at_once` of them running."""
+    began = time.perf_counter()
+
+    async def some() -> None:
+        for _ in range(calls // at_once):
+            await call()
+
+    await asyncio.gather(*(some() for _ in range(at_once)))
+    return (time.perf_counter() - began) / (calls // at_once * at_once)
+
+
+async def main() -> None:
+    calls = int(sys.argv[1]) if len(sys.argv) > 1 else 320
+    litellm.custom_provider_map = [{"provider": "noop", "custom_handler": Nothing()}]
+    grant = ModelPermission(capability="model", tiers=("fast",), reason=Text(en="bench"))
+    app = InstalledApp("a/b", "1", "i", {"model": grant}, frozenset({"model"}))
+    with tempfile.TemporaryDirectory() as folder, Database(f"sqlite:///{Path(folder) / 'b.db'}") as database:
+        SQLModel.metadata.create_all(database.engine)
+        with database.write() as session:
+            for scope, scope_id in (("workspace", "w"), ("user", "u"), ("app", "a/b"), ("model", "noop/x")):
+                name = QuotaName("w", Scope(scope), scope_id, Meter.TOKENS, Window.MONTH)
+                service.set_quota(session, lambda event, detail: None, name, 1 << 50)
+        print(f"{'at once':>8}{'bare ms':>10}{'kernel ms':>11}{'added ms':>10}{'added':>8}")
+        async with Kernel(database, Ledger(database), [Model()]) as kernel:
+            for at_once in (1, 32):
+                async with kernel.invocation(
+                    Principal("w", "u"), app, "act", RunLimits(wall_seconds=600)
+                ) as invocation:
+
+                    async def through(invocation: Invocation = invocation) -> object:
+                        return await kernel.syscall(invocation, "model", "generate", [])
+
+                    await timed(bare, 32, at_once)
+                    await timed(through, 32, at_once)
+                    rounds = [
+                        (await timed(bare, calls, at_once), await timed(through, calls, at_once)) for _ in range(7)
+                    ]
+                without, within = (statistics.median(column) * 1000 for column in zip(*rounds, strict=True))
+                added = statistics.median(through - alone for alone, through in rounds) * 1000
+                print(f"{at_once:>8}{without:>10.2f}{within:>11.2f}{added:>10.2f}{added / without:>8.0%}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,170 @@
+"""Sessions and the writer: many writes in one commit, none of which can hurt another."""
+
+import asyncio
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from sqlmodel import Session, SQLModel, select
+
+from llmasos.db import Database, ReadSession, WriteSession, utc_now
+from llmasos.errors import Unavailable
+from llmasos.installs.tables import Workspace
+from llmasos.writer import MAX_WAITING, Transaction
+
+
+@pytest.fixture
+def database(tmp_path: Path):
+    with Database(f"sqlite:///{tmp_path}/t.db") as database:
+        SQLModel.metadata.create_all(database.engine)
+        with database.write() as session:
+            session.connection().exec_driver_sql("CREATE TABLE n (v INTEGER UNIQUE)")
+        yield database
+
+
+def add(value: int):
+    return lambda transaction: transaction.run("INSERT INTO n VALUES (?)", value)
+
+
+def values(database: Database) -> list[int]:
+    with database.read() as session:
+        return [row[0] for row in Transaction(session.connection()).all("SELECT v FROM n ORDER BY rowid")]
+
+
+def test_read_and_write_sessions_are_of_different_types(database: Database) -> None:
+    with database.read() as reading, database.write() as writing:
+        assert isinstance(reading, ReadSession)
+        assert isinstance(writing, WriteSession)
+        assert isinstance(reading, Session)
+
+
+def test_a_read_session_refuses_to_be_written_to_and_reads_one_moment(database: Database) -> None:
+    with database.read() as session:
+        assert session.exec(select(Workspace)).all() == []
+        with database.write() as writing:
+            writing.add(Workspace(id="w", name="w", created_at=utc_now()))
+        assert session.exec(select(Workspace)).all() == []
+        session.add(Workspace(id="x", name="x", created_at=utc_now()))
+        with pytest.raises(TypeError, match=r"Database\.write"):
+            session.flush()
+        session.expunge_all()
+
+
+def test_a_transaction_that_fails_writes_nothing(database: Database) -> None:
+    with pytest.raises(ValueError), database.write() as session:
+        session.add(Workspace(id="w", name="w", created_at=utc_now()))
+        session.flush()
+        raise ValueError
+    with database.read() as session:
+        assert session.exec(select(Workspace)).all() == []
+
+
+async def test_writes_run_in_order_and_one_that_fails_harms_no_other(database: Database) -> None:
+    def partly(transaction: Transaction) -> None:
+        transaction.run("INSERT INTO n VALUES (1000)")
+        raise ValueError("mine alone")
+
+    pending = [database.writer.submit(partly if n % 3 == 0 else add(n)) for n in range(200)]
+    pending.append(database.writer.submit(add(1)))
+    outcomes = await asyncio.gather(*(_awaited(each) for each in pending), return_exceptions=True)
+    assert [isinstance(outcome, ValueError) for outcome in outcomes[:200]] == [n % 3 == 0 for n in range(200)]
+    assert isinstance(outcomes[200], sqlite3.IntegrityError)
+    assert values(database) == [n for n in range(200) if n % 3]
+
+
+async def _awaited(pending):
+    return await pending
+
+
+def test_threads_wait_for_the_commit(database: Database) -> None:
+    seen: list[int] = []
+
+    def work(n: int) -> None:
+        database.writer.submit(add(n)).result()
+        with sqlite3.connect(database.url.removeprefix("sqlite:///")) as other:
+            seen.append(other.execute("SELECT count(*) FROM n WHERE v = ?", (n,)).fetchone()[0])
+        other.close()
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [1] * 20
+
+
+def test_sessions_and_writer_take_turns(database: Database) -> None:
+    pending = []
+    for n in range(50):
+        pending.append(database.writer.submit(add(n)))
+        with database.write() as session:
+            session.connection().exec_driver_sql(f"INSERT INTO n VALUES ({1000 + n})")
+    assert [each.result() for each in pending] == [1] * 50
+    assert len(values(database)) == 100
+
+
+def test_another_program_that_holds_the_database_is_waited_for(database: Database) -> None:
+    other = sqlite3.connect(database.url.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    pending = database.writer.submit(add(1))
+    with pytest.raises(TimeoutError):
+        pending.result(timeout_seconds=0.2)
+    other.execute("COMMIT")
+    other.close()
+    assert pending.result(timeout_seconds=10) == 1
+
+
+def test_closing_commits_what_is_queued_and_takes_nothing_more(database: Database) -> None:
+    writer = database.writer
+    writer.submit(lambda transaction: time.sleep(0.05))
+    pending = [writer.submit(add(n)) for n in range(500)]
+    writer.close()
+    assert all(each.done for each in pending)
+    assert values(database) == list(range(500))
+    with pytest.raises(Unavailable):
+        writer.submit(add(1))
+
+
+def test_a_queue_that_is_too_long_refuses_all_but_what_frees(database: Database) -> None:
+    release = threading.Event()
+    writer = database.writer
+    writer.submit(lambda transaction: release.wait(30))
+    for _ in range(MAX_WAITING + 100):
+        try:
+            writer.submit(lambda transaction: None)
+        except Unavailable as error:
+            assert "try again" in error.message
+            break
+    else:
+        pytest.fail("it grew without a bound")
+    essential = writer.submit(add(1), essential=True)
+    release.set()
+    assert essential.result() == 1
+
+
+def test_a_database_that_cannot_be_written_is_told_to_every_waiter(database: Database) -> None:
+    def break_(transaction: Transaction) -> None:
+        transaction.run("COMMIT")
+
+    done = [database.writer.submit(add(1)), database.writer.submit(break_), database.writer.submit(add(2))]
+    failures = 0
+    for each in done:
+        try:
+            each.result()
+        except (Unavailable, sqlite3.Error):
+            failures += 1
+    assert failures >= 1
+    assert database.writer.submit(add(3)).result() == 1
+
+
+async def test_periodic_writes_run_also_while_nothing_else_does(database: Database) -> None:
+    counted: list[float] = []
+    end = database.writer.every(0.02, lambda transaction: counted.append(time.monotonic()))
+    await asyncio.sleep(0.3)
+    end()
+    assert len(counted) >= 3
+    seen = len(counted)
+    await asyncio.sleep(0.1)
+    assert len(counted) <= seen + 1

@@ -1,0 +1,210 @@
+"""Many real processes at one quota: never one unit over, and what the dead held is freed."""
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sqlmodel import SQLModel, select
+
+from llmasos import tables  # noqa: F401
+from llmasos.db import Database
+from llmasos.kernel import audit
+from llmasos.kernel.tables import InvocationRow
+from llmasos.quotas import service
+from llmasos.quotas.ledger import Ledger
+from llmasos.quotas.meters import Meter, Scope, Window
+from llmasos.quotas.service import QuotaName
+from llmasos.quotas.tables import LedgerWindow, Reservation
+
+LIMIT = 200
+PROCESSES = 16
+
+# Forks sixteen processes once everything is imported, and lets them begin together.
+SPENDERS = """
+import asyncio, multiprocessing, sqlite3, sys
+from llmasos.db import Database
+from llmasos.errors import QuotaExceeded
+from llmasos.quotas.ledger import Ledger
+from llmasos.quotas.meters import Demand, Meter, Subject, Used
+
+async def careful(url, amount, times, barrier):
+    with Database(url) as database:
+        ledger = Ledger(database)
+        subject, spent = Subject("w", "u", "a/b", "m"), 0
+        barrier.wait()
+        for _ in range(times):
+            try:
+                held = await ledger.reserve(subject, Demand({Meter.TOKENS: amount}))
+            except QuotaExceeded:
+                continue
+            await asyncio.sleep(0)
+            await ledger.settle(held, Used(prompt_tokens=amount))
+            spent += amount
+    return spent
+
+def naive(url, amount, times, barrier):
+    # What one would write first: read what is used, and add to it if it fits.
+    connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None, timeout=30)
+    spent = 0
+    barrier.wait()
+    for _ in range(times):
+        (used,) = connection.execute("SELECT used FROM naive").fetchone()
+        if used + amount <= 200:
+            connection.execute("UPDATE naive SET used = ?", (used + amount,))
+            spent += amount
+    return spent
+
+def work(kind, url, amount, times, barrier, queue):
+    if kind == "careful":
+        queue.put(asyncio.run(careful(url, amount, times, barrier)))
+    else:
+        queue.put(naive(url, amount, times, barrier))
+
+fork = multiprocessing.get_context("fork")
+kind, url, amount, times, count = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+barrier, queue = fork.Barrier(count), fork.SimpleQueue()
+processes = [fork.Process(target=work, args=(kind, url, amount, times, barrier, queue)) for _ in range(count)]
+for process in processes:
+    process.start()
+spent = sum(queue.get() for _ in processes)
+for process in processes:
+    process.join()
+    assert process.exitcode == 0
+print(spent)
+"""
+
+
+@pytest.fixture
+def database(tmp_path: Path):
+    with Database(f"sqlite:///{tmp_path}/t.db") as database:
+        SQLModel.metadata.create_all(database.engine)
+        yield database
+
+
+def quota(database: Database, limit: int = LIMIT) -> None:
+    with database.write() as session:
+        for scope, scope_id in (("workspace", "w"), ("user", "u"), ("app", "a/b"), ("model", "m")):
+            name = QuotaName("w", Scope(scope), scope_id, Meter.TOKENS, Window.MONTH)
+            service.set_quota(session, lambda event, detail: None, name, limit)
+
+
+def at_once(kind: str, url: str, amount: int, times: int) -> int:
+    """What sixteen processes that begin together spent together."""
+    words = (kind, url, str(amount), str(times), str(PROCESSES))
+    done = subprocess.run([sys.executable, "-c", SPENDERS, *words], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def killed(url: str, point: str) -> None:
+    """A host that is killed at that point."""
+    done = subprocess.run([sys.executable, "-c", HOLDER, url, point], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.mark.parametrize(("amount", "expected"), [(12, 192), (10, 200), (201, 0), (200, 200), (199, 199)])
+def test_sixteen_processes_never_spend_one_unit_over(database: Database, amount: int, expected: int) -> None:
+    quota(database)
+    assert at_once("careful", database.url, amount, 4) == expected
+    with database.read() as session:
+        assert [(row.used, row.reserved) for row in session.exec(select(LedgerWindow))] in ([(expected, 0)] * 4, [])
+        assert session.exec(select(Reservation)).all() == []
+
+
+def test_code_that_reads_and_then_adds_is_caught_by_the_same_test(database: Database) -> None:
+    with sqlite3.connect(database.url.removeprefix("sqlite:///")) as connection:
+        connection.execute("CREATE TABLE naive (used INTEGER)")
+        connection.execute("INSERT INTO naive VALUES (0)")
+    connection.close()
+    # It is a race: of a few rounds one is enough to show it.
+    for _ in range(5):
+        if at_once("naive", database.url, 1, 200) > LIMIT:
+            return
+        with sqlite3.connect(database.url.removeprefix("sqlite:///")) as connection:
+            connection.execute("UPDATE naive SET used = 0")
+        connection.close()
+    pytest.fail("the naive code never went over: this test would not see it")
+
+
+HOLDER = """
+import asyncio, sys, os, signal
+from llmasos import tables
+from llmasos.bundles.manifest import ModelPermission, Text
+from llmasos.db import Database
+from llmasos.kernel.capability import Outcome, Used
+from llmasos.kernel.invocation import InstalledApp, Principal
+from llmasos.kernel.syscall import Kernel
+from llmasos.quotas.ledger import Ledger
+from llmasos.quotas.meters import Demand, Meter
+
+POINT = sys.argv[2]
+
+def die(point):
+    if POINT == point:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Model:
+    name, functions, audited = "model", frozenset({"generate"}), True
+    demand, detail = Demand({Meter.TOKENS: 60}, model="m"), {}
+    def prepare(self, invocation, function, arguments):
+        die("prepare")
+        return self
+    async def execute(self, granted):
+        die("execute")
+        return Outcome(value=1, used=Used(prompt_tokens=60, model="m"))
+
+async def main():
+    grant = ModelPermission(capability="model", tiers=("fast",), reason=Text(en="x"))
+    app = InstalledApp("a/b", "1", "i", {"model": grant}, frozenset({"model"}))
+    database = Database(sys.argv[1])
+    kernel = Kernel(database, Ledger(database), [Model()])
+    async with kernel, kernel.invocation(Principal("w", "u"), app, "act") as invocation:
+        die("begun")
+        await kernel.syscall(invocation, "model", "generate", [])
+        die("answered")
+        database.writer.submit(lambda transaction: None).result()
+        die("settled")
+        if POINT == "in-batch":
+            database.writer.submit(lambda transaction: os.kill(os.getpid(), signal.SIGKILL)).result()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("point", ["begun", "prepare", "execute", "answered", "settled", "in-batch"])
+def test_a_host_that_is_killed_leaves_nothing_held_and_nothing_running(database: Database, point: str) -> None:
+    quota(database, 60)
+    killed(database.url, point)
+    # The next host on this machine sees at once that the process is gone.
+    ledger = Ledger(database)
+    from llmasos.kernel.syscall import Kernel
+
+    Kernel(database, ledger)
+    ledger.lease.start()
+    database.writer.submit(lambda transaction: None).result()
+    with database.read() as session:
+        assert session.exec(select(Reservation)).all() == []
+        rows = session.exec(select(LedgerWindow)).all()
+        assert all(row.reserved == 0 for row in rows)
+        # The answer of a call is not kept back for the commit of its settlement: killed between, it is not charged.
+        may_be_used = {"answered": {0, 60}, "settled": {60}, "in-batch": {60}}.get(point, {0})
+        assert {row.used for row in rows} <= may_be_used
+        assert {row.status for row in session.exec(select(InvocationRow))} == {"failed"}
+        assert {row.error_code for row in session.exec(select(InvocationRow))} == {"host-died"}
+        assert audit.verify(session).intact
+
+
+def test_a_process_of_another_machine_is_given_the_time_of_its_lease(database: Database) -> None:
+    quota(database, 60)
+    killed(database.url, "execute")
+    with sqlite3.connect(database.url.removeprefix("sqlite:///")) as connection:
+        connection.execute("UPDATE host_lease SET machine = 'elsewhere'")
+    connection.close()
+    for at, left in ((time.time(), 4), (time.time() + 31, 0)):
+        ledger = Ledger(database, lambda at=at: at)
+        database.writer.submit(ledger.lease.sweep).result()
+        with database.read() as session:
+            assert len(session.exec(select(Reservation)).all()) == left
