@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -23,7 +26,7 @@ from llmasos.gateway.failures import ContextTooLong
 from llmasos.gateway.gateway import Gateway
 from llmasos.gateway.models import EMBEDDED
 from llmasos.gateway.registry import ModelRegistry
-from llmasos.gateway.request import EmbedRequest
+from llmasos.gateway.request import EmbedRequest, GenerateRequest
 
 pytestmark = pytest.mark.model
 
@@ -88,6 +91,49 @@ async def test_json_follows_its_schema(gateway, ask):
     value = json.loads(answer.text)
     assert set(value) == {"name", "age"}
     assert isinstance(value["age"], int)
+
+
+async def test_it_gives_labels_by_a_schema_as_the_app_triage_asks_it(gateway, ask):
+    path = Path(__file__).parents[3] / "plugins" / "triage" / "app.py"
+    spec = importlib.util.spec_from_file_location("triage_app", path)
+    triage = importlib.util.module_from_spec(spec)
+    sys.modules["triage_app"] = triage  # dataclasses look their module up
+    spec.loader.exec_module(triage)
+    labels = triage.pairs(tomllib.loads(path.with_name("llmapp.toml").read_text())["config"]["labels"]["default"])
+    asked = {
+        "My card was charged twice and I need the money back today": "billing",
+        "The app crashes every time I open the settings page": "technical",
+        "Where is my parcel? It was due last Tuesday": "shipping",
+        "How do I change the email address of my profile?": "account",
+        "I want a refund for the subscription": "billing",
+        "Error 500 when I upload a file": "technical",
+    }
+    turns: list[list] = []
+
+    class Recording:
+        class model:  # noqa: N801 - as the context names it
+            @staticmethod
+            def generate(messages, **_):
+                turns.append(messages)
+                return SimpleNamespace(parsed=SimpleNamespace(label=""))
+
+    schema = {
+        "type": "object",
+        "properties": {"label": {"type": "string", "enum": list(labels)}},
+        "required": ["label"],
+        "additionalProperties": False,
+    }
+    shape = {"type": "json_schema", "json_schema": {"name": "choice", "schema": schema}}
+    right = 0
+    for message, label in asked.items():
+        triage.ask_model(Recording, message, labels, list(labels))
+        request = GenerateRequest.model_validate(
+            {"messages": turns[-1], "task": "classify", "response_format": shape, "temperature": 0, "max_tokens": 64}
+        )
+        answer = await gateway.generate(request)
+        assert answer.value["llmasos"]["notices"] == []
+        right += json.loads(answer.text)["label"] == label
+    assert right >= 5
 
 
 async def test_json_that_max_tokens_cuts_says_so(gateway, ask):

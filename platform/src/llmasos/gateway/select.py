@@ -21,6 +21,9 @@ HAN = re.compile(r"[㐀-䶿一-鿿]")
 KANA = re.compile(r"[぀-ヿ]")
 HANGUL = re.compile(r"[가-힯]")
 
+# The beginning of a text tells its script; reading all of a long one would take longer than the rest of the choice.
+SCRIPT_CHARACTERS = 2000
+
 # What a task is called in a sentence, in both languages.
 TASKS: Mapping[str, tuple[str, str]] = {
     "chat": ("conversation", "对话"),
@@ -117,6 +120,9 @@ def language_of(text: str) -> str | None:
 
     A fifth of the letters is enough: a Chinese message about software is half Latin.
     """
+    if text.isascii():
+        return None
+    text = text[:SCRIPT_CHARACTERS]
     letters = sum(character.isalpha() for character in text)
     if not letters:
         return None
