@@ -42,6 +42,12 @@ class Settings(BaseSettings):
     """`off` starts without any installed plugin; the built-ins stay."""
     http_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     """Private networks that apps' requests may reach, such as `["10.1.0.0/16"]`. None unless an operator says so."""
+    native_idle_seconds: float = 300.0
+    """How long the runner of a native app stays warm while nobody uses it."""
+    native_runners: int = 50
+    """Runners of native apps at once; past it the one not used for longest ends."""
+    trusted_apps: tuple[str, ...] = ()
+    """Native apps, by id, that run unconfined where this system cannot confine: they may do all that the host may."""
     call_depth: int = 8
     """How deep an app may call an app that calls an app."""
 

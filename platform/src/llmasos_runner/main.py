@@ -63,12 +63,12 @@ class Connection:
             self._connection.sendall(frame)
 
 
-def _confine(connection: socket.socket, start: Start) -> list[str]:
+def _confine(connection: socket.socket, start: Start, *kept: int) -> list[str]:
     """Confine this process for good. Where the system cannot, WebAssembly is the only wall, and `ready` says so."""
     from llmasos_runner import confine  # noqa: PLC0415
 
     task = start.get("compile")
-    descriptors = [connection.fileno(), *([task["input_fd"], task["output_fd"]] if task else [])]
+    descriptors = [connection.fileno(), *kept, *([task["input_fd"], task["output_fd"]] if task else [])]
     profile = {"read": start["search_path"], **start["confine"], "keep_fds": descriptors}
     try:
         return confine.apply(profile)
@@ -92,8 +92,19 @@ def _compile(connection: socket.socket, _stream: BinaryIO, start: Start) -> None
     Connection(connection).send(compiling.compile_component(task))
 
 
-def _native(_connection: socket.socket, _stream: BinaryIO, _start: Start) -> None:
-    raise SystemExit("this runner has no native apps")
+def _native(connection: socket.socket, stream: BinaryIO, start: Start) -> None:
+    from llmasos_runner.native import NativeRunner, environment_paths  # noqa: PLC0415
+    from llmasos_runner.workers import STACK_BYTES, Workers  # noqa: PLC0415
+
+    runner = NativeRunner()
+    paths = environment_paths(start.get("native", {}))
+    # An operator may trust an app by name, where the system cannot confine it: then there is no profile.
+    walls = _confine(connection, start, runner.statm) if start["confine"] else []
+    threading.stack_size(STACK_BYTES)
+    runner.load(paths)
+    host = Connection(connection)
+    host.send({"t": "ready", "pid": os.getpid(), "engine": "python", "walls": walls})
+    serve_calls(stream, host, Workers(start["threads"]).submit, runner.execute)
 
 
 def _components(connection: socket.socket, stream: BinaryIO, start: Start) -> None:

@@ -1,0 +1,76 @@
+"""Whether this system can confine a native app, and what is said where it cannot.
+
+Confinement itself is the runner's; the host asks for a trial of it in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from llmasos.errors import Unavailable
+from llmasos.i18n import t
+from llmasos.runtimes import process
+from llmasos.runtimes.environments import base_python
+
+_TRIAL_SECONDS = 30
+
+
+class CannotConfine(Unavailable):
+    """This system cannot confine a native app, so it is not started; see `llmasos doctor`."""
+
+    code = "cannot-confine"
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """The walls that a native app's runner would stand behind, or why there are none."""
+
+    walls: tuple[str, ...]
+    missing: str | None
+
+    @property
+    def stands(self) -> bool:
+        """Whether native apps can run here."""
+        return self.missing is None
+
+    def summary(self, locale: str = "en") -> str:
+        """One line for `doctor`."""
+        if self.missing is None:
+            walls = ", ".join(self.walls)
+            return t(locale, f"runners are confined: {walls}", f"运行进程已受限：{walls}")
+        return t(
+            locale,
+            f"runners cannot be confined: {self.missing}. Components still run, without this second wall; "
+            "native apps are refused.",
+            f"无法限制运行进程：{self.missing}。组件应用仍可运行，但缺少第二道防线；原生应用会被拒绝。",
+        )
+
+
+@cache
+def confinement() -> Confinement:
+    """What this system offers; tried once in a process of its own, which takes about 0.1 s."""
+    trial = process.MAIN.with_name("confine") / "__main__.py"
+    command = [base_python(), "-I", "-S", str(trial)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_TRIAL_SECONDS, check=True)
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return Confinement(tuple(answer["walls"]), answer["missing"])
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
+        return Confinement((), f"the trial of the walls failed ({error})")
+
+
+def refusal(app_id: str, missing: str, locale: str = "en") -> CannotConfine:
+    """The error for a native app that is not started."""
+    return CannotConfine(
+        t(
+            locale,
+            f"{app_id} is a native app, and this system cannot confine it: {missing}. Install its WASM build, run the "
+            f"host on Linux 5.19 or newer, or let an operator trust it: add {app_id!r} to trusted_apps in config.toml.",
+            f"{app_id} 是原生应用，而此系统无法限制它：{missing}。请安装它的 WASM 版本，"
+            f"或在 Linux 5.19 及以上运行主机，或由管理员信任它：在 config.toml 的 trusted_apps 中加入 {app_id!r}。",
+        )
+    )

@@ -1,0 +1,239 @@
+"""Runs native apps: one confined runner an installation, warm while it is used.
+
+A runner sees its app's environment and the standard library, and reaches nothing but its socket. Where this system
+cannot confine it, a native app is not started, unless an operator trusts it by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self, TypeAlias
+
+from llmasos.errors import NotFound, RunnerDied, Unavailable
+from llmasos.kernel.invocation import Invocation, RunLimits
+from llmasos.runtimes.confinement import confinement, refusal
+from llmasos.runtimes.environments import Environment, Environments
+from llmasos.runtimes.frames import Done
+from llmasos.runtimes.pool import Breaker
+from llmasos.runtimes.results import limits_message, measured, result_of
+from llmasos.runtimes.runner import Door, Runner
+from llmasos.runtimes.runtime import CallResult, Inspection, Program, SyscallDoor
+from llmasos.settings import Settings
+from llmasos_runner.protocol import Call, Limits, Start
+from llmasos_sdk.host import BASELINE_CAPABILITIES
+
+# What an interpreter and a scientific stack hold before the app's own first value: numpy alone maps 40 MiB.
+_IMPORTS_BYTES: Final = 96 << 20
+# Invocations at once in one runner; what is beyond waits.
+_THREADS: Final = 16
+_STACK_BYTES: Final = 2 << 20
+# An import of a large stack from a cold disk.
+_START_SECONDS: Final = 60.0
+_LONGEST_REST_SECONDS: Final = 60.0
+_DESCRIBE: Final = RunLimits(wall_seconds=30.0)
+
+Key: TypeAlias = tuple[str, str, int]
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """An installation's runner, and how it fared."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    runner: Runner | None = None
+    users: int = 0
+    last_used: float = 0.0
+    breaker: Breaker = field(default_factory=Breaker)
+
+
+class NativeRuntime:
+    """The runtime of `kind = "python"`.
+
+    Args:
+        root: The folder for environments.
+        door: The kernel's.
+        idle_seconds: How long a runner that nobody uses stays.
+        most_runners: How many stay at once; past it the one not used for longest ends.
+        trusted: Apps, by id, that run without confinement where this system has none.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        door: SyscallDoor,
+        *,
+        idle_seconds: float = 300.0,
+        most_runners: int = 50,
+        trusted: frozenset[str] = frozenset(),
+    ) -> None:
+        self._environments = Environments(root)
+        self._door = door
+        self._idle_seconds = idle_seconds
+        self._most_runners = most_runners
+        self._trusted = trusted
+        self._slots: dict[Key, _Slot] = {}
+        self._sweeping: asyncio.Task[None] | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings, door: SyscallDoor) -> Self:
+        """A runtime as the operator configured it."""
+        return cls(
+            settings.home / "environments",
+            door,
+            idle_seconds=settings.native_idle_seconds,
+            most_runners=settings.native_runners,
+            trusted=frozenset(settings.trusted_apps),
+        )
+
+    async def inspect(self, code: Path) -> Inspection:
+        """Nothing: what machine code may reach is held by its runner's walls, and told by no list of imports."""
+        if not await asyncio.to_thread(code.exists):
+            raise NotFound(f"there is no {code}")
+        return Inspection(imports=(), exports=())
+
+    async def prepare(self, program: Program, code: Path) -> None:
+        """Build the app's environment; `code` is a folder with the wheel and `requirements.txt`."""
+        await asyncio.to_thread(self._environments.prepare, program.digest, code)
+
+    async def describe(self, program: Program) -> str:
+        """The actions that it exports, as JSON."""
+        message = _call(uuid.uuid4().hex, program, None, "", limits_message(_DESCRIBE, _DESCRIBE.wall_seconds))
+        return (await self._run(program, program.installation_id, _DESCRIBE.memory_bytes, message, _no_door)).output
+
+    async def call(self, program: Program, invocation: Invocation, action: str, input_json: str) -> CallResult:
+        """Run one action. Cancelling the task interrupts it."""
+        app_id = invocation.app.id if invocation.app else program.installation_id
+        left = max(invocation.deadline_monotonic - time.monotonic(), 0.0)
+        message = _call(invocation.id, program, action, input_json, limits_message(invocation.limits, left))
+
+        async def door(capability: str, function: str, arguments: list[Any]) -> Any:
+            return await self._door(invocation, capability, function, arguments)
+
+        return await self._run(program, app_id, invocation.limits.memory_bytes, message, door)
+
+    async def close(self) -> None:
+        """End every runner."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.wait({self._sweeping})
+        runners = [slot.runner for slot in self._slots.values() if slot.runner is not None]
+        self._slots.clear()
+        await asyncio.gather(*(runner.close() for runner in runners))
+
+    def walls(self, installation_id: str) -> tuple[str, ...]:
+        """What confines an installation's runner now; empty where none runs, or it is trusted."""
+        for key, slot in self._slots.items():
+            if key[0] == installation_id and slot.runner is not None:
+                return slot.runner.walls
+        return ()
+
+    async def _run(self, program: Program, app_id: str, memory_bytes: int, message: Call, door: Door) -> CallResult:
+        # Another limit of memory is another process, since a process's own can only be lowered.
+        slot = self._slots.setdefault((program.installation_id, program.digest, memory_bytes), _Slot())
+        slot.users += 1
+        try:
+            async with slot.lock:
+                runner = await self._running(slot, program, app_id, memory_bytes)
+            done = await runner.call(message, door)
+        except asyncio.CancelledError as error:
+            told: Done | None = getattr(error, "result", None)
+            error.result = measured(told) if told else None  # type: ignore[attr-defined] # for whoever settles
+            raise
+        except RunnerDied as error:
+            slot.breaker.failed(error.message)
+            raise
+        finally:
+            slot.users -= 1
+            slot.last_used = time.monotonic()
+        slot.breaker.worked()
+        return result_of(done)
+
+    async def _running(self, slot: _Slot, program: Program, app_id: str, memory_bytes: int) -> Runner:
+        """The slot's runner, started where there is none; the slot's lock is held."""
+        if slot.runner is not None and slot.runner.is_alive:
+            return slot.runner
+        await _end(slot)
+        environment = self._environments.find(program.digest)
+        if environment is None:
+            raise Unavailable(f"the environment of {app_id} is not built: install the app again")
+        confine = await self._profile(app_id, program, environment, memory_bytes)
+        await self._make_room()
+        slot.breaker.check()
+        await asyncio.sleep(slot.breaker.delay_seconds)
+        script = environment.runner / "llmasos_runner" / "main.py"
+        message = _start(environment, confine)
+        slot.runner = await Runner.start(message, script=script, start_seconds=_START_SECONDS)
+        if self._sweeping is None:
+            self._sweeping = asyncio.create_task(self._sweep())
+        return slot.runner
+
+    async def _profile(
+        self, app_id: str, program: Program, environment: Environment, memory_bytes: int
+    ) -> dict[str, Any]:
+        offered = await asyncio.to_thread(confinement)
+        if offered.missing is not None:
+            if app_id in self._trusted:
+                return {}
+            raise refusal(app_id, offered.missing)
+        return {
+            "profile": "native",
+            "identity": program.installation_id,
+            "read": [str(environment.packages), str(environment.runner)],
+            "memory_bytes": memory_bytes + _IMPORTS_BYTES + _THREADS * _STACK_BYTES,
+            "threads": 4 * _THREADS,
+        }
+
+    async def _make_room(self) -> None:
+        running = [slot for slot in self._slots.values() if slot.runner is not None]
+        idle = sorted((slot for slot in running if slot.users == 0), key=lambda slot: slot.last_used)
+        for slot in idle[: max(0, len(running) - self._most_runners + 1)]:
+            await _end(slot)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(max(self._idle_seconds / 4, 0.05))
+            limit = time.monotonic() - self._idle_seconds
+            for key, slot in list(self._slots.items()):
+                if slot.users == 0 and slot.last_used < limit and not slot.lock.locked():
+                    async with slot.lock:
+                        await _end(slot)
+                    if slot.users == 0:
+                        self._slots.pop(key, None)
+
+
+async def _end(slot: _Slot) -> None:
+    runner, slot.runner = slot.runner, None
+    if runner is not None:
+        await runner.close()
+
+
+async def _no_door(_capability: str, _function: str, _arguments: list[Any]) -> Any:
+    raise Unavailable("an app that is being described has no host to call")
+
+
+def _start(environment: Environment, confine: Mapping[str, Any]) -> Start:
+    return {
+        "t": "start",
+        "kind": "native",
+        "search_path": [str(environment.runner)],
+        "confine": dict(confine),
+        "threads": _THREADS,
+        "native": {"paths": [str(environment.packages)]},
+    }
+
+
+def _call(identifier: str, program: Program, action: str | None, input_json: str, limits: Limits) -> Call:
+    return {
+        "t": "call",
+        "id": identifier,
+        "program": "",
+        "action": action,
+        "input": input_json,
+        "capabilities": sorted(program.capabilities | BASELINE_CAPABILITIES),
+        "limits": limits,
+    }

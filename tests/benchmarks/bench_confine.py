@@ -1,0 +1,206 @@
+"""What confinement costs, and what a native runner is: `python tests/benchmarks/bench_confine.py`.
+
+Prints one table of figures and the bound of each; ends with 1 where one is past its bound. Ratios are taken within one
+run, their two sides in turn, so that a busy machine slows both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import statistics
+import struct
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from llmasos.authoring.native import build_native
+from llmasos.bundles.manifest import parse_manifest
+from llmasos.bundles.reader import code_digest
+from llmasos.kernel.invocation import Invocation, Principal, RunLimits
+from llmasos.runtimes import native
+from llmasos.runtimes.confinement import confinement
+from llmasos.runtimes.environments import base_python
+from llmasos.runtimes.native import NativeRuntime
+from llmasos.runtimes.results import limits_message
+from llmasos.runtimes.runner import Runner
+from llmasos.runtimes.runtime import Program
+
+SOURCE = """
+from llmasos_sdk import App, Context
+
+app = App()
+
+
+@app.action
+def echo(ctx: Context, text: str) -> str:
+    return text
+"""
+MANIFEST = """
+schema = 1
+id = "acme/echo"
+version = "1.0.0"
+license = "Apache-2.0"
+name.en = "Echo"
+summary.en = "Answers what it was asked."
+[runtime]
+kind = "python"
+source = "app.py"
+"""
+STARTS, CALLS, RUNNERS = 20, 3000, 50
+
+ECHO = """
+import socket, sys
+connection = socket.socket(fileno=int(sys.argv[1]))
+stream = connection.makefile("rb")
+while header := stream.read(4):
+    connection.sendall(header + stream.read(int.from_bytes(header, "big")))
+"""
+
+
+async def no_door(_invocation: Invocation, _capability: str, _function: str, _arguments: list) -> None:
+    """The app calls nothing."""
+
+
+async def installed(root: Path) -> tuple[NativeRuntime, Program]:
+    """The app in its environment."""
+    (root / "project").mkdir()
+    (root / "project" / "app.py").write_text(SOURCE)
+    built = build_native(root / "project", parse_manifest(MANIFEST))
+    files = {built.wheel_name: built.wheel, "requirements.txt": built.lock.encode()}
+    (root / "code").mkdir()
+    for name, content in files.items():
+        (root / "code" / name).write_bytes(content)
+    runtime = NativeRuntime(root / "environments", no_door, most_runners=RUNNERS)
+    program = Program("python", code_digest(files), frozenset(), "one")
+    await runtime.prepare(program, root / "code")
+    return runtime, program
+
+
+def message(program: Program, number: int) -> dict:
+    """One call of the app."""
+    return native._call(str(number), program, "echo", '{"text": "hi"}', limits_message(RunLimits(), 60))
+
+
+async def first_answer(runtime: NativeRuntime, program: Program, *, confined: bool) -> float:
+    """Seconds from the start of a runner to its first answer."""
+    environment = runtime._environments.find(program.digest)
+    profile = await runtime._profile("acme/echo", program, environment, 64 << 20) if confined else {}
+    began = time.perf_counter()
+    script = environment.runner / "llmasos_runner" / "main.py"
+    runner = await Runner.start(native._start(environment, profile), script=script)
+    await runner.call(message(program, 1), native._no_door)
+    seconds = time.perf_counter() - began
+    await runner.close()
+    return seconds
+
+
+class Echoes(asyncio.Protocol):
+    """The host's end of the bare echo: frames out, frames back."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray()
+        self.answer: asyncio.Future[bytes] | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        if len(self.buffer) >= 4:
+            length = struct.unpack_from(">I", self.buffer)[0]
+            if len(self.buffer) >= 4 + length:
+                body = bytes(self.buffer[4 : 4 + length])
+                del self.buffer[: 4 + length]
+                self.answer.set_result(body)
+
+
+async def warm_calls(runtime: NativeRuntime, program: Program) -> tuple[float, float]:
+    """Median seconds of a bare echo of the same bytes, and of a call of the app, in turn."""
+    ours, theirs = socket.socketpair()
+    child = await asyncio.create_subprocess_exec(
+        base_python(), "-I", "-S", "-c", ECHO, str(theirs.fileno()), pass_fds=[theirs.fileno()]
+    )
+    theirs.close()
+    loop = asyncio.get_running_loop()
+    transport, echoes = await loop.create_connection(Echoes, sock=ours)
+    environment = runtime._environments.find(program.digest)
+    profile = await runtime._profile("acme/echo", program, environment, 64 << 20)
+    script = environment.runner / "llmasos_runner" / "main.py"
+    runner = await Runner.start(native._start(environment, profile), script=script)
+    bare, calls = [], []
+    for number in range(CALLS):
+        frame = b"x" * 330  # as long as the call's own frame
+        began = time.perf_counter()
+        echoes.answer = loop.create_future()
+        transport.write(struct.pack(">I", len(frame)) + frame)
+        await echoes.answer
+        bare.append(time.perf_counter() - began)
+        asked = message(program, number)
+        began = time.perf_counter()
+        await runner.call(asked, native._no_door)
+        calls.append(time.perf_counter() - began)
+    transport.close()
+    await child.wait()
+    await runner.close()
+    return statistics.median(bare[100:]), statistics.median(calls[100:])
+
+
+def memory_of(pid: int) -> tuple[float, float]:
+    """MiB resident, and MiB of its own share (PSS)."""
+    rollup = dict(
+        line.split(":") for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:] if ":" in line
+    )
+    return int(rollup["Rss"].split()[0]) / 1024, int(rollup["Pss"].split()[0]) / 1024
+
+
+async def many(runtime: NativeRuntime, program: Program) -> tuple[float, list[tuple[float, float]]]:
+    """Seconds until RUNNERS runners have all answered, and the memory of each."""
+
+    async def one(number: int) -> None:
+        other = Program("python", program.digest, program.capabilities, f"installation-{number}")
+        limits = RunLimits(wall_seconds=120)
+        await runtime.call(other, Invocation(Principal(), None, "echo", limits), "echo", '{"text": "hi"}')
+
+    began = time.perf_counter()
+    await asyncio.gather(*(one(number) for number in range(RUNNERS)))
+    seconds = time.perf_counter() - began
+    runners = [slot.runner for slot in runtime._slots.values() if slot.runner is not None]
+    assert len(runners) == RUNNERS
+    return seconds, [memory_of(runner.process.pid) for runner in runners]
+
+
+async def main() -> int:
+    """Measure, print, judge."""
+    print("walls:", ", ".join(confinement().walls) or confinement().missing)
+    root = Path(tempfile.mkdtemp(prefix="llmasos-bench-"))
+    try:
+        runtime, program = await installed(root)
+        starts: dict[bool, list[float]] = {True: [], False: []}
+        for _ in range(STARTS):
+            for confined in (False, True):
+                starts[confined].append(await first_answer(runtime, program, confined=confined))
+        plain, confined_start = (statistics.median(starts[confined]) for confined in (False, True))
+        bare, call = await warm_calls(runtime, program)
+        seconds, memory = await many(runtime, program)
+        await runtime.close()
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    resident = max(each[0] for each in memory)
+    rows = [
+        ("start to first answer, unconfined", f"{plain * 1e3:.1f} ms", "", True),
+        ("start to first answer, confined", f"{confined_start * 1e3:.1f} ms", "", True),
+        ("  ratio", f"{confined_start / plain:.2f}", "1.30", confined_start / plain <= 1.3),
+        ("bare echo of a frame", f"{bare * 1e6:.0f} µs", "", True),
+        ("warm call of a native app", f"{call * 1e6:.0f} µs", "", True),
+        ("  ratio", f"{call / bare:.2f}", "3.00", call / bare <= 3),
+        ("idle runner, resident", f"{resident:.1f} MiB", "20", resident < 20),
+        (f"{RUNNERS} warm runners, all together", f"{sum(each[1] for each in memory):.0f} MiB", "", True),
+        (f"{RUNNERS} runners started and answered", f"{seconds:.1f} s", "", True),
+    ]
+    for what, figure, bound, held in rows:
+        print(f"{what:<40}{figure:>12}{('  bound ' + bound) if bound else '':<14}{'' if held else '  PAST ITS BOUND'}")
+    return 0 if all(held for *_, held in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

@@ -1,0 +1,419 @@
+"""Native apps, built, installed into environments of their own, and run in confined runners."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from llmasos.authoring.native import build_native
+from llmasos.bundles.manifest import parse_manifest
+from llmasos.bundles.reader import code_digest
+from llmasos.errors import (
+    AppFailed,
+    Denied,
+    Invalid,
+    NotFound,
+    ResourceLimit,
+    RunnerDied,
+    TimedOut,
+    Unavailable,
+)
+from llmasos.kernel.invocation import InstalledApp, Invocation, Principal, RunLimits
+from llmasos.runtimes import native as native_module
+from llmasos.runtimes.confinement import Confinement, confinement
+from llmasos.runtimes.native import NativeRuntime
+from llmasos.runtimes.runtime import Program
+
+pytestmark = pytest.mark.skipif(not confinement().stands, reason=str(confinement().missing))
+
+MANIFEST = """
+schema = 1
+id = "acme/native"
+version = "1.0.0"
+license = "Apache-2.0"
+name.en = "Native"
+summary.en = "A native app."
+[runtime]
+kind = "python"
+source = "app.py"
+requirements = [{requirements}]
+"""
+HEAD = "from llmasos_sdk import App, Context\napp = App()\n"
+ACTIONS = (
+    HEAD
+    + '''
+import os, sys, threading, time
+
+counter = {"calls": 0}
+
+@app.action
+def shout(ctx: Context, text: str) -> str:
+    """Shout a text."""
+    counter["calls"] += 1
+    print("shouting", text)
+    return text.upper()
+
+@app.action
+def calls(ctx: Context) -> int:
+    return counter["calls"]
+
+@app.action
+def count(ctx: Context, upto: int):
+    for number in range(upto):
+        yield str(number)
+
+@app.action
+def ask(ctx: Context, question: str) -> str:
+    return ctx.model.generate(question).text
+
+@app.action
+def spin(ctx: Context) -> str:
+    while True:
+        try:
+            while True:
+                pass
+        except Exception:
+            pass
+
+@app.action
+def nap(ctx: Context, seconds: float) -> str:
+    time.sleep(seconds)
+    return "rested"
+
+@app.action
+def crash(ctx: Context) -> str:
+    import ctypes
+    return str(ctypes.string_at(0))
+
+@app.action
+def leave(ctx: Context) -> str:
+    os._exit(3)
+
+@app.action
+def exit(ctx: Context) -> str:
+    sys.exit("bye")
+
+@app.action
+def fail(ctx: Context) -> str:
+    raise ValueError("the form is empty")
+
+@app.action
+def hoard(ctx: Context) -> int:
+    return len(bytearray(1 << 30))
+
+@app.action
+def flood(ctx: Context) -> str:
+    for _ in range(20000):
+        print("x" * 100)
+    os.write(1, b"y" * 1_000_000)
+    return "flooded"
+
+@app.action
+def long(ctx: Context) -> str:
+    return "x" * (2 << 20)
+
+@app.action
+def environment(ctx: Context) -> list[str]:
+    return [*os.environ]
+
+@app.action
+def process(ctx: Context) -> str:
+    import subprocess
+    return subprocess.check_output(["/bin/true"]).decode()
+
+@app.action
+def pool(ctx: Context) -> str:
+    import multiprocessing
+    multiprocessing.Process(target=print).start()
+    return "started"
+
+@app.action
+def temporary(ctx: Context) -> str:
+    import tempfile
+    return tempfile.NamedTemporaryFile().name
+
+@app.action
+def network(ctx: Context) -> str:
+    import socket
+    socket.create_connection(("127.0.0.1", 80))
+    return "connected"
+
+@app.action
+def write(ctx: Context) -> str:
+    open("/etc/motd", "w")
+    return "written"
+
+@app.action
+def libraries(ctx: Context) -> list[str]:
+    import asyncio, sqlite3, ssl, zoneinfo, datetime
+    seen = [ssl.OPENSSL_VERSION.split()[0]]
+    ssl.create_default_context
+    database = sqlite3.connect(":memory:")
+    database.execute("create table t (x)")
+    database.execute("insert into t values (1)")
+    seen.append(str(database.execute("select x from t").fetchone()))
+    async def add(a, b):
+        await asyncio.sleep(0.001)
+        return a + b
+    seen.append(str(asyncio.run(add(1, 2))))
+    seen.append(str(datetime.datetime(2026, 7, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")).utcoffset()))
+    results = []
+    threads = [threading.Thread(target=results.append, args=(n,)) for n in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    seen.append(str(sorted(results)))
+    return seen
+'''
+)
+
+
+class Host:
+    """A runtime, and a kernel's door that records what came through it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.calls: list[tuple[str, str, list]] = []
+        self.runtime = NativeRuntime(root / "environments", self.door)
+
+    async def door(self, invocation: Invocation, capability: str, function: str, arguments: list):
+        self.calls.append((capability, function, arguments))
+        if capability == "config":
+            return json.dumps({"values": {}, "locale": "en"})
+        if capability == "model":
+            return json.dumps({"model": "m", "choices": [{"message": {"content": f"to {invocation.id}"}}], "usage": {}})
+        return None
+
+    async def install(
+        self, source: str, *requirements: str, installation: str = "one", capabilities=("model",)
+    ) -> Program:
+        files, code = await asyncio.to_thread(self.build, source, requirements)
+        program = Program("python", code_digest(files), frozenset(capabilities), installation)
+        await self.runtime.prepare(program, code)
+        return program
+
+    def build(self, source: str, requirements: tuple[str, ...]) -> tuple[dict[str, bytes], Path]:
+        folder, code = Path(tempfile.mkdtemp(dir=self.root)), Path(tempfile.mkdtemp(dir=self.root))
+        (folder / "app.py").write_text(source)
+        listed = ", ".join(f'"{r}"' for r in requirements)
+        built = build_native(folder, parse_manifest(MANIFEST.format(requirements=listed)))
+        files = {built.wheel_name: built.wheel, "requirements.txt": built.lock.encode()}
+        for name, content in files.items():
+            (code / name).write_bytes(content)
+        return files, code
+
+    def invocation(self, wall_seconds: float = 20.0, memory_mib: int = 64) -> Invocation:
+        app = InstalledApp("acme/native", "1.0.0", "one", {}, frozenset({"model"}))
+        return Invocation(Principal(), app, "x", RunLimits(wall_seconds=wall_seconds, memory_bytes=memory_mib << 20))
+
+    async def run(self, program: Program, action: str, invocation: Invocation | None = None, **inputs):
+        result = await self.runtime.call(program, invocation or self.invocation(), action, json.dumps(inputs))
+        return json.loads(result.output)
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[Host]:
+    root = Path(tempfile.mkdtemp(prefix="llmasos-native-"))
+    host = Host(root)
+    yield host
+    await host.runtime.close()
+    _remove(root)
+
+
+def _remove(root: Path) -> None:
+    for path in root.rglob("*"):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o700)
+    shutil.rmtree(root)
+
+
+async def test_an_app_describes_itself_and_answers(host):
+    program = await host.install(ACTIONS)
+    described = json.loads(await host.runtime.describe(program))
+    assert described[0]["name"] == "shout"
+    result = await host.runtime.call(program, host.invocation(), "shout", '{"text": "hi"}')
+    assert json.loads(result.output) == "HI"
+    assert result.log == "shouting hi\n"
+    assert await host.run(program, "calls") == 1
+    assert "seccomp" in host.runtime.walls("one")
+
+
+async def test_calls_share_a_warm_runner_at_once_and_each_has_its_own_door(host):
+    program = await host.install(ACTIONS)
+    invocations = [host.invocation() for _ in range(10)]
+    answers = await asyncio.gather(*(host.run(program, "ask", each, question="who am I?") for each in invocations))
+    assert answers == [f"to {each.id}" for each in invocations]
+    began = time.monotonic()
+    await asyncio.gather(*(host.run(program, "nap", seconds=0.5) for _ in range(8)))
+    assert time.monotonic() - began < 2
+
+
+async def test_a_stream_goes_out_piece_by_piece(host):
+    program = await host.install(ACTIONS)
+    assert await host.run(program, "count", upto=3) == "012"
+    assert [arguments for _, function, arguments in host.calls if function == "chunk"] == [["0"], ["1"], ["2"]]
+
+
+async def test_an_undeclared_capability_is_absent(host):
+    program = await host.install(ACTIONS, capabilities=())
+    with pytest.raises(Denied, match="does not declare it"):
+        await host.run(program, "ask", question="?")
+    assert not host.calls
+
+
+async def test_what_an_app_needs_works_inside(host):
+    program = await host.install(ACTIONS)
+    assert await host.run(program, "libraries") == ["OpenSSL", "(1,)", "3", "2:00:00", "[0, 1, 2, 3]"]
+    seen = await host.run(program, "environment")
+    assert not [name for name in seen if name.startswith(("LLMASOS", "UV_", "PIP_", "PATH"))]
+
+
+@pytest.mark.parametrize(
+    ("action", "inputs", "error", "said"),
+    [
+        ("process", {}, Invalid, "An app cannot start processes: use threads"),
+        ("pool", {}, Invalid, "An app cannot start processes"),
+        ("temporary", {}, Invalid, "no files of its own: use ctx.storage"),
+        ("network", {}, Invalid, "An app has no sockets: use ctx.http"),
+        ("write", {}, Invalid, "no files of its own"),
+        ("fail", {}, Invalid, "ValueError: the form is empty"),
+        ("exit", {}, AppFailed, "The app ended itself instead of answering: SystemExit: bye"),
+        ("hoard", {}, ResourceLimit, "more memory than it may use"),
+        ("long", {}, ResourceLimit, "answer has"),
+        ("nothing", {}, NotFound, "there is no action"),
+        ("shout", {"txt": "x"}, Invalid, "text"),
+    ],
+)
+async def test_what_fails_by_design_says_what_to_use_instead(host, action, inputs, error, said):
+    program = await host.install(ACTIONS)
+    with pytest.raises(error, match=said):
+        await host.run(program, action, **inputs)
+    assert await host.run(program, "shout", text="still here") == "STILL HERE"
+
+
+async def test_an_endless_loop_ends_at_its_deadline_and_the_runner_lives_on(host):
+    program = await host.install(ACTIONS)
+    await host.run(program, "shout", text="a")
+    began = time.monotonic()
+    with pytest.raises(TimedOut):
+        await host.run(program, "spin", host.invocation(wall_seconds=1))
+    assert time.monotonic() - began < 3
+    assert await host.run(program, "calls") == 1
+
+
+async def test_what_does_not_end_is_killed_with_its_runner(host):
+    program = await host.install(ACTIONS)
+    await host.run(program, "shout", text="a")
+    with pytest.raises((TimedOut, RunnerDied)):
+        await host.run(program, "nap", host.invocation(wall_seconds=0.5), seconds=60)
+    assert await host.run(program, "calls") == 0
+
+
+async def test_a_cancelled_call_is_interrupted(host):
+    program = await host.install(ACTIONS)
+    await host.run(program, "shout", text="a")
+    task = asyncio.create_task(host.run(program, "spin"))
+    await asyncio.sleep(0.3)
+    task.cancel()
+    began = time.monotonic()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert time.monotonic() - began < 2
+    assert await host.run(program, "calls") == 1
+
+
+@pytest.mark.parametrize("action", ["crash", "leave"])
+async def test_a_crash_costs_that_runner_only(host, action):
+    crashing, other = await host.install(ACTIONS), await host.install(ACTIONS, installation="two")
+    waiting = asyncio.create_task(host.run(other, "nap", seconds=1))
+    await asyncio.sleep(0.2)
+    with pytest.raises(RunnerDied):
+        await host.run(crashing, action)
+    assert await waiting == "rested"
+    assert await host.run(crashing, "shout", text="again") == "AGAIN"
+
+
+async def test_a_flood_of_output_is_capped(host):
+    program = await host.install(ACTIONS)
+    result = await host.runtime.call(program, host.invocation(), "flood", "{}")
+    assert json.loads(result.output) == "flooded"
+    assert len(result.log) < 70_000
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "said"),
+    [
+        ("import sys\nsys.exit(2)\n" + HEAD, AppFailed, "cannot be loaded: SystemExit"),
+        ("raise RuntimeError('no')\n" + HEAD, AppFailed, "cannot be loaded: RuntimeError: no"),
+        ("import nothing_of_that_name\n" + HEAD, AppFailed, "ModuleNotFoundError"),
+        ("import os\nos._exit(4)\n" + HEAD, RunnerDied, "exit code 4"),
+        ("import ctypes\nctypes.string_at(0)\n" + HEAD, RunnerDied, "SIGSEGV"),
+    ],
+)
+async def test_an_import_that_ends_the_process_is_one_clear_error(host, source, error, said):
+    program = await host.install(source)
+    with pytest.raises(error, match=said):
+        await host.run(program, "shout", text="x")
+
+
+async def test_two_apps_run_side_by_side_with_two_versions_of_one_package(host):
+    source = HEAD + "import importlib.metadata\n@app.action\ndef version(ctx: Context) -> str:\n    import iniconfig\n"
+    source += "    return importlib.metadata.version('iniconfig') + iniconfig.__file__\n"
+    old = await host.install(source, "iniconfig==2.0.0", installation="old")
+    new = await host.install(source, "iniconfig==2.1.0", installation="new")
+    answers = await asyncio.gather(host.run(old, "version"), host.run(new, "version"))
+    assert answers[0].startswith("2.0.0/")
+    assert answers[1].startswith("2.1.0/")
+
+
+async def test_scientific_wheels_work_inside(host):
+    source = (
+        HEAD
+        + """
+@app.action
+def compute(ctx: Context) -> list[str]:
+    import jinja2, numpy, pydantic
+    class Point(pydantic.BaseModel):
+        x: int
+    matrix = numpy.arange(250_000, dtype=float).reshape(500, 500)
+    return [str((matrix @ matrix).shape), jinja2.Template("hi {{ n }}").render(n="you"), Point(x="3").model_dump_json()]
+"""
+    )
+    program = await host.install(source, "numpy", "pydantic", "jinja2")
+    answer = await host.run(program, "compute", host.invocation(wall_seconds=60))
+    assert answer == ["(500, 500)", "hi you", '{"x":3}']
+
+
+async def test_an_idle_runner_ends_and_the_next_call_starts_another(host):
+    host.runtime = NativeRuntime(host.root / "environments", host.door, idle_seconds=0.3)
+    program = await host.install(ACTIONS)
+    await host.run(program, "shout", text="a")
+    await asyncio.sleep(1)
+    assert host.runtime.walls("one") == ()
+    assert await host.run(program, "calls") == 0
+
+
+async def test_past_the_most_the_runner_that_rested_longest_ends(host):
+    host.runtime = NativeRuntime(host.root / "environments", host.door, most_runners=2)
+    program = await host.install(ACTIONS)
+    for name in ("a", "b", "c"):
+        await host.run(Program("python", program.digest, program.capabilities, name), "shout", text="x")
+    assert host.runtime.walls("a") == ()
+    assert host.runtime.walls("c")
+
+
+async def test_where_the_system_cannot_confine_a_native_app_is_refused_unless_trusted(host, monkeypatch):
+    monkeypatch.setattr(native_module, "confinement", lambda: Confinement((), "Landlock ABI 0; 2 is needed"))
+    program = await host.install(ACTIONS)
+    with pytest.raises(Unavailable, match=r"cannot confine it: Landlock ABI 0.*WASM build.*trusted_apps"):
+        await host.run(program, "shout", text="x")
+    await host.runtime.close()
+    host.runtime = NativeRuntime(host.root / "environments", host.door, trusted=frozenset({"acme/native"}))
+    assert await host.run(program, "shout", text="x") == "X"
+    assert host.runtime.walls("one") == ()
