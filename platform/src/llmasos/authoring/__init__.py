@@ -5,7 +5,7 @@
     build.py       the bundle, from the parts below, each binary once for the same source
     wit.py         the world that a component may import
     python.py      Python source to a component     javascript.py  JavaScript and TypeScript to one
-    wrap.py        a core module, or a finished component           wheel.py  Python source to a wheel and its lock
+    wrap.py        a core module, or a finished component           native.py  a native app's wheel and lock
 
 Importing this package imports none of the build tools.
 """
