@@ -132,6 +132,13 @@ class ComponentRuntime:
         """The processes that run apps now."""
         return list(self._pool.pids)
 
+    @property
+    def walls(self) -> tuple[str, ...]:
+        """What the system confines the living runners with; those that only some have are left out."""
+        runners = list(self._pool.pids.values())
+        seen = {wall for runner in runners for wall in runner.walls}
+        return tuple(sorted(wall for wall in seen if all(wall in runner.walls for runner in runners)))
+
     async def _run(
         self,
         program: Program,

@@ -1,0 +1,268 @@
+"""`quickstart`: from nothing to two apps that ran on real input. The second time it only runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from llmasos.errors import Unavailable
+from llmasos_marketplace.cli.output import emit_json, is_interactive, note, options, say, tr
+
+if TYPE_CHECKING:
+    from llmasos.host import Host
+    from llmasos.kernel.invocation import Event
+    from llmasos.runs import RunResult
+    from llmasos.settings import Settings
+    from llmasos_marketplace.local import Local
+    from llmasos_marketplace.publishing.seeding import Seeded
+
+INSTALLED: Final = ("llmasos/triage", "llmasos/storyteller")
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One run that shows what an app does."""
+
+    app: str
+    action: str
+    value: dict[str, str]
+    streamed: bool = False
+
+
+TRIES: Final = (
+    Try(
+        "llmasos/triage",
+        "classify",
+        {"message": "My card was charged twice and I need the money back today"},
+    ),
+    Try(
+        "llmasos/storyteller", "tell", {"premise": "a lighthouse keeper who finds a message in a bottle"}, streamed=True
+    ),
+)
+# Stories of 60 words: with the embedded model on one core, that is two seconds.
+CONFIG: Final = {"llmasos/storyteller": {"words": 60}}
+
+
+def quickstart() -> None:
+    """Set up the home, install two apps with what they may do shown, run them on real text, and say what to try."""
+    from llmasos_marketplace.local import open_local
+
+    with open_local() as local:
+        _fetch_model(local.settings)
+        asyncio.run(_prepare(local))
+        runs = asyncio.run(_run(local.settings))
+    if options().json:
+        emit_json({"installed": list(INSTALLED), "runs": runs, "home": str(local.settings.home)})
+    else:
+        _say_next(local.settings.home)
+
+
+def _fetch_model(settings: Settings) -> None:
+    from llmasos.gateway.embedded.weights import SMOLLM2_WEIGHTS, fetch
+
+    models = settings.home / "models"
+    if SMOLLM2_WEIGHTS.is_present(models):
+        return
+    with _progress(tr("Fetching the embedded model", "正在下载内置模型")) as told:
+        fetch(SMOLLM2_WEIGHTS, models, told)
+
+
+@contextmanager
+def _progress(what: str) -> Generator[Any]:
+    """A bar on a terminal, two lines elsewhere, nothing with --json."""
+    if options().json or not is_interactive():
+        if not options().json:
+            note(f"{what} …")
+        yield None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from llmasos_marketplace.cli.asking import console
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console()) as bar:
+        task = bar.add_task(what, total=None)
+
+        def told(so_far: int, total: int) -> None:
+            bar.update(task, completed=so_far, total=total)
+
+        yield told
+
+
+async def _prepare(local: Local) -> None:
+    """Seed the catalog, and install what is not installed."""
+    from llmasos_marketplace.publishing.seeding import plugins_folder
+
+    folder = plugins_folder()
+    if not folder.is_dir():
+        raise Unavailable(f"The first-party apps are not in {folder}: install LLMasOS again.")
+    async with local.running():
+        await _seed(local, folder)
+        for app_id in INSTALLED:
+            await _install(local, app_id)
+
+
+async def _seed(local: Local, folder: Path) -> None:
+    from llmasos.authoring.build import build
+    from llmasos.authoring.describe import describing
+    from llmasos.authoring.project import open_project
+    from llmasos_marketplace.publishing.seeding import Seeding
+
+    async def make(app: Path, out: Path) -> Path:
+        kind = (await asyncio.to_thread(open_project, app)).manifest.runtime.kind
+        return await build(app, out, describe=describing({kind: local.runtimes.of(kind)}))
+
+    def done(seeded: Seeded) -> None:
+        if options().json or seeded.outcome == "unchanged":
+            return
+        if seeded.outcome == "skipped":
+            note(tr(f"  skipped {seeded.app_id}: {seeded.detail}", f"  跳过 {seeded.app_id}：{seeded.detail}"))
+        else:
+            note(tr(f"  built and published {seeded.app_id}", f"  已构建并发布 {seeded.app_id}"))
+
+    seeding = Seeding(local.settings.home, local.catalog, local.publishing, make)
+    if not options().json and not await asyncio.to_thread(seeding.is_done, folder):
+        note(
+            tr(
+                "Building the apps that come with LLMasOS (about a minute, once) …",
+                "正在构建自带应用（仅首次，约一分钟）…",
+            )
+        )
+    results = await seeding.seed(folder, done)
+    for seeded in results:
+        if seeded.app_id in INSTALLED and seeded.outcome == "skipped":
+            raise Unavailable(
+                f"{seeded.app_id} could not be built: {seeded.detail}", zh=f"无法构建 {seeded.app_id}：{seeded.detail}"
+            )
+
+
+async def _install(local: Local, app_id: str) -> None:
+    from llmasos.installs.resolve import Requirement
+    from llmasos.installs.service import Answers
+    from llmasos_marketplace.cli.asking import show_screen
+    from llmasos_marketplace.cli.output import locale
+
+    plan = local.installer.plan_install(local.principal.workspace, Requirement(app_id))
+    if plan.steps and not options().json:
+        for screen in plan.screens(locale()):
+            show_screen(screen)
+        note(
+            tr(
+                f"Installing it for you; take rights back with: llmasos grants revoke {app_id} …",
+                f"正在为你安装；可随时撤销权限：llmasos grants revoke {app_id} …",
+            )
+        )
+    answers = Answers(agreed=True, config={app_id: CONFIG[app_id]} if app_id in CONFIG and plan.steps else {})
+    await local.installer.carry_out(plan, answers, local.principal.user)
+
+
+async def _run(settings: Settings) -> list[dict[str, Any]]:
+    from llmasos.host import Host
+    from llmasos_marketplace.local import HostRunners, host_parts
+
+    runners = HostRunners()
+    runs: list[dict[str, Any]] = []
+    async with Host.open(settings, host_parts(settings, runners)) as host:
+        host.warm()
+        for each in TRIES:
+            runs.append(await _try(host, each))
+        if not options().json:
+            await asyncio.to_thread(_say_quota, host)
+            _say_walls(runners.walls)
+    return runs
+
+
+async def _try(host: Host, each: Try) -> dict[str, Any]:
+    from llmasos.kernel.invocation import Principal
+    from llmasos_marketplace.cli.output import locale
+
+    quiet = options().json
+    if not quiet:
+        words = " ".join(f"-p {key}={value!r}" for key, value in each.value.items())
+        say(f"\n$ llmasos run {each.app} {each.action} {words}")
+
+    async def show(event: Event) -> None:
+        if not quiet and event.kind == "chunk":
+            sys.stdout.write(event.text)
+            sys.stdout.flush()
+
+    result = await host.run(Principal(locale=locale()), each.app, each.action, each.value, show)
+    if not quiet:
+        _say_result(result, streamed=each.streamed)
+    usage = result.usage
+    return {
+        "app": each.app,
+        "action": each.action,
+        "output": result.output,
+        "model": result.model,
+        "usage": {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens},
+        "duration_ms": usage.duration_ms,
+        "fuel": usage.fuel,
+        "memory_bytes": usage.memory_bytes,
+    }
+
+
+def _say_result(result: RunResult, *, streamed: bool) -> None:
+    import json
+
+    say("" if streamed else json.dumps(result.output, ensure_ascii=False, indent=2))
+    usage = result.usage
+    tokens = usage.prompt_tokens + usage.completion_tokens
+    mebibytes = usage.memory_bytes / (1 << 20)
+    say(
+        tr(
+            f"[{result.model}: {tokens} tokens, {usage.duration_ms / 1000:.1f} s, {mebibytes:.0f} MiB in the sandbox]",
+            f"[{result.model}：{tokens} 个 token，{usage.duration_ms / 1000:.1f} 秒，沙箱内存 {mebibytes:.0f} MiB]",
+        )
+    )
+    for text in result.notices:
+        note(text)
+
+
+def _say_quota(host: Host) -> None:
+    from sqlmodel import select
+
+    from llmasos.quotas.tables import LedgerWindow, Quota
+
+    say()
+    with host.database.read() as session:
+        rows = session.exec(select(Quota, LedgerWindow).where(Quota.id == LedgerWindow.quota_id)).all()
+        newest = {quota.id: (quota, window) for quota, window in sorted(rows, key=lambda row: row[1].starts_at)}
+        for quota, window in newest.values():
+            if quota.scope_id in INSTALLED:
+                say(
+                    tr(
+                        f"{quota.scope_id}: {window.used:,} of {window.limit:,} {quota.meter} this {quota.window}",
+                        f"{quota.scope_id}：本{quota.window} 已用 {window.used:,} / {window.limit:,} {quota.meter}",
+                    )
+                )
+
+
+def _say_walls(walls: tuple[str, ...]) -> None:
+    say(
+        tr(
+            "The sandbox: WebAssembly with metered compute and memory, no files, no network, no environment; "
+            + (f"around its process: {', '.join(walls)}." if walls else "no second wall on this system."),
+            "沙箱：WebAssembly，计量的计算与内存，无文件、网络与环境变量；"
+            + (f"进程之外：{'、'.join(walls)}。" if walls else "此系统没有第二道墙。"),
+        )
+    )
+
+
+def _say_next(home: Path) -> None:
+    say()
+    say(tr(f"Everything is in {home}. Try next:", f"所有内容都在 {home}。接下来可以试试："))
+    for line in (
+        "llmasos run llmasos/storyteller tell -p premise='a dragon who is afraid of heights'",
+        "llmasos search",
+        "llmasos show llmasos/tutor",
+        "llmasos usage",
+        "llmasos quota set --app llmasos/triage --meter tokens --window day --limit 5000",
+        "llmasos new hello",
+    ):
+        say(f"  {line}")
