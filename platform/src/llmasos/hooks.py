@@ -18,8 +18,8 @@ The last registered is asked first; the host's own built-ins are registered firs
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from typing import Final
 
 import pluggy
 
@@ -27,72 +27,27 @@ from llmasos.bundles.manifest import Manifest
 from llmasos.gateway.models import ModelEntry
 from llmasos.gateway.request import GenerateRequest
 from llmasos.gateway.select import Choice, Reach
-from llmasos.kernel.capability import Capability, Used
-from llmasos.kernel.invocation import Json
+from llmasos.gateway.steps import ModelCall, TextFilter
+from llmasos.kernel.capability import Capability
+from llmasos.kernel.observation import AuditRecord, UsageRecord
+
+__all__ = [
+    "AuditRecord",
+    "Choice",
+    "Finding",
+    "Hooks",
+    "ModelCall",
+    "TextFilter",
+    "UsageRecord",
+    "hookimpl",
+    "hookspec",
+]
 
 PROJECT: Final = "llmasos"
 ENTRY_POINT_GROUP: Final = "llmasos.plugins"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelCall:
-    """One call of a model, before it is made.
-
-    `goes_to` is `local` or the provider. `state` is a place for a plugin to keep, under its own name, what its
-    `before_model_call` learned for its `after_model_call`.
-    """
-
-    request: GenerateRequest
-    model: str
-    goes_to: str
-    workspace: str
-    user: str
-    app: str | None
-    state: dict[str, Any] = field(default_factory=dict[str, Any])
-
-
-class TextFilter(Protocol):
-    """Rewrites an answer as it comes. A whole answer is fed at once, a stream in parts."""
-
-    def feed(self, text: str) -> str:
-        """Take a part; return what can be shown by now."""
-        ...
-
-    def finish(self) -> str:
-        """The answer ended: return what was held back."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class UsageRecord:
-    """What one call used, and for whom."""
-
-    workspace: str
-    user: str
-    app: str | None
-    invocation: str
-    capability: str
-    function: str
-    used: Used
-    duration_seconds: float
-    outcome: str
-    """ok, or the code of the error."""
-
-
-@dataclass(frozen=True, slots=True)
-class AuditRecord:
-    """One line of the audit log, as it was written."""
-
-    workspace: str
-    user: str
-    app: str | None
-    invocation: str | None
-    event: str
-    outcome: str
-    detail: Mapping[str, Json]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,9 @@ from llmasos.gateway import opening
 from llmasos.gateway.gateway import Gateway
 from llmasos.kernel.capability import Capability
 from llmasos.kernel.invocation import EventSink, Invocation, Json, Principal, discard
+from llmasos.kernel.observation import AuditFollower
 from llmasos.kernel.syscall import Kernel
+from llmasos.plugins import Plugins
 from llmasos.quotas.ledger import Ledger
 from llmasos.runs import Runnables, RunResult, Runs, Stopping
 from llmasos.runtimes.runtime import Runtime, SyscallDoor
@@ -47,6 +49,8 @@ class Parts:
     gateway: Callable[[Settings, Database], Gateway] | None = None
     capabilities: tuple[Capability, ...] = ()
     """Beside the host's own."""
+    plugins: Plugins | None = None
+    """Those of operators; what is installed where this is left out."""
 
 
 class Host:
@@ -78,14 +82,22 @@ class Host:
         async with AsyncExitStack() as stack:
             database = Database(settings.resolved_database_url)
             stack.callback(database.close)
+            plugins = parts.plugins or Plugins.load(only_built_in=settings.plugins == "off")
             gateway = (parts.gateway or open_gateway)(settings, database)
             stack.callback(gateway.close)
-            ledger = Ledger(database)
-            kernel = await stack.enter_async_context(Kernel(database, ledger))
+            gateway.steps = plugins
+            gateway.registry.offer(tuple(plugins.models()))
+            if plugins.implement("on_audit"):
+                follower = AuditFollower(database, plugins.on_audit)
+                follower.start()
+                stack.push_async_callback(follower.stop)
+            observer = plugins.on_usage if plugins.implement("on_usage") else None
+            kernel = await stack.enter_async_context(Kernel(database, Ledger(database), observer=observer))
             runtimes = _Runtimes(parts.runtimes, kernel.syscall)
             stack.push_async_callback(runtimes.close)
             runs = Runs(kernel, parts.runnables(database), runtimes.of)
-            for capability in (*capabilities_of(settings, database, gateway, runs), *parts.capabilities):
+            own = capabilities_of(settings, database, gateway, runs)
+            for capability in (*own, *parts.capabilities, *plugins.capabilities(taken=own)):
                 kernel.register(capability)
             host = cls(settings, database, kernel, gateway, runs)
             stack.push_async_callback(host.stop)

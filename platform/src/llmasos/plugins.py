@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any, Final, Literal, TypeVar
@@ -121,9 +121,21 @@ class Plugins:
         """What `register_models` returned."""
         return [model for _, models in self._ask("register_models") for model in models]
 
-    def capabilities(self) -> list[Capability]:
-        """What `register_capability` returned."""
-        return [capability for _, capability in self._ask("register_capability")]
+    def capabilities(self, taken: Iterable[Capability] = ()) -> list[Capability]:
+        """What `register_capability` returned, without those whose name is `taken`: none may stand in for another."""
+        names = {capability.name for capability in taken}
+        found: list[Capability] = []
+        for name, capability in self._ask("register_capability"):
+            if capability.name in names:
+                logger.error("capability refused", extra={"plugin": name, "capability": capability.name})
+                continue
+            names.add(capability.name)
+            found.append(capability)
+        return found
+
+    def implement(self, hook: str) -> bool:
+        """Whether any plugin implements a hook."""
+        return bool(self._implementations(hook))
 
     def commands(self) -> dict[str, str]:
         """What `register_commands` returned."""

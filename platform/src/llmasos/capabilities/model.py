@@ -14,6 +14,7 @@ from llmasos.errors import Invalid, PermissionNotGranted
 from llmasos.gateway.gateway import AnswerStream, Gateway
 from llmasos.gateway.request import EmbedRequest, GenerateRequest
 from llmasos.gateway.select import EVERYTHING, Reach
+from llmasos.gateway.steps import Caller
 from llmasos.kernel.capability import Operation, Outcome, Used
 from llmasos.kernel.invocation import Event, Invocation, Json
 from llmasos.quotas.meters import Demand
@@ -83,6 +84,11 @@ class ModelCapability:
             reach=_reach(grant),
             max_tokens=grant.max_output_tokens if grant else None,
             locale=invocation.principal.locale,
+            caller=Caller(
+                invocation.principal.workspace,
+                invocation.principal.user,
+                invocation.app.id if invocation.app else None,
+            ),
         )
 
         async def show(notices: tuple[str, ...]) -> None:

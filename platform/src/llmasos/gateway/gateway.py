@@ -1,7 +1,7 @@
 """The one way to a model: request → select → (tune → cache → guard) → litellm, with retry and fallback → settle.
 
-The steps in brackets come as hooks; their places are marked. `plan` is everything before the call, so that the kernel
-can reserve between the two.
+The steps in brackets are a `Steps`: plugins' hooks, or nothing. `plan` is everything before the call, so that the
+kernel can reserve between the two.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from llmasos.gateway.models import ModelEntry
 from llmasos.gateway.plan import Plan, make_plan
 from llmasos.gateway.registry import ModelRegistry
 from llmasos.gateway.request import EmbedRequest, GenerateRequest
-from llmasos.gateway.select import EVERYTHING, Reach, choose, choose_embedding
+from llmasos.gateway.select import EVERYTHING, Reach, choose_embedding
+from llmasos.gateway.steps import AnswerCache, Caller, Filters, ModelCall, PlainSteps, Steps, filtered
 from llmasos.i18n import t
 from llmasos.kernel.capability import NOTHING_USED, Used
 from llmasos.quotas.meters import Demand, Meter
+
+ANYBODY = Caller()
 
 __all__ = ["Answer", "AnswerStream", "EmbedPlan", "Gateway"]
 
@@ -79,10 +82,14 @@ class Local(Protocol):
 class Gateway:
     """Calls of models, by the name or the tier that a request gives. A context manager: it ends what it started."""
 
-    def __init__(self, registry: ModelRegistry, engine: Engine, local: Local | None = None) -> None:
+    def __init__(
+        self, registry: ModelRegistry, engine: Engine, local: Local | None = None, steps: Steps | None = None
+    ) -> None:
         self.registry = registry
+        self.steps: Steps = steps or PlainSteps()
         self._engine = engine
         self._local = local
+        self._cache = AnswerCache()
 
     def __enter__(self) -> Self:
         return self
@@ -114,10 +121,12 @@ class Gateway:
         reach: Reach = EVERYTHING,
         max_tokens: int | None = None,
         locale: str = "en",
+        caller: Caller = ANYBODY,
     ) -> Plan:
         """Choose the model and measure the request. `reach` and `max_tokens` are what the caller was granted.
 
         Raises:
+            LlmasosError: A guard refused the request, or failed.
             NotFound: The named model is unknown, to a caller who may use every model.
             Denied: It is unknown or out of reach, to a caller who may not.
             ModelUnavailable: No model is there for it.
@@ -125,11 +134,15 @@ class Gateway:
         models = self.registry.models
         if request.model is not None:
             self._reachable(request.model, reach, "chat")
-        choice = choose(request, models, reach, locale)
-        # The hooks for selecting and tuning act here; those for cache and guards around `_first_answer`.
+        choice = self.steps.select(request, models, reach, locale)
         names = choice.entry.fallbacks
         fallbacks = (models[name] for name in names if name in models and reach.includes(models[name]))
-        return make_plan(request, (choice.entry, *fallbacks), choice.notices, max_tokens, locale)
+        entries = (choice.entry, *fallbacks)
+        goes_to = next((entry.goes_to for entry in entries if entry.goes_to != "local"), "local")
+        tuned = self.steps.tune(request, choice.entry)
+        call = ModelCall(tuned, choice.entry.name, goes_to, caller.workspace, caller.user, caller.app)
+        call = self.steps.before(call)
+        return replace(make_plan(call.request, entries, choice.notices, max_tokens, locale), call=call)
 
     def plan_embedding(self, request: EmbedRequest, *, reach: Reach = EVERYTHING) -> EmbedPlan:
         """Choose the model and measure the texts. Raises as `plan`."""
@@ -147,6 +160,11 @@ class Gateway:
         """
         plan = request if isinstance(request, Plan) else self.plan(request)
         limit = max_tokens or plan.max_tokens
+        key = self.steps.cache_key(plan.call) if plan.call else None
+        if key is not None and (known := self._cache.get(key)) is not None:
+            told = {**known["llmasos"], "cached": True, "cost_micro_usd": 0}
+            usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+            return Answer({**known, "llmasos": told, "usage": usage}, NOTHING_USED)
         parameters = {**plan.parameters, "max_tokens": limit}
         entry, response = await self._first_answer(plan, self._engine.complete, parameters)
         value = answers.completion(response, entry)
@@ -158,6 +176,11 @@ class Gateway:
         value["usage"] = counted.as_usage()
         reason = value["choices"][0]["finish_reason"]
         value["llmasos"] = finish(plan, entry, reason, limit).remarks.as_json(used, counted)
+        if plan.call is not None:
+            for choice in value["choices"]:
+                choice["message"] = filtered(self.steps, plan.call, choice["message"])
+        if key is not None and reason != "length":
+            self._cache.put(key, value)
         return Answer(value, used)
 
     async def stream(self, request: GenerateRequest | Plan, *, max_tokens: int | None = None) -> AnswerStream:
@@ -243,7 +266,9 @@ class AnswerStream:
         self._entry = entry
         self._parts = parts
         self._limit = limit
+        self._filters = Filters(gateway.steps.after(plan.call) if plan.call else [])
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
+        self._calls: dict[int, dict[str, Any]] = {}
         self._text: list[str] = []
         self._reason = "stop"
         self._used = NOTHING_USED
@@ -277,6 +302,7 @@ class AnswerStream:
             self._text.append(choice["delta"].get("content") or "")
             for call in choice["delta"].get("tool_calls", ()):
                 self._text.append(f"{call['function']['name'] or ''}{call['function']['arguments'] or ''}")
+            self._filter(choice["delta"])
             if choice["finish_reason"]:
                 # Told in the last part, with the usage.
                 self._reason, choice["finish_reason"] = choice["finish_reason"], None
@@ -296,6 +322,26 @@ class AnswerStream:
             counted = await self._gateway.estimate(self._entry, self._plan, "".join(self._text))
             self._used = counted.used(self._entry)
 
+    def _filter(self, delta: dict[str, Any]) -> None:
+        """Put a part through the guards' filters: text may be held back, calls of tools wait for the end."""
+        if not self._filters:
+            return
+        if delta.get("content"):
+            delta["content"] = self._filters.feed(delta["content"])
+        for call in delta.pop("tool_calls", ()):
+            blank = {**call, "function": {"name": "", "arguments": ""}}
+            held = self._calls.setdefault(call.get("index", 0), blank)["function"]
+            held["name"] += call["function"]["name"] or ""
+            held["arguments"] += call["function"]["arguments"] or ""
+
+    def _held_back(self) -> dict[str, Any]:
+        """What the filters kept until the end."""
+        delta: dict[str, Any] = {"content": rest} if (rest := self._filters.finish()) else {}
+        if self._calls and self._plan.call is not None:
+            calls = {"tool_calls": list(self._calls.values())}
+            delta |= filtered(self._gateway.steps, self._plan.call, calls)
+        return delta
+
     async def _last(self) -> dict[str, Any]:
         told = self._parts.told
         counted = answers.counted_by(told) if told is not None else None
@@ -305,4 +351,5 @@ class AnswerStream:
         self._used = counted.used(self._entry)
         remarks = finish(self._plan, self._entry, self._reason, self._limit).remarks
         part = answers.blank_part(self._entry, self._id, self._reason)
+        part["choices"][0]["delta"] = self._held_back()
         return {**part, "usage": counted.as_usage(), "llmasos": remarks.as_json(self._used, counted)}

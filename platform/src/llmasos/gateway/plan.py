@@ -12,6 +12,7 @@ from typing import Any
 from llmasos.gateway.answers import Remarks
 from llmasos.gateway.models import ModelEntry
 from llmasos.gateway.request import GenerateRequest, Message
+from llmasos.gateway.steps import ModelCall
 from llmasos.quotas.meters import Demand, Meter, Shrink
 
 DEFAULT_MAX_TOKENS = 1024
@@ -40,6 +41,8 @@ class Plan:
     max_tokens: int
     remarks: Remarks
     locale: str
+    call: ModelCall | None = None
+    """As the guards left it, for those after the call."""
 
     @property
     def entry(self) -> ModelEntry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from llmasos.kernel.audit import Line
 from llmasos.kernel.capability import Stream
 from llmasos.kernel.invocation import Invocation, Json
 from llmasos.kernel.limits import MAX_STREAMS
+from llmasos.kernel.observation import UsageRecord
 from llmasos.quotas.ledger import Held
 from llmasos.quotas.meters import Used
 from llmasos.quotas.runs import RunAccount
@@ -28,6 +30,7 @@ class Call:
     held: Held
     audited: bool
     detail: Mapping[str, Json]
+    started_monotonic: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True, eq=False)
@@ -109,6 +112,17 @@ def add_usage(invocation: Invocation, used: Used) -> None:
         elif usage.cost_micro_usd is not None:
             usage.cost_micro_usd += used.cost_micro_usd
         at = at.parent
+
+
+def usage_record(invocation: Invocation, call: Call, used: Used, code: str) -> UsageRecord:
+    """What an observer is told of a settled call."""
+    capability, _, function = call.event.partition(".")
+    seconds = time.monotonic() - call.started_monotonic
+    app = invocation.app.id if invocation.app else None
+    principal = invocation.principal
+    return UsageRecord(
+        principal.workspace, principal.user, app, invocation.id, capability, function, used, seconds, code
+    )
 
 
 def audit_line(invocation: Invocation, event: str, outcome: str, detail: Mapping[str, Json]) -> Line:

@@ -18,7 +18,8 @@ from llmasos.kernel.grants import denial
 from llmasos.kernel.invocation import Invocation
 from llmasos.kernel.lifecycle import Lifecycle
 from llmasos.kernel.limits import check_arguments
-from llmasos.kernel.run import Call, OpenStream, Run, add_usage, audit_line, code_of
+from llmasos.kernel.observation import UsageObserver
+from llmasos.kernel.run import Call, OpenStream, Run, add_usage, audit_line, code_of, usage_record
 from llmasos.quotas.ledger import Ledger
 from llmasos.quotas.meters import NOTHING_USED, Used
 from llmasos.writer import Transaction
@@ -37,10 +38,18 @@ class Kernel(Lifecycle):
         database: The one database.
         ledger: Where quotas are held.
         capabilities: The families of host functions; `register` adds one later.
+        observer: Is told each call as it is settled.
     """
 
-    def __init__(self, database: Database, ledger: Ledger, capabilities: Iterable[Capability] = ()) -> None:
+    def __init__(
+        self,
+        database: Database,
+        ledger: Ledger,
+        capabilities: Iterable[Capability] = (),
+        observer: UsageObserver | None = None,
+    ) -> None:
         super().__init__(database, ledger)
+        self._observer = observer
         self._capabilities = {capability.name: capability for capability in capabilities}
 
     def register(self, capability: Capability) -> None:
@@ -124,6 +133,8 @@ class Kernel(Lifecycle):
         """
         invocation, held = run.invocation, call.held
         add_usage(invocation, used)
+        if self._observer is not None:
+            self._observer(usage_record(invocation, call, used, code))
         line = None
         if call.audited and (code == "ok" or run.worth_a_line(call.event, code)):
             detail = {**call.detail, "model": used.model or held.granted.model, "tokens": used.tokens}
