@@ -14,8 +14,8 @@ from llmasos.installs.plan import require_current
 from llmasos.installs.rows import active_grants
 from llmasos.kernel.invocation import InstalledApp, RunLimits
 from llmasos.runs import Runnable
-from llmasos.runtimes.fuel import FUEL_PER_CPU_SECOND
 from llmasos.runtimes.runtime import Program
+from llmasos_runner.protocol import FUEL_PER_CPU_SECOND
 from llmasos_sdk.host import BASELINE_CAPABILITIES
 
 
