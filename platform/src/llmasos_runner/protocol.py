@@ -21,11 +21,6 @@ from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 # A 4 MiB frame holds any payload that the host accepts (1 MiB of text, twice escaped, and its envelope).
 MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
 HEADER: Final = struct.Struct(">I")
-# What a second of compute is in fuel. Fuel counts a guest's instructions, so that depends on them: interpreters in a
-# component (the usual app) burn a few thousand million a second, a tight loop compiled as far as it goes 27 thousand
-# million (wasmtime 50 on a 2-core x86-64). At the interpreters' rate `cpu_seconds` comes early for tight loops, and the
-# wall deadline bounds both. Native runners report their threads' time at the same rate.
-FUEL_PER_CPU_SECOND: Final = 4_000_000_000
 
 # How much fuel a second of one core burns, to turn a manifest's `cpu_seconds` into fuel and, for a guest that was
 # ended while it computed (the engine keeps no count then), its processor time into fuel. Measured: a Python

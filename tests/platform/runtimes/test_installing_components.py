@@ -27,7 +27,7 @@ async def test_the_runner_reads_what_a_component_imports_and_an_undeclared_one_i
     tmp_path: Path, python_component: Path, compiled_home: Path
 ) -> None:
     shutil.copytree(compiled_home / "compiled", tmp_path / "compiled")  # compiling takes 6 s, and is tested elsewhere
-    component = python_component.read_bytes()  # noqa: ASYNC240 -- a test of its own loop
+    component = python_component.read_bytes()
     (tmp_path / "shelf").mkdir()
     shelf = Shelf(tmp_path / "shelf")
     shelf.add(manifest_text("acme/liar", extra=MODEL_PERMISSION), component)
