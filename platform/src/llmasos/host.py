@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self, TypeAlias
 
 from sqlalchemy import text
@@ -24,6 +24,7 @@ from llmasos.db import Database
 from llmasos.errors import Unavailable
 from llmasos.gateway import opening
 from llmasos.gateway.gateway import Gateway
+from llmasos.installs.current import InstalledApps
 from llmasos.kernel.capability import Capability
 from llmasos.kernel.invocation import EventSink, Invocation, Json, Principal, discard
 from llmasos.kernel.observation import AuditFollower
@@ -41,10 +42,10 @@ RuntimeMaker: TypeAlias = Callable[[SyscallDoor], Runtime]
 
 @dataclass(frozen=True)
 class Parts:
-    """Parts of a host that its opener brings; what is left out is made of the settings."""
+    """Parts of a host that its opener may bring; what is left out is made of the settings."""
 
-    runnables: Callable[[Database], Runnables]
-    runtimes: Mapping[str, RuntimeMaker]
+    runnables: Callable[[Database], Runnables] = InstalledApps
+    runtimes: Mapping[str, RuntimeMaker] = field(default_factory=dict[str, RuntimeMaker])
     """By kind, wasm and python."""
     gateway: Callable[[Settings, Database], Gateway] | None = None
     capabilities: tuple[Capability, ...] = ()
@@ -56,17 +57,28 @@ class Parts:
 class Host:
     """Runs apps and calls models for whoever holds it. `Host.open` makes one."""
 
-    def __init__(self, settings: Settings, database: Database, kernel: Kernel, gateway: Gateway, runs: Runs) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        kernel: Kernel,
+        gateway: Gateway,
+        runs: Runs,
+        *,
+        runtime_of: Callable[[str], Runtime],
+    ) -> None:
         self.settings = settings
         self.database = database
         self.kernel = kernel
         self.gateway = gateway
         self.runs = runs
+        self.runtime_of = runtime_of
+        """The runtime of a kind; installs prepare code with it."""
         self._stopping = False
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings, parts: Parts) -> AsyncGenerator[Self]:
+    async def open(cls, settings: Settings, parts: Parts | None = None) -> AsyncGenerator[Self]:
         """A host, until the block ends: then it refuses what is new, ends what runs, settles it and closes.
 
         The home and the database are made, or brought up to date, where they need it.
@@ -78,6 +90,7 @@ class Host:
         Raises:
             Unavailable: The home or the database cannot be used.
         """
+        parts = parts or Parts()
         await asyncio.to_thread(ensure_schema, settings.resolved_database_url, settings.home)
         async with AsyncExitStack() as stack:
             database = Database(settings.resolved_database_url)
@@ -93,13 +106,13 @@ class Host:
                 stack.push_async_callback(follower.stop)
             observer = plugins.on_usage if plugins.implement("on_usage") else None
             kernel = await stack.enter_async_context(Kernel(database, Ledger(database), observer=observer))
-            runtimes = _Runtimes(parts.runtimes, kernel.syscall)
+            runtimes = _Runtimes({**runtimes_of(settings), **parts.runtimes}, kernel.syscall)
             stack.push_async_callback(runtimes.close)
             runs = Runs(kernel, parts.runnables(database), runtimes.of)
             own = capabilities_of(settings, database, gateway, runs)
             for capability in (*own, *parts.capabilities, *plugins.capabilities(taken=own)):
                 kernel.register(capability)
-            host = cls(settings, database, kernel, gateway, runs)
+            host = cls(settings, database, kernel, gateway, runs, runtime_of=runtimes.of)
             stack.push_async_callback(host.stop)
             yield host
 
@@ -164,6 +177,18 @@ class _Runtimes:
         """End every runner."""
         made, self._made = self._made, {}
         await asyncio.gather(*(runtime.close() for runtime in made.values()))
+
+
+def runtimes_of(settings: Settings) -> dict[str, RuntimeMaker]:
+    """The host's own runtimes, by kind."""
+
+    def components(door: SyscallDoor) -> Runtime:
+        # Here, since few commands run anything: the runtime brings its protocol's decoders with it.
+        from llmasos.runtimes.component import ComponentRuntime  # noqa: PLC0415
+
+        return ComponentRuntime(settings, door)
+
+    return {"wasm": components}
 
 
 def capabilities_of(settings: Settings, database: Database, gateway: Gateway, runs: Runs) -> tuple[Capability, ...]:

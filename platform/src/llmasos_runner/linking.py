@@ -74,11 +74,20 @@ class Linked:
 
 
 def _host_function(name: str, kind: wasm.FuncType, answers: Callable[[str], Answer]) -> HostFunction:
-    try:
-        return _function(signature(kind), answers(name))
-    except Unsupported:
-        # Only functions on files and sockets have such types, and no guest ever holds one.
-        return lambda _context, _arguments, _results: new_error(f"{name} is not available to an app")
+    """What the engine calls. Types are read at the first call: a component imports 200 functions, and calls ten."""
+    ready: HostFunction | None = None
+
+    def call(context: Any, arguments: Any, results: Any) -> int:
+        nonlocal ready
+        if ready is None:
+            try:
+                ready = _function(signature(kind), answers(name))
+            except Unsupported:
+                # Only functions on files and sockets have such types, and no guest ever holds one.
+                return new_error(f"{name} is not available to an app")
+        return ready(context, arguments, results)
+
+    return call
 
 
 def _answers(import_name: str, capabilities: frozenset[str]) -> Callable[[str], Answer]:

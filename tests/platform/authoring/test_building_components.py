@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from llmasos.authoring import javascript, wheel, wit, wrap
+from llmasos.authoring import javascript, wit, wrap
 from llmasos.authoring.build import build, digest_of
+from llmasos.authoring.native import build_native
 from llmasos.authoring.process import BuildFailed
 from llmasos.authoring.project import open_project
 from llmasos.bundles.reader import read_bundle
@@ -336,10 +337,9 @@ def test_a_native_apps_wheel_is_the_same_for_the_same_files(tmp_path: Path) -> N
     made = []
     for name in ("a", "b"):
         project = write_project(tmp_path / name, {"app.py": PYTHON, "words.py": WORDS}, runtime, MODEL + STORAGE)
-        made.append(wheel.make_wheel(open_project(project), project / "app.py"))
+        made.append(build_native(project, open_project(project).manifest))
     assert made[0] == made[1]
-    name, content = made[0]
-    assert name == "acme_hello-1.0.0-py3-none-any.whl"
+    name, content = made[0].wheel_name, made[0].wheel
     (tmp_path / name).write_bytes(content)
     installed = tmp_path / "site"
     zipfile.ZipFile(tmp_path / name).extractall(installed)

@@ -82,7 +82,9 @@ async def test_the_log_is_kept_and_capped_without_failing_the_app(kernel: Kernel
 async def test_config_answers_the_installers_values_and_the_callers_language(kernel: Kernel) -> None:
     async with kernel.invocation(Principal(locale="zh"), APP, "act") as invocation:
         answer = json.loads(await kernel.syscall(invocation, "config", "read", []))
-    assert answer == {"values": {"tone": "formal"}, "locale": "zh"}
+    assert (answer["values"], answer["locale"]) == ({"tone": "formal"}, "zh")
+    assert answer["seed"]
+    assert answer["now_ms"] > 1_700_000_000_000
 
 
 async def test_the_baseline_needs_no_grant_and_nothing_else_comes_with_it(kernel: Kernel) -> None:

@@ -5,6 +5,8 @@ import signal
 import time
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from llmasos.errors import (
     AppFailed,
@@ -63,6 +65,19 @@ async def test_every_host_function_crosses_with_its_types(host):
     assert ("model", "read", [7]) in host.calls
     assert ("storage", "compare-and-set", ["k", None, "w", True]) in host.calls
     assert ("storage", "keys", ["", "a", 10]) in host.calls
+
+
+@given(st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=20))
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_any_text_crosses_both_ways_and_back(host, texts):
+    async def get(key):
+        return texts[int(key)]
+
+    host.answers["storage.get"] = get
+    for number, text in enumerate(texts):
+        # The answer of an action is JSON; what passes through unchanged may as well be a JSON string.
+        texts[number] = None if text is None else json.dumps(text, ensure_ascii=False)
+        assert (await host.run("round_trip", str(number))).output == (texts[number] or "null")
 
 
 async def test_a_refusal_of_the_host_reaches_the_guest_as_its_case(host):

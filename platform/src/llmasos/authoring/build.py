@@ -7,6 +7,7 @@ from, and a second build takes it from there.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib.metadata
 import json
@@ -17,7 +18,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from llmasos.authoring import javascript, python, wheel, wrap
+from llmasos.authoring import javascript, python, wrap
+from llmasos.authoring.native import build_native
 from llmasos.authoring.process import BuildFailed
 from llmasos.authoring.project import Project, open_project
 from llmasos.bundles import layout
@@ -102,12 +104,8 @@ async def _code(project: Project, folder: Path) -> dict[str, bytes]:
             binary = project.file(runtime.component, "component")
             return {layout.COMPONENT: await wrap.component_of(binary, project.manifest.capabilities, folder)}
         return {layout.COMPONENT: await component_from_source(project, folder)}
-    if runtime.wheel is not None:
-        built = project.file(runtime.wheel, "wheel")
-        name, content = built.name, built.read_bytes()
-    else:
-        name, content = wheel.make_wheel(project, project.file(runtime.source or "", "source"))
-    return {name: content, layout.LOCK: (await wheel.lock(project, folder)).encode()}
+    native = await asyncio.to_thread(build_native, project.root, project.manifest)
+    return {native.wheel_name: native.wheel, layout.LOCK: native.lock.encode()}
 
 
 async def component_from_source(project: Project, folder: Path) -> bytes:

@@ -28,8 +28,8 @@ NOTES: dict[tuple[Kind, Language], str] = {
         "modules beside `app.py` go with it. There are no files, threads or sockets inside; `ctx` has what there is."
     ),
     ("python", "python"): (
-        "It runs as a confined Python process. Packages that it needs go into `requirements.in` beside this file;\n"
-        "`llmasos build` pins them with their hashes, wheels only."
+        "It runs as a confined Python process. Name the packages that it needs under `[runtime]` as\n"
+        '`requirements = ["numpy>=2"]`; `llmasos build` pins them with their hashes, wheels only.'
     ),
     ("wasm", "javascript"): (
         "It is built into a WebAssembly component with QuickJS; building needs Node.js, running it does not. It may\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from typing import Final
 
 from llmasos.capabilities.plain import PlainOperation
@@ -96,6 +97,14 @@ class ConfigCapability:
 
         async def read() -> str:
             values = dict(invocation.app.config) if invocation.app else {}
-            return json.dumps({"values": values, "locale": invocation.principal.locale}, ensure_ascii=False)
+            told = {
+                "values": values,
+                "locale": invocation.principal.locale,
+                # A component without WASI has no clock and no chance of its own. The id is random, and differs in
+                # each invocation; nothing secret may rest on it.
+                "now_ms": time.time_ns() // 1_000_000,
+                "seed": invocation.id,
+            }
+            return json.dumps(told, ensure_ascii=False)
 
         return PlainOperation(read)

@@ -1,0 +1,46 @@
+"""`serve`: host, catalog and API in one process."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llmasos_marketplace.cli.output import emit_json, note, options, tr
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8765,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A name that it answers for, beside those of loopback; * for any.")
+    ] = None,
+) -> None:
+    """Serve apps, catalog and API until Ctrl-C."""
+    from llmasos.api.guards import is_loopback
+    from llmasos.settings import Settings
+    from llmasos_marketplace import server
+
+    # Bound first: a taken port is told at once, before anything is opened.
+    listener = server.listen(host, port)
+    with listener:
+        address = f"[{host}]" if ":" in host else host
+        url = f"http://{address}:{listener.getsockname()[1]}"
+        names = (*(allow_host or ()), *(() if is_loopback(host) else (host,)))
+
+        def ready() -> None:
+            if options().json:
+                emit_json({"url": url})
+                return
+            note(tr(f"LLMasOS listens on {url}", f"LLMasOS 正在 {url} 上监听"))
+            note(
+                tr(
+                    "Programs need a token: llmasos tokens create. Then: LLMASOS_URL and LLMASOS_TOKEN. Ctrl-C stops.",
+                    "程序需要令牌：llmasos tokens create，再设置 LLMASOS_URL 与 LLMASOS_TOKEN。按 Ctrl-C 停止。",
+                )
+            )
+
+        app = server.create_app(Settings(), hosts=names, warm=True)
+        server.serve(app, listener, ready)
+    if not options().json:
+        note(tr("Stopped; everything is settled.", "已停止，所有用量均已结算。"))

@@ -1,0 +1,59 @@
+"""How an app's own tests are run: pytest for Python, Node's runner for JavaScript."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+
+from llmasos.authoring import javascript
+from llmasos.authoring.project import Project
+from llmasos.errors import NotFound, Unavailable
+
+
+def pytest_command(project: Project) -> list[str]:
+    """The command that runs the tests of a Python app; the SDK's fixtures come with it.
+
+    Raises:
+        NotFound: It has none.
+        Unavailable: pytest is not installed.
+    """
+    if not list(project.root.glob("tests/**/test_*.py")) and not list(project.root.glob("test_*.py")):
+        raise NotFound(
+            f"{project.root.name} has no tests: write tests/test_app.py; the fixture fake_context is there.",
+            zh=f"{project.root.name} 没有测试：请编写 tests/test_app.py，可使用 fake_context。",
+        )
+    if importlib.util.find_spec("pytest") is None:
+        raise Unavailable(
+            "An app's tests need pytest: pip install 'llmasos[authoring]'.",
+            zh="运行应用的测试需要 pytest：pip install 'llmasos[authoring]'。",
+        )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(project.root)]
+    # An author who has it gets a warning of it at every run; an action is never async.
+    return [*command, *(["-p", "no:asyncio"] if importlib.util.find_spec("pytest_asyncio") else [])]
+
+
+def node_command(project: Project) -> list[str]:
+    """The command that runs the tests of a JavaScript app, with the SDK put where the source imports it from.
+
+    Raises:
+        NotFound: It has none.
+        Unavailable: Node.js is not installed.
+    """
+    tests = sorted(path for path in project.root.glob("tests/**/*.test.*") if path.suffix in javascript.SUFFIXES)
+    if not tests:
+        raise NotFound(
+            f"{project.root.name} has no tests: write tests/app.test.js.",
+            zh=f"{project.root.name} 没有测试：请编写 tests/app.test.js。",
+        )
+    node = shutil.which("node")
+    if node is None:
+        raise Unavailable(
+            "The tests of a JavaScript app need Node.js 20 or later.",
+            zh="运行 JavaScript 应用的测试需要 Node.js 20 或更高版本。",
+        )
+    sdk = project.root / "node_modules" / "@llmasos" / "sdk"
+    if not sdk.exists():
+        sdk.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(javascript.sdk_folder(), sdk, ignore=shutil.ignore_patterns("test"))
+    return [node, "--test", *(str(path) for path in tests)]
