@@ -5,54 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
+from llmasos.authoring.describe import Runners, closed, makers_of
 from llmasos.db import Database
-from llmasos.errors import Denied, Unavailable
-from llmasos.host import Parts
+from llmasos.host import Host
 from llmasos.installs.code import CodeStore
-from llmasos.installs.current import InstalledApps
 from llmasos.installs.installer import Installer
-from llmasos.kernel.invocation import Invocation, Principal
+from llmasos.kernel.invocation import Principal
 from llmasos.runtimes.component import ComponentRuntime
-from llmasos.runtimes.runtime import Runtime, SyscallDoor
 from llmasos.schema import ensure_schema
 from llmasos.settings import Settings
 from llmasos_marketplace.catalog.service import Catalog
 from llmasos_marketplace.catalog.store import BundleStore
 from llmasos_marketplace.publishing.service import Publishing
-
-
-async def _no_door(_invocation: Invocation, capability: str, _function: str, _arguments: list[Any]) -> Any:
-    # Checking and compiling answer no call of an app: it has no grants, and nobody is charged.
-    raise Denied(f"{capability} is not available while an app is checked.")
-
-
-class Runtimes:
-    """The runtimes that check and prepare code, each made when something of its kind first needs it."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._made: dict[str, Runtime] = {}
-
-    def of(self, kind: str) -> Runtime:
-        """The runtime of a kind.
-
-        Raises:
-            Unavailable: There is none for it.
-        """
-        if kind not in self._made:
-            match kind:
-                case "wasm":
-                    self._made[kind] = ComponentRuntime(self._settings, _no_door)
-                case _:
-                    raise Unavailable(f"This host cannot run apps of the kind {kind!r}.")
-        return self._made[kind]
-
-    async def close(self) -> None:
-        """End every runner."""
-        for runtime in self._made.values():
-            await runtime.close()
 
 
 @dataclass(frozen=True)
@@ -63,7 +28,7 @@ class Local:
     principal: Principal
     database: Database
     catalog: Catalog
-    runtimes: Runtimes
+    runtimes: Runners
 
     @property
     def installer(self) -> Installer:
@@ -97,30 +62,12 @@ def open_local(settings: Settings | None = None) -> Generator[Local]:
     database = Database(chosen.resolved_database_url)
     try:
         catalog = Catalog(database, BundleStore(chosen.home / "bundles"))
-        yield Local(chosen, Principal(), database, catalog, Runtimes(chosen))
+        yield Local(chosen, Principal(), database, catalog, Runners(makers_of(chosen), closed))
     finally:
         database.close()
 
 
-class HostRunners:
-    """The component runtime of a host that `host_parts` made, for who wants to look at it."""
-
-    def __init__(self) -> None:
-        self.components: ComponentRuntime | None = None
-
-    @property
-    def walls(self) -> tuple[str, ...]:
-        """What the system confines the runners with, as far as they were started."""
-        return self.components.walls if self.components else ()
-
-
-def host_parts(settings: Settings, runners: HostRunners | None = None) -> Parts:
-    """The parts of a host that runs what is installed here."""
-
-    def components(door: SyscallDoor) -> Runtime:
-        made = ComponentRuntime(settings, door)
-        if runners is not None:
-            runners.components = made
-        return made
-
-    return Parts(runnables=InstalledApps, runtimes={"wasm": components})
+def walls_of(host: Host) -> tuple[str, ...]:
+    """What the system confines this host's component runners with, as far as they were started."""
+    runtime = host.runtime_of("wasm")
+    return runtime.walls if isinstance(runtime, ComponentRuntime) else ()

@@ -109,13 +109,10 @@ async def _prepare(local: Local) -> None:
 
 async def _seed(local: Local, folder: Path) -> None:
     from llmasos.authoring.build import build
-    from llmasos.authoring.describe import describing
-    from llmasos.authoring.project import open_project
     from llmasos_marketplace.publishing.seeding import Seeding
 
     async def make(app: Path, out: Path) -> Path:
-        kind = (await asyncio.to_thread(open_project, app)).manifest.runtime.kind
-        return await build(app, out, describe=describing({kind: local.runtimes.of(kind)}))
+        return await build(app, out, describe=local.runtimes.describe)
 
     def done(seeded: Seeded) -> None:
         if options().json or seeded.outcome == "unchanged":
@@ -163,17 +160,16 @@ async def _install(local: Local, app_id: str) -> None:
 
 async def _run(settings: Settings) -> list[dict[str, Any]]:
     from llmasos.host import Host
-    from llmasos_marketplace.local import HostRunners, host_parts
+    from llmasos_marketplace.local import walls_of
 
-    runners = HostRunners()
     runs: list[dict[str, Any]] = []
-    async with Host.open(settings, host_parts(settings, runners)) as host:
+    async with Host.open(settings) as host:
         host.warm()
         for each in TRIES:
             runs.append(await _try(host, each))
         if not options().json:
             await asyncio.to_thread(_say_quota, host)
-            _say_walls(runners.walls)
+            _say_walls(walls_of(host))
     return runs
 
 

@@ -216,11 +216,8 @@ async def _bundle(local: Local, path: Path) -> Path:
     if path.suffix == ".llmapp":
         return path
     from llmasos.authoring.build import build
-    from llmasos.authoring.describe import describing
-    from llmasos.authoring.project import open_project
 
-    kind = open_project(path).manifest.runtime.kind
-    return await build(path, describe=describing({kind: local.runtimes.of(kind)}))
+    return await build(path, describe=local.runtimes.describe)
 
 
 def _say_publication(done: Publication) -> None:

@@ -24,12 +24,12 @@ Maker: TypeAlias = Callable[[SyscallDoor], Runtime]
 class Runners:
     """The runtimes of a build, each made when it is first needed."""
 
-    def __init__(self, makers: Mapping[Kind, Maker], door: SyscallDoor) -> None:
+    def __init__(self, makers: Mapping[str, Maker], door: SyscallDoor) -> None:
         self._makers = makers
         self._door = door
-        self._made: dict[Kind, Runtime] = {}
+        self._made: dict[str, Runtime] = {}
 
-    def of(self, kind: Kind) -> Runtime:
+    def of(self, kind: str) -> Runtime:
         """The runtime of a kind.
 
         Raises:
@@ -66,25 +66,26 @@ async def closed(_invocation: Invocation, capability: str, _function: str, _argu
 
 
 @asynccontextmanager
-async def in_runners(settings: Settings, makers: Mapping[Kind, Maker] | None = None) -> AsyncGenerator[Runners]:
+async def in_runners(settings: Settings, makers: Mapping[str, Maker] | None = None) -> AsyncGenerator[Runners]:
     """Runners for a build or an inspection, until the block ends.
 
     Args:
         settings: Where the home is, and how large a runner may be.
         makers: The runtimes, by the kind of app; None: those of the host.
     """
-    runners = Runners(_makers(settings) if makers is None else makers, closed)
+    runners = Runners(makers_of(settings) if makers is None else makers, closed)
     try:
         yield runners
     finally:
         await runners.close()
 
 
-def _makers(settings: Settings) -> dict[Kind, Maker]:
+def makers_of(settings: Settings) -> dict[str, Maker]:
+    """The runtimes that read and prepare code here, by the kind of app."""
     # Imported here: they bring msgspec and the runner's files, which `check` and `new` never need.
     from llmasos.runtimes.component import ComponentRuntime  # noqa: PLC0415
 
-    makers: dict[Kind, Maker] = {"wasm": lambda door: ComponentRuntime(settings, door)}
+    makers: dict[str, Maker] = {"wasm": lambda door: ComponentRuntime(settings, door)}
     if importlib.util.find_spec("llmasos.runtimes.native") is not None:
         native: Any = importlib.import_module("llmasos.runtimes.native")
         makers["python"] = lambda door: native.NativeRuntime(settings.home / "environments", door)
