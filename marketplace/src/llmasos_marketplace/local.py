@@ -12,6 +12,7 @@ from llmasos.host import Host
 from llmasos.installs.code import CodeStore
 from llmasos.installs.installer import Installer
 from llmasos.kernel.invocation import Principal
+from llmasos.plugins import Plugins
 from llmasos.runtimes.component import ComponentRuntime
 from llmasos.schema import ensure_schema
 from llmasos.settings import Settings
@@ -39,7 +40,8 @@ class Local:
     @property
     def publishing(self) -> Publishing:
         """Publishes to the catalog."""
-        return Publishing(self.catalog, self.runtimes.of)
+        plugins = Plugins.load(only_built_in=self.settings.plugins == "off")
+        return Publishing(self.catalog, self.runtimes.of, plugins)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:

@@ -32,19 +32,30 @@ def default_home() -> Path:
         ) from error
 
 
+def plugins_are_on() -> bool:
+    """Whether installed plugins may be loaded, as `Settings.plugins` would have it."""
+    named = os.environ.get("LLMASOS_PLUGINS") or _configured(default_home()).get("plugins")
+    return named != "off"
+
+
 def state_home_and_database_url() -> tuple[Path, str]:
     """The home and the database's URL, as `Settings` would have them."""
     home = default_home()
-    configured: dict[str, object] = {}
-    file = home / "config.toml"
-    if file.exists():
-        import tomllib  # noqa: PLC0415
-
-        try:
-            configured = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise Unavailable(f"{file} cannot be read: {error}", zh=f"无法读取 {file}：{error}") from error
+    configured = _configured(home)
     if "LLMASOS_HOME" not in os.environ and isinstance(moved := configured.get("home"), str):
         home = Path(moved)
     named = os.environ.get("LLMASOS_DATABASE_URL") or configured.get("database_url")
     return home, str(named) if named else f"sqlite:///{home / 'llmasos.db'}"
+
+
+def _configured(home: Path) -> dict[str, object]:
+    """What `config.toml` says."""
+    file = home / "config.toml"
+    if not file.exists():
+        return {}
+    import tomllib  # noqa: PLC0415
+
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"{file} cannot be read: {error}", zh=f"无法读取 {file}：{error}") from error

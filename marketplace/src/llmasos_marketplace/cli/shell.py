@@ -77,17 +77,43 @@ def is_installed(entry: registry.Entry) -> bool:
 def load(entry: registry.Entry) -> TyperCommand | TyperGroup:
     """Import a command, and give it the shared options."""
     found: object = getattr(importlib.import_module(f"{PACKAGE}.{entry.module}"), entry.attribute)
+    command = make_command(entry.name, found)
+    if locale() == "zh":
+        command.help = entry.zh
+    return command
+
+
+def load_plugin_command(name: str) -> TyperCommand | TyperGroup | None:
+    """The command of an operator's plugin, by the hook `register_commands`; None where none has it.
+
+    Asked only for a name that is no command of ours: plugins can add commands, and cannot stand in for one.
+    """
+    from importlib import metadata
+
+    from llmasos.home import plugins_are_on
+
+    if not plugins_are_on() or not metadata.entry_points(group="llmasos.plugins"):
+        return None  # without importing what plugins stand on, which takes a second
+    from llmasos.plugins import Plugins
+
+    target = Plugins.load().commands().get(name)
+    if target is None:
+        return None
+    module, _, attribute = target.partition(":")
+    return make_command(name, getattr(importlib.import_module(module), attribute))
+
+
+def make_command(name: str, found: object) -> TyperCommand | TyperGroup:
+    """A command of a function or a `typer.Typer`, with the shared options."""
     if isinstance(found, typer.Typer):
         target = found
     else:
         target = typer.Typer()
-        target.command(entry.name)(found)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
+        target.command(name)(found)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
     # Typer reads these when it makes the command: no Rich in help or errors.
     target.rich_markup_mode = None
     command: Any = get_command(target)
-    command.name = entry.name
-    if locale() == "zh":
-        command.help = entry.zh
+    command.name = name
     _add_shared_options(command)
     return command  # type: ignore[no-any-return]
 
@@ -117,15 +143,15 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | TyperGroup | None:
         """Import a command; None where there is none."""
         entry = registry.BY_NAME.get(cmd_name)
-        if entry is None or not is_installed(entry):
-            return None
-        return load(entry)
+        if entry is None:
+            return load_plugin_command(cmd_name)
+        return load(entry) if is_installed(entry) else None
 
     @override
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that is called, or name the nearest."""
         # Typer suggests near names from `commands`, which are not loaded here.
-        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             from difflib import get_close_matches
 
             near = get_close_matches(args[0], self.list_commands(ctx), n=1)

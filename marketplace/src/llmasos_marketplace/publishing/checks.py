@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ from llmasos.bundles.actions import parse_actions
 from llmasos.bundles.reader import Bundle
 from llmasos.errors import ComponentRejected, LlmasosError, Unavailable
 from llmasos.installs.risk import Risk, risks_of
+from llmasos.plugins import Plugins
 from llmasos.runtimes.runtime import Program, Runtime
 from llmasos_sdk.host import BASELINE_CAPABILITIES
 
@@ -25,7 +27,7 @@ _PACKAGE = "llmasos:app/"
 class Check:
     """One check of one release: `detail` says what failed, or why it could not run."""
 
-    name: Literal["bundle", "imports", "actions"]
+    name: Literal["bundle", "imports", "actions", "plugins"]
     result: Result
     detail: str = ""
 
@@ -55,12 +57,13 @@ def imported_capabilities(imports: Iterable[str]) -> frozenset[str]:
     return frozenset(names) - BASELINE_CAPABILITIES - {"types"}
 
 
-async def check_release(bundle: Bundle, runtime_of: Callable[[str], Runtime]) -> Report:
-    """Hold what a bundle says of its code against the code, in runners.
+async def check_release(bundle: Bundle, runtime_of: Callable[[str], Runtime], plugins: Plugins | None = None) -> Report:
+    """Hold what a bundle says of its code against the code, in runners, and ask the operator's plugins.
 
     Args:
         bundle: Read by the safe reader, so its manifest and its files are sound.
         runtime_of: The runtime of a kind, wasm or python.
+        plugins: Those of the operator; without them none is asked.
     """
     risks = risks_of(bundle.manifest.permissions, bundle.manifest.limits)
     with tempfile.TemporaryDirectory(prefix="llmasos-check-") as folder:
@@ -69,6 +72,8 @@ async def check_release(bundle: Bundle, runtime_of: Callable[[str], Runtime]) ->
         checks = [Check("bundle", "passed"), imports_check]
         if imports_check.result == "passed":  # a binary that asks for too much is not started
             checks.append(await _check_actions(bundle, code, runtime_of))
+    if plugins is not None and plugins.implement("check_release"):
+        checks.append(await asyncio.to_thread(_check_plugins, bundle, plugins))
     return Report(tuple(checks), imports, risks)
 
 
@@ -127,6 +132,17 @@ async def _check_actions(bundle: Bundle, code: Path, runtime_of: Callable[[str],
             f"actions.json is not what the app describes ({names}): build it again with `llmasos build`",
         )
     return Check("actions", "passed")
+
+
+def _check_plugins(bundle: Bundle, plugins: Plugins) -> Check:
+    try:
+        findings = plugins.check_release(bundle.manifest, bundle.files)
+    except Unavailable as error:
+        return Check("plugins", "could not run", error.message)
+    except LlmasosError as error:
+        return Check("plugins", "failed", error.message)
+    told = "; ".join(finding.message for finding in findings)
+    return Check("plugins", "failed" if any(finding.blocks for finding in findings) else "passed", told)
 
 
 def _canonical(value: object) -> str:

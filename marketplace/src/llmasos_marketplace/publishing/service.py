@@ -12,6 +12,7 @@ from llmasos.bundles.reader import Bundle, bundle_of, read_bytes
 from llmasos.db import WriteSession
 from llmasos.errors import Conflict
 from llmasos.kernel.audit import Line, record
+from llmasos.plugins import Plugins
 from llmasos.runtimes.runtime import Runtime
 from llmasos_marketplace.catalog import repository
 from llmasos_marketplace.catalog.names import check_name
@@ -38,9 +39,11 @@ class Publication:
 class Publishing:
     """Publishes bundles to a catalog."""
 
-    def __init__(self, catalog: Catalog, runtime_of: Callable[[str], Runtime]) -> None:
+    def __init__(self, catalog: Catalog, runtime_of: Callable[[str], Runtime], plugins: Plugins | None = None) -> None:
+        """`plugins` are the operator's, which may check releases too."""
         self.catalog = catalog
         self._runtime_of = runtime_of
+        self._plugins = plugins
 
     async def publish(
         self, path: Path, *, by: str, workspace: str = "default", first_party: bool = False
@@ -68,7 +71,7 @@ class Publishing:
         known = await asyncio.to_thread(self._held_against_catalog, bundle, first_party)
         if known is not None and known.state != "quarantined":
             return _as_it_was(known)
-        report = await check_release(bundle, self._runtime_of)
+        report = await check_release(bundle, self._runtime_of, self._plugins)
         raise_failures(bundle, report)
         return await asyncio.to_thread(self._keep, bundle, data, report, Line(workspace, by, "publish"), first_party)
 

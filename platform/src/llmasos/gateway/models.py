@@ -79,7 +79,7 @@ class ModelEntry(Frozen):
 
 
 # SmolLM2-135M was held against questions of each kind: it is honest at giving labels and at telling stories and small
-# talk in English, and at nothing else; see the notes in docs/models.md.
+# talk in English, and at nothing else; see the notes in platform/MODELS.md.
 SMOLLM2 = ModelEntry(
     name="smollm2",
     litellm=f"{EMBEDDED}/smollm2",
