@@ -188,7 +188,18 @@ def runtimes_of(settings: Settings) -> dict[str, RuntimeMaker]:
 
         return ComponentRuntime(settings, door)
 
-    return {"wasm": components}
+    def native(door: SyscallDoor) -> Runtime:
+        from llmasos.runtimes.native import NativeRuntime  # noqa: PLC0415 - as above
+
+        return NativeRuntime(
+            settings.home / "environments",
+            door,
+            idle_seconds=settings.native_idle_seconds,
+            most_runners=settings.native_runners,
+            trusted=frozenset(settings.trusted_apps),
+        )
+
+    return {"wasm": components, "python": native}
 
 
 def capabilities_of(settings: Settings, database: Database, gateway: Gateway, runs: Runs) -> tuple[Capability, ...]:

@@ -104,6 +104,14 @@ class Runs:
         """How many run now."""
         return len(self._active)
 
+    def action(self, workspace: str, app_id: str, name: str) -> Action:
+        """One action of an installed app.
+
+        Raises:
+            NotFound: There is no such app, or no such action.
+        """
+        return action_named(self._runnables.runnable(workspace, app_id).actions, name)
+
     async def run(
         self,
         principal: Principal,

@@ -24,7 +24,7 @@ from llmasos.api.problems import (
     respond,
     responses,
 )
-from llmasos.api.schemas import RunView
+from llmasos.api.schemas import ActionView, RunView
 from llmasos.errors import (
     Cancelled,
     Conflict,
@@ -110,6 +110,27 @@ async def run_action(
     if streamed:
         return await _streamed(request, live)
     return await _answered(request, live)
+
+
+@router.get(
+    "/apps/{publisher}/{name}/actions/{action}",
+    operation_id="read_action",
+    summary="Read an action",
+    responses=responses(Unauthenticated, ScopeMissing, NotFound),
+)
+async def read_action(
+    request: Request,
+    caller: Runner,
+    publisher: Annotated[str, Path(max_length=64)],
+    name: Annotated[str, Path(max_length=64)],
+    action: Annotated[str, Path(max_length=128)],
+) -> ActionView:
+    """What an action of an installed app takes and answers."""
+    app_id = f"{publisher}/{name}"
+    if not caller.reaches(app_id):
+        raise not_installed(app_id)
+    found = host_of(request).runs.action(caller.principal.workspace, app_id, action)
+    return ActionView.of(found, caller.principal.locale)
 
 
 async def _streamed(request: Request, live: LiveRun) -> Response:

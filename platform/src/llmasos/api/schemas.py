@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmasos.bundles.actions import Action
 from llmasos.kernel.invocation import Usage
 from llmasos.kernel.tables import InvocationRow
 from llmasos.runs import RunResult
@@ -119,6 +120,29 @@ def _fields(row: InvocationRow) -> dict[str, Any]:
 def utc(moment: datetime) -> datetime:
     """A moment of the database, which keeps no zone and is in UTC, with its zone."""
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+class ActionView(Answer):
+    """An action: what it takes and what it answers."""
+
+    name: str
+    title: str
+    description: str
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+    streaming: bool
+
+    @classmethod
+    def of(cls, action: Action, locale: str) -> Self:
+        """In the caller's language."""
+        return cls(
+            name=action.name,
+            title=action.title(locale),
+            description=action.description(locale),
+            input_schema=dict(action.input_schema),
+            output_schema=dict(action.output_schema),
+            streaming=action.streaming,
+        )
 
 
 class ChunkEvent(Answer):

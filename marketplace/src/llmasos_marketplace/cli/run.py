@@ -1,0 +1,145 @@
+"""`run`: run an action, here or on a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmasos_marketplace.cli.output import emit_json, locale, note, options, say
+
+if TYPE_CHECKING:
+    from llmasos.kernel.invocation import Event
+    from llmasos.runs import RunResult
+
+
+def run(
+    app: Annotated[str, typer.Argument(help="An installed app, such as acme/translator.")],
+    action: Annotated[str, typer.Argument(help="One of its actions.")],
+    parameter: Annotated[
+        list[str] | None, typer.Option("--param", "-p", metavar="KEY=VALUE", help="An input; may be given again.")
+    ] = None,
+    input_json: Annotated[
+        str | None, typer.Option("--input", metavar="JSON", help="All inputs as a JSON object; - reads stdin.")
+    ] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it comes.")] = False,
+) -> None:
+    """Run an action of an installed app and print its answer."""
+    result = asyncio.run(_run(app, action, parameter or [], input_json, stream))
+    if options().json:
+        usage = asdict(result.usage)
+        model = usage.pop("model")
+        told = {"id": result.id, "app": app, "action": action, "output": result.output, "model": model, "usage": usage}
+        emit_json({**told, "notices": list(result.notices)})
+
+
+async def _run(app: str, action: str, parameters: list[str], input_json: str | None, stream: bool) -> RunResult:
+    from llmasos.connection import connected
+    from llmasos.kernel.invocation import Principal
+    from llmasos.settings import Settings
+
+    given = _given(input_json)
+    async with connected(Settings(), Principal(locale=locale())) as connection:
+        schema = await connection.input_schema(app, action)
+        shown = not options().json and (stream or (bool(schema["x-streaming"]) and sys.stdout.isatty()))
+        printer = _Printer(shown)
+        value = {**given, **parsed_parameters(schema, parameters)} if parameters else given
+        result = await connection.run(app, action, value, printer.show)
+    if not options().json:
+        printer.finish(result.output)
+    return result
+
+
+class _Printer:
+    """Prints an answer as it comes, or whole at its end."""
+
+    def __init__(self, streams: bool) -> None:
+        self._streams = streams
+        self._streamed = False
+
+    async def show(self, event: Event) -> None:
+        match event.kind:
+            case "chunk" if self._streams:
+                self._streamed = True
+                sys.stdout.write(event.text)
+                sys.stdout.flush()
+            case "progress" if sys.stderr.isatty():
+                note(f"{event.fraction:4.0%} {event.text}")
+            case "notice":
+                note(event.text)
+            case _:
+                pass
+
+    def finish(self, output: Any) -> None:
+        if self._streamed:
+            say()
+        elif isinstance(output, str):
+            say(output)
+        else:
+            emit_json(output)
+
+
+def _given(text: str | None) -> dict[str, Any]:
+    from llmasos.errors import Invalid
+
+    if text is None:
+        return {}
+    try:
+        value = json.loads(sys.stdin.read() if text == "-" else text)
+    except (ValueError, RecursionError) as error:
+        raise Invalid(f"--input is not JSON: {error}.", zh=f"--input 不是有效的 JSON：{error}。") from error
+    if not isinstance(value, dict):
+        raise Invalid('--input takes a JSON object, such as \'{"text": "…"}\'.', zh="--input 需要一个 JSON 对象。")
+    return value  # pyright: ignore[reportUnknownVariableType]
+
+
+def parsed_parameters(schema: Mapping[str, Any], parameters: list[str]) -> dict[str, Any]:
+    """The values of `-p key=value`, read as their fields' types.
+
+    Raises:
+        Invalid: One has no `=`, names no field, or is not of its field's type.
+    """
+    from llmasos.errors import Invalid
+
+    fields: Mapping[str, Any] = schema.get("properties", {})
+    values: dict[str, Any] = {}
+    for parameter in parameters:
+        key, equals, text = parameter.partition("=")
+        if not equals:
+            raise Invalid(f"-p {parameter}: write -p KEY=VALUE.", zh=f"-p {parameter}：请写成 -p 名称=值。")
+        values[key] = _typed(key, fields.get(key, {}), text)
+    return values
+
+
+def _typed(key: str, field: Mapping[str, Any], text: str) -> Any:
+    from llmasos.errors import Invalid
+
+    kinds = _kinds(field)
+    if not kinds or kinds == {"string"}:
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if "string" in kinds:
+            return text
+        wanted = " / ".join(sorted(kinds))
+        raise Invalid(
+            f"-p {key}: {text[:60]!r} is not of type {wanted}; write it as JSON.",
+            zh=f"-p {key}：{text[:60]!r} 不是 {wanted} 类型；请写成 JSON。",
+        ) from error
+
+
+def _kinds(field: Mapping[str, Any]) -> set[str]:
+    """The types that a field's schema allows, as far as it names them."""
+    if "enum" in field:
+        return {"string" if isinstance(each, str) else "other" for each in field["enum"]}
+    kind = field.get("type")
+    kinds = set(kind if isinstance(kind, list) else [kind] if kind else [])  # pyright: ignore[reportUnknownArgumentType]
+    for each in field.get("anyOf", ()):
+        kinds |= _kinds(each)
+    return kinds

@@ -1,0 +1,209 @@
+"""Two ways to the same host: in this process, or a server's by HTTP. Both are async; `client.py` is the sync face."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, Protocol
+
+from llmasos.errors import (
+    Conflict,
+    Denied,
+    Invalid,
+    LlmasosError,
+    NotFound,
+    QuotaExceeded,
+    TimedOut,
+    Unauthenticated,
+    Unavailable,
+)
+from llmasos.host import Host
+from llmasos.kernel.invocation import Event, EventSink, Json, Principal, Usage, discard
+from llmasos.runs import RunResult
+from llmasos.settings import Settings
+
+_BY_STATUS: Final[Mapping[int, type[LlmasosError]]] = {
+    401: Unauthenticated,
+    403: Denied,
+    404: NotFound,
+    409: Conflict,
+    429: QuotaExceeded,
+    503: Unavailable,
+    504: TimedOut,
+}
+
+
+class Connection(Protocol):
+    """A host, as a program reaches it."""
+
+    async def run(self, app_id: str, action: str, value: Json, emit: EventSink = discard) -> RunResult:
+        """Run an action of an installed app to its end.
+
+        Raises:
+            LlmasosError: How it failed.
+        """
+        ...
+
+    async def input_schema(self, app_id: str, action: str) -> Mapping[str, Any]:
+        """The JSON Schema of an action's input, and `x-streaming`: whether it streams.
+
+        Raises:
+            NotFound: There is no such app, or no such action.
+        """
+        ...
+
+    async def call_model(self, function: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Call a function of the model capability, `generate` or `embed`, as the user, without an app."""
+        ...
+
+
+class LocalConnection:
+    """A host in this process."""
+
+    def __init__(self, host: Host, principal: Principal) -> None:
+        """Act for `principal`."""
+        self._host = host
+        self._principal = principal
+
+    async def run(self, app_id: str, action: str, value: Json, emit: EventSink = discard) -> RunResult:
+        """Run an action; see `Connection.run`."""
+        return await self._host.run(self._principal, app_id, action, value, emit)
+
+    async def input_schema(self, app_id: str, action: str) -> Mapping[str, Any]:
+        """The schema of an action's input; see `Connection.input_schema`."""
+        found = self._host.runs.action(self._principal.workspace, app_id, action)
+        return {**found.input_schema, "x-streaming": found.streaming}
+
+    async def call_model(self, function: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Call a model under the user's own rights and quotas."""
+        kernel = self._host.kernel
+        async with kernel.invocation(self._principal, None, f"model.{function}") as invocation:
+            answer = await kernel.syscall(invocation, "model", function, [json.dumps(request, ensure_ascii=False)])
+        return json.loads(answer)  # type: ignore[no-any-return]
+
+
+class RemoteConnection:
+    """A server's host."""
+
+    def __init__(self, url: str, token: str) -> None:
+        """Reach the server at `url` with a token of it."""
+        import httpx  # noqa: PLC0415 - only who names a server needs it
+
+        self._url = url
+        # A run may take as long as its app's wall time; the server sends a heartbeat meanwhile.
+        self._client = httpx.AsyncClient(
+            base_url=url.rstrip("/"),
+            headers={"authorization": f"Bearer {token}"} if token else {},
+            timeout=httpx.Timeout(60.0, connect=5.0),
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def run(self, app_id: str, action: str, value: Json, emit: EventSink = discard) -> RunResult:
+        """Run an action; see `Connection.run`. It is streamed, so that a long silence is known from a dead server."""
+        import httpx  # noqa: PLC0415
+
+        path = f"/api/v1/apps/{app_id}/actions/{action}"
+        headers = {"accept": "text/event-stream"}
+        usage, notices = Usage(), list[str]()
+        try:
+            async with self._client.stream("POST", path, json=value, headers=headers) as answer:
+                if answer.status_code != 200:
+                    raise error_of(await answer.aread(), answer.status_code)
+                async for name, content in _events(answer.aiter_lines()):
+                    match name:
+                        case "chunk":
+                            await emit(Event("chunk", content["text"]))
+                        case "progress":
+                            await emit(Event("progress", content["message"], content["fraction"]))
+                        case "notice":
+                            notices.append(content["message"])
+                            await emit(Event("notice", content["message"]))
+                        case "usage":
+                            usage = Usage(**content)
+                        case "end":
+                            return RunResult(content["id"], content["output"], usage, tuple(notices))
+                        case _:
+                            raise error_of(json.dumps(content).encode(), 500)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        raise Unavailable(f"The server {self._url} ended the stream before the run did; run it again.")
+
+    async def input_schema(self, app_id: str, action: str) -> Mapping[str, Any]:
+        """The schema of an action's input; see `Connection.input_schema`."""
+        import httpx  # noqa: PLC0415
+
+        try:
+            answer = await self._client.get(f"/api/v1/apps/{app_id}/actions/{action}")
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        if answer.status_code != 200:
+            raise error_of(answer.content, answer.status_code)
+        described = answer.json()
+        return {**described["input_schema"], "x-streaming": described["streaming"]}
+
+    async def call_model(self, function: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Not yet: a server answers models at `/v1`, which this version does not have."""
+        raise Unavailable(
+            "This version's server runs apps, but does not answer models themselves yet: call it without a URL "
+            "(unset LLMASOS_URL) to use a host in this process, or run an app."
+        )
+
+    def _unreachable(self, error: Exception) -> Unavailable:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return Unavailable(
+            f"The server {self._url} does not answer ({reason}): start it with `llmasos serve`, or unset LLMASOS_URL.",
+            zh=f"服务器 {self._url} 无响应（{reason}）：请用 `llmasos serve` 启动，或取消设置 LLMASOS_URL。",
+        )
+
+
+@asynccontextmanager
+async def connected(settings: Settings, principal: Principal | None = None) -> AsyncGenerator[Connection]:
+    """The host that the settings mean: the server at `settings.url`, else one in this process.
+
+    Args:
+        settings: Where the state is, or which server.
+        principal: Whom a host in this process acts for; with a server the token says so.
+    """
+    if settings.url:
+        remote = RemoteConnection(settings.url, settings.token)
+        try:
+            yield remote
+        finally:
+            await remote.close()
+    else:
+        async with Host.open(settings) as host:
+            yield LocalConnection(host, principal or Principal())
+
+
+def error_of(body: bytes, status: int) -> LlmasosError:
+    """The error that a problem document tells of."""
+    try:
+        problem: dict[str, Any] = json.loads(body)
+        code, detail = str(problem["code"]), str(problem["detail"])
+        status = int(problem.get("status", status))
+    except (ValueError, KeyError, TypeError):
+        return Unavailable(f"The server answered {status} without saying why; is it an LLMasOS server?")
+    for known in _tree(LlmasosError):
+        if known.code == code:
+            error = known.__new__(known)
+            LlmasosError.__init__(error, detail)
+            return error
+    return _BY_STATUS.get(status, Invalid if 400 <= status < 500 else Unavailable)(detail)
+
+
+def _tree(cls: type[LlmasosError]) -> list[type[LlmasosError]]:
+    return [cls, *(below for child in cls.__subclasses__() for below in _tree(child))]
+
+
+async def _events(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    name = ""
+    async for line in lines:
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield name, json.loads(line.removeprefix("data: "))

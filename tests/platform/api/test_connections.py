@@ -1,0 +1,71 @@
+"""The two ways to a host answer alike, and fail alike."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmasos.connection import LocalConnection, RemoteConnection, error_of
+from llmasos.errors import AppFailed, NotFound, Unavailable
+from llmasos.kernel.invocation import Event, Principal
+
+
+@pytest.fixture(params=["local", "remote"])
+async def connection(request: pytest.FixtureRequest, served: Any) -> Any:
+    if request.param == "local":
+        yield LocalConnection(served.host, Principal())
+        return
+    remote = RemoteConnection(str(served.client.base_url), "all")
+    yield remote
+    await remote.close()
+
+
+async def test_a_run_answers_and_shows_its_events(connection: Any) -> None:
+    seen: list[Event] = []
+
+    async def show(event: Event) -> None:
+        seen.append(event)
+
+    result = await connection.run("acme/tool", "count", {}, show)
+    assert result.output == "three"
+    assert result.usage.fuel == 1000
+    assert result.notices == ("only to three",)
+    assert [event.kind for event in seen] == ["chunk", "progress"] * 3 + ["notice"]
+
+
+async def test_the_schema_of_an_input_is_told(connection: Any) -> None:
+    schema = await connection.input_schema("acme/tool", "echo")
+    assert schema["required"] == ["text"]
+    assert schema["x-streaming"] is False
+
+
+async def test_errors_keep_their_kind(connection: Any) -> None:
+    with pytest.raises(AppFailed):
+        await connection.run("acme/tool", "lie", {})
+    with pytest.raises(NotFound, match="acme/none"):
+        await connection.run("acme/none", "act", {})
+    with pytest.raises(NotFound, match="acme/none"):
+        await connection.input_schema("acme/none", "act")
+
+
+async def test_a_server_without_models_says_so(served: Any) -> None:
+    remote = RemoteConnection(str(served.client.base_url), "all")
+    with pytest.raises(Unavailable, match="LLMASOS_URL"):
+        await remote.call_model("generate", {})
+    await remote.close()
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"code": 1}'])
+def test_an_answer_that_is_no_problem_document_is_told_as_such(body: bytes) -> None:
+    assert isinstance(error_of(body, 502), Unavailable)
+
+
+def test_importing_the_client_imports_no_host(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    heavy = ("sqlalchemy", "pydantic", "fastapi", "litellm", "httpx")
+    code = f"import sys, llmasos; print([name for name in {heavy!r} if name in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
