@@ -105,7 +105,7 @@ def _node() -> tuple[str, str]:
 
 def toolchain_digest() -> str:
     """What the pinned tools are known by."""
-    return hashlib.sha256(_pins("package-lock.json")).hexdigest()[:16]
+    return hashlib.sha256(_pins("pins.json")).hexdigest()[:16]
 
 
 def _pins(name: str) -> bytes:
@@ -126,8 +126,9 @@ async def toolchain(home: Path | None = None) -> Path:
     tools.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=".jco-", dir=tools))
     try:
-        for name in ("package.json", "package-lock.json"):
-            (making / name).write_bytes(_pins(name))
+        # The pins are a lock of npm's without addresses, under a name of their own: locks with addresses stay out.
+        for source, name in (("package.json", "package.json"), ("pins.json", "package-lock.json")):
+            (making / name).write_bytes(_pins(source))
         try:
             # Not `npm ci`: it wants the optional binaries of every platform in the lock, and npm writes only those
             # that the registry at hand has. What is in the lock is held to its hash by `npm install` too.
