@@ -279,6 +279,7 @@ def upgrade() -> None:
         sa.Column("lease_id", sa.String(), nullable=False),
         sa.ForeignKeyConstraint(["window_id"], ["ledger_window.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", "window_id"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "grant",

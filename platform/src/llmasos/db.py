@@ -106,6 +106,11 @@ class WriteGate:
         self._path = Path(f"{database_path}-gate") if in_file else None
         self._file: IO[bytes] | None = None
 
+    @property
+    def is_of_file(self) -> bool:
+        """Whether it stands before a database that is a file of this machine."""
+        return self._path is not None
+
     def __enter__(self) -> None:
         self._lock.acquire()
         # On Windows SQLite's own lock keeps processes apart, without the fair queue.
@@ -116,7 +121,27 @@ class WriteGate:
                     self._file = self._path.open("ab")
                 fcntl.flock(self._file, fcntl.LOCK_EX)
 
+    def enter_at_once(self) -> bool:
+        """Go in if nobody else is there or waits in this process; leave as from `with`."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        if sys.platform != "win32" and self._path is not None:
+            try:
+                if self._file is None:
+                    self._file = self._path.open("ab")
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._lock.release()
+                return False
+            except OSError:
+                pass
+        return True
+
     def __exit__(self, *_exc: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Let the next one in."""
         try:
             if sys.platform != "win32" and self._file is not None:
                 fcntl.flock(self._file, fcntl.LOCK_UN)

@@ -12,7 +12,7 @@ from sqlmodel import Session, SQLModel, select
 from llmasos.db import Database, ReadSession, WriteSession, utc_now
 from llmasos.errors import Unavailable
 from llmasos.installs.tables import Workspace
-from llmasos.writer import MAX_WAITING, Transaction
+from llmasos.writer import CHECKPOINT_WRITES, MAX_WAITING, Transaction
 
 
 @pytest.fixture
@@ -168,3 +168,102 @@ async def test_periodic_writes_run_also_while_nothing_else_does(database: Databa
     seen = len(counted)
     await asyncio.sleep(0.1)
     assert len(counted) <= seen + 1
+
+
+async def ready(database: Database) -> None:
+    """The writer is connected, and idle."""
+    await database.writer.submit(lambda transaction: None)
+
+
+def by_whom(transaction: Transaction) -> int:
+    transaction.run("INSERT INTO n VALUES ((SELECT coalesce(max(v), 0) + 1 FROM n))")
+    return threading.get_ident()
+
+
+async def test_a_hot_write_is_committed_by_the_loop_that_waits_for_it(database: Database) -> None:
+    await ready(database)
+    assert await database.writer.submit(by_whom, hot=True) == threading.get_ident()
+    assert await database.writer.submit(by_whom) != threading.get_ident()
+    several = [database.writer.submit(by_whom, hot=True) for _ in range(40)]
+    assert {await each for each in several} >= {threading.get_ident()}
+    assert values(database) == list(range(1, 43))
+
+
+async def test_hot_and_other_writes_keep_their_order(database: Database) -> None:
+    await ready(database)
+    pending = [database.writer.submit(add(n), hot=n % 3 > 0) for n in range(300)]
+    await asyncio.gather(*(_awaited(each) for each in reversed(pending)))
+    assert values(database) == list(range(300))
+
+
+async def test_while_somebody_else_writes_the_loop_runs_on_and_the_thread_waits(database: Database) -> None:
+    await ready(database)
+    other = sqlite3.connect(database.url.removeprefix("sqlite:///"), isolation_level=None)
+    for enter, leave in (
+        (database.gate.__enter__, database.gate.leave),
+        (lambda: other.execute("BEGIN IMMEDIATE"), lambda: other.execute("COMMIT")),
+    ):
+        enter()
+        writes = [asyncio.create_task(_awaited(database.writer.submit(by_whom, hot=True))) for _ in range(10)]
+        began = time.monotonic()
+        for _ in range(10):
+            await asyncio.sleep(0.005)
+        assert time.monotonic() - began < 1
+        assert not any(write.done() for write in writes)
+        leave()
+        assert threading.get_ident() not in await asyncio.gather(*writes)
+    other.close()
+
+
+async def test_what_nobody_waits_for_is_committed_in_a_moment(database: Database) -> None:
+    await ready(database)
+    pending = [database.writer.post(add(n), hot=True) for n in range(40)]
+    assert not any(each.done for each in pending), "it lingers for a write that it can share a commit with"
+    for _ in range(100):
+        await asyncio.sleep(0.01)
+        if all(each.done for each in pending):
+            break
+    assert values(database) == list(range(40))
+
+
+def test_what_a_loop_left_behind_is_committed_at_the_next_write(database: Database) -> None:
+    async def leave() -> None:
+        await ready(database)
+        database.writer.post(add(1), hot=True)
+
+    asyncio.run(leave())
+    asyncio.run(_awaited(database.writer.submit(add(2), hot=True)))
+    asyncio.run(leave_nothing(database))
+    assert values(database) == [1, 2, 3]
+
+
+async def leave_nothing(database: Database) -> None:
+    await database.writer.submit(add(3), hot=True)
+
+
+async def test_an_interrupt_in_the_middle_of_a_write_is_raised_and_nothing_is_written(database: Database) -> None:
+    def interrupted(transaction: Transaction) -> None:
+        transaction.run("INSERT INTO n VALUES (1000)")
+        raise KeyboardInterrupt
+
+    await ready(database)
+    pending = database.writer.submit(interrupted, hot=True)
+    try:
+        await pending
+    except KeyboardInterrupt:
+        pass
+    else:
+        pytest.fail("it was swallowed")
+    assert await database.writer.submit(add(1), hot=True) == 1
+    assert values(database) == [1]
+
+
+async def test_the_log_of_the_database_begins_anew_from_time_to_time(database: Database) -> None:
+    await ready(database)
+    for n in range(3 * CHECKPOINT_WRITES):
+        await database.writer.submit(add(n), hot=True)
+    await ready(database)
+    log = Path(f"{database.url.removeprefix('sqlite:///')}-wal")
+    # Each of these writes dirties two pages at least.
+    assert log.stat().st_size < 2 * 4096 * 2 * CHECKPOINT_WRITES
+    assert len(values(database)) == 3 * CHECKPOINT_WRITES

@@ -212,12 +212,28 @@ async def test_a_run_has_limits_of_its_own(ledger: Ledger, database: Database) -
     await ledger.reserve(SUBJECT, tokens(100), RunAccount({}))
 
 
+async def test_a_quota_that_somebody_sets_or_changes_holds_from_the_next_call_on(
+    ledger: Ledger, database: Database
+) -> None:
+    set_quota(database, 50)
+    for _ in range(3):
+        await ledger.settle(await ledger.reserve(SUBJECT, tokens(10)), Used(prompt_tokens=10))
+    set_quota(database, 35)
+    with pytest.raises(QuotaExceeded, match="35 tokens a day"):
+        await ledger.reserve(SUBJECT, tokens(10))
+    set_quota(database, 40)
+    await ledger.settle(await ledger.reserve(SUBJECT, tokens(10)), Used(prompt_tokens=10))
+    assert state(database) == [(40, 0, 0)]
+
+
 async def test_a_cancelled_reserve_holds_nothing(ledger: Ledger, database: Database) -> None:
     set_quota(database, 50)
     for _ in range(20):
-        task = asyncio.create_task(ledger.reserve(SUBJECT, tokens(50)))
-        await asyncio.sleep(0)
-        task.cancel()
+        # While somebody else writes, a reserve waits: that is when it can be cancelled.
+        with database.gate:
+            task = asyncio.create_task(ledger.reserve(SUBJECT, tokens(50)))
+            await asyncio.sleep(0)
+            task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
     database.writer.submit(lambda transaction: None).result()

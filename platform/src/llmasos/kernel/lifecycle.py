@@ -120,7 +120,7 @@ class Lifecycle:
             return held
 
         task = asyncio.current_task()
-        pending = self._database.writer.submit(begin)
+        pending = self._database.writer.submit(begin, hot=True)
         try:
             held = await pending
         except asyncio.CancelledError:
@@ -128,7 +128,7 @@ class Lifecycle:
             raise
         except LlmasosError as error:
             line = audit_line(invocation, "invocation", error.code, {"action": invocation.action})
-            self._database.writer.post(lambda transaction: audit.append(transaction, line))
+            self._database.writer.post(lambda transaction: audit.append(transaction, line), hot=True)
             raise
         if held.granted.shrink is not None:
             invocation.limits = replace(limits, fuel=held.granted.shrink.tokens)
@@ -168,7 +168,7 @@ class Lifecycle:
             records.finish(transaction, invocation, status, code, message)
             audit.append(transaction, line)
 
-        return self._database.writer.post(end)
+        return self._database.writer.post(end, hot=True)
 
     async def cancel(self, id_: str, principal: Principal) -> None:
         """Cancel an invocation of the principal's own, in whichever process it runs. Of one that ended: nothing.

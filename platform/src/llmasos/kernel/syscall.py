@@ -153,7 +153,7 @@ class Kernel(Lifecycle):
             if line is not None:
                 audit.append(transaction, line)
 
-        self._database.writer.post(settle)
+        self._database.writer.post(settle, hot=True)
 
     def _audit_refusal(self, run: Run, event: str, error: LlmasosError) -> None:
         """Write down what was refused before anything ran; what failed later was written down as it settled."""
@@ -162,7 +162,7 @@ class Kernel(Lifecycle):
             event = event[:120]
             if run.worth_a_line(event, error.code):
                 line = audit_line(run.invocation, event, error.code, {})
-                self._database.writer.post(lambda transaction: audit.append(transaction, line))
+                self._database.writer.post(lambda transaction: audit.append(transaction, line), hot=True)
 
     async def _stream_call(self, run: Run, capability: str, function: str, arguments: list[Json]) -> Json:
         opened = run.stream(capability, arguments)

@@ -70,7 +70,9 @@ class Ledger:
         if demand.is_empty and not demand.unknown_price:
             return Held(self._number(), subject, demand)
         self.lease.start()
-        pending = self._writer.submit(lambda transaction: self.reserve_in(transaction, subject, demand, account))
+        pending = self._writer.submit(
+            lambda transaction: self.reserve_in(transaction, subject, demand, account), hot=True
+        )
         try:
             return await pending
         except asyncio.CancelledError:
@@ -87,7 +89,7 @@ class Ledger:
             counts: Whether it is a call in the totals of the day.
         """
         return self._writer.submit(
-            lambda transaction: self.settle_in(transaction, held, used, counts=counts), essential=True
+            lambda transaction: self.settle_in(transaction, held, used, counts=counts), essential=True, hot=True
         )
 
     def reserve_in(

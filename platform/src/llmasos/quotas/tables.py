@@ -59,6 +59,8 @@ class Reservation(SQLModel, table=True):
     """An amount held in one window before a call, until it is settled or the lease of its process ends."""
 
     __tablename__ = "reservation"  # pyright: ignore[reportAssignmentType]
+    # Its rows live for one call: one tree to change, not a table and an index.
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
     id: str = Field(primary_key=True)
     window_id: int = Field(primary_key=True, foreign_key="ledger_window.id", ondelete="CASCADE")

@@ -1,0 +1,115 @@
+"""An open write transaction on the driver's own connection, for statements too hot for the ORM."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from datetime import date, datetime
+from functools import lru_cache
+from typing import Any, TypeAlias, cast
+
+from sqlalchemy import Connection
+
+from llmasos.db import WriteSession
+
+SqlValue: TypeAlias = str | int | float | bool | datetime | date | bytes | None
+Row: TypeAlias = tuple[Any, ...]
+
+# Quotas of a few thousand subjects: a MiB or two. Past it everything is read again.
+MAX_MEMO = 4096
+
+
+class Transaction:
+    """Runs the SQL that SQLite and PostgreSQL share, with `?` for parameters.
+
+    `memo` keeps what was read, for as long as no other connection can have changed it: on SQLite until another one
+    commits, on PostgreSQL until the end of the transaction. Who changes what is in it changes it there too. It is
+    cleared whenever anything is taken back.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.is_sqlite = connection.dialect.name == "sqlite"
+        self.memo: dict[Hashable, Any] = {}
+        self._driver = cast("Any", connection.connection.driver_connection)
+        self._cursor = self._driver.cursor()
+        self._marks = connection.dialect.paramstyle
+        self._version = -1
+        self.for_update = "" if self.is_sqlite else " FOR UPDATE"
+
+    @classmethod
+    def of(cls, session: WriteSession) -> Transaction:
+        """The transaction that a session has open, after what it still held back is written."""
+        session.flush()
+        return cls(session.connection())
+
+    def run(self, sql: str, *values: SqlValue) -> int:
+        """Execute a statement; how many rows it touched."""
+        self._cursor.execute(sql if self.is_sqlite else _marked(sql, self._marks), values)
+        return cast("int", self._cursor.rowcount)
+
+    def run_many(self, sql: str, rows: Iterable[Sequence[SqlValue]]) -> int:
+        """Execute a statement once a row; how many rows they touched together."""
+        self._cursor.executemany(sql if self.is_sqlite else _marked(sql, self._marks), rows)
+        return cast("int", self._cursor.rowcount)
+
+    def all(self, sql: str, *values: SqlValue) -> list[Row]:
+        """Every row that a statement answers."""
+        self._cursor.execute(sql if self.is_sqlite else _marked(sql, self._marks), values)
+        return cast("list[Row]", self._cursor.fetchall())
+
+    def one(self, sql: str, *values: SqlValue) -> Row | None:
+        """The first row that a statement answers."""
+        rows = self.all(sql, *values)
+        return rows[0] if rows else None
+
+    def moment(self, at: datetime) -> SqlValue:
+        """A moment, in UTC, as its column keeps it."""
+        return at.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds") if self.is_sqlite else at
+
+    def day(self, day: date) -> SqlValue:
+        """A day as its column keeps it."""
+        return day.isoformat() if self.is_sqlite else day
+
+    def undo(self) -> None:
+        """Take back what this write did so far; it goes on from its start."""
+        self.run("ROLLBACK TO SAVEPOINT write_of_batch")
+        # It may remember rows that no longer are.
+        self.memo.clear()
+
+    # The rest is the writer's: its connection keeps one of these, for one transaction after another.
+
+    def begin(self) -> None:
+        """Open it, with the database's write lock on SQLite.
+
+        Raises:
+            sqlite3.OperationalError: Another program holds the lock.
+        """
+        if not self.is_sqlite:
+            self.memo.clear()
+            return
+        execute = self._cursor.execute
+        execute("BEGIN IMMEDIATE")
+        (version,) = execute("PRAGMA data_version").fetchone()
+        if version != self._version or len(self.memo) > MAX_MEMO:
+            self._version = version
+            self.memo.clear()
+
+    def open_savepoint(self) -> None:
+        """Where `undo` goes back to."""
+        self._cursor.execute("SAVEPOINT write_of_batch")
+
+    def close_savepoint(self) -> None:
+        """Keep what was done since it was opened."""
+        self._cursor.execute("RELEASE SAVEPOINT write_of_batch")
+
+    def commit(self) -> None:
+        """Make it last."""
+        if self.is_sqlite:
+            self._cursor.execute("COMMIT")
+        else:
+            self._driver.commit()
+
+
+@lru_cache(maxsize=512)
+def _marked(sql: str, marks: str) -> str:
+    return sql if marks == "qmark" else sql.replace("%", "%%").replace("?", "%s")
