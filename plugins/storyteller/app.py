@@ -1,12 +1,16 @@
 """Tell short stories, and remember the characters in them."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Annotated
 
 from llmasos_sdk import App, Context, Field, Invalid, NotFound
 
 app = App()
+
+WORD = re.compile(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+")
+SENTENCE_END = re.compile(r"[.!?。！？][\"'”’]?\s*$")
 
 PREFIX = "character/"
 
@@ -33,6 +37,16 @@ def save(ctx: Context, character: Character) -> None:
     ctx.storage.put_json(PREFIX + character.name.lower(), asdict(character))
 
 
+def until(pieces: Iterable[str], words: int) -> Iterator[str]:
+    """The pieces of a text up to the end of the sentence in which it reaches so many words."""
+    told = ""
+    for piece in pieces:
+        told += piece
+        yield piece
+        if len(WORD.findall(told)) >= words and SENTENCE_END.search(told):
+            return
+
+
 @app.action(title={"en": "Tell a story", "zh": "讲故事"})
 def tell(
     ctx: Context,
@@ -46,12 +60,14 @@ def tell(
         premise: What the story is about. Characters that it names appear as you described them.
     """
     cast = [character for character in load(ctx) if character.name.lower() in premise.lower()]
-    prompt = f"Write a short story of about {ctx.config['words']} words.\n\nIt is about: {premise}"
+    # Asked for a number of words, small models stop after a sentence; asked for a whole story, they tell one.
+    prompt = f"Write a short story. It is about this: {premise}\n\nGive it a beginning, a middle and an end."
     if cast:
         prompt += "\n\nThe characters:\n" + "\n".join(f"- {one.name}: {one.description}" for one in cast)
-    # A word is about one and a half tokens; twice that leaves room to end the sentence.
-    tokens = min(800, 2 * int(ctx.config["words"]))
-    yield from ctx.model.stream(prompt, task="write", temperature=0.8, max_tokens=tokens)
+    words = int(ctx.config["words"])
+    # A word is about one and a half tokens, a Chinese character one or two; the rest is room to end the sentence.
+    with ctx.model.stream(prompt, task="write", temperature=0.8, max_tokens=min(800, 3 * words)) as story:
+        yield from until(story, words)
     for character in cast:
         character.stories = [*character.stories, premise][-STORIES_KEPT:]
         save(ctx, character)

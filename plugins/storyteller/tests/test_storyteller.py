@@ -3,7 +3,7 @@
 import pytest
 
 from llmasos_sdk import Invalid, NotFound
-from llmasos_sdk.testing import call
+from llmasos_sdk.testing import FakeContext, MemoryStorage, ScriptedModel, call
 
 
 def test_a_story_is_streamed_and_named_characters_are_in_the_prompt(llmasos_app, fake_context):
@@ -15,6 +15,13 @@ def test_a_story_is_streamed_and_named_characters_are_in_the_prompt(llmasos_app,
     prompt = fake_context.scripted.requests[0]["messages"][0]["content"]
     assert "Mara: keeps the light" in prompt
     assert "Oren" not in prompt
+
+
+def test_a_story_ends_with_the_sentence_in_which_it_is_long_enough(llmasos_app):
+    told = "One two three. " * 40
+    ctx = FakeContext(model=ScriptedModel(told), storage=MemoryStorage(), config={"words": 5})
+    assert call(llmasos_app, "tell", ctx, premise="numbers") == "One two three. One two three. "
+    assert ctx.scripted.open_streams == 0
 
 
 def test_a_character_remembers_the_stories_it_was_in(llmasos_app, fake_context):
