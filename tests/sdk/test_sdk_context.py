@@ -268,7 +268,8 @@ def test_the_pytest_fixture_offers_what_the_manifest_declares(pytester: pytest.P
         "    assert not hasattr(fake_context, 'storage')\n"
     )
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function")
-    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+    # A process of its own: another test may have imported another project's `words`.
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
 
 
 def test_contexts_share_nothing_between_threads() -> None:
