@@ -36,6 +36,7 @@ class Entry:
 
 
 _ROWS: Final[tuple[tuple[str, str, Section, str, str], ...]] = (
+    ("quickstart", "quickstart:quickstart", "use", "Set up, install two apps, run them.", "初始化并试用两个应用。"),
     ("search", "reading:search", "use", "Search the catalog.", "搜索应用目录。"),
     ("show", "reading:show", "use", "Show an app and its releases.", "查看应用及其版本。"),
     ("install", "store:install", "use", "Install an app, after your consent.", "经你同意后安装应用。"),

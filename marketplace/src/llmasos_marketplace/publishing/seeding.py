@@ -130,8 +130,8 @@ class Seeding:
             # The same source does not always compile to the same bytes; the release that is there stays.
             remembered[name] = source
             return Seeded(name, version, "unchanged", error.message)
-        except LlmasosError as error:
-            return Seeded(name, version, "skipped", error.message)
+        except (LlmasosError, OSError) as error:
+            return Seeded(name, version, "skipped", str(error))
         remembered[name] = source
         return Seeded(name, version, "published" if done.changed else "unchanged")
 
