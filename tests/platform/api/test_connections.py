@@ -1,5 +1,8 @@
 """The two ways to a host answer alike, and fail alike."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +64,23 @@ def test_an_answer_that_is_no_problem_document_is_told_as_such(body: bytes) -> N
 
 
 def test_importing_the_client_imports_no_host(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     heavy = ("sqlalchemy", "pydantic", "fastapi", "litellm", "httpx")
     code = f"import sys, llmasos; print([name for name in {heavy!r} if name in sys.modules])"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+def test_a_program_that_simply_ends_leaves_its_host_in_order(tmp_path: Path) -> None:
+    code = (
+        "import llmasos\n"
+        "from llmasos.errors import NotFound\n"
+        "try:\n    llmasos.run('acme/none', 'act', text='a')\n"
+        "except NotFound as error:\n    print(error.message)\n"
+    )
+    environment = {**os.environ, "LLMASOS_HOME": str(tmp_path), "LLMASOS_URL": ""}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, timeout=60
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "acme/none" in ended.stdout

@@ -162,12 +162,13 @@ async def test_an_unknown_action_names_the_known_ones(served: Any) -> None:
     assert "echo" in answer.json()["detail"]
 
 
-async def test_closing_a_stream_cancels_its_run(served: Any) -> None:
+async def test_closing_a_stream_cancels_its_run(served: Any, caplog: pytest.LogCaptureFixture) -> None:
     async with served.client.stream("POST", f"{RUN}/wait", headers=EVENTS) as answer:
         assert (await anext(events_of(answer)))[0] == "chunk"
     await served.until_idle()
     assert served.ended == ["cancelled"]
     assert [each["status"] for each in await invocations(served)] == ["cancelled"]
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_hanging_up_on_a_json_run_cancels_it(served: Any) -> None:

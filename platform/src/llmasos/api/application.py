@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 
-from llmasos.api import actions, health, invocations
+from llmasos.api import actions, health, invocations, state
 from llmasos.api.guards import Guards
 from llmasos.api.health import Measured, Metrics
 from llmasos.api.identity import Authenticator
@@ -42,7 +42,7 @@ def create_api(lifespan: Any, *, hosts: Collection[str], routers: Collection[API
     # The last added is the outermost: refusals are counted too.
     app.add_middleware(Guards, hosts=hosts)
     app.add_middleware(Measured, metrics=metrics)
-    for router in (actions.router, invocations.router, health.router, *routers):
+    for router in (actions.router, invocations.router, state.router, health.router, *routers):
         app.include_router(router)
     return app
 

@@ -87,6 +87,11 @@ class LiveRun:
         if not self._invocation.done():
             await self._task
 
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether `cancel` or `end` ended it, for a caller who went away."""
+        return self._task.cancelling() > 0 or self._task.cancelled()
+
     async def next_event(self) -> Event | None:
         """The next event; None once the run has ended and all were taken."""
         return await self._events.get()

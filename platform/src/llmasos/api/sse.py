@@ -88,6 +88,8 @@ class RunStream(EventSourceResponse):
             if event is None:
                 break
             yield encode_event(event)
+        if self._live.was_cancelled:
+            return  # the caller has gone: there is nobody to tell
         try:
             result = await self._live.result()
         except LlmasosError as error:

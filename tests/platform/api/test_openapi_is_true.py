@@ -1,0 +1,78 @@
+"""The OpenAPI document is complete, and what routes answer is what it says."""
+
+import json
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
+
+
+def resolved(document: dict[str, Any], pointer: str) -> Draft202012Validator:
+    registry = Registry().with_resource("urn:api", Resource(contents=document, specification=DRAFT202012))
+    return Draft202012Validator({"$ref": f"urn:api#{pointer}"}, registry=registry)
+
+
+def escaped(part: str) -> str:
+    return part.replace("~", "~0").replace("/", "~1")
+
+
+def check(document: dict[str, Any], path: str, method: str, answer: Any) -> None:
+    declared = document["paths"][path][method.lower()]["responses"]
+    status = str(answer.status_code)
+    assert status in declared, f"{method} {path} answers {status}, which it does not declare"
+    media = answer.headers["content-type"].partition(";")[0]
+    assert media in declared[status]["content"], f"{method} {path} {status} answers {media}"
+    if media.endswith("json"):
+        at = f"/paths/{escaped(path)}/{method.lower()}/responses/{status}/content/{escaped(media)}/schema"
+        errors = [error.message for error in resolved(document, at).iter_errors(json.loads(answer.content))]
+        assert errors == [], f"{method} {path} {status}"
+
+
+async def test_every_route_answers_what_it_declares(served: Any) -> None:
+    document = (await served.client.get("/openapi.json")).json()
+    made = (await served.client.post("/api/v1/apps/acme/tool/actions/echo", json={"text": "a"})).json()["id"]
+    known = {"publisher": "acme", "name": "tool", "action": "echo", "invocation": made, "installation": "none"}
+    walked = 0
+    for path, methods in document["paths"].items():
+        for method in methods:
+            url = path.format(**known)
+            bodies = [{"text": "a"}, {}] if method == "post" else [None]
+            for token in ("all", "nobody", "run", "read", "bounded"):
+                for body in bodies:
+                    headers = {"authorization": f"Bearer {token}"}
+                    answer = await served.client.request(method.upper(), url, json=body, headers=headers)
+                    check(document, path, method, answer)
+                    walked += 1
+            missing = path.format(**dict.fromkeys(known, "f" * 32))
+            check(document, path, method, await served.client.request(method.upper(), missing))
+            if method == "get":
+                for query in ("cursor=!", "limit=0", "days=0"):
+                    answer = await served.client.get(f"{url}?{query}")
+                    if answer.status_code != 200:
+                        check(document, path, method, answer)
+    assert walked > 50
+
+
+async def test_every_operation_is_named_and_described(served: Any) -> None:
+    document = (await served.client.get("/openapi.json")).json()
+    operations = [each for methods in document["paths"].values() for each in methods.values()]
+    assert len({each["operationId"] for each in operations}) == len(operations)
+    for each in operations:
+        assert each["summary"]
+        assert each["description"]
+    protected = [each for path, methods in document["paths"].items() for each in methods.values() if "/api/" in path]
+    assert all(each.get("security") for each in protected)
+
+
+@pytest.mark.parametrize("path", ["installations", "usage", "quotas", "models"])
+async def test_what_there_is_needs_the_scope_read(served: Any, path: str) -> None:
+    assert (await served.client.get(f"/api/v1/{path}")).status_code == 200
+    refused = await served.client.get(f"/api/v1/{path}", headers={"authorization": "Bearer run"})
+    assert refused.json()["code"] == "scope-missing"
+
+
+async def test_models_are_listed_without_addresses_and_keys(served: Any) -> None:
+    for model in (await served.client.get("/api/v1/models")).json():
+        assert not {"key", "api_base", "litellm", "gguf"} & set(model)
