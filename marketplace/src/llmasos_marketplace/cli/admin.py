@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import typer
+
 from llmasos.home import state_home_and_database_url
 from llmasos.schema import ensure_schema, newest_revision
-from llmasos_marketplace.cli.output import emit_json, options, say, tr
+from llmasos_marketplace.cli.output import emit_json, locale, options, say, tr
 
 
 def migrate() -> None:
@@ -17,3 +19,32 @@ def migrate() -> None:
         say(tr(f"The database has schema {newest_revision()} now.", f"数据库结构已升级到 {newest_revision()}。"))
     else:
         say(tr(f"The database is up to date ({newest_revision()}).", f"数据库已是最新（{newest_revision()}）。"))
+
+
+def doctor() -> None:
+    """Check every part of the home and of this system, and say what to do. Ends with 1 where something is wrong."""
+    import asyncio
+
+    from llmasos_marketplace.doctor import Finding, examine
+
+    home, url = state_home_and_database_url()
+    found: list[Finding] = []
+
+    async def look() -> None:
+        async for finding in examine(home, url):
+            found.append(finding)
+            if not options().json:
+                mark = {"ok": "✓", "note": "·", "problem": "✗"}[finding.status]
+                say(f"{mark} {finding.part}: {finding.text(locale())}")
+
+    asyncio.run(look())
+    problems = [finding for finding in found if finding.status == "problem"]
+    if options().json:
+        checks = [{"part": each.part, "status": each.status, "detail": each.en} for each in found]
+        emit_json({"healthy": not problems, "checks": checks})
+    elif problems:
+        say(tr(f"{len(problems)} things need you.", f"有 {len(problems)} 处需要处理。"))
+    else:
+        say(tr("All is well.", "一切正常。"))
+    if problems:
+        raise typer.Exit(1)

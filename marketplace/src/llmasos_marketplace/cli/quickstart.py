@@ -132,7 +132,7 @@ async def _seed(local: Local, folder: Path) -> None:
         )
     results = await seeding.seed(folder, done)
     for seeded in results:
-        if seeded.app_id in INSTALLED and seeded.outcome == "skipped":
+        if seeded.app_id in INSTALLED and not local.catalog.releases(seeded.app_id):
             raise Unavailable(
                 f"{seeded.app_id} could not be built: {seeded.detail}", zh=f"无法构建 {seeded.app_id}：{seeded.detail}"
             )

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -65,6 +66,11 @@ def prebuilt_bundle(app: Path) -> Path | None:
     return max(app.glob("prebuilt/*.llmapp"), default=None)
 
 
+def _skipped(source: str) -> str:
+    """What is remembered of a source that could not be built here: with other tools it is worth another try."""
+    return f"skipped {source} {'with' if shutil.which('node') else 'without'} node"
+
+
 class Seeding:
     """Publishes the first-party apps to a catalog.
 
@@ -109,7 +115,8 @@ class Seeding:
         remembered = self._remembered()
         for app in first_party_apps(folder):
             manifest = open_project(app).manifest
-            if remembered.get(manifest.id) != source_digest(app):
+            source = source_digest(app)
+            if remembered.get(manifest.id) not in (source, _skipped(source)):
                 return False
         return True
 
@@ -120,6 +127,8 @@ class Seeding:
         there = any(release.version == version for release in self._catalog.releases(name))
         if there and remembered.get(name) == source:
             return Seeded(name, version, "unchanged")
+        if remembered.get(name) == _skipped(source):
+            return Seeded(name, version, "unchanged", "skipped before, and nothing changed since")
         try:
             with tempfile.TemporaryDirectory(prefix="llmasos-seed-") as out:
                 bundle = prebuilt_bundle(app) or await self._build(app, Path(out))
@@ -131,6 +140,7 @@ class Seeding:
             remembered[name] = source
             return Seeded(name, version, "unchanged", error.message)
         except (LlmasosError, OSError) as error:
+            remembered[name] = _skipped(source)
             return Seeded(name, version, "skipped", str(error))
         remembered[name] = source
         return Seeded(name, version, "published" if done.changed else "unchanged")
