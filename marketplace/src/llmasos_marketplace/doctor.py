@@ -272,17 +272,18 @@ async def _walls() -> AsyncGenerator[Finding]:
     from llmasos.runtimes.component import ComponentRuntime  # noqa: PLC0415
     from llmasos.settings import Settings  # noqa: PLC0415
 
-    runtime = ComponentRuntime(Settings(home=home), closed)
-    try:
-        await runtime.warm()
-        walls = runtime.walls
-    except LlmasosError as error:
-        yield Finding(
-            "runners", "problem", f"A runner does not start: {error.message}", f"运行器无法启动：{error.message}"
-        )
-        return
-    finally:
-        await runtime.close()
+    # Elsewhere than in the home, which may be missing or may not be written.
+    with tempfile.TemporaryDirectory(prefix="llmasos-doctor-") as folder:
+        runtime = ComponentRuntime(Settings(home=Path(folder)), closed)
+        try:
+            await runtime.warm()
+            walls = runtime.walls
+        except LlmasosError as error:
+            text = f"A runner does not start: {error.message}"
+            yield Finding("runners", "problem", text, f"运行器无法启动：{error.message}")
+            return
+        finally:
+            await runtime.close()
     missing = [name for name in SECOND_WALL if not any(wall.startswith(name) for wall in walls)]
     listed = ", ".join(walls)
     if missing:
