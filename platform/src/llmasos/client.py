@@ -18,7 +18,7 @@ from llmasos.connection import Connection, connected
 from llmasos.errors import Unavailable
 from llmasos.i18n import environment_locale
 from llmasos.kernel.invocation import Json, Principal, discard
-from llmasos.runs import RunResult
+from llmasos.run_result import RunResult
 from llmasos.settings import Settings
 from llmasos_sdk.results import Completion, Embeddings, completion_from, usage_from
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from llmasos.errors import (
     Conflict,
@@ -18,10 +18,12 @@ from llmasos.errors import (
     Unauthenticated,
     Unavailable,
 )
-from llmasos.host import Host
 from llmasos.kernel.invocation import Event, EventSink, Json, Principal, Usage, discard
-from llmasos.runs import RunResult
+from llmasos.run_result import RunResult
 from llmasos.settings import Settings
+
+if TYPE_CHECKING:
+    from llmasos.host import Host
 
 _BY_STATUS: Final[Mapping[int, type[LlmasosError]]] = {
     401: Unauthenticated,
@@ -176,6 +178,8 @@ async def connected(settings: Settings, principal: Principal | None = None) -> A
         finally:
             await remote.close()
     else:
+        from llmasos.host import Host  # noqa: PLC0415 - a second that a server's client spares
+
         async with Host.open(settings) as host:
             yield LocalConnection(host, principal or Principal())
 

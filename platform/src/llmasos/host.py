@@ -31,7 +31,8 @@ from llmasos.kernel.observation import AuditFollower
 from llmasos.kernel.syscall import Kernel
 from llmasos.plugins import Plugins
 from llmasos.quotas.ledger import Ledger
-from llmasos.runs import Runnables, RunResult, Runs, Stopping
+from llmasos.run_result import RunResult
+from llmasos.runs import Runnables, Runs, Stopping
 from llmasos.runtimes.runtime import Runtime, SyscallDoor
 from llmasos.schema import ensure_schema
 from llmasos.secrets import Secrets

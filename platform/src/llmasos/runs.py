@@ -20,10 +20,10 @@ from llmasos.kernel.invocation import (
     Json,
     Principal,
     RunLimits,
-    Usage,
     discard,
 )
 from llmasos.kernel.syscall import Kernel
+from llmasos.run_result import RunResult
 from llmasos.runtimes.runtime import Program, Runtime
 
 
@@ -61,22 +61,6 @@ class Runnables(Protocol):
             NotFound: The workspace has no such installation.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """How an action ended."""
-
-    id: str
-    output: Json
-    usage: Usage
-    notices: tuple[str, ...] = ()
-    """What the caller should know of the answer, such as that its model is not fit for the task."""
-
-    @property
-    def model(self) -> str | None:
-        """The model that answered, where one did."""
-        return self.usage.model
 
 
 @dataclass(slots=True, eq=False)

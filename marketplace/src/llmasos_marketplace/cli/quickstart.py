@@ -16,7 +16,7 @@ from llmasos_marketplace.cli.output import emit_json, is_interactive, note, opti
 if TYPE_CHECKING:
     from llmasos.host import Host
     from llmasos.kernel.invocation import Event
-    from llmasos.runs import RunResult
+    from llmasos.run_result import RunResult
     from llmasos.settings import Settings
     from llmasos_marketplace.local import Local
     from llmasos_marketplace.publishing.seeding import Seeded

@@ -15,7 +15,7 @@ from llmasos_marketplace.cli.output import emit_json, locale, note, options, say
 
 if TYPE_CHECKING:
     from llmasos.kernel.invocation import Event
-    from llmasos.runs import RunResult
+    from llmasos.run_result import RunResult
 
 
 def run(

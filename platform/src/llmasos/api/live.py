@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from llmasos.errors import LlmasosError
 from llmasos.kernel.invocation import Event, EventSink, Invocation, Usage, discard
-from llmasos.runs import RunResult
+from llmasos.run_result import RunResult
 
 logger = logging.getLogger(__name__)
 

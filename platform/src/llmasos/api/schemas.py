@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmasos.bundles.actions import Action
 from llmasos.kernel.invocation import Usage
 from llmasos.kernel.tables import InvocationRow
-from llmasos.runs import RunResult
+from llmasos.run_result import RunResult
 
 
 class Answer(BaseModel):
