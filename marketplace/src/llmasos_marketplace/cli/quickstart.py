@@ -46,6 +46,13 @@ TRIES: Final = (
 )
 # Stories of 60 words: with the embedded model on one core, that is two seconds.
 CONFIG: Final = {"llmasos/storyteller": {"words": 60}}
+_THIS: Final = {
+    "run": ("a run", "每次运行"),
+    "minute": ("this minute", "本分钟"),
+    "hour": ("this hour", "本小时"),
+    "day": ("today", "今天"),
+    "month": ("this month", "本月"),
+}
 
 
 def quickstart() -> None:
@@ -231,10 +238,11 @@ def _say_quota(host: Host) -> None:
         newest = {quota.id: (quota, window) for quota, window in sorted(rows, key=lambda row: row[1].starts_at)}
         for quota, window in newest.values():
             if quota.scope_id in INSTALLED:
+                when = _THIS[quota.window]
                 say(
                     tr(
-                        f"{quota.scope_id}: {window.used:,} of {window.limit:,} {quota.meter} this {quota.window}",
-                        f"{quota.scope_id}：本{quota.window} 已用 {window.used:,} / {window.limit:,} {quota.meter}",
+                        f"{quota.scope_id}: {window.used:,} of {window.limit:,} {quota.meter} {when[0]}",
+                        f"{quota.scope_id}：{when[1]}已用 {window.used:,} / {window.limit:,} {quota.meter}",
                     )
                 )
 
