@@ -94,7 +94,7 @@ def _compile(connection: socket.socket, _stream: BinaryIO, start: Start) -> None
 
 def _native(connection: socket.socket, stream: BinaryIO, start: Start) -> None:
     from llmasos_runner.native import NativeRunner, environment_paths  # noqa: PLC0415
-    from llmasos_runner.workers import STACK_BYTES, Workers  # noqa: PLC0415
+    from llmasos_runner.workers import STACK_BYTES  # noqa: PLC0415
 
     runner = NativeRunner()
     paths = environment_paths(start.get("native", {}))
@@ -104,13 +104,13 @@ def _native(connection: socket.socket, stream: BinaryIO, start: Start) -> None:
     runner.load(paths)
     host = Connection(connection)
     host.send({"t": "ready", "pid": os.getpid(), "engine": "python", "walls": walls})
-    serve_calls(stream, host, Workers(start["threads"]).submit, runner.execute)
+    serve_calls(stream, host, start["threads"], runner.execute, watch=runner.watch)
 
 
 def _components(connection: socket.socket, stream: BinaryIO, start: Start) -> None:
     from llmasos_runner.component import ComponentRunner  # noqa: PLC0415
     from llmasos_runner.engine_abi import ENGINE_VERSION  # noqa: PLC0415
-    from llmasos_runner.workers import STACK_BYTES, Workers  # noqa: PLC0415
+    from llmasos_runner.workers import STACK_BYTES  # noqa: PLC0415
 
     runner = ComponentRunner()
     walls = _confine(connection, start)
@@ -119,20 +119,36 @@ def _components(connection: socket.socket, stream: BinaryIO, start: Start) -> No
     runner.ticker.start()
     host = Connection(connection)
     host.send({"t": "ready", "pid": os.getpid(), "engine": ENGINE_VERSION, "walls": walls})
-    serve_calls(stream, host, Workers(start["threads"]).submit, runner.execute)
+    serve_calls(stream, host, start["threads"], runner.execute)
 
 
 def serve_calls(
     stream: BinaryIO,
     host: Connection,
-    submit: Callable[[Callable[[], None]], None],
+    threads: int,
     execute: Callable[[Run, Call], Any],
+    *,
+    watch: Callable[[], None] | None = None,
 ) -> None:
-    """Read the host's messages until it closes; each call runs by `execute` on a thread that `submit` finds."""
+    """Read the host's messages until it closes; each call runs by `execute`, at most `threads` of them at once.
+
+    Args:
+        stream: Where the host's messages come from.
+        host: Where answers go.
+        threads: The most calls at once.
+        execute: Runs one call to its end.
+        watch: Ends runs that must end, called now and then. With it, a short call keeps the thread that read it.
+    """
     from llmasos_runner.protocol import read_frame  # noqa: PLC0415
     from llmasos_runner.runs import Run  # noqa: PLC0415
+    from llmasos_runner.workers import Workers  # noqa: PLC0415
 
     runs: dict[str, Run] = {}
+
+    def send(message: object) -> None:
+        # A run that asks the host waits for its answer, which another thread must read.
+        workers.yield_reading()
+        host.send(message)
 
     def work(run: Run, call: Call) -> None:
         done = execute(run, call)
@@ -145,21 +161,24 @@ def serve_calls(
             failure = {"tag": "invalid", "code": "resource-limit", "message": f"The answer cannot be sent: {error}."}
             host.send({**{key: done[key] for key in ("t", "id", "fuel", "memory_bytes")}, "log": "", "error": failure})
 
-    while (message := read_frame(stream.read)) is not None:
-        run = runs.get(message["id"])
-        match message["t"]:
-            case "call":
+    def next_call() -> Callable[[], None] | None:
+        while (message := read_frame(stream.read)) is not None:
+            if message["t"] == "call":
                 call: Any = message
-                started = runs[call["id"]] = Run(call["id"], call["limits"], host.send)
-                submit(functools.partial(work, started, call))
-            case "reply" if run is not None:
-                run.answer(message)
-            case "cancel" if run is not None:
-                run.end(
-                    message["reason"], "It was cancelled." if message["reason"] == "cancelled" else "It took too long."
-                )
-            case _:
-                pass  # for a run that has just ended
+                run = runs[call["id"]] = Run(call["id"], call["limits"], send)
+                return functools.partial(work, run, call)
+            # Anything else for a run that has just ended is late.
+            if (running := runs.get(message["id"])) is None:
+                continue
+            if message["t"] == "reply":
+                running.answer(message)
+            elif message["t"] == "cancel":
+                reason = message["reason"]
+                running.end(reason, "It was cancelled." if reason == "cancelled" else "It took too long.")
+        return None
+
+    workers = Workers(threads, next_call, patient=watch is not None, watch=watch)
+    workers.serve()
     for run in list(runs.values()):
         run.end("cancelled", "The host is gone.")
 

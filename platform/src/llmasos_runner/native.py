@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llmasos_runner import hints
+from llmasos_runner.protocol import FUEL_PER_CPU_SECOND
 from llmasos_runner.runs import Ended
 from llmasos_sdk.errors import AppError, CapabilityNotDeclared, from_tag
 from llmasos_sdk.hooks import GROUP, plugin_manager
@@ -29,11 +30,6 @@ if TYPE_CHECKING:
     from llmasos_runner.protocol import Call, Done, Failure
     from llmasos_runner.runs import Run
 
-# What a component is charged for a second of compute is about what its engine burns in one; so that one quota of
-# compute serves both runtimes. `RunLimits.fuel` holds 5 seconds of it.
-FUEL_PER_SECOND: Final = 4_000_000_000
-# How often it is looked whether a run must end: a fifth of what a person notices.
-_WATCH_SECONDS: Final = 0.02
 _MESSAGE_CHARACTERS: Final = 4000
 
 # The moments of an installation, beside the actions, whose names begin with a letter.
@@ -79,7 +75,6 @@ class NativeRunner:
         self._fault: str | None = None
         self._active: dict[int, Run] = {}
         self._lock = threading.Lock()
-        self._busy = threading.Event()
         self._printed = _Printed(self._run_of_this_thread)
         # Opened while there is a /proc. getrusage would tell the most that the host held when it started this process.
         self.statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
@@ -100,15 +95,13 @@ class NativeRunner:
                 self._fault = f"The app's environment holds {len(named)} apps in {GROUP}, and it must hold one."
         except BaseException as error:  # SystemExit and what else an import may raise
             self._fault = f"The app cannot be loaded: {hints.told(error)}"
-        threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
     def execute(self, run: Run, call: Call) -> Done:
         """Run one invocation from its start to its end; never raises."""
         thread = threading.get_ident()
-        began = time.thread_time()
+        run.computed_before = began = time.thread_time()
         with self._lock:
             self._active[thread] = run
-        self._busy.set()
         answer: str | Failure
         try:
             answer = self._answer(run, call)
@@ -116,7 +109,7 @@ class NativeRunner:
         except Interrupted:
             self._leave(thread)
             answer = run.reason or {"tag": "cancelled", "message": "It was cancelled."}
-        fuel = int((time.thread_time() - began) * FUEL_PER_SECOND)
+        fuel = int((time.thread_time() - began) * FUEL_PER_CPU_SECOND)
         done: Done = {
             "t": "done",
             "id": run.id,
@@ -170,23 +163,30 @@ class NativeRunner:
         while True:
             try:
                 with self._lock:
-                    self._active.pop(thread, None)
-                    _interrupt(thread, None)
+                    run = self._active.pop(thread, None)
+                    if run is None or run.reason is not None:  # it may have been interrupted
+                        _interrupt(thread, None)
                     return
             except Interrupted:
                 continue
 
-    def _watch(self) -> None:
-        while self._busy.wait():
-            with self._lock:
-                if not self._active:
-                    self._busy.clear()
-                    continue
-                for thread, run in self._active.items():
-                    # Again each time: an app may have caught the one before.
-                    if run.is_over():
-                        _interrupt(thread, Interrupted)
-            time.sleep(_WATCH_SECONDS)
+    def watch(self) -> None:
+        """Interrupt the runs that must end; called every 20 ms or so while there are runs."""
+        with self._lock:
+            for thread, run in self._active.items():
+                _hold_to_its_compute(thread, run)
+                # Again each time: an app may have caught the one before.
+                if run.is_over():
+                    _interrupt(thread, Interrupted)
+
+
+def _hold_to_its_compute(thread: int, run: Run) -> None:
+    used = time.clock_gettime(time.pthread_getcpuclockid(thread)) - run.computed_before
+    if used * FUEL_PER_CPU_SECOND > run.limits["fuel"]:
+        allowed = run.limits["fuel"] / FUEL_PER_CPU_SECOND
+        run.end(
+            "invalid", f"It computed longer than the {allowed:.3g} s of cpu_seconds under [limits].", "resource-limit"
+        )
 
 
 def _interrupt(thread: int, error: type[BaseException] | None) -> None:

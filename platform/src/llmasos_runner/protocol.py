@@ -153,6 +153,10 @@ class Refused(TypedDict):
     message: str
 
 
+# Made once: `json.dumps` would make one for every message.
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
 class FrameError(Exception):
     """The other side broke the protocol."""
 
@@ -163,7 +167,7 @@ def encode(message: object) -> bytes:
     Raises:
         FrameError: It is over `MAX_FRAME_BYTES`.
     """
-    body = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    body = _encode(message).encode()
     if len(body) > MAX_FRAME_BYTES:
         raise FrameError(f"a message of {len(body)} bytes is over the limit of {MAX_FRAME_BYTES}")
     return HEADER.pack(len(body)) + body

@@ -72,6 +72,8 @@ class Run:
         self.log = Log(limits["log_bytes"])
         self.deadline = time.monotonic() + limits["wall_seconds"]
         self.exit_code: int | None = None
+        # What its thread had computed when it began, in seconds.
+        self.computed_before = 0.0
         self._send = send
         self._seq = 0
         self._reason: Failure | None = None
@@ -85,10 +87,12 @@ class Run:
         """Why it had to end, if it had to."""
         return self._reason
 
-    def end(self, tag: str, message: str) -> None:
+    def end(self, tag: str, message: str, code: str | None = None) -> None:
         """End it, from any thread; the first reason stays."""
         if self._reason is None:
-            self._reason = {"tag": tag, "message": message}
+            self._reason = {"tag": tag, "message": message} if code is None else {
+                "tag": tag, "message": message, "code": code
+            }  # fmt: skip
         self._wake()
 
     def answer(self, reply: dict[str, Any]) -> None:

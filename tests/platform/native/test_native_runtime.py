@@ -30,6 +30,7 @@ from llmasos.runtimes import native as native_module
 from llmasos.runtimes.confinement import Confinement, confinement
 from llmasos.runtimes.native import NativeRuntime
 from llmasos.runtimes.runtime import Program
+from llmasos_runner.protocol import FUEL_PER_CPU_SECOND
 
 pytestmark = pytest.mark.skipif(not confinement().stands, reason=str(confinement().missing))
 
@@ -305,6 +306,29 @@ async def test_an_endless_loop_ends_at_its_deadline_and_the_runner_lives_on(host
         await host.run(program, "spin", host.invocation(wall_seconds=1))
     assert time.monotonic() - began < 3
     assert await host.run(program, "calls") == 1
+
+
+async def test_an_app_that_computes_too_long_is_ended_long_before_its_deadline(host):
+    program = await host.install(ACTIONS)
+    await host.run(program, "shout", text="a")
+    limits = RunLimits(wall_seconds=30, fuel=FUEL_PER_CPU_SECOND // 2)
+    app = host.invocation().app
+    with pytest.raises(ResourceLimit, match=r"0\.5 s of cpu_seconds: raise cpu_seconds under \[limits\]"):
+        await host.run(program, "spin", Invocation(Principal(), app, "spin", limits))
+    waiting = Invocation(Principal(), app, "nap", limits)
+    assert await host.run(program, "nap", waiting, seconds=0.7) == "rested"
+    assert await host.run(program, "calls") == 1
+
+
+async def test_a_call_is_answered_while_another_computes(host):
+    program = await host.install(ACTIONS)
+    await host.run(program, "shout", text="a")
+    spinning = asyncio.create_task(host.run(program, "spin", host.invocation(wall_seconds=1)))
+    await asyncio.sleep(0.1)
+    assert await host.run(program, "shout", text="meanwhile") == "MEANWHILE"
+    assert not spinning.done()
+    with pytest.raises(TimedOut):
+        await spinning
 
 
 async def test_what_does_not_end_is_killed_with_its_runner(host):

@@ -9,28 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
-from llmasos import errors
-from llmasos.errors import AppFailed, ComponentRejected, Denied, Invalid, LlmasosError, ResourceLimit, Unavailable
+from llmasos.errors import ComponentRejected, Denied, Unavailable
 from llmasos.kernel.invocation import Invocation, RunLimits
 from llmasos.runtimes import process
 from llmasos.runtimes.admission import Admission
 from llmasos.runtimes.compiled import CompiledStore, as_inspection, sha256_of
-from llmasos.runtimes.frames import Done, Failure
+from llmasos.runtimes.frames import Done
 from llmasos.runtimes.pool import Pool, held_bytes
+from llmasos.runtimes.results import limits_message, measured, result_of
 from llmasos.runtimes.runner import Door, Runner
 from llmasos.runtimes.runtime import CallResult, Inspection, Program, SyscallDoor
 from llmasos.settings import Settings
-from llmasos_runner.protocol import Call, Limits, Start
+from llmasos_runner.protocol import Call, Start
 from llmasos_sdk.host import BASELINE_CAPABILITIES
 
 # `describe` answers from the app's own source; whatever takes longer is broken.
 DESCRIBE_LIMITS: Final = RunLimits(wall_seconds=20.0)
-
-_BY_CODE: Final[dict[str, type[LlmasosError]]] = {
-    cls.code: cls for cls in (AppFailed, ResourceLimit, ComponentRejected, Unavailable)
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,25 +149,19 @@ class ComponentRuntime:
             message: Call = {
                 "t": "call", "id": asked.invocation_id, "program": path,
                 "action": asked.action, "input": asked.input_json,
-                "capabilities": sorted(program.capabilities | BASELINE_CAPABILITIES), "limits": _limits(limits, left),
+                "capabilities": sorted(program.capabilities | BASELINE_CAPABILITIES),
+                "limits": limits_message(limits, left),
             }  # fmt: skip
             try:
                 done = await runner.call(message, door)
             except asyncio.CancelledError as error:
                 told: Done | None = getattr(error, "result", None)
-                error.result = _result(told) if told else None  # type: ignore[attr-defined] # for whoever settles
+                error.result = measured(told) if told else None  # type: ignore[attr-defined] # for whoever settles
                 raise
             finally:
                 self._pool.released()
             self._admission.saw(program.digest, done.memory_bytes)
-        result = _result(done)
-        if done.error is not None:
-            raise _with(_error(done.error), result)
-        try:
-            msgspec.json.decode(result.output)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise _with(AppFailed(f"The app's answer is not JSON: {error}."), result) from error
-        return result
+        return result_of(done)
 
     async def _spawn(self) -> Runner:
         folder = self._settings.home / "compiled"
@@ -195,25 +183,3 @@ class ComponentRuntime:
 
 async def _closed_door(capability: str, _function: str, _arguments: list[Any]) -> Any:
     raise Denied(f"An app cannot use {capability} while it describes its actions.")
-
-
-def _limits(limits: RunLimits, wall_seconds: float) -> Limits:
-    return {
-        "memory_bytes": limits.memory_bytes, "fuel": limits.fuel, "wall_seconds": wall_seconds,
-        "log_bytes": limits.log_bytes, "output_bytes": limits.output_bytes,
-    }  # fmt: skip
-
-
-def _result(done: Done) -> CallResult:
-    return CallResult(done.output or "", done.fuel, done.memory_bytes, done.log)
-
-
-def _error(failure: Failure) -> LlmasosError:
-    if failure.code is not None:
-        return _BY_CODE.get(failure.code, Unavailable)(failure.message)
-    return errors.BY_TAG.get(failure.tag, Invalid)(failure.message)
-
-
-def _with(error: LlmasosError, result: CallResult) -> LlmasosError:
-    error.result = result
-    return error

@@ -45,6 +45,7 @@ class _Pending:
     done: asyncio.Future[Done]
     door: Door
     concurrent: int
+    ended: Done | None = None
     seq: int = 0
     syscalls: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
@@ -126,21 +127,27 @@ class Runner(asyncio.Protocol):
             frame = encode(message)
         except FrameError as error:
             raise Invalid(f"The input is too large: {error}.") from error
-        pending = _Pending(asyncio.get_running_loop().create_future(), door, self._syscalls_at_once)
-        self._calls[message["id"]] = pending
+        loop = asyncio.get_running_loop()
+        identifier, seconds = message["id"], message["limits"]["wall_seconds"]
+        pending = _Pending(loop.create_future(), door, self._syscalls_at_once)
+        self._calls[identifier] = pending
+        # A timer and the bare future: `asyncio.timeout` and `shield` would take the loop twice around, as long as a
+        # short call takes in the runner.
+        timer = loop.call_later(seconds + GRACE_SECONDS, self._overdue, pending, seconds)
         self._write(frame)
-        seconds = message["limits"]["wall_seconds"]
         try:
-            async with asyncio.timeout(seconds + GRACE_SECONDS):
-                return await asyncio.shield(pending.done)
-        except TimeoutError as error:
-            self._fault(f"it did not end an invocation that was due after {seconds:g} seconds")
-            raise TimedOut(f"The app took longer than {seconds:g} seconds, and was killed.") from error
+            return await pending.done
         except asyncio.CancelledError as error:
-            error.result = await self._cancel(message["id"], pending)  # type: ignore[attr-defined] # for whoever settles
+            error.result = await self._cancel(identifier, pending)  # type: ignore[attr-defined] # for whoever settles
             raise
         finally:
-            self._forget(message["id"], pending)
+            timer.cancel()
+            self._forget(identifier, pending)
+
+    def _overdue(self, pending: _Pending, seconds: float) -> None:
+        if not pending.done.done():
+            pending.done.set_exception(TimedOut(f"The app took longer than {seconds:g} seconds, and was killed."))
+        self._fault(f"it did not end an invocation that was due after {seconds:g} seconds")
 
     def end(self, cause: str) -> None:
         """Kill it, with what ran in it, for a reason that the callers are told."""
@@ -188,6 +195,7 @@ class Runner(asyncio.Protocol):
                 if pending is None:
                     raise ProtocolFault("it ended an invocation that it does not run")
                 self._forget(message.id, pending)
+                pending.ended = message
                 if not pending.done.done():
                     pending.done.set_result(message)
             case _:
@@ -228,12 +236,14 @@ class Runner(asyncio.Protocol):
     async def _cancel(self, invocation_id: str, pending: _Pending) -> Done | None:
         for task in list(pending.syscalls):
             task.cancel()
-        self._write(encode({"t": "cancel", "id": invocation_id, "reason": "cancelled"}))
-        await asyncio.wait({pending.done}, timeout=GRACE_SECONDS)
-        if not pending.done.done():
-            self._fault("it did not end an invocation that was cancelled")
-            return None
-        return None if pending.done.exception() else pending.done.result()
+        # Cancelling the task cancelled the future that it waited on.
+        if invocation_id in self._calls:
+            pending.done = asyncio.get_running_loop().create_future()
+            self._write(encode({"t": "cancel", "id": invocation_id, "reason": "cancelled"}))
+            await asyncio.wait({pending.done}, timeout=GRACE_SECONDS)
+            if not pending.done.done():
+                self._fault("it did not end an invocation that was cancelled")
+        return pending.ended
 
     def _forget(self, invocation_id: str, pending: _Pending) -> None:
         self._calls.pop(invocation_id, None)
