@@ -184,9 +184,8 @@ def _hold_to_its_compute(thread: int, run: Run) -> None:
     used = time.clock_gettime(time.pthread_getcpuclockid(thread)) - run.computed_before
     if used * FUEL_PER_CPU_SECOND > run.limits["fuel"]:
         allowed = run.limits["fuel"] / FUEL_PER_CPU_SECOND
-        run.end(
-            "invalid", f"It computed longer than the {allowed:.3g} s of cpu_seconds under [limits].", "resource-limit"
-        )
+        message = f"The app computed longer than the {allowed:.3g} s of cpu_seconds: raise cpu_seconds under [limits]."
+        run.end("invalid", message, "resource-limit")
 
 
 def _interrupt(thread: int, error: type[BaseException] | None) -> None:
