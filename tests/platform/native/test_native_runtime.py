@@ -423,6 +423,19 @@ async def test_an_idle_runner_ends_and_the_next_call_starts_another(host):
     assert await host.run(program, "calls") == 0
 
 
+async def test_an_upgrade_ends_the_runner_of_the_release_before(host):
+    before = await host.install(ACTIONS)
+    await host.run(before, "shout", text="a")
+    slow = asyncio.create_task(host.run(before, "nap", seconds=0.5))
+    await asyncio.sleep(0.1)
+    old = next(iter(host.runtime._slots.values())).runner
+    after = await host.install(ACTIONS + "\n# the next release\n")
+    assert await host.run(after, "calls") == 0
+    assert await slow == "rested", "what ran is not cut off"
+    assert not old.is_alive
+    assert [key[1] for key in host.runtime._slots] == [after.digest]
+
+
 async def test_past_the_most_the_runner_that_rested_longest_ends(host):
     host.runtime = NativeRuntime(host.root / "environments", host.door, most_runners=2)
     program = await host.install(ACTIONS)

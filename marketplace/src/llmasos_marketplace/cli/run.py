@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +24,13 @@ def run(
     app: Annotated[str, typer.Argument(help="An installed app, such as acme/translator.")],
     action: Annotated[str, typer.Argument(help="One of its actions.")],
     parameter: Annotated[
-        list[str] | None, typer.Option("--param", "-p", metavar="KEY=VALUE", help="An input; may be given again.")
+        list[str] | None,
+        typer.Option(
+            "--param",
+            "-p",
+            metavar="KEY=VALUE",
+            help="An input; may be given again. KEY=@FILE takes it from a file; KEY=@@TEXT is a text with one @.",
+        ),
     ] = None,
     input_json: Annotated[
         str | None, typer.Option("--input", metavar="JSON", help="All inputs as a JSON object; - reads stdin.")
@@ -99,10 +107,10 @@ def _given(text: str | None) -> dict[str, Any]:
 
 
 def parsed_parameters(schema: Mapping[str, Any], parameters: list[str]) -> dict[str, Any]:
-    """The values of `-p key=value`, read as their fields' types.
+    """The values of `-p key=value`, read as their fields' types; `@file` is what the file holds, `@@` one `@`.
 
     Raises:
-        Invalid: One has no `=`, names no field, or is not of its field's type.
+        Invalid: One has no `=`, is not of its field's type, or names a file that cannot be read.
     """
     from llmasos.errors import Invalid
 
@@ -112,8 +120,44 @@ def parsed_parameters(schema: Mapping[str, Any], parameters: list[str]) -> dict[
         key, equals, text = parameter.partition("=")
         if not equals:
             raise Invalid(f"-p {parameter}: write -p KEY=VALUE.", zh=f"-p {parameter}：请写成 -p 名称=值。")
-        values[key] = _typed(key, fields.get(key, {}), text)
+        field = fields.get(key, {})
+        if text.startswith("@@"):
+            text = text[1:]
+        elif text.startswith("@"):
+            text = _from_file(key, text[1:], as_base64=field.get("x-ui") == "file")
+        values[key] = _typed(key, field, text)
     return values
+
+
+def _from_file(key: str, name: str, *, as_base64: bool) -> str:
+    """What a file holds: base64 for an input that takes a file, else its text."""
+    from llmasos.actions import MAX_INPUT_BYTES
+    from llmasos.errors import Invalid
+
+    path = Path(name)
+    try:
+        # One byte more than fits: a file that never ends is not read for ever.
+        with path.open("rb") as file:
+            content = file.read(MAX_INPUT_BYTES + 1)
+    except OSError as error:
+        raise Invalid(
+            f"-p {key}: {name} cannot be read: {error.strerror}. Write @@{name} for the text itself.",
+            zh=f"-p {key}：无法读取 {name}：{error.strerror}。若要原样传入该文本，请写 @@{name}。",
+        ) from error
+    if len(content) > MAX_INPUT_BYTES:
+        raise Invalid(
+            f"-p {key}: {name} is larger than the {MAX_INPUT_BYTES >> 10} KiB that an action takes.",
+            zh=f"-p {key}：{name} 超过操作可接受的 {MAX_INPUT_BYTES >> 10} KiB。",
+        )
+    if as_base64:
+        return base64.b64encode(content).decode()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Invalid(
+            f"-p {key}: {name} is not a text in UTF-8, and this input takes a text.",
+            zh=f"-p {key}：{name} 不是 UTF-8 文本，而此输入需要文本。",
+        ) from error
 
 
 def _typed(key: str, field: Mapping[str, Any], text: str) -> Any:

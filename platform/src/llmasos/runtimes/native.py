@@ -48,6 +48,7 @@ class _Slot:
     runner: Runner | None = None
     users: int = 0
     last_used: float = 0.0
+    retired: bool = False
     breaker: Breaker = field(default_factory=Breaker)
 
 
@@ -78,6 +79,7 @@ class NativeRuntime:
         self._trusted = trusted
         self._slots: dict[Key, _Slot] = {}
         self._sweeping: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
     @classmethod
     def from_settings(cls, settings: Settings, door: SyscallDoor) -> Self:
@@ -123,7 +125,7 @@ class NativeRuntime:
             await asyncio.wait({self._sweeping})
         runners = [slot.runner for slot in self._slots.values() if slot.runner is not None]
         self._slots.clear()
-        await asyncio.gather(*(runner.close() for runner in runners))
+        await asyncio.gather(*(runner.close() for runner in runners), *self._ending)
 
     def walls(self, installation_id: str) -> tuple[str, ...]:
         """What confines an installation's runner now; empty where none runs, or it is trusted."""
@@ -134,7 +136,12 @@ class NativeRuntime:
 
     async def _run(self, program: Program, app_id: str, memory_bytes: int, message: Call, door: Door) -> CallResult:
         # Another limit of memory is another process, since a process's own can only be lowered.
-        slot = self._slots.setdefault((program.installation_id, program.digest, memory_bytes), _Slot())
+        key = (program.installation_id, program.digest, memory_bytes)
+        slot = self._slots.get(key)
+        if slot is None:
+            # Before anything is awaited: what runs now is of this release, and of no other.
+            slot = self._slots[key] = _Slot()
+            self._retire(key)
         slot.users += 1
         try:
             async with slot.lock:
@@ -150,8 +157,21 @@ class NativeRuntime:
         finally:
             slot.users -= 1
             slot.last_used = time.monotonic()
+            if slot.retired and slot.users == 0:
+                await _end(slot)
         slot.breaker.worked()
         return result_of(done)
+
+    def _retire(self, key: Key) -> None:
+        """End the installation's runners of other releases, each once its last call is answered."""
+        for other, slot in list(self._slots.items()):
+            if other[0] == key[0] and other[1] != key[1]:
+                slot.retired = True
+                del self._slots[other]
+                if slot.users == 0:
+                    ending = asyncio.create_task(_end(slot))
+                    self._ending.add(ending)
+                    ending.add_done_callback(self._ending.discard)
 
     async def _running(self, slot: _Slot, program: Program, app_id: str, memory_bytes: int) -> Runner:
         """The slot's runner, started where there is none; the slot's lock is held."""
