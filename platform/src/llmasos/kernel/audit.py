@@ -51,12 +51,8 @@ class Verification:
 
 def append(transaction: Transaction, line: Line) -> int:
     """Add a line, in a transaction of the writer; its number."""
-    # The update comes first: it locks the head where a transaction does not lock the whole database.
-    head = transaction.one("UPDATE audit_head SET count = count + 1 WHERE id = 1 RETURNING count, hash")
-    if head is None:
-        transaction.run("INSERT INTO audit_head (id, count, hash) VALUES (1, 1, '')")
-        head = (1, "")
-    seq, previous = head
+    count, previous = transaction.memo.get("audit head") or _head(transaction)
+    seq = count + 1
     at = utc_now()
     detail = _canonical(dict(line.detail))
     who = (line.workspace, line.user, line.app, line.invocation)
@@ -68,8 +64,19 @@ def append(transaction: Transaction, line: Line) -> int:
         *(seq, transaction.moment(at), *who),
         *(line.event, line.outcome, detail, previous, hash_),
     )
-    transaction.run("UPDATE audit_head SET hash = ? WHERE id = 1", hash_)
-    return int(seq)
+    transaction.run("UPDATE audit_head SET count = ?, hash = ? WHERE id = 1", seq, hash_)
+    transaction.memo["audit head"] = (seq, hash_)
+    return seq
+
+
+def _head(transaction: Transaction) -> tuple[int, str]:
+    """How many lines there are, and the hash of the last; nobody else adds one until the transaction ends."""
+    query = f"SELECT count, hash FROM audit_head WHERE id = 1{transaction.for_update}"  # noqa: S608
+    head = transaction.one(query)
+    if head is None:
+        transaction.run("INSERT INTO audit_head (id, count, hash) VALUES (1, 0, '') ON CONFLICT (id) DO NOTHING")
+        head = transaction.one(query) or (0, "")
+    return int(head[0]), str(head[1])
 
 
 def record(session: WriteSession, line: Line) -> int:
@@ -101,8 +108,8 @@ def verify(session: Session) -> Verification:
     return Verification(count, True, previous)
 
 
-def _canonical(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+# Made once: `json.dumps` makes one at each call with such options.
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
 def _hash(previous: str, fields: list[str | int | None]) -> str:

@@ -124,7 +124,9 @@ def insert_reservation(
 
 def take_reservation(transaction: Transaction, id_: str) -> set[int]:
     """End a reservation; the windows in which it was still held."""
-    rows = transaction.all("DELETE FROM reservation WHERE id = ? RETURNING window_id", id_)
+    # Two statements: in SQLite, DELETE … RETURNING takes five times as long as both.
+    rows = transaction.all(f"SELECT window_id FROM reservation WHERE id = ?{transaction.for_update}", id_)  # noqa: S608
+    transaction.run("DELETE FROM reservation WHERE id = ?", id_)
     return {row[0] for row in rows}
 
 
@@ -158,25 +160,25 @@ def release_lease(transaction: Transaction, lease_id: str) -> int:
 
 
 _ADD_USAGE = """
+UPDATE usage_day SET calls = calls + 1, prompt_tokens = prompt_tokens + ?, completion_tokens = completion_tokens + ?,
+cost_micro_usd = cost_micro_usd + ?, unpriced_calls = unpriced_calls + ?, fuel = fuel + ?
+WHERE workspace_id = ? AND user_id = ? AND app_id = ? AND model = ? AND day = ?
+"""
+_BEGIN_DAY = """
 INSERT INTO usage_day (workspace_id, user_id, app_id, model, day,
 calls, prompt_tokens, completion_tokens, cost_micro_usd, unpriced_calls, fuel)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (workspace_id, user_id, app_id, model, day) DO UPDATE SET calls = usage_day.calls + excluded.calls,
-prompt_tokens = usage_day.prompt_tokens + excluded.prompt_tokens,
-completion_tokens = usage_day.completion_tokens + excluded.completion_tokens,
-cost_micro_usd = usage_day.cost_micro_usd + excluded.cost_micro_usd,
-unpriced_calls = usage_day.unpriced_calls + excluded.unpriced_calls, fuel = usage_day.fuel + excluded.fuel
+VALUES (?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 0) ON CONFLICT (workspace_id, user_id, app_id, model, day) DO NOTHING
 """
 
 
 def add_usage(transaction: Transaction, subject: Subject, model: str | None, used: Used, day: date) -> None:
     """Add one call to the totals of its day."""
-    transaction.run(
-        _ADD_USAGE,
-        *(subject.workspace, subject.user, subject.app or "", model or "", transaction.day(day), 1),
-        *(used.prompt_tokens, used.completion_tokens, used.cost_micro_usd or 0, used.cost_micro_usd is None),
-        used.amounts.get(Meter.COMPUTE, 0),
-    )
+    key = (subject.workspace, subject.user, subject.app or "", model or "", transaction.day(day))
+    cost, fuel = used.cost_micro_usd, used.amounts.get(Meter.COMPUTE, 0)
+    amounts = (used.prompt_tokens, used.completion_tokens, cost or 0, int(cost is None), fuel)
+    if not transaction.run(_ADD_USAGE, *amounts, *key):
+        transaction.run(_BEGIN_DAY, *key)
+        transaction.run(_ADD_USAGE, *amounts, *key)
 
 
 def quotas_of(session: Session, workspace_id: str) -> list[Quota]:
