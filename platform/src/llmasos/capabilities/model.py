@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from llmasos.bundles.manifest import ModelPermission
 from llmasos.errors import Invalid, PermissionNotGranted
+from llmasos.gateway.answers import Spent
 from llmasos.gateway.gateway import AnswerStream, Gateway
 from llmasos.gateway.request import EmbedRequest, GenerateRequest
 from llmasos.gateway.select import EVERYTHING, Reach
@@ -25,13 +26,20 @@ RequestT = TypeVar("RequestT", bound=BaseModel)
 MAX_REQUEST_CHARACTERS = 8 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ModelOperation:
     """One decoded call of a model."""
 
     demand: Demand
     detail: Mapping[str, Json]
     run: Callable[[Demand], Awaitable[Outcome]]
+    spent: Spent = field(default_factory=Spent)
+    stream: AnswerStream | None = None
+
+    @property
+    def used(self) -> Used:
+        """What the provider used before the call failed or was cancelled, as far as it told."""
+        return self.spent.used if self.stream is None else self.stream.used
 
     async def execute(self, granted: Demand) -> Outcome:
         """Call the model, within `granted`."""
@@ -96,17 +104,23 @@ class ModelCapability:
                 await invocation.emit(Event("notice", text))
 
         async def generate(granted: Demand) -> Outcome:
-            answer = await self._gateway.generate(plan, max_tokens=plan.granted_tokens(granted))
+            limit = plan.granted_tokens(granted)
+            answer = await self._gateway.generate(plan, max_tokens=limit, spent=operation.spent)
             await show(tuple(answer.value["llmasos"]["notices"]))
             return Outcome(json.dumps(answer.value, ensure_ascii=False), used=answer.used)
 
         async def start(granted: Demand) -> Outcome:
-            stream = await self._gateway.stream(plan, max_tokens=plan.granted_tokens(granted))
-            await show(stream.notices)
+            operation.stream = stream = await self._gateway.stream(plan, max_tokens=plan.granted_tokens(granted))
+            try:
+                await show(stream.notices)
+            except BaseException:
+                await stream.close()
+                raise
             return Outcome(stream=JsonStream(stream, show))
 
         detail = {"model": plan.entry.name, "max_tokens": plan.max_tokens, "task": request.task}
-        return ModelOperation(plan.demand, detail, generate if function == "generate" else start)
+        operation = ModelOperation(plan.demand, detail, generate if function == "generate" else start)
+        return operation
 
     def _embedding(self, grant: ModelPermission | None, request: EmbedRequest) -> Operation:
         if grant is not None and not grant.embeddings:
@@ -116,10 +130,11 @@ class ModelCapability:
         plan = self._gateway.plan_embedding(request, reach=reach)
 
         async def embed(_granted: Demand) -> Outcome:
-            answer = await self._gateway.embed(plan)
+            answer = await self._gateway.embed(plan, spent=operation.spent)
             return Outcome(json.dumps(answer.value), used=answer.used)
 
-        return ModelOperation(plan.demand, {"model": plan.entry.name, "texts": len(request.input)}, embed)
+        operation = ModelOperation(plan.demand, {"model": plan.entry.name, "texts": len(request.input)}, embed)
+        return operation
 
     def _count(self, grant: ModelPermission | None, text: str) -> Operation:
         async def count(_granted: Demand) -> Outcome:

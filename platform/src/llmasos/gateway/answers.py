@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmasos.gateway.models import ModelEntry
-from llmasos.kernel.capability import Used
+from llmasos.kernel.capability import NOTHING_USED, Used
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,13 @@ class Counted:
             "completion_tokens": self.completion,
             "total_tokens": self.prompt + self.completion,
         }
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a call used, known from when the provider answered: what comes after that may still fail."""
+
+    used: Used = NOTHING_USED
 
 
 @dataclass(frozen=True, slots=True)

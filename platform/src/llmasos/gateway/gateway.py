@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 
 from llmasos.errors import Denied, Invalid, LlmasosError
 from llmasos.gateway import answers
-from llmasos.gateway.answers import Counted
+from llmasos.gateway.answers import Counted, Spent
 from llmasos.gateway.engine import Engine, Parts
 from llmasos.gateway.failures import elsewhere_may_help
 from llmasos.gateway.models import ModelEntry
@@ -152,8 +152,15 @@ class Gateway:
         tokens = sum(len(text.encode("utf-8", "surrogatepass")) + 8 for text in request.input)
         return EmbedPlan(entry, request.input, tokens)
 
-    async def generate(self, request: GenerateRequest | Plan, *, max_tokens: int | None = None) -> Answer:
-        """The whole answer. `max_tokens` is what the reservation left, below that of the plan.
+    async def generate(
+        self, request: GenerateRequest | Plan, *, max_tokens: int | None = None, spent: Spent | None = None
+    ) -> Answer:
+        """The whole answer.
+
+        Args:
+            request: What is asked, or the plan made of it.
+            max_tokens: What the reservation left, below that of the plan.
+            spent: Is told what was used as soon as it is known, also where this fails afterwards.
 
         Raises:
             LlmasosError: The last model's failure, where a fallback failed too.
@@ -167,12 +174,16 @@ class Gateway:
             return Answer({**known, "llmasos": told, "usage": usage}, NOTHING_USED)
         parameters = {**plan.parameters, "max_tokens": limit}
         entry, response = await self._first_answer(plan, self._engine.complete, parameters)
-        value = answers.completion(response, entry)
         counted = answers.counted_by(response)
+        if counted is not None and spent is not None:
+            spent.used = counted.used(entry)
+        value = answers.completion(response, entry)
         if counted is None:
             message = value["choices"][0]["message"]
             counted = await self.estimate(entry, plan, message.get("content") or "", message.get("tool_calls"))
         used = counted.used(entry)
+        if spent is not None:
+            spent.used = used
         value["usage"] = counted.as_usage()
         reason = value["choices"][0]["finish_reason"]
         value["llmasos"] = finish(plan, entry, reason, limit).remarks.as_json(used, counted)
@@ -190,14 +201,16 @@ class Gateway:
         entry, parts = await self._first_answer(plan, self._engine.stream, {**plan.parameters, "max_tokens": limit})
         return AnswerStream(self, plan, entry, parts, limit)
 
-    async def embed(self, request: EmbedRequest | EmbedPlan) -> Answer:
-        """Embeddings: {"data": [{"embedding", "index"}], "model", "usage"}. Raises as `generate`."""
+    async def embed(self, request: EmbedRequest | EmbedPlan, *, spent: Spent | None = None) -> Answer:
+        """Embeddings: {"data": [{"embedding", "index"}], "model", "usage"}. `spent` and errors as of `generate`."""
         plan = request if isinstance(request, EmbedPlan) else self.plan_embedding(request)
         response = await self._engine.embed(plan.entry, plan.texts)
         counted = answers.counted_by(response)
         if counted is None:
             counted = Counted(await self._engine.count_tokens(plan.entry, "\n".join(plan.texts)), 0, estimated=True)
         used = replace(counted, completion=0).used(plan.entry)
+        if spent is not None:
+            spent.used = used
         data = [
             {"object": "embedding", "index": n, "embedding": row["embedding"]} for n, row in enumerate(response.data)
         ]

@@ -1,0 +1,168 @@
+"""Calls of models that fail after the provider answered: what it used is charged all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlmodel import SQLModel, select
+
+from llmasos import tables  # noqa: F401
+from llmasos.bundles.manifest import ModelPermission, Text
+from llmasos.capabilities.model import ModelCapability
+from llmasos.db import Database
+from llmasos.errors import Denied, LlmasosError
+from llmasos.gateway.engine import Engine
+from llmasos.gateway.gateway import Gateway
+from llmasos.gateway.registry import ModelRegistry
+from llmasos.gateway.steps import ModelCall, PlainSteps, TextFilter
+from llmasos.gateway.testing import SCRIPTED, Reply, ScriptedProvider, scripted_entry
+from llmasos.kernel.capability import Metered
+from llmasos.kernel.invocation import Event, EventSink, InstalledApp, Principal, discard
+from llmasos.kernel.limits import MAX_STREAMS
+from llmasos.kernel.syscall import Kernel
+from llmasos.quotas import service
+from llmasos.quotas.ledger import Ledger
+from llmasos.quotas.meters import Meter, Scope, Window
+from llmasos.quotas.service import QuotaName
+from llmasos.quotas.tables import LedgerWindow, UsageDay
+
+PERMISSION = ModelPermission(capability="model", tiers=("fast",), embeddings=True, reason=Text(en="for the test"))
+APP = InstalledApp("acme/one", "1.0", "i1", {"model": PERMISSION}, frozenset({"model"}))
+ASKED = [json.dumps({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 50})]
+# A model that is not fit for the task says so, which is an event.
+UNFIT = [json.dumps({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 50, "task": "translate"})]
+
+
+class Refusing:
+    """A guard that lets no answer pass."""
+
+    def feed(self, _text: str) -> str:
+        raise Denied("The answer is not for this app.")
+
+    def finish(self) -> str:
+        return ""
+
+
+class Guarded(PlainSteps):
+    refuse = False
+
+    def after(self, _call: ModelCall) -> list[TextFilter]:
+        return [Refusing()] if self.refuse else []
+
+
+@pytest.fixture
+def provider() -> ScriptedProvider:
+    return ScriptedProvider()
+
+
+@pytest.fixture
+def steps() -> Guarded:
+    return Guarded()
+
+
+@pytest.fixture
+def database(tmp_path: Path):
+    with Database(f"sqlite:///{tmp_path}/t.db") as database:
+        SQLModel.metadata.create_all(database.engine)
+        with database.write() as session:
+            name = QuotaName("default", Scope.APP, APP.id, Meter.TOKENS, Window.DAY)
+            service.set_quota(session, lambda event, detail: None, name, 100_000)
+        yield database
+
+
+@pytest.fixture
+def capability(tmp_path: Path, provider: ScriptedProvider, steps: Guarded) -> ModelCapability:
+    models = (scripted_entry(tasks=("chat",), languages=("en",)), scripted_entry("vectors", kind="embedding"))
+    return ModelCapability(Gateway(ModelRegistry(tmp_path, extra=models), Engine({SCRIPTED: provider}), steps=steps))
+
+
+@pytest.fixture
+async def kernel(database: Database, capability: ModelCapability) -> AsyncIterator[Kernel]:
+    async with Kernel(database, Ledger(database), [capability]) as kernel:
+        yield kernel
+
+
+async def call(kernel: Kernel, function: str, arguments: list[str], emit: EventSink = discard) -> object:
+    async with kernel.invocation(Principal(), APP, "act", emit=emit) as invocation:
+        return await kernel.syscall(invocation, "model", function, arguments)
+
+
+def charged(database: Database) -> tuple[int, int, int]:
+    """Used and reserved of the quota, and the tokens of the day."""
+    database.writer.submit(lambda transaction: None).result()
+    with database.read() as session:
+        window = session.exec(select(LedgerWindow)).one()
+        day = session.exec(select(UsageDay).where(UsageDay.model != "")).all()
+        return window.used, window.reserved, sum(row.prompt_tokens + row.completion_tokens for row in day)
+
+
+async def gone(_event: Event) -> None:
+    raise ConnectionResetError("the caller hung up")
+
+
+@pytest.mark.parametrize("function", ["generate", "open"])
+async def test_an_answer_whose_caller_hung_up_is_charged(kernel, database, provider, function) -> None:
+    provider.say(Reply(("Good day",), usage=(4, 2)))
+    with pytest.raises(LlmasosError):
+        await call(kernel, function, UNFIT, gone)
+    used, reserved, of_day = charged(database)
+    # A stream that is closed before its end is counted by the host, what a whole answer used the provider told.
+    assert used == of_day == 6 if function == "generate" else used == of_day > 0
+    assert reserved == 0
+    assert provider.running == 0
+
+
+async def test_an_answer_that_a_guard_refuses_is_charged(kernel, database, provider, steps) -> None:
+    steps.refuse = True
+    provider.say(Reply(("Good day",), usage=(40, 20)))
+    with pytest.raises(Denied):
+        await call(kernel, "generate", ASKED)
+    assert charged(database) == (60, 0, 60)
+
+
+async def test_a_call_that_is_cancelled_after_the_answer_is_charged(kernel, database, provider) -> None:
+    answered = asyncio.Event()
+
+    async def slow(_event: Event) -> None:
+        answered.set()
+        await asyncio.sleep(60)
+
+    provider.say(Reply(("Good day",), usage=(40, 20)))
+    task = asyncio.create_task(call(kernel, "generate", UNFIT, slow))
+    await answered.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert charged(database) == (60, 0, 60)
+
+
+async def test_a_call_that_never_reached_an_answer_is_not_charged(kernel, database, provider) -> None:
+    provider.say(Reply((), error=ConnectionError("no route")))
+    with pytest.raises(LlmasosError):
+        await call(kernel, "generate", ASKED)
+    assert charged(database) == (0, 0, 0)
+
+
+async def test_a_stream_too_many_is_closed_and_what_it_said_is_charged(kernel, database, provider) -> None:
+    provider.say(Reply(("a", "b"), usage=(4, 2)))
+    async with kernel.invocation(Principal(), APP, "act") as invocation:
+        for _ in range(MAX_STREAMS):
+            await kernel.syscall(invocation, "model", "open", ASKED)
+        before = charged(database)[0]
+        with pytest.raises(LlmasosError, match="streams are open"):
+            await kernel.syscall(invocation, "model", "open", ASKED)
+        assert charged(database)[0] > before
+    assert charged(database)[1] == 0
+
+
+async def test_embeddings_know_what_they_used(kernel, capability) -> None:
+    async with kernel.invocation(Principal(), APP, "act") as invocation:
+        operation = capability.prepare(invocation, "embed", [json.dumps({"input": ["abc", "d"]})])
+        assert isinstance(operation, Metered)
+        assert operation.used.tokens == 0
+        await operation.execute(operation.demand)
+        assert operation.used.tokens == 2
