@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import stat
 import tempfile
+import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -195,25 +196,31 @@ def check_audit(session: Session) -> Finding:
 
 
 def check_held(session: Session) -> Iterator[Finding]:
-    """Whether anything is held by a process that is no more."""
+    """Whether the ledger adds up, and anything is held by a process that is no more."""
     from llmasos.kernel.tables import InvocationRow  # noqa: PLC0415
     from llmasos.leases import HostLease  # noqa: PLC0415
-    from llmasos.quotas.tables import Reservation  # noqa: PLC0415
+    from llmasos.quotas import doctor as ledger  # noqa: PLC0415
 
+    found = ledger.check(session, int(time.time()))
+    for fault in found:
+        yield Finding("ledger", "problem", fault.en, fault.zh)
     living = set(session.exec(select(HostLease.id)))
-    stuck = [row for row in session.exec(select(Reservation)) if row.lease_id not in living]
     running = session.exec(select(InvocationRow).where(col(InvocationRow.status) == "running"))
-    lost = [row for row in running if row.lease_id not in living]
-    if stuck or lost:
+    lost = sum(row.lease_id not in living for row in running)
+    if lost:
         yield Finding(
             "ledger",
             "problem",
-            f"{len(stuck)} reservations and {len(lost)} invocations belong to no living process: "
-            "run llmasos doctor again in half a minute.",
-            f"{len(stuck)} 个预留和 {len(lost)} 个调用不属于任何存活进程：请半分钟后再次运行 llmasos doctor。",
+            f"{lost} invocations belong to no living process: run llmasos doctor again in half a minute.",
+            f"{lost} 个调用不属于任何存活进程：请半分钟后再次运行 llmasos doctor。",
         )
-    else:
-        yield Finding("ledger", "ok", "No reservation is stuck.", "没有滞留的预留。")
+    if not found and not lost:
+        yield Finding(
+            "ledger",
+            "ok",
+            "The ledger adds up, and no reservation is stuck.",
+            "账本一致，没有滞留的预留。",
+        )
 
 
 def check_bundles(session: Session, home: Path) -> Iterator[Finding]:

@@ -81,7 +81,7 @@ class Lease:
             for lease, machine, pid, born, expires_at in transaction.all(
                 "SELECT id, machine, pid, born, expires_at FROM host_lease WHERE id <> ?", self.id
             )
-            if expires_at < now or (machine and machine == machine_id() and not is_alive(pid, born))
+            if is_dead(machine, pid, born, expires_at, now)
         ]
         for lease in dead:
             self._free(transaction, lease)
@@ -100,6 +100,11 @@ class Lease:
         transaction.run("DELETE FROM host_lease WHERE id = ?", lease)
         if freed and lease != self.id:
             logger.warning("a host process died; %d things that it held were freed (lease %s)", freed, lease)
+
+
+def is_dead(machine: str, pid: int, born: str, expires_at: int, now: int) -> bool:
+    """Whether the holder of a lease is no more: it did not extend it, or its process is seen to be gone."""
+    return expires_at < now or bool(machine and machine == machine_id() and not is_alive(pid, born))
 
 
 def machine_id() -> str:

@@ -1,0 +1,97 @@
+"""Whether the ledger adds up: what the windows hold is what reservations say, and no dead process holds anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from sqlmodel import Session, col, func, select
+
+from llmasos.leases import HostLease, is_dead
+from llmasos.quotas.tables import LedgerWindow, Reservation
+
+FaultKind: TypeAlias = Literal["window", "lease"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that does not add up, with its cure, in English and Chinese."""
+
+    kind: FaultKind
+    en: str
+    zh: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What one process holds in one window."""
+
+    window_id: int
+    lease_id: str
+    amount: int
+
+
+def faults(reserved: Mapping[int, int], holdings: Iterable[Holding], living: frozenset[str]) -> list[Fault]:
+    """What does not add up. Pure.
+
+    Args:
+        reserved: What each window says is held in it, by its id; all of one moment with the rest.
+        holdings: What reservations say.
+        living: The leases of processes that live.
+    """
+    sums: dict[int, int] = {}
+    dead: dict[str, int] = {}
+    for holding in holdings:
+        sums[holding.window_id] = sums.get(holding.window_id, 0) + holding.amount
+        if holding.lease_id not in living:
+            dead[holding.lease_id] = dead.get(holding.lease_id, 0) + 1
+    found = [
+        Fault(
+            "window",
+            f"Window {window} of the ledger holds {reserved.get(window, 0):,}, but its reservations hold "
+            f"{sums.get(window, 0):,}: something else than llmasos wrote to the database; put a copy back, or remove "
+            "its quota and set it again.",
+            f"账本窗口 {window} 显示占用 {reserved.get(window, 0):,}，而预留合计 {sums.get(window, 0):,}："
+            "数据库被其他程序修改；请恢复备份，或删除并重新设置该配额。",
+        )
+        for window in sorted(reserved.keys() | sums.keys())
+        if reserved.get(window, 0) != sums.get(window, 0)
+    ]
+    found += [
+        Fault(
+            "lease",
+            f"A process that is no more (lease {lease}) still holds {count} reservations: "
+            "run llmasos doctor again in half a minute; every host that starts frees them.",
+            f"已结束的进程（租约 {lease}）仍占用 {count} 个预留：请半分钟后再次运行 llmasos doctor；"
+            "任何主机启动时都会释放它们。",
+        )
+        for lease, count in sorted(dead.items())
+    ]
+    return found
+
+
+def check(session: Session, now: int) -> list[Fault]:
+    """What does not add up in a database.
+
+    Args:
+        session: One that reads all of one moment.
+        now: Seconds since the epoch.
+    """
+    reserved = {
+        int(window): int(amount)
+        for window, amount in session.exec(select(LedgerWindow.id, LedgerWindow.reserved))
+        if window is not None
+    }
+    amounts = select(Reservation.window_id, Reservation.lease_id, func.sum(Reservation.amount))
+    holdings = [
+        Holding(int(window), lease, int(amount))
+        for window, lease, amount in session.exec(
+            amounts.group_by(col(Reservation.window_id), col(Reservation.lease_id))
+        )
+    ]
+    leases = session.exec(select(HostLease))
+    living = frozenset(
+        each.id for each in leases if not is_dead(each.machine, each.pid, each.born, each.expires_at, now)
+    )
+    return faults(reserved, holdings, living)
