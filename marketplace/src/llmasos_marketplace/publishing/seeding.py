@@ -131,7 +131,7 @@ class Seeding:
             return Seeded(name, version, "unchanged", "skipped before, and nothing changed since")
         try:
             with tempfile.TemporaryDirectory(prefix="llmasos-seed-") as out:
-                bundle = prebuilt_bundle(app) or await self._build(app, Path(out))
+                bundle = prebuilt_bundle(app) or await self._built(app, Path(out))
                 done = await self._publishing.publish(bundle, by=FIRST_PARTY, first_party=True)
         except Conflict as error:
             if not there:
@@ -144,6 +144,11 @@ class Seeding:
             return Seeded(name, version, "skipped", str(error))
         remembered[name] = source
         return Seeded(name, version, "published" if done.changed else "unchanged")
+
+    async def _built(self, app: Path, out: Path) -> Path:
+        # A build writes beside its source, and an installed package may be read-only.
+        copy = await asyncio.to_thread(shutil.copytree, app, out / app.name, ignore=shutil.ignore_patterns("tests"))
+        return await self._build(Path(copy), out)
 
     def _remembered(self) -> dict[str, str]:
         try:
