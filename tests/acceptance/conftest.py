@@ -1,0 +1,54 @@
+"""A newcomer's home: `llmasos quickstart` once, for every test of this folder."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LLMASOS = (sys.executable, "-m", "llmasos_marketplace.cli")
+
+
+@dataclass
+class User:
+    """Somebody at a shell, whose commands are real processes."""
+
+    home: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("LLMASOS_")}
+        return {**kept, "LLMASOS_HOME": str(self.home), "LLMASOS_LOCALE": "en", **self.variables}
+
+    def start(self, *words: str, cwd: Path | None = None, **more: Any) -> subprocess.Popen[str]:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+        return subprocess.Popen([*LLMASOS, *words], cwd=cwd, env=self.environment, text=True, **streams)
+
+    def does(self, *words: str, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run a command, and hold it to an exit code."""
+        with self.start(*words, cwd=cwd) as process:
+            out, err = process.communicate(timeout=400)
+        assert process.returncode == code, f"llmasos {' '.join(words)}: {process.returncode}\n{out}\n{err}"
+        assert "Traceback" not in err
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def reads(self, *words: str, cwd: Path | None = None) -> Any:
+        """What a command answers with --json."""
+        return json.loads(self.does(*words, "--json", cwd=cwd).stdout)
+
+
+@pytest.fixture(scope="session")
+def newcomer(tmp_path_factory: pytest.TempPathFactory) -> tuple[User, dict[str, Any]]:
+    """A user after the quickstart, and what it answered."""
+    user = User(tmp_path_factory.mktemp("newcomer") / "home")
+    return user, user.reads("quickstart")
+
+
+@pytest.fixture(scope="session")
+def user(newcomer: tuple[User, dict[str, Any]]) -> User:
+    return newcomer[0]
