@@ -49,7 +49,7 @@ def test_a_quota_is_set_changed_listed_and_removed(llmasos) -> None:
         (("--limit", "5", "--app", "Acme"), "acme/translator"),
         (("--limit", "5", "--app", "a/b", "--model", "m"), "one thing"),
         (("--limit", "5", "--meter", "apples"), "apples"),
-        (("--limit", "much",), "much"),
+        (("--limit", "much"), "Invalid value for '--limit'"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(llmasos, words: tuple[str, ...], said: str) -> None:
