@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import typer
 import typer.core
 
 
@@ -32,7 +33,12 @@ class _Coercion:
             return value
         if self._descriptor.is_ranged and value == param.default:
             return value
-        return self._build(self._descriptor).coerce(value, param=param, ctx=ctx)
+        try:
+            return self._build(self._descriptor).coerce(value, param=param, ctx=ctx)
+        except typer.BadParameter as error:
+            if isinstance(value, str) and value not in error.message:
+                error.message = f"{value!r}: {error.message}"
+            raise
 
 
 def spare_pydantic() -> None:
