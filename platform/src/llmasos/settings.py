@@ -28,8 +28,6 @@ class Settings(BaseSettings):
     """A running server that commands use instead of starting a host."""
     token: str = ""
     """The bearer token for that server."""
-    locale: str = ""
-    """`en` or `zh`; empty: from the environment."""
     hub_url: str = "https://huggingface.co"
     """Where `models pull` takes weights from, or a mirror of it."""
     runners: int = 2

@@ -76,6 +76,10 @@ def is_installed(entry: registry.Entry) -> bool:
 
 def load(entry: registry.Entry) -> TyperCommand | TyperGroup:
     """Import a command, and give it the shared options."""
+    import logging
+
+    # Without a handler, Python prints the host's warnings between the command's own lines. `serve` sets its own.
+    logging.getLogger("llmasos").addHandler(logging.NullHandler())
     found: object = getattr(importlib.import_module(f"{PACKAGE}.{entry.module}"), entry.attribute)
     command = make_command(entry.name, found)
     if locale() == "zh":

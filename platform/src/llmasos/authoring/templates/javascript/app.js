@@ -14,8 +14,13 @@ app.action(
   },
   (ctx, { name }) => {
     const tone = ctx.config.tone ?? "warm";
-    const prompt = `Write one short, ${tone} sentence that greets ${name} by name.`;
-    const answer = ctx.model.generate(prompt, { task: "write", maxTokens: 60 });
+    // An earlier turn shows even a small model what is wanted.
+    const turns = [
+      { role: "user", content: `Write one ${tone} sentence that greets Tom by name.` },
+      { role: "assistant", content: "Good morning, Tom, it is lovely to see you here!" },
+      { role: "user", content: `Write one ${tone} sentence that greets ${name} by name.` },
+    ];
+    const answer = ctx.model.generate(turns, { task: "write", temperature: 0.1, maxTokens: 60 });
     ctx.log.info(`answered by ${answer.model}`);
     return answer.text.trim();
   },
