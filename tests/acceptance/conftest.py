@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -11,6 +12,11 @@ from typing import Any
 import pytest
 
 LLMASOS = (sys.executable, "-m", "llmasos_marketplace.cli")
+
+
+def hear_ctrl_c() -> None:
+    """Take SIGINT as a terminal's program does: a suite that runs in the background hands its children a deaf ear."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass
@@ -27,7 +33,14 @@ class User:
 
     def start(self, *words: str, cwd: Path | None = None, **more: Any) -> subprocess.Popen[str]:
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
-        return subprocess.Popen([*LLMASOS, *words], cwd=cwd, env=self.environment, text=True, **streams)
+        return subprocess.Popen(
+            [*LLMASOS, *words],
+            cwd=cwd,
+            env=self.environment,
+            text=True,
+            preexec_fn=hear_ctrl_c,  # noqa: PLW1509 - it only sets a signal
+            **streams,
+        )
 
     def does(self, *words: str, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run a command, and hold it to an exit code."""

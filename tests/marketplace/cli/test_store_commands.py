@@ -232,6 +232,7 @@ def test_what_an_app_stored_is_only_deleted_by_somebody_who_said_so(released: No
 
 def take_the_terminal() -> None:
     """Make the terminal the one that Ctrl-C comes from."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a suite in the background would have it ignored
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
