@@ -24,6 +24,7 @@ import wasmtime
 from wasmtime import component as wasm
 
 import llmasos_sdk
+from llmasos.bundles.reader import read_bundle
 from llmasos.kernel.invocation import Invocation, Principal, RunLimits
 from llmasos.runtimes.component import ComponentRuntime
 from llmasos.runtimes.runtime import Program
@@ -79,16 +80,23 @@ class Raw:
                                 instance.add_func(member, lambda *_: None)
         handler = self.component.get_export_index("llmasos:app/handler@0.1.0")
         self.call = self.component.get_export_index("call", handler)
+        self.describe = self.component.get_export_index("describe", handler)
 
     def once(self) -> None:
         """One invocation."""
+        assert self._fresh(self.call, "echo", '"x"') == '"x"'
+
+    def described(self) -> None:
+        """One description."""
+        assert self._fresh(self.describe).startswith("[")
+
+    def _fresh(self, export, *arguments):
         with wasmtime.Store(self.engine) as store:
             store.set_wasi(wasmtime.WasiConfig())
             store.set_fuel(10**10)
             store.set_epoch_deadline(10**6)
             instance = self.linker.instantiate(store, self.component)
-            function = instance.get_func(store, self.call)
-            assert function(store, "echo", '"x"') == '"x"'
+            return instance.get_func(store, export)(store, *arguments)
 
 
 def timed(run) -> float:
@@ -165,9 +173,33 @@ async def latencies(runtime: ComponentRuntime, program: Program, folder: Path, r
     row("Python component, engine alone in process (ms, median)", f"{raw_ms:.2f}")
     row("the same through runner and protocol (ms, median)", f"{ours_ms:.2f}")
     row("ratio", f"{ours_ms / raw_ms:.2f}", "<= 1.5")
+    await quickjs(runtime, folder, rounds)
     small = await minimal(runtime, folder, rounds)
     row("a minimal component through runner and protocol (ms, median)", f"{small:.2f}")
     row("a fresh minimal extism plugin in process (ms, median)", f"{extism_ms:.2f}", "the one above is faster")
+
+
+async def quickjs(runtime: ComponentRuntime, folder: Path, rounds: int) -> None:
+    """A JavaScript app that describes itself, beside the engine alone."""
+    (bundle,) = (Path(__file__).parents[2] / "plugins" / "digest" / "prebuilt").glob("*.llmapp")
+    code = folder / "quickjs.wasm"
+    code.write_bytes(read_bundle(bundle).component)
+    program = Program("wasm", hashlib.sha256(code.read_bytes()).hexdigest(), frozenset({"model"}), "bench")
+    known = set((folder / "home" / "compiled").glob("*.cwasm"))
+    await runtime.prepare(program, code)
+    (compiled,) = set((folder / "home" / "compiled").glob("*.cwasm")) - known
+    raw = Raw(compiled)
+    await runtime.describe(program)
+    ours: list[float] = []
+    theirs: list[float] = []
+    for _ in range(rounds):
+        theirs.append(timed(raw.described))
+        started = time.perf_counter()
+        await runtime.describe(program)
+        ours.append((time.perf_counter() - started) * 1000)
+    row("QuickJS component, engine alone in process (ms, median)", f"{statistics.median(theirs):.2f}")
+    row("the same through runner and protocol (ms, median)", f"{statistics.median(ours):.2f}")
+    row("ratio", f"{statistics.median(ours) / statistics.median(theirs):.2f}", "<= 2")
 
 
 async def minimal(runtime: ComponentRuntime, folder: Path, rounds: int) -> float:
