@@ -1,5 +1,6 @@
 """What stops a command in the middle, and what is left of it: nothing half-done, nothing stuck."""
 
+import contextlib
 import os
 import pty
 import signal
@@ -44,10 +45,13 @@ def telling(user: Any) -> subprocess.Popen[str]:
 
 
 def children_of(pid: int) -> Iterator[int]:
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield int(child)
-            yield from children_of(int(child))
+    listed: list[str] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one may end while it is looked at
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            listed += (task / "children").read_text().split()
+    for child in listed:
+        yield int(child)
+        yield from children_of(int(child))
 
 
 def test_ctrl_c_during_a_story_cancels_and_settles_it(user) -> None:
@@ -72,8 +76,9 @@ def test_a_run_that_was_killed_holds_nothing_after_the_next_command(user) -> Non
 def test_a_runner_that_was_killed_is_one_clear_error(user) -> None:
     process = telling(user)
     for child in children_of(process.pid):
-        if b"llmasos_runner" in Path(f"/proc/{child}/cmdline").read_bytes():
-            os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if b"llmasos_runner" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(child, signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err.splitlines()[-1] == "Error: The app's runner died: signal SIGKILL."
