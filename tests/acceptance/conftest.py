@@ -45,7 +45,7 @@ class User:
     def does(self, *words: str, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run a command, and hold it to an exit code."""
         with self.start(*words, cwd=cwd) as process:
-            out, err = process.communicate(timeout=400)
+            out, err = process.communicate(timeout=1500)
         assert process.returncode == code, f"llmasos {' '.join(words)}: {process.returncode}\n{out}\n{err}"
         assert "Traceback" not in err
         return subprocess.CompletedProcess(words, process.returncode, out, err)

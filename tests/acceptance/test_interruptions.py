@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.model
+# The first test waits for a whole quickstart, which a busy machine may take ten minutes for.
+pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
 
 STORY = ("run", "llmasos/storyteller", "tell", "-p", "premise=a lighthouse", "--stream")
 

@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-pytestmark = pytest.mark.model
+# The first test waits for a whole quickstart, which a busy machine may take ten minutes for.
+pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
 
 COMPLAINT = "message=My card was charged twice and I need the money back today"
 KEPT = ("bundles", "code", "compiled", "models")
