@@ -16,8 +16,8 @@ from wasmtime import component as wasm
 
 from llmasos_runner import contract, wasi
 from llmasos_runner.component import engine
-from llmasos_runner.convert import Unsupported, signature
 from llmasos_runner.protocol import Compiled, CompileTask, Refused
+from llmasos_runner.signature import Unsupported, signature
 
 # A bundle may unpack to as much.
 MAX_COMPONENT_BYTES: Final = 64 << 20

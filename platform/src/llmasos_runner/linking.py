@@ -17,9 +17,10 @@ from wasmtime import Engine
 from wasmtime import component as wasm
 
 from llmasos_runner import contract, wasi
-from llmasos_runner.convert import Case, Err, Ok, Result, Signature, TooLarge, Unsupported, signature
+from llmasos_runner.convert import Case, Err, Ok, Result, TooLarge
 from llmasos_runner.engine_abi import DESTRUCTOR, HOST_FUNCTION, NO_FINALIZER, ffi, new_error, take_error
 from llmasos_runner.runs import Ended, Run
+from llmasos_runner.signature import Signature, Unsupported, signature
 
 
 class NotLinkable(Exception):
