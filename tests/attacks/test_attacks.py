@@ -21,14 +21,14 @@ from pathlib import Path
 
 import pytest
 
-from llmasos_runner import confine
+from llmasos.runtimes.confinement import confinement
 
 HERE = Path(__file__).parent
 MODULES = ("files", "processes", "sockets", "kernel")
 SECRET = "the host's secret"
 PLAIN_USER = 60123
 
-pytestmark = pytest.mark.skipif(not confine.available().confines, reason=f"{confine.available().missing}")
+pytestmark = pytest.mark.skipif(not confinement().stands, reason=str(confinement().missing))
 
 
 def _catalogue() -> list[tuple[str, str, bool]]:

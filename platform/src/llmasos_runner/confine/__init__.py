@@ -36,14 +36,11 @@ behind the other walls and are used where they are allowed. `profiles` says what
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,7 +49,7 @@ from llmasos_runner.confine.kernel import PR_SET_PDEATHSIG, CannotConfine, calls
 from llmasos_runner.confine.profiles import Profile, parse, readable
 from llmasos_runner.confine.rules import ABSENT, rules
 
-__all__ = ["Availability", "CannotConfine", "apply", "available"]
+__all__ = ["CannotConfine", "apply"]
 
 # Machine code in wheels starts a thread a core, each with buffers of 32 MiB; one is what an app is given.
 _ENVIRONMENT: Final = {
@@ -60,19 +57,6 @@ _ENVIRONMENT: Final = {
     "HOME": "/",
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1"),
 }
-
-
-@dataclass(frozen=True)
-class Availability:
-    """What this system offers: the walls that would stand, or why a native app may not start."""
-
-    walls: tuple[str, ...]
-    missing: str | None
-
-    @property
-    def confines(self) -> bool:
-        """Whether native apps can run here."""
-        return self.missing is None
 
 
 def apply(profile: Mapping[str, Any]) -> list[str]:
@@ -121,20 +105,6 @@ def apply(profile: Mapping[str, Any]) -> list[str]:
     walls += ["own user"] if user is not None else []
     walls += [f"{name} namespace" for name in left]
     return [*walls, *(["private root"] if rooted else [])]
-
-
-def available() -> Availability:
-    """What this system offers, tried in a process of its own. For `doctor`; nothing here changes."""
-    import subprocess  # noqa: PLC0415 - a runner, which never calls this, starts sooner without it
-
-    # The interpreter itself and not a virtual environment's link to it, as runners are started.
-    python = getattr(sys, "_base_executable", sys.executable)
-    command = [python, "-I", "-S", str(Path(__file__).with_name("__main__.py"))]
-    try:
-        answer = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=30).stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        return Availability((), f"the trial of the walls failed: {error}")
-    return Availability(tuple(answer["walls"]), answer["missing"])
 
 
 def _require() -> None:
