@@ -196,15 +196,11 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="A .llmapp file.")]) -> 
 
 
 async def _report(path: Path, bundle: Bundle) -> dict[str, Any]:
-    from llmasos.authoring.wit import CAPABILITIES
+    from llmasos.bundles.imports import undeclared
     from llmasos.installs.risk import risks_of
-    from llmasos_sdk.host import BASELINE_CAPABILITIES
 
     manifest = bundle.manifest
     imports = await _imports(bundle)
-    prefix = "llmasos:app/"
-    reached = {name.removeprefix(prefix).partition("@")[0] for name in imports if name.startswith(prefix)}
-    undeclared = sorted(reached & set(CAPABILITIES) - manifest.capabilities - BASELINE_CAPABILITIES)
     risks = risks_of(manifest.permissions, manifest.limits)
     return {
         "path": str(path),
@@ -219,7 +215,7 @@ async def _report(path: Path, bundle: Bundle) -> dict[str, Any]:
         "limits": json.loads(manifest.limits.model_dump_json()),
         "dependencies": dict(manifest.dependencies),
         "imports": imports,
-        "undeclared": undeclared,
+        "undeclared": undeclared(imports, manifest.capabilities),
         "risks": [
             {
                 "code": risk.code,

@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from llmasos.bundles.actions import parse_actions
+from llmasos.bundles.imports import check_imports
 from llmasos.bundles.reader import Bundle
 from llmasos.errors import ComponentRejected, LlmasosError, Unavailable
 from llmasos.installs.risk import Risk, risks_of
 from llmasos.plugins import Plugins
 from llmasos.runtimes.runtime import Program, Runtime
-from llmasos_sdk.host import BASELINE_CAPABILITIES
 
 Result: TypeAlias = Literal["passed", "failed", "could not run"]
-
-_PACKAGE = "llmasos:app/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +47,6 @@ class Report:
     def state(self) -> str:
         """What the release becomes, when nothing failed."""
         return "quarantined" if self.of("could not run") else "available"
-
-
-def imported_capabilities(imports: Iterable[str]) -> frozenset[str]:
-    """The capabilities among WIT imports such as `llmasos:app/model@0.1.0`; the baseline ones need no permission."""
-    names = (name.removeprefix(_PACKAGE).partition("@")[0] for name in imports if name.startswith(_PACKAGE))
-    return frozenset(names) - BASELINE_CAPABILITIES - {"types"}
 
 
 async def check_release(bundle: Bundle, runtime_of: Callable[[str], Runtime], plugins: Plugins | None = None) -> Report:
@@ -96,15 +88,10 @@ async def _check_imports(
         return (), Check("imports", "could not run", error.message)
     except LlmasosError as error:
         return (), Check("imports", "failed", error.message)
-    undeclared = sorted(imported_capabilities(found.imports) - manifest.capabilities)
-    if undeclared:
-        lines = "; ".join(f'[[permissions]] capability = "{name}"' for name in undeclared)
-        return found.imports, Check(
-            "imports",
-            "failed",
-            f"the component imports {', '.join(undeclared)}, which llmapp.toml does not declare: add {lines}, or "
-            "build it again",
-        )
+    try:
+        check_imports(found.imports, manifest.capabilities)
+    except ComponentRejected as error:
+        return found.imports, Check("imports", "failed", error.message)
     return found.imports, Check("imports", "passed")
 
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from llmasos.bundles.manifest import Manifest
 from llmasos.errors import ComponentRejected
 from llmasos_sdk.host import BASELINE_CAPABILITIES
 
@@ -15,31 +14,36 @@ _CONTRACT: Final = re.compile(r"llmasos:app/([a-z][a-z0-9-]*)@0\.1\.\d+")
 _WASI: Final = re.compile(r"wasi:[a-z-]+/[a-z0-9-]+@0\.2\.\d+")
 
 
-def check_imports(manifest: Manifest, imports: Iterable[str]) -> None:
+def undeclared(imports: Iterable[str], capabilities: frozenset[str]) -> list[str]:
+    """The capabilities among WIT imports such as `llmasos:app/model@0.1.0` that `capabilities` lacks, sorted."""
+    known = (_CONTRACT.fullmatch(name) for name in imports)
+    return sorted({name[1] for name in known if name} - capabilities - BASELINE_CAPABILITIES - {"types"})
+
+
+def check_imports(imports: Iterable[str], capabilities: frozenset[str]) -> None:
     """Refuse a component that imports more than its manifest declares.
 
     Args:
-        manifest: What the app asks for.
         imports: What the binary imports, as a runner read it.
+        capabilities: What its manifest asks for; the baseline ones need no permission.
 
     Raises:
         ComponentRejected: Naming every import too many, and the manifest lines that would declare it.
     """
-    allowed = BASELINE_CAPABILITIES | manifest.capabilities | {"types"}
-    undeclared: list[str] = []
-    foreign: list[str] = []
-    for name in imports:
-        known = _CONTRACT.fullmatch(name)
-        if known is None and not _WASI.fullmatch(name):
-            foreign.append(name)
-        elif known is not None and known[1] not in allowed:
-            undeclared.append(known[1])
+    found = tuple(imports)
+    foreign = [name for name in found if not _CONTRACT.fullmatch(name) and not _WASI.fullmatch(name)]
     if foreign:
         listed = ", ".join(repr(name[:80]) for name in foreign[:5])
-        raise ComponentRejected(f"the component imports {listed}, which no host offers: build it with `llmasos build`")
-    if undeclared:
-        listed = ", ".join(sorted(set(undeclared)))
         raise ComponentRejected(
-            f"the component imports {listed}, which its manifest does not declare: "
-            f'add [[permissions]] with capability = "{undeclared[0]}" and a reason to llmapp.toml, or build it again'
+            f"the component imports {listed}, which no host offers: build it with `llmasos build`",
+            zh=f"组件导入了 {listed}，没有任何主机提供它：请用 `llmasos build` 构建",
+        )
+    missing = undeclared(found, capabilities)
+    if missing:
+        names = ", ".join(missing)
+        lines = "; ".join(f'[[permissions]] capability = "{name}"' for name in missing)
+        raise ComponentRejected(
+            f"the component imports {names}, which its manifest does not declare: add {lines}, each with a reason, "
+            "to llmapp.toml, or build it again",
+            zh=f"组件导入了 {names}，但其清单未声明：请在 llmapp.toml 中加入 {lines} 并各写明理由，或重新构建",
         )

@@ -123,7 +123,7 @@ class Installer:
         path = await asyncio.to_thread(self._code.put, bundle)
         if program.kind == "wasm":
             inspection = await runtime.inspect(path)
-            check_imports(bundle.manifest, inspection.imports)
+            check_imports(inspection.imports, program.capabilities)
         await runtime.prepare(program, path)
 
     def _apply(self, planned: Plan, answers: Answers, user: str) -> list[Result]:

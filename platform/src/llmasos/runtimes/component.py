@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from llmasos.bundles.imports import check_imports
 from llmasos.errors import ComponentRejected, Denied, Unavailable
 from llmasos.kernel.invocation import Invocation, RunLimits
 from llmasos.runtimes import process
@@ -81,13 +82,7 @@ class ComponentRuntime:
             if await asyncio.to_thread(sha256_of, code) != program.digest:
                 raise ComponentRejected(f"{code.name} is not the component that was installed: its digest differs.")
             record = await self._store.ensure(program.digest, code)
-        allowed = program.capabilities | BASELINE_CAPABILITIES
-        undeclared = sorted(as_inspection(record).capabilities - allowed)
-        if undeclared:
-            raise ComponentRejected(
-                f"The component imports {', '.join(undeclared)}, which its manifest does not declare: "
-                f'add [[permissions]] with capability = "{undeclared[0]}", or build it again.'
-            )
+        check_imports(as_inspection(record).imports, program.capabilities)
 
     async def describe(self, program: Program) -> str:
         """The actions that the component exports, as JSON.

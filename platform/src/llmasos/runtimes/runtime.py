@@ -40,13 +40,6 @@ class Inspection:
     imports: tuple[str, ...]
     exports: tuple[str, ...]
 
-    @property
-    def capabilities(self) -> frozenset[str]:
-        """The contract's interfaces among the imports, without their package and version."""
-        prefix = "llmasos:app/"
-        named = (name[len(prefix) :].split("@")[0] for name in self.imports if name.startswith(prefix))
-        return frozenset(named) - {"types"}
-
 
 class Runtime(Protocol):
     """Runs one kind of app."""
