@@ -214,6 +214,29 @@ async def test_an_invocation_of_somebody_else_does_not_exist(served: Any) -> Non
     assert (await served.client.get(f"/api/v1/invocations/{made}", headers=bounded)).status_code == 404
 
 
+async def test_an_admin_sees_and_cancels_what_others_of_the_workspace_run(served: Any) -> None:
+    bob, admin = {"authorization": "Bearer bob"}, {"authorization": "Bearer admin"}
+    running = asyncio.create_task(served.client.post(f"{RUN}/wait", json={}, headers=bob))
+    await served.until_started()
+    [seen] = (await served.client.get("/api/v1/invocations", headers=admin)).json()["items"]
+    assert (seen["user"], seen["status"]) == ("bob", "running")
+    ended = await served.client.delete(f"/api/v1/invocations/{seen['id']}", headers=admin)
+    assert ended.status_code == 202
+    assert (await running).json()["code"] == "cancelled"
+    read = await served.client.get(f"/api/v1/invocations/{seen['id']}", headers=admin)
+    assert (read.json()["status"], read.json()["user"]) == ("cancelled", "bob")
+
+
+async def test_a_cursor_of_what_one_may_not_see_is_refused(served: Any) -> None:
+    bob, admin = {"authorization": "Bearer bob"}, {"authorization": "Bearer admin"}
+    for _ in range(2):
+        await served.client.post(f"{RUN}/echo", json={"text": "a"}, headers=bob)
+    page = (await served.client.get("/api/v1/invocations?limit=1", headers=admin)).json()
+    follow = f"/api/v1/invocations?cursor={page['next']}"
+    assert len((await served.client.get(follow, headers=admin)).json()["items"]) == 1
+    assert (await served.client.get(follow)).json()["code"] == "invalid-cursor"
+
+
 async def test_invocations_are_listed_in_pages(served: Any) -> None:
     made = [(await served.client.post(f"{RUN}/echo", json={"text": "a"})).json()["id"] for _ in range(5)]
     listed: list[str] = []

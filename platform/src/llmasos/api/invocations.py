@@ -1,4 +1,4 @@
-"""`/api/v1/invocations`: one's own runs, read and cancelled."""
+"""`/api/v1/invocations`: one's own runs, or with the scope admin the workspace's, read and cancelled."""
 
 from __future__ import annotations
 
@@ -28,9 +28,12 @@ InvocationId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 async def list_invocations(
     request: Request, caller: Reader, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
 ) -> Page[InvocationView]:
-    """The caller's own invocations, the newest first."""
+    """The caller's own invocations, or with the scope admin the workspace's; the newest first."""
     before = cast("str", decode_cursor(cursor, str)[0]) if cursor is not None else None
-    rows = host_of(request).kernel.list(caller.principal, limit + 1, before)
+    try:
+        rows = host_of(request).kernel.list(caller.principal, limit + 1, before, of_anybody=caller.is_admin)
+    except NotFound as error:
+        raise InvalidCursor from error
     shown = rows[:limit]
     following = encode_cursor(shown[-1].id) if len(rows) > limit else None
     return Page(items=[InvocationView.of(row) for row in shown if caller.reaches(row.app_id)], next=following)
@@ -43,7 +46,7 @@ async def list_invocations(
     responses=responses(Unauthenticated, ScopeMissing, NotFound),
 )
 async def read_invocation(request: Request, caller: Reader, invocation: InvocationId) -> InvocationDetail:
-    """One of the caller's own invocations, running or ended."""
+    """One of the invocations that the caller may list, running or ended."""
     return InvocationDetail.of(_found(request, caller, invocation))
 
 
@@ -55,14 +58,14 @@ async def read_invocation(request: Request, caller: Reader, invocation: Invocati
     responses=responses(Unauthenticated, ScopeMissing, NotFound),
 )
 async def cancel_invocation(request: Request, caller: Runner, invocation: InvocationId) -> InvocationDetail:
-    """End one of the caller's own invocations, in whichever process it runs. One that has ended stays as it is."""
+    """End one of the invocations that the caller may list, wherever it runs. One that has ended stays as it is."""
     _found(request, caller, invocation)
-    await host_of(request).kernel.cancel(invocation, caller.principal)
+    await host_of(request).kernel.cancel(invocation, caller.principal, of_anybody=caller.is_admin)
     return InvocationDetail.of(_found(request, caller, invocation))
 
 
 def _found(request: Request, caller: Caller, invocation: str) -> InvocationRow:
-    row = host_of(request).kernel.find(invocation, caller.principal)
+    row = host_of(request).kernel.find(invocation, caller.principal, of_anybody=caller.is_admin)
     if not caller.reaches(row.app_id):
         raise NotFound
     return row

@@ -75,6 +75,7 @@ class InvocationView(Answer):
     app: str | None = Field(description="Null for a model call that no app made.")
     version: str | None
     installation: str | None
+    user: str = Field(description="Who ran it.")
     action: str
     status: Literal["running", "succeeded", "failed", "cancelled"]
     error: ErrorView | None
@@ -107,6 +108,7 @@ def _fields(row: InvocationRow) -> dict[str, Any]:
         "app": row.app_id,
         "version": row.version,
         "installation": row.installation_id,
+        "user": row.user_id,
         "action": row.action,
         "status": row.status,
         "error": failed,

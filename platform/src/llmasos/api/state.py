@@ -10,7 +10,7 @@ from pydantic import Field
 
 from llmasos.api.context import PREFIX, host_of
 from llmasos.api.identity import Caller, Reader
-from llmasos.api.paging import DEFAULT_LIMIT, Page, PageCursor, PageLimit, decode_cursor, encode_cursor
+from llmasos.api.paging import DEFAULT_LIMIT, Page, PageCursor, PageLimit, page_of
 from llmasos.api.problems import InvalidCursor, ScopeMissing, responses
 from llmasos.api.schemas import ActionView, Answer, utc
 from llmasos.bundles.actions import checked_actions
@@ -19,11 +19,12 @@ from llmasos.gateway.models import ModelEntry
 from llmasos.installs import repository
 from llmasos.installs.tables import Installation, InstalledRelease
 from llmasos.quotas import service as quotas
+from llmasos.quotas.repository import UsageTotal
 from llmasos.quotas.service import QuotaStatus
 
 router = APIRouter(prefix=PREFIX)
 
-_REFUSED = responses(Unauthenticated, ScopeMissing)
+_REFUSED = responses(Unauthenticated, ScopeMissing, InvalidCursor)
 
 
 class InstallationView(Answer):
@@ -124,18 +125,17 @@ class ModelView(Answer):
     operation_id="list_installations",
     summary="List installations",
     tags=["installations"],
-    responses=responses(Unauthenticated, ScopeMissing, InvalidCursor),
+    responses=_REFUSED,
 )
 def list_installations(
     request: Request, caller: Reader, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
 ) -> Page[InstallationView]:
     """The apps that are installed in the caller's workspace, by id."""
-    after = str(decode_cursor(cursor, str)[0]) if cursor is not None else ""
     with host_of(request).database.read() as session:
         rows = repository.all_current(session, caller.principal.workspace)
-        reached = [row for row in rows if row[0].app_id > after and caller.reaches(row[0].app_id)]
-        items = [_installation(*row, caller.principal.locale) for row in reached[:limit]]
-    return Page(items=items, next=encode_cursor(items[-1].app) if len(reached) > limit else None)
+        reached = [row for row in rows if caller.reaches(row[0].app_id)]
+        shown, following = page_of(reached, lambda row: (row[0].app_id,), limit, cursor, str)
+        return Page(items=[_installation(*row, caller.principal.locale) for row in shown], next=following)
 
 
 @router.get(
@@ -143,20 +143,25 @@ def list_installations(
     operation_id="list_grants",
     summary="List grants",
     tags=["installations"],
-    responses=responses(Unauthenticated, ScopeMissing, NotFound),
+    responses=responses(Unauthenticated, ScopeMissing, NotFound, InvalidCursor),
 )
-def list_grants(request: Request, caller: Reader, installation: str) -> list[GrantView]:
+def list_grants(
+    request: Request, caller: Reader, installation: str, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
+) -> Page[GrantView]:
     """What the installer consented to, what was revoked since included."""
     with host_of(request).database.read() as session:
         release = _release(repository.all_current(session, caller.principal.workspace), caller, installation)
-        return [
+        rows = repository.grants(session, release.id or 0)
+        shown, following = page_of(rows, lambda row: (row.capability,), limit, cursor, str)
+        items = [
             GrantView(
                 capability=row.capability,
                 scope=row.scope,
                 revoked_at=utc(row.revoked_at) if row.revoked_at else None,
             )
-            for row in repository.grants(session, release.id or 0)
+            for row in shown
         ]
+    return Page(items=items, next=following)
 
 
 @router.get(
@@ -164,20 +169,25 @@ def list_grants(request: Request, caller: Reader, installation: str) -> list[Gra
     operation_id="read_usage",
     summary="Read usage",
     tags=["usage"],
-    responses=responses(Unauthenticated, ScopeMissing, Invalid),
+    responses=responses(Unauthenticated, ScopeMissing, Invalid, InvalidCursor),
 )
 def read_usage(
     request: Request,
     caller: Reader,
+    *,
     days: Annotated[int, Query(ge=1, le=3660, description="Over how many days, today counted.")] = 30,
     app: Annotated[str | None, Query(max_length=129, description="Only of this app.")] = None,
-) -> list[UsageTotalView]:
-    """Totals by day, app and model: the caller's own, or with the scope admin the workspace's."""
+    limit: PageLimit = DEFAULT_LIMIT,
+    cursor: PageCursor = None,
+) -> Page[UsageTotalView]:
+    """Totals by day (the newest first), app and model: the caller's own, or with the scope admin the workspace's."""
     principal = caller.principal
     with host_of(request).database.read() as session:
         user = None if caller.is_admin else principal.user
         totals = quotas.usage(session, principal.workspace, days, user, app)
-    return [
+    reached = [total for total in totals if caller.reaches(total.app_id)]
+    shown, following = page_of(reached, _newest_first, limit, cursor, int, str, str)
+    items = [
         UsageTotalView(
             day=total.day,
             app=total.app_id,
@@ -189,23 +199,31 @@ def read_usage(
             unpriced_calls=total.unpriced_calls,
             fuel=total.fuel,
         )
-        for total in totals
-        if caller.reaches(total.app_id)
+        for total in shown
     ]
+    return Page(items=items, next=following)
 
 
 @router.get("/quotas", operation_id="list_quotas", summary="List quotas", tags=["usage"], responses=_REFUSED)
-def list_quotas(request: Request, caller: Reader) -> list[QuotaView]:
+def list_quotas(
+    request: Request, caller: Reader, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
+) -> Page[QuotaView]:
     """The quotas of the workspace that the caller meets, with what is used of each now."""
     with host_of(request).database.read() as session:
         found = quotas.list_quotas(session, caller.principal.workspace)
-    return [QuotaView.of(status) for status in found if _meets(caller, status)]
+    met = [status for status in found if _meets(caller, status)]
+    shown, following = page_of(met, lambda status: tuple(status.name.detail.values()), limit, cursor, *[str] * 5)
+    return Page(items=[QuotaView.of(status) for status in shown], next=following)
 
 
 @router.get("/models", operation_id="list_models", summary="List models", tags=["models"], responses=_REFUSED)
-def list_models(request: Request, caller: Reader) -> list[ModelView]:
+def list_models(
+    request: Request, caller: Reader, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
+) -> Page[ModelView]:
     """The models of this host, in the order in which they are preferred."""
-    return [ModelView.of(entry) for entry in host_of(request).gateway.registry.models.values()]
+    ranked = enumerate(host_of(request).gateway.registry.models.values())
+    shown, following = page_of(ranked, lambda pair: (pair[0],), limit, cursor, int)
+    return Page(items=[ModelView.of(entry) for _, entry in shown], next=following)
 
 
 def _installation(found: Installation, release: InstalledRelease, locale: str) -> InstallationView:
@@ -228,6 +246,10 @@ def _release(
         if found.id == installation_id and caller.reaches(found.app_id):
             return release
     raise NotFound
+
+
+def _newest_first(total: UsageTotal) -> tuple[int, str, str]:
+    return -total.day.toordinal() if total.day else 0, total.app_id, total.model
 
 
 def _meets(caller: Caller, status: QuotaStatus) -> bool:

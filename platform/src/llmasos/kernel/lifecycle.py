@@ -170,36 +170,45 @@ class Lifecycle:
 
         return self._database.writer.post(end, hot=True)
 
-    async def cancel(self, id_: str, principal: Principal) -> None:
-        """Cancel an invocation of the principal's own, in whichever process it runs. Of one that ended: nothing.
+    async def cancel(self, id_: str, principal: Principal, *, of_anybody: bool = False) -> None:
+        """Cancel an invocation, in whichever process it runs. Of one that ended: nothing.
 
         Raises:
-            NotFound: There is none, or it is somebody else's.
+            NotFound: As `find`.
         """
-        self.find(id_, principal)
+        self.find(id_, principal, of_anybody=of_anybody)
         run = self._runs.get(id_)
         if run is not None:
             self._cancel(run)
         else:
             await self._database.writer.submit(lambda transaction: records.request_cancel(transaction, id_))
 
-    def find(self, id_: str, principal: Principal) -> InvocationRow:
-        """An invocation of the principal's own.
+    def find(self, id_: str, principal: Principal, *, of_anybody: bool = False) -> InvocationRow:
+        """An invocation of the principal's own, or of anybody in the workspace.
 
         Raises:
-            NotFound: There is none, or it is somebody else's.
+            NotFound: There is none, or it is not the principal's to see.
         """
         with self._database.read() as session:
-            row = records.find(session, id_, principal)
+            row = records.find(session, id_, principal.workspace, None if of_anybody else principal.user)
         if row is None:
             raise NotFound
         return row
 
-    def list(self, principal: Principal, limit: int = 50, before: str | None = None) -> list[InvocationRow]:
-        """The principal's own invocations, newest first, those older than the one whose id is `before`."""
+    def list(
+        self, principal: Principal, limit: int = 50, before: str | None = None, *, of_anybody: bool = False
+    ) -> list[InvocationRow]:
+        """The principal's own invocations, or the workspace's; newest first, older than the one with the id `before`.
+
+        Raises:
+            NotFound: There is no invocation `before` that the principal may see.
+        """
+        user = None if of_anybody else principal.user
         with self._database.read() as session:
-            mark = records.find(session, before, principal) if before else None
-            return records.listing(session, principal, limit, mark)
+            mark = records.find(session, before, principal.workspace, user) if before else None
+            if before and mark is None:
+                raise NotFound
+            return records.listing(session, principal.workspace, user, limit, mark)
 
     @staticmethod
     def _cancel(run: Run) -> None:

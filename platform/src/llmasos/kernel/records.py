@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlmodel import Session, col, select
 
 from llmasos.db import utc_now
-from llmasos.kernel.invocation import Invocation, Principal
+from llmasos.kernel.invocation import Invocation
 from llmasos.kernel.tables import InvocationRow
 from llmasos.writer import Transaction
 
@@ -71,17 +71,19 @@ def to_cancel(session: Session, lease_id: str) -> list[str]:
     )
 
 
-def find(session: Session, id_: str, principal: Principal) -> InvocationRow | None:
-    """One of the principal's own workspace and user."""
+def find(session: Session, id_: str, workspace: str, user: str | None) -> InvocationRow | None:
+    """One of a user of the workspace; of anybody there where `user` is None."""
     row = session.get(InvocationRow, id_)
-    return row if row and (row.workspace_id, row.user_id) == (principal.workspace, principal.user) else None
+    return row if row and row.workspace_id == workspace and user in (None, row.user_id) else None
 
 
-def listing(session: Session, principal: Principal, limit: int, before: InvocationRow | None) -> list[InvocationRow]:
-    """The principal's own, newest first, those older than `before`."""
-    query = select(InvocationRow).where(
-        InvocationRow.workspace_id == principal.workspace, InvocationRow.user_id == principal.user
-    )
+def listing(
+    session: Session, workspace: str, user: str | None, limit: int, before: InvocationRow | None
+) -> list[InvocationRow]:
+    """Those of a user, or of the whole workspace where `user` is None; newest first, and older than `before`."""
+    query = select(InvocationRow).where(InvocationRow.workspace_id == workspace)
+    if user is not None:
+        query = query.where(InvocationRow.user_id == user)
     if before is not None:
         started = col(InvocationRow.started_at)
         query = query.where(
