@@ -287,7 +287,7 @@ async def _walls() -> AsyncGenerator[Finding]:
             walls = runtime.walls
         except LlmasosError as error:
             text = f"A runner does not start: {error.message}"
-            yield Finding("runners", "problem", text, f"运行器无法启动：{error.message}")
+            yield Finding("runners", "problem", text, f"运行器无法启动：{error.message_zh}")
             return
         finally:
             await runtime.close()

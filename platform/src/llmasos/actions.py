@@ -50,6 +50,7 @@ class Fault:
 class InputRejected(Invalid):
     """The input does not fit what the action takes."""
 
+    zh = "输入不符合此操作的要求。"
     code = "input-rejected"
 
     def __init__(self, message: str | None = None, *, zh: str = "", faults: tuple[Fault, ...] = ()) -> None:
@@ -81,7 +82,10 @@ def action_named(actions: Mapping[str, Action], name: str) -> Action:
     """
     action = actions.get(name)
     if action is None:
-        raise NotFound(f"The app has no action {name!r}; it has {', '.join(sorted(actions)) or 'none'}.")
+        raise NotFound(
+            f"The app has no action {name!r}; it has {', '.join(sorted(actions)) or 'none'}.",
+            zh=f"应用没有操作 {name!r}；可用操作：{'、'.join(sorted(actions)) or '无'}。",
+        )
     return action
 
 
@@ -123,16 +127,24 @@ def check_output(action: Action, text: str, limit_bytes: int, steps: int = MAX_S
     """
     size = len(text.encode())
     if size > limit_bytes:
-        raise ResourceLimit(f"The action answered {size} bytes, over its limit of {limit_bytes}.")
+        raise ResourceLimit(
+            f"The action answered {size} bytes, over its limit of {limit_bytes}.",
+            zh=f"操作返回了 {size} 字节，超过上限 {limit_bytes} 字节。",
+        )
     try:
         value: Json = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise AppFailed("The action's answer is not JSON; its author must mend it.") from error
+        raise AppFailed(
+            "The action's answer is not JSON; its author must mend it.", zh="操作的返回值不是 JSON，需由作者修正。"
+        ) from error
     faults = _faults(action.output_schema, value, steps)
     if faults:
         where = f" at {faults[0].pointer}" if faults[0].pointer else ""
         promised = "The action's answer is not what its schema promises"
-        raise AppFailed(f"{promised}{where}: {faults[0].en}; its author must mend it.")
+        raise AppFailed(
+            f"{promised}{where}: {faults[0].en}; its author must mend it.",
+            zh=f"操作的返回值不符合其模式（{faults[0].pointer or '/'}）：{faults[0].zh}，需由作者修正。",
+        )
     return value
 
 
@@ -145,7 +157,10 @@ def encode_input(value: Mapping[str, Json]) -> str:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     size = len(text.encode(errors="surrogatepass"))
     if size > MAX_INPUT_BYTES:
-        raise InputRejected(f"The input has {size} bytes; an action takes at most {MAX_INPUT_BYTES}.")
+        raise InputRejected(
+            f"The input has {size} bytes; an action takes at most {MAX_INPUT_BYTES}.",
+            zh=f"输入为 {size} 字节；单个操作最多接受 {MAX_INPUT_BYTES} 字节。",
+        )
     return text
 
 

@@ -37,7 +37,9 @@ class _Loop:
         """Run `work` there and wait for it. Ctrl-C cancels it; closing waits until it is settled."""
         if threading.current_thread() is self._thread:
             work.close()
-            raise Unavailable("The client cannot be called from its own callbacks.")
+            raise Unavailable(
+                "The client cannot be called from its own callbacks.", zh="不能在客户端自己的回调中调用该客户端。"
+            )
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -216,7 +218,7 @@ class Client:
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         if self._closed:
             work.close()
-            raise Unavailable("This client is closed; connect again.")
+            raise Unavailable("This client is closed; connect again.", zh="此客户端已关闭：请重新连接。")
         return self._owner.call(work)
 
 

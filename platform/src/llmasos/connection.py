@@ -18,6 +18,7 @@ from llmasos.errors import (
     Unauthenticated,
     Unavailable,
 )
+from llmasos.i18n import environment_locale
 from llmasos.kernel.invocation import Event, EventSink, Json, Principal, Usage, discard
 from llmasos.run_result import RunResult
 from llmasos.settings import Settings
@@ -96,7 +97,10 @@ class RemoteConnection:
         # A run may take as long as its app's wall time; the server sends a heartbeat meanwhile.
         self._client = httpx.AsyncClient(
             base_url=url.rstrip("/"),
-            headers={"authorization": f"Bearer {token}"} if token else {},
+            headers={
+                "accept-language": environment_locale(),
+                **({"authorization": f"Bearer {token}"} if token else {}),
+            },
             timeout=httpx.Timeout(60.0, connect=5.0),
             trust_env=False,
         )
@@ -133,7 +137,10 @@ class RemoteConnection:
                             raise error_of(json.dumps(content).encode(), 500)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
-        raise Unavailable(f"The server {self._url} ended the stream before the run did; run it again.")
+        raise Unavailable(
+            f"The server {self._url} ended the stream before the run did; run it again.",
+            zh=f"服务器 {self._url} 在运行结束前中断了数据流：请重新运行。",
+        )
 
     async def input_schema(self, app_id: str, action: str) -> Mapping[str, Any]:
         """The schema of an action's input; see `Connection.input_schema`."""
@@ -152,7 +159,9 @@ class RemoteConnection:
         """Not yet: a server answers models at `/v1`, which this version does not have."""
         raise Unavailable(
             "This version's server runs apps, but does not answer models themselves yet: call it without a URL "
-            "(unset LLMASOS_URL) to use a host in this process, or run an app."
+            "(unset LLMASOS_URL) to use a host in this process, or run an app.",
+            zh="此版本的服务器可以运行应用，但尚不能直接提供模型：请取消设置 "
+            "LLMASOS_URL 以使用本进程内的主机，或运行一个应用。",
         )
 
     def _unreachable(self, error: Exception) -> Unavailable:
@@ -191,7 +200,10 @@ def error_of(body: bytes, status: int) -> LlmasosError:
         code, detail = str(problem["code"]), str(problem["detail"])
         status = int(problem.get("status", status))
     except (ValueError, KeyError, TypeError):
-        return Unavailable(f"The server answered {status} without saying why; is it an LLMasOS server?")
+        return Unavailable(
+            f"The server answered {status} without saying why; is it an LLMasOS server?",
+            zh=f"服务器返回 {status} 但未说明原因：它是 LLMasOS 服务器吗？",
+        )
     for known in _tree(LlmasosError):
         if known.code == code:
             error = known.__new__(known)

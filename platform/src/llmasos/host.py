@@ -146,7 +146,9 @@ class Host:
             with self.database.read() as session:
                 session.connection().execute(text("SELECT 1 FROM invocation LIMIT 1"))
         except Exception as error:
-            raise Unavailable("The database does not answer; run `llmasos doctor`.") from error
+            raise Unavailable(
+                "The database does not answer; run `llmasos doctor`.", zh="数据库无响应；请运行 `llmasos doctor`。"
+            ) from error
 
     async def stop(self) -> None:
         """Refuse what is new, end what runs, and wait until it is settled. Safe to call again."""
@@ -170,7 +172,9 @@ class _Runtimes:
         """
         if kind not in self._made:
             if kind not in self._makers:
-                raise Unavailable(f"This host cannot run apps of the kind {kind!r}.")
+                raise Unavailable(
+                    f"This host cannot run apps of the kind {kind!r}.", zh=f"此主机不能运行 {kind!r} 类型的应用。"
+                )
             self._made[kind] = self._makers[kind](self._door)
         return self._made[kind]
 

@@ -10,6 +10,8 @@ import os
 from typing import Literal, TypeAlias
 
 Locale: TypeAlias = Literal["en", "zh"]
+Words: TypeAlias = tuple[str, str]
+"""The same in English and Chinese."""
 
 
 def locale_of(name: str) -> Locale:

@@ -30,6 +30,7 @@ from llmasos.runtimes.runtime import Program, Runtime
 class Stopping(Unavailable):
     """The host is stopping; what was used is settled, run it again in a moment."""
 
+    zh = "主机正在停止；已用的量已结算，请稍后重新运行。"
     code = "stopping"
 
 

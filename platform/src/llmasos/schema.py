@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 class SchemaNewer(Unavailable):
     """The database was made by a newer LLMasOS than this one: upgrade LLMasOS, or open another home."""
 
+    zh = "数据库由更新版本的 LLMasOS 创建：请升级 LLMasOS，或换用其他主目录。"
     code = "schema-newer"
 
 
@@ -61,10 +62,14 @@ def revision_of(url: str) -> str | None:
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             return None
-        raise Unavailable(f"The database {file} cannot be read: {error}. Check its permissions.") from error
+        raise Unavailable(
+            f"The database {file} cannot be read: {error}. Check its permissions.",
+            zh=f"无法读取数据库 {file}：{error}。请检查其权限。",
+        ) from error
     except sqlite3.DatabaseError as error:
         raise Unavailable(
-            f"{file} is not a database, or is damaged ({error}): put a copy of it back, or move it away."
+            f"{file} is not a database, or is damaged ({error}): put a copy of it back, or move it away.",
+            zh=f"{file} 不是数据库或已损坏（{error}）：请恢复备份，或将其移走。",
         ) from error
     return str(row[0]) if row else None
 
@@ -79,7 +84,10 @@ def _revision_by_sqlalchemy(url: str) -> str | None:
         with engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
     except SQLAlchemyError as error:
-        raise Unavailable(f"The database does not answer: {error}. Check LLMASOS_DATABASE_URL.") from error
+        raise Unavailable(
+            f"The database does not answer: {error}. Check LLMASOS_DATABASE_URL.",
+            zh=f"数据库无响应：{error}。请检查 LLMASOS_DATABASE_URL。",
+        ) from error
     finally:
         engine.dispose()
 
@@ -143,7 +151,7 @@ def migrate_to(url: str, revision: str) -> None:
     config.attributes["url"] = url
     known = {"head", "base"} | {path.name[:4] for path in (migrations_folder() / "versions").glob("[0-9]*_*.py")}
     if revision not in known:
-        raise Unavailable(f"There is no schema {revision}.")
+        raise Unavailable(f"There is no schema {revision}.", zh=f"没有结构版本 {revision}。")
     down = revision == "base" or (revision != "head" and revision < (revision_of(url) or ""))
     try:
         (command.downgrade if down else command.upgrade)(config, revision)

@@ -90,7 +90,7 @@ class InProcessRuntime:
 
     async def inspect(self, code: Path) -> Inspection:
         """Nothing here is a binary."""
-        raise ComponentRejected(f"{code.name} is no fake app")
+        raise ComponentRejected(f"{code.name} is no fake app", zh=f"{code.name} 不是测试用的应用")
 
     async def prepare(self, program: Program, code: Path) -> None:
         """Nothing to do: functions are ready."""
@@ -112,7 +112,10 @@ class InProcessRuntime:
             async with asyncio.timeout(invocation.limits.wall_seconds):
                 output = await self._actions[program.digest][action].do(guest)
         except TimeoutError as error:
-            raise TimedOut(f"The action took over {invocation.limits.wall_seconds} s.") from error
+            raise TimedOut(
+                f"The action took over {invocation.limits.wall_seconds} s.",
+                zh=f"操作用时超过 {invocation.limits.wall_seconds} 秒。",
+            ) from error
         finally:
             self.running -= 1
         return CallResult(json.dumps(output), fuel=1000, memory_bytes=1 << 20, log="")

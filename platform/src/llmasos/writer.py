@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
-from llmasos.errors import Unavailable
+from llmasos.errors import LlmasosError, Unavailable
 from llmasos.pending import Pending, resolve
 from llmasos.transaction import Row, SqlValue, Transaction
 
@@ -96,9 +96,12 @@ class Writer:
             Unavailable: Too many writes wait, or the writer is closed.
         """
         if self._closed:
-            raise Unavailable("The host is closing; try again when it runs.")
+            raise Unavailable("The host is closing; try again when it runs.", zh="主机正在关闭：请在其运行后重试。")
         if not essential and len(self._queue) > MAX_WAITING:
-            raise Unavailable("Too many writes wait for the database; try again in a few seconds.")
+            raise Unavailable(
+                "Too many writes wait for the database; try again in a few seconds.",
+                zh="等待写入数据库的请求过多：请几秒后重试。",
+            )
         pending = Pending(self, work, hot)
         self._queue.append(pending)
         if not (hot and self._loops_may and self._linger()):
@@ -131,7 +134,12 @@ class Writer:
         late = tuple(self._queue)
         self._queue.clear()
         for pending in late:
-            pending.fail(Unavailable("The host closed before it was written; try again when it runs."))
+            pending.fail(
+                Unavailable(
+                    "The host closed before it was written; try again when it runs.",
+                    zh="写入之前主机已关闭：请在其运行后重试。",
+                )
+            )
         resolve(late)
 
     # The half of the event loops.
@@ -288,7 +296,12 @@ class Writer:
         if not isinstance(error, DBAPIError | OSError) and not _is_driver_error(error):
             logger.error("a batch of %d writes failed", len(batch), exc_info=error)
         for pending in batch:
-            pending.fail(Unavailable(f"The database does not take writes: {_first_line(error)}"))
+            pending.fail(
+                Unavailable(
+                    f"The database does not take writes: {_first_line(error)}",
+                    zh=f"数据库无法写入：{error.message_zh if isinstance(error, LlmasosError) else _first_line(error)}",
+                )
+            )
         self._disconnect()
 
     def _connect(self) -> Transaction:
@@ -334,7 +347,10 @@ def _begin(transaction: Transaction) -> None:
     give_up = time.monotonic() + BUSY_SECONDS
     while not _has_begun(transaction):
         if time.monotonic() > give_up:
-            raise Unavailable("another program keeps it locked; end that program, or try again")
+            raise Unavailable(
+                "another program keeps it locked; end that program, or try again",
+                zh="另一个程序一直占用它：请结束该程序，或稍后重试",
+            )
         time.sleep(0.005)
 
 

@@ -65,14 +65,20 @@ def create_token(
     held = sorted(set(scopes))
     bounds = sorted(set(apps))
     if not held:
-        raise Invalid("A token needs a scope: run, read or admin.")
+        raise Invalid("A token needs a scope: run, read or admin.", zh="令牌需要权限范围：run、read 或 admin。")
     for app in bounds:
         if not APP_ID.fullmatch(app):
-            raise Invalid(f"{app!r} is not an app's id such as acme/translator.")
+            raise Invalid(
+                f"{app!r} is not an app's id such as acme/translator.",
+                zh=f"{app!r} 不是应用标识（例如 acme/translator）。",
+            )
     if bounds and Scope.ADMIN in held:
-        raise Invalid("A token with the scope admin reaches every app: leave --app away, or the scope.")
+        raise Invalid(
+            "A token with the scope admin reaches every app: leave --app away, or the scope.",
+            zh="权限范围为 admin 的令牌可访问所有应用：请去掉 --app 或该范围。",
+        )
     if life is not None and life <= timedelta(0):
-        raise Invalid("A token must be good for at least a day.")
+        raise Invalid("A token must be good for at least a day.", zh="令牌的有效期至少为一天。")
     token_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
     now = datetime.now(UTC)
     session.add(
@@ -98,7 +104,10 @@ def revoke_token(session: WriteSession, workspace_id: str, token_id: str) -> Non
     """
     token = repository.by_id(session, token_id)
     if token is None or token.workspace_id != workspace_id:
-        raise NotFound(f"There is no token {token_id!r}; `llmasos tokens list` shows them.")
+        raise NotFound(
+            f"There is no token {token_id!r}; `llmasos tokens list` shows them.",
+            zh=f"没有令牌 {token_id!r}；用 `llmasos tokens list` 查看。",
+        )
     token.revoked_at = token.revoked_at or datetime.now(UTC)
 
 

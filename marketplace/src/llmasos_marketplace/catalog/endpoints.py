@@ -176,7 +176,10 @@ def download_bundle(request: Request, publisher: str, name: str, version: str) -
     catalog = catalog_of(request)
     row = catalog.release(f"{publisher}/{name}", version)
     if row.state == "quarantined":
-        raise NotFound(f"{row.app_id} {version} is quarantined, so its bundle is not given out: {row.state_reason}")
+        raise NotFound(
+            f"{row.app_id} {version} is quarantined, so its bundle is not given out: {row.state_reason}",
+            zh=f"{row.app_id} {version} 已被隔离，不提供其应用包：{row.state_reason}",
+        )
     tag = f'"{row.digest}"'
     headers = {"etag": tag, "cache-control": IMMUTABLE}
     if _same(request, tag):

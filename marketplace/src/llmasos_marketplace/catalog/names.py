@@ -24,12 +24,14 @@ _TYPO_LENGTH: Final = 5
 class NameTaken(Conflict):
     """The name is too near to one that is taken: choose another."""
 
+    zh = "名称与已有的名称过于相近：请换一个。"
     code = "name-taken"
 
 
 class NamespaceReserved(Denied):
     """This publisher's name is kept for the apps that come with LLMasOS: choose another."""
 
+    zh = "此发布者名称专供 LLMasOS 自带应用使用：请换一个。"
     code = "namespace-reserved"
 
 

@@ -50,7 +50,10 @@ def rows(url: str, sql: str, values: Mapping[str, object]) -> list[Row]:
             connection.row_factory = sqlite3.Row
             return [_decoded(dict(row)) for row in connection.execute(sql, values)]
     except sqlite3.DatabaseError as error:
-        raise Unavailable(f"The database {file} cannot be read ({error}): run llmasos doctor.") from error
+        raise Unavailable(
+            f"The database {file} cannot be read ({error}): run llmasos doctor.",
+            zh=f"无法读取数据库 {file}（{error}）：请运行 llmasos doctor。",
+        ) from error
 
 
 def _by_sqlalchemy(url: str, sql: str, values: Mapping[str, object]) -> list[Row]:

@@ -95,7 +95,10 @@ def decide(plan: Plan, *, yes: bool, decline: Sequence[str], config: Mapping[str
     declined = {step.app_id: frozenset(decline) & step.bundle.manifest.capabilities for step in plan.steps}
     unknown = set(decline) - {name for names in declined.values() for name in names}
     if unknown:
-        raise Invalid(f"{plan.app_id} does not ask for {', '.join(sorted(unknown))}: leave out --decline.")
+        raise Invalid(
+            f"{plan.app_id} does not ask for {', '.join(sorted(unknown))}: leave out --decline.",
+            zh=f"{plan.app_id} 没有请求 {'、'.join(sorted(unknown))}：请去掉 --decline。",
+        )
     answers = Answers(agreed=True, declined=declined, config={plan.app_id: dict(config)} if config else {})
     if not options().json:
         for screen in plan.screens(locale()):

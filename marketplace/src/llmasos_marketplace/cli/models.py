@@ -91,7 +91,10 @@ def add(  # noqa: PLR0917 - each is an option of the command
         fields["price"] = {"input": input_price or 0, "output": output_price or 0}
     given = {field: value for field, value in fields.items() if value is not None}
     if (litellm is None) == (gguf is None):
-        raise Invalid("Name one source: a model string such as openai/gpt-4o-mini, or --gguf PATH.")
+        raise Invalid(
+            "Name one source: a model string such as openai/gpt-4o-mini, or --gguf PATH.",
+            zh="请指定一个来源：模型字符串（如 openai/gpt-4o-mini），或 --gguf PATH。",
+        )
     with _registry() as (_, registry):
         if gguf is not None:
             entry = entry_of_file(name, gguf, given)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmasos.errors import LlmasosError
-from llmasos.i18n import Locale, environment_locale, locale_of, t
+from llmasos.i18n import Locale, environment_locale, t
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +73,9 @@ def is_interactive() -> bool:
         return False
 
 
-# What kind of error it is, in Chinese, before a message that was only said in English.
-_KINDS_ZH = {
-    "denied": "被拒绝",
-    "quota": "配额不足",
-    "invalid": "输入无效",
-    "not-found": "未找到",
-    "conflict": "冲突",
-    "unavailable": "暂不可用",
-    "timeout": "超时",
-    "cancelled": "已取消",
-}
-
-
 def message_of(error: LlmasosError) -> str:
     """The error on one line, in the user's language."""
-    if locale_of(environment_locale()) == "zh":
-        text = error.message_zh or f"{_KINDS_ZH.get(error.tag, '失败')}：{error.message}"
-    else:
-        text = error.message
-    return " ".join(text.split())
+    return " ".join(tr(error.message, error.message_zh).split())
 
 
 def problem_of(error: LlmasosError) -> dict[str, object]:

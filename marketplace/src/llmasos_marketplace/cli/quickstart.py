@@ -107,7 +107,10 @@ async def _prepare(local: Local) -> None:
 
     folder = plugins_folder()
     if not folder.is_dir():
-        raise Unavailable(f"The first-party apps are not in {folder}: install LLMasOS again.")
+        raise Unavailable(
+            f"The first-party apps are not in {folder}: install LLMasOS again.",
+            zh=f"{folder} 中没有自带应用：请重新安装 LLMasOS。",
+        )
     async with local.running():
         await _seed(local, folder)
         for app_id in INSTALLED:
@@ -125,7 +128,7 @@ async def _seed(local: Local, folder: Path) -> None:
         if options().json or seeded.outcome == "unchanged":
             return
         if seeded.outcome == "skipped":
-            note(tr(f"  skipped {seeded.app_id}: {seeded.detail}", f"  跳过 {seeded.app_id}：{seeded.detail}"))
+            note(tr(f"  skipped {seeded.app_id}: {seeded.detail}", f"  跳过 {seeded.app_id}：{seeded.detail_zh}"))
         else:
             note(tr(f"  built and published {seeded.app_id}", f"  已构建并发布 {seeded.app_id}"))
 
@@ -141,7 +144,8 @@ async def _seed(local: Local, folder: Path) -> None:
     for seeded in results:
         if seeded.app_id in INSTALLED and not local.catalog.releases(seeded.app_id):
             raise Unavailable(
-                f"{seeded.app_id} could not be built: {seeded.detail}", zh=f"无法构建 {seeded.app_id}：{seeded.detail}"
+                f"{seeded.app_id} could not be built: {seeded.detail}",
+                zh=f"无法构建 {seeded.app_id}：{seeded.detail_zh}",
             )
 
 

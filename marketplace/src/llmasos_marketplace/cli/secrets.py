@@ -75,5 +75,8 @@ def _value(name: str) -> str:
         return str(typer.prompt(tr(f"Value of {name}", f"{name} 的值"), hide_input=True, err=True))
     value = sys.stdin.readline().rstrip("\r\n")
     if not value:
-        raise Invalid(f"no value: pipe it in, as in  printf %s VALUE | llmasos secrets set {name}")
+        raise Invalid(
+            f"no value: pipe it in, as in  printf %s VALUE | llmasos secrets set {name}",
+            zh=f"没有值：请通过管道传入，例如 printf %s VALUE | llmasos secrets set {name}",
+        )
     return value

@@ -39,6 +39,7 @@ class Seeded:
     version: str
     outcome: Outcome
     detail: str = ""
+    detail_zh: str = ""
 
 
 def plugins_folder() -> Path:
@@ -64,6 +65,9 @@ def source_digest(app: Path) -> str:
 def prebuilt_bundle(app: Path) -> Path | None:
     """The finished bundle beside a source that needs a tool which is not everywhere, such as Node."""
     return max(app.glob("prebuilt/*.llmapp"), default=None)
+
+
+_SAME = ("skipped before, and nothing changed since", "之前已跳过，此后没有变化")
 
 
 def _skipped(source: str) -> str:
@@ -128,7 +132,7 @@ class Seeding:
         if there and remembered.get(name) == source:
             return Seeded(name, version, "unchanged")
         if remembered.get(name) == _skipped(source):
-            return Seeded(name, version, "unchanged", "skipped before, and nothing changed since")
+            return Seeded(name, version, "unchanged", *_SAME)
         try:
             with tempfile.TemporaryDirectory(prefix="llmasos-seed-") as out:
                 bundle = prebuilt_bundle(app) or await self._built(app, Path(out))
@@ -138,10 +142,11 @@ class Seeding:
                 raise
             # The same source does not always compile to the same bytes; the release that is there stays.
             remembered[name] = source
-            return Seeded(name, version, "unchanged", error.message)
+            return Seeded(name, version, "unchanged", error.message, error.message_zh)
         except (LlmasosError, OSError) as error:
             remembered[name] = _skipped(source)
-            return Seeded(name, version, "skipped", str(error))
+            said_zh = error.message_zh if isinstance(error, LlmasosError) else str(error)
+            return Seeded(name, version, "skipped", str(error), said_zh)
         remembered[name] = source
         return Seeded(name, version, "published" if done.changed else "unchanged")
 

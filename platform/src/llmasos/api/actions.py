@@ -223,4 +223,4 @@ async def _input_of(request: Request) -> Any:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidJson(f"The body is not JSON: {error}.") from error
+        raise InvalidJson(f"The body is not JSON: {error}.", zh=f"请求体不是 JSON：{error}。") from error

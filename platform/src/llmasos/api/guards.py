@@ -57,7 +57,8 @@ class Guards:
         host = host_name(authority)
         if not self._answers_for(host):
             return HostNotAllowed(
-                f"This server does not answer for {host[:100]!r}; start it with `llmasos serve --allow-host NAME`."
+                f"This server does not answer for {host[:100]!r}; start it with `llmasos serve --allow-host NAME`.",
+                zh=f"此服务器不为 {host[:100]!r} 提供服务：请用 `llmasos serve --allow-host NAME` 启动。",
             )
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != authority:
@@ -71,7 +72,10 @@ class Guards:
         return "*" in self._hosts or host in self._hosts
 
     def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The body is larger than the {self._max_body_bytes} bytes that the server takes.")
+        return BodyTooLarge(
+            f"The body is larger than the {self._max_body_bytes} bytes that the server takes.",
+            zh=f"请求体超过服务器接受的 {self._max_body_bytes} 字节。",
+        )
 
     def _counted(self, receive: Receive) -> Receive:
         taken = 0

@@ -40,7 +40,7 @@ async def readyz(request: Request) -> Health:
         async with asyncio.timeout(READY_SECONDS):
             await asyncio.to_thread(host.check)
     except TimeoutError as error:
-        raise Unavailable("The database does not answer.") from error
+        raise Unavailable("The database does not answer.", zh="数据库无响应。") from error
     return Health()
 
 

@@ -65,10 +65,16 @@ def _authenticate(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 ) -> Caller:
     if credentials is None:
-        raise Unauthenticated("Send a token as `Authorization: Bearer …`; make one with `llmasos tokens create`.")
+        raise Unauthenticated(
+            "Send a token as `Authorization: Bearer …`; make one with `llmasos tokens create`.",
+            zh="请以 `Authorization: Bearer …` 发送令牌；可用 `llmasos tokens create` 创建。",
+        )
     known = cast("Authenticator", request.app.state.authenticator).authenticate(credentials.credentials)
     if known is None:
-        raise Unauthenticated("The token is unknown, expired or revoked; make another with `llmasos tokens create`.")
+        raise Unauthenticated(
+            "The token is unknown, expired or revoked; make another with `llmasos tokens create`.",
+            zh="令牌未知、已过期或已撤销：请用 `llmasos tokens create` 重新创建。",
+        )
     spoken = request.headers.get("accept-language", "")
     return replace(known, principal=replace(known.principal, locale=locale_of(spoken)))
 
@@ -83,7 +89,8 @@ def require(scope: Scope) -> Callable[..., object]:
         known = _authenticate(request, credentials)
         if not known.may(scope):
             raise ScopeMissing(
-                f"This needs a token with the scope {scope.value!r}: `llmasos tokens create --scope {scope.value}`."
+                f"This needs a token with the scope {scope.value!r}: `llmasos tokens create --scope {scope.value}`.",
+                zh=f"此操作需要权限范围为 {scope.value!r} 的令牌：`llmasos tokens create --scope {scope.value}`。",
             )
         return known
 

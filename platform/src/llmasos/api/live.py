@@ -72,6 +72,11 @@ class LiveRun:
         return self._invocation.result().usage
 
     @property
+    def locale(self) -> str:
+        """The language of whoever began it. Only once it has begun."""
+        return self._invocation.result().principal.locale
+
+    @property
     def has_begun(self) -> bool:
         """Whether it was admitted."""
         return self._invocation.done() and not self._invocation.cancelled()

@@ -94,11 +94,11 @@ class RunStream(EventSourceResponse):
             result = await self._live.result()
         except LlmasosError as error:
             yield encode("usage", UsageView.of(self._live.usage))
-            yield encode("error", problem_of(error, invocation=self._live.id))
+            yield encode("error", problem_of(error, locale=self._live.locale, invocation=self._live.id))
         except Exception:
             # Logged where it was raised; a stream must not end without saying how.
             yield encode("usage", UsageView.of(self._live.usage))
-            yield encode("error", problem_of(LlmasosError(), invocation=self._live.id))
+            yield encode("error", problem_of(LlmasosError(), locale=self._live.locale, invocation=self._live.id))
         else:
             yield encode("usage", UsageView.of(result.usage))
             yield encode("end", EndEvent(id=result.id, output=result.output))

@@ -80,7 +80,10 @@ def _texts(project: Project) -> dict[str, bytes]:
         if path.is_file() and layout.TEXTS.fullmatch(path.name):
             files[path.name] = path.read_bytes()
     if layout.README not in files:
-        raise BuildFailed(f"there is no {layout.README} in {project.root}: write what the app does, for its page")
+        raise BuildFailed(
+            f"there is no {layout.README} in {project.root}: write what the app does, for its page",
+            zh=f"{project.root} 中没有 {layout.README}：请写明应用的用途，供其页面展示",
+        )
     icon = project.manifest.icon
     if icon is not None:
         files[icon] = project.file(icon, "icon").read_bytes()
@@ -121,11 +124,16 @@ async def component_from_source(project: Project, folder: Path) -> bytes:
         javascript.stage(source, capabilities, staged)
         tools = f"jco {javascript.toolchain_digest()}"
     elif source.suffix == ".wasm":
-        raise BuildFailed(f'{source.name} is a binary: name it as component = "{source.name}" instead of source')
+        raise BuildFailed(
+            f'{source.name} is a binary: name it as component = "{source.name}" instead of source',
+            zh=f'{source.name} 是二进制文件：请写成 component = "{source.name}"，而不是 source',
+        )
     else:
         raise BuildFailed(
             f"{source.name}: source is Python (.py), JavaScript or TypeScript (.js, .ts); "
-            'a program in another language names its binary: component = "app.wasm"'
+            'a program in another language names its binary: component = "app.wasm"',
+            zh=f"{source.name}：source 须为 Python（.py）、JavaScript 或 "
+            'TypeScript（.js、.ts）；其他语言的程序请指定其二进制文件：component = "app.wasm"',
         )
     kept = default_home() / "builds" / f"{digest_of(staged, tools)}.wasm"
     if kept.is_file():

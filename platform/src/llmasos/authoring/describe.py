@@ -37,7 +37,10 @@ class Runners:
         """
         if kind not in self._made:
             if kind not in self._makers:
-                raise Unavailable(f"This host cannot run apps of the kind {kind!r}, so it cannot read their actions.")
+                raise Unavailable(
+                    f"This host cannot run apps of the kind {kind!r}, so it cannot read their actions.",
+                    zh=f"此主机不能运行 {kind!r} 类型的应用，因此无法读取其操作。",
+                )
             self._made[kind] = self._makers[kind](self._door)
         return self._made[kind]
 
@@ -62,7 +65,10 @@ class Runners:
 
 async def closed(_invocation: Invocation, capability: str, _function: str, _arguments: list[Json]) -> Json:
     """The door of a build: nothing is granted to an app that only says what it is."""
-    raise Denied(f"{capability} is not there while an app describes itself; call it from an action")
+    raise Denied(
+        f"{capability} is not there while an app describes itself; call it from an action",
+        zh=f"应用描述自身时不能使用 {capability}：请在操作中调用",
+    )
 
 
 @asynccontextmanager

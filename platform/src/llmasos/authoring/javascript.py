@@ -62,7 +62,10 @@ def sdk_folder() -> Path:
         for folder in (package / "js", package.parent.parent / "js"):
             if (folder / "src" / "guest.js").is_file():
                 return folder
-    raise Unavailable("the JavaScript SDK is missing: pip install --force-reinstall llmasos-sdk")
+    raise Unavailable(
+        "the JavaScript SDK is missing: pip install --force-reinstall llmasos-sdk",
+        zh="缺少 JavaScript SDK：pip install --force-reinstall llmasos-sdk",
+    )
 
 
 def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
@@ -137,7 +140,7 @@ async def toolchain(home: Path | None = None) -> Path:
         except BuildFailed as error:
             raise Unavailable(
                 f"The JavaScript tools cannot be fetched by npm: {error.message}. Check the network and try again.",
-                zh=f"无法用 npm 获取 JavaScript 工具：{error.message}。请检查网络后重试。",
+                zh=f"无法用 npm 获取 JavaScript 工具：{error.message_zh}。请检查网络后重试。",
             ) from error
         try:
             making.rename(ready)
@@ -174,5 +177,7 @@ async def componentize(staged: Path, home: Path | None = None) -> bytes:
         for what, command in steps:
             await run_tool([node, *command], cwd=staged, what=what, env={"NO_COLOR": "1"})
     except BuildFailed as error:
-        raise BuildFailed(f"the source does not build: {error.message}", detail=error.detail) from None
+        raise BuildFailed(
+            f"the source does not build: {error.message}", detail=error.detail, zh=f"源代码构建失败：{error.message_zh}"
+        ) from None
     return (staged / "app.wasm").read_bytes()

@@ -92,7 +92,9 @@ def lock(project: Path, requirements: Iterable[str]) -> str:
     )  # fmt: skip
     if done.returncode != 0:
         said = " ".join(done.stderr.replace("╰─▶", " ").replace("×", " ").split())[:600]
-        raise Invalid(f"the app's requirements cannot be locked to wheels: {said}")
+        raise Invalid(
+            f"the app's requirements cannot be locked to wheels: {said}", zh=f"无法将应用的依赖锁定为 wheel：{said}"
+        )
     text = (project / LOCK_IN_PROJECT).read_text()
     check_lock(text)
     return text
@@ -100,14 +102,22 @@ def lock(project: Path, requirements: Iterable[str]) -> str:
 
 def _finished(path: Path) -> tuple[str, bytes]:
     if not path.is_file():
-        raise NotFound(f"there is no wheel {path}: build it, for example with `uv build --wheel`")
+        raise NotFound(
+            f"there is no wheel {path}: build it, for example with `uv build --wheel`",
+            zh=f"没有 wheel {path}：请构建它，例如用 `uv build --wheel`",
+        )
     try:
         parse_wheel_filename(path.name)
     except InvalidWheelFilename as error:
-        raise Invalid(f"{path.name} is not the name of a wheel: {error}") from None
+        raise Invalid(
+            f"{path.name} is not the name of a wheel: {error}", zh=f"{path.name} 不是有效的 wheel 文件名：{error}"
+        ) from None
     content = path.read_bytes()
     if not any(name.endswith(".dist-info/entry_points.txt") for name in _names(path.name, content)):
-        raise Invalid(f'{path.name} has no entry point: add [project.entry-points."{ENTRY_POINT_GROUP}"]')
+        raise Invalid(
+            f'{path.name} has no entry point: add [project.entry-points."{ENTRY_POINT_GROUP}"]',
+            zh=f'{path.name} 没有入口点：请添加 [project.entry-points."{ENTRY_POINT_GROUP}"]',
+        )
     return path.name, content
 
 
@@ -116,14 +126,14 @@ def _names(name: str, wheel: bytes) -> list[str]:
         with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
             return archive.namelist()
     except zipfile.BadZipFile as error:
-        raise Invalid(f"{name} is not a wheel: {error}") from None
+        raise Invalid(f"{name} is not a wheel: {error}", zh=f"{name} 不是 wheel：{error}") from None
 
 
 def _required_by(name: str, wheel: bytes) -> list[str]:
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         metadata = next((n for n in archive.namelist() if n.endswith(".dist-info/METADATA")), None)
         if metadata is None:
-            raise Invalid(f"{name} has no METADATA: build it again")
+            raise Invalid(f"{name} has no METADATA: build it again", zh=f"{name} 中没有 METADATA：请重新构建")
         message = Parser().parsestr(archive.read(metadata).decode())
     required = [Requirement(str(text)) for text in message.get_all("Requires-Dist", [])]
     return [str(r) for r in required if r.marker is None or "extra" not in str(r.marker)]
@@ -132,7 +142,10 @@ def _required_by(name: str, wheel: bytes) -> list[str]:
 def _write(project: Path, manifest: Manifest) -> tuple[str, bytes]:
     source = project / (manifest.runtime.source or "app.py")
     if not source.is_file():
-        raise NotFound(f"there is no file {source}, which llmapp.toml names as the source")
+        raise NotFound(
+            f"there is no file {source}, which llmapp.toml names as the source",
+            zh=f"llmapp.toml 中指定的源文件 {source} 不存在",
+        )
     distribution = "llmasos_app_" + manifest.id.replace("/", "_").replace("-", "_")
     information = f"{distribution}-{manifest.version}.dist-info"
     needed = "".join(f"Requires-Dist: {text}\n" for text in sorted(manifest.runtime.requirements))
@@ -154,7 +167,7 @@ def _app_in(source: Path) -> str:
     try:
         tree = ast.parse(source.read_bytes(), filename=source.name)
     except (SyntaxError, ValueError) as error:
-        raise Invalid(f"{source.name} is not Python: {error}") from None
+        raise Invalid(f"{source.name} is not Python: {error}", zh=f"{source.name} 不是 Python 代码：{error}") from None
     found = [
         target.id
         for node in tree.body
@@ -165,7 +178,10 @@ def _app_in(source: Path) -> str:
     if "app" in found:
         return "app"
     if len(found) != 1:
-        raise Invalid(f"{source.name} holds {len(found)} apps; write `app = App()` in it")
+        raise Invalid(
+            f"{source.name} holds {len(found)} apps; write `app = App()` in it",
+            zh=f"{source.name} 中有 {len(found)} 个应用：请只写一个 `app = App()`",
+        )
     return found[0]
 
 

@@ -20,6 +20,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 class BuildFailed(Invalid):
     """The app does not build."""
 
+    zh = "应用构建失败。"
     code = "build-failed"
 
     def __init__(self, message: str | None = None, *, zh: str = "", detail: str = "") -> None:
@@ -60,12 +61,17 @@ async def run_tool(
             start_new_session=True,
         )
     except FileNotFoundError:
-        raise Unavailable(f"{what} is not installed: {command[0]} was not found") from None
+        raise Unavailable(
+            f"{what} is not installed: {command[0]} was not found", zh=f"没有安装 {what}：找不到 {command[0]}"
+        ) from None
     try:
         async with asyncio.timeout(timeout_seconds):
             output, _ = await process.communicate()
     except TimeoutError:
-        raise BuildFailed(f"{what} took longer than {timeout_seconds:.0f} s and was ended") from None
+        raise BuildFailed(
+            f"{what} took longer than {timeout_seconds:.0f} s and was ended",
+            zh=f"{what} 用时超过 {timeout_seconds:.0f} 秒，已被终止",
+        ) from None
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -73,7 +79,7 @@ async def run_tool(
             await process.wait()
     text = _ANSI.sub("", output.decode(errors="replace")).replace("\r", "\n")
     if process.returncode != 0:
-        raise BuildFailed(f"{what} failed: {said(text)}", detail=text)
+        raise BuildFailed(f"{what} failed: {said(text)}", detail=text, zh=f"{what} 失败：{said(text)}")
     return text
 
 

@@ -40,7 +40,10 @@ class Project:
         """
         path = self.root / relative
         if not path.is_file():
-            raise BuildFailed(f"{layout.MANIFEST} names {key} = {relative!r}, and there is no such file in {self.root}")
+            raise BuildFailed(
+                f"{layout.MANIFEST} names {key} = {relative!r}, and there is no such file in {self.root}",
+                zh=f"{layout.MANIFEST} 中写有 {key} = {relative!r}，而 {self.root} 中没有该文件",
+            )
         return path
 
 
@@ -61,7 +64,9 @@ def open_project(path: Path) -> Project:
             zh=f"{root} 中没有 {layout.MANIFEST}：请进入应用目录，或用 llmasos new NAME 新建。",
         ) from None
     except UnicodeDecodeError:
-        raise BuildFailed(f"{file} is not UTF-8; save it as UTF-8") from None
+        raise BuildFailed(
+            f"{file} is not UTF-8; save it as UTF-8", zh=f"{file} 不是 UTF-8 编码：请保存为 UTF-8"
+        ) from None
     return Project(root.resolve(), parse_manifest(text))
 
 
@@ -82,6 +87,8 @@ def source_files(folder: Path) -> Iterator[Path]:
         if total > MAX_SOURCE_BYTES:
             raise BuildFailed(
                 f"the source in {folder} is over {MAX_SOURCE_BYTES >> 20} MiB at {path.name}: "
-                "put it into a folder of its own, and name that in source"
+                "put it into a folder of its own, and name that in source",
+                zh=f"{folder} 中的源文件在 {path.name} 处超过 {MAX_SOURCE_BYTES >> 20} "
+                "MiB：请将源文件放入单独的目录，并在 source 中指定它",
             )
         yield path

@@ -84,7 +84,10 @@ def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
     """
     module = source.stem
     if module in RESERVED or not module.isidentifier():
-        raise BuildFailed(f"{source.name} cannot be an app's module: rename it, such as app.py")
+        raise BuildFailed(
+            f"{source.name} cannot be an app's module: rename it, such as app.py",
+            zh=f"{source.name} 不能作为应用的模块：请改名，例如 app.py",
+        )
     wit.write_world(capabilities, folder / "wit")
     late = set(LATE_IN_LIBRARY)
     for path in source_files(source.parent):
@@ -104,7 +107,10 @@ def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
 def _package_folder(name: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
-        raise Unavailable(f"the package {name} is not installed: pip install llmasos")
+        raise Unavailable(
+            f"the package {name} is not installed: pip install llmasos",
+            zh=f"没有安装软件包 {name}：pip install llmasos",
+        )
     return Path(spec.origin).parent
 
 
@@ -134,7 +140,12 @@ async def componentize(staged: Path) -> bytes:
             env={"VIRTUAL_ENV": str(empty)},
         )
     except BuildFailed as error:
-        raise BuildFailed(_told(error.detail) or error.message, detail=error.detail) from None
+        told = _told(error.detail)
+        raise BuildFailed(
+            f"the source does not import: {told}" if told else error.message,
+            zh=f"源代码无法导入：{told}" if told else error.message_zh,
+            detail=error.detail,
+        ) from None
     return (staged / "app.wasm").read_bytes()
 
 
@@ -149,4 +160,4 @@ def _told(output: str) -> str:
         return ""
     frames = list(_FRAME.finditer(output))
     where = f" ({frames[-1]['file']}, line {frames[-1]['line']})" if frames else ""
-    return f"the source does not import: {raised[-1][:300]}{where}"
+    return f"{raised[-1][:300]}{where}"

@@ -70,16 +70,28 @@ def parse_actions(text: str) -> tuple[Action, ...]:
     try:
         listed: object = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise BundleRejected(f"actions.json is not valid JSON: {_first_line(error)}") from None
+        raise BundleRejected(
+            f"actions.json is not valid JSON: {_first_line(error)}",
+            zh=f"actions.json 不是有效的 JSON：{_first_line(error)}",
+        ) from None
     if not _is_list(listed) or not listed:
-        raise BundleRejected("actions.json is not a list of actions: an app has at least one")
+        raise BundleRejected(
+            "actions.json is not a list of actions: an app has at least one",
+            zh="actions.json 不是操作列表：应用至少要有一个操作",
+        )
     if len(listed) > MAX_ACTIONS:
-        raise BundleRejected(f"actions.json lists {len(listed)} actions; the limit is {MAX_ACTIONS}")
+        raise BundleRejected(
+            f"actions.json lists {len(listed)} actions; the limit is {MAX_ACTIONS}",
+            zh=f"actions.json 列出了 {len(listed)} 个操作；上限为 {MAX_ACTIONS} 个",
+        )
     actions = tuple(_action(item) for item in listed)
     names = [action.name for action in actions]
     for name in names:
         if names.count(name) > 1:
-            raise BundleRejected(f"actions.json names {name!r} twice: rename one")
+            raise BundleRejected(
+                f"actions.json names {name!r} twice: rename one",
+                zh=f"actions.json 中 {name!r} 出现了两次：请为其中一个改名",
+            )
     return actions
 
 
@@ -122,25 +134,35 @@ def _is_table(value: object) -> TypeGuard[dict[str, Any]]:
 
 def _action(item: object) -> Action:
     if not _is_table(item):
-        raise BundleRejected("actions.json holds something that is not an action")
+        raise BundleRejected("actions.json holds something that is not an action", zh="actions.json 中有一项不是操作")
     raw = item
     name = raw.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise BundleRejected(f"actions.json: {name!r:.80} is not a name of an action: use a-z, 0-9 and _")
+        raise BundleRejected(
+            f"actions.json: {name!r:.80} is not a name of an action: use a-z, 0-9 and _",
+            zh=f"actions.json：{name!r:.80} 不是有效的操作名：请使用 a-z、0-9 和 _",
+        )
     for key in raw:
         if key not in KEYS and not key.startswith("x-"):
             raise BundleRejected(
-                f"actions.json: {name} has the unknown key {key[:60]!r}; known: {', '.join(sorted(KEYS))}"
+                f"actions.json: {name} has the unknown key {key[:60]!r}; known: {', '.join(sorted(KEYS))}",
+                zh=f"actions.json：{name} 有未知的键 {key[:60]!r}；可用的键：{', '.join(sorted(KEYS))}",
             )
     for key in ("title", "description"):
         _check_text(name, key, raw.get(key, ""))
     streaming = raw.get("streaming", False)
     if not isinstance(streaming, bool):
-        raise BundleRejected(f"actions.json: {name}.streaming is not true or false")
+        raise BundleRejected(
+            f"actions.json: {name}.streaming is not true or false",
+            zh=f"actions.json：{name}.streaming 不是 true 或 false",
+        )
     for key in ("input_schema", "output_schema"):
         check_schema(f"{name}.{key}", raw.get(key))
     if raw["input_schema"].get("type") != "object":
-        raise BundleRejected(f'actions.json: {name}.input_schema is not of type "object": inputs are named')
+        raise BundleRejected(
+            f'actions.json: {name}.input_schema is not of type "object": inputs are named',
+            zh=f'actions.json：{name}.input_schema 的类型不是 "object"：输入必须是具名字段',
+        )
     return Action(name, raw["input_schema"], raw["output_schema"], streaming, MappingProxyType(raw))
 
 
@@ -151,7 +173,8 @@ def _check_text(name: str, key: str, text: object) -> None:
         "zh",
     }:
         raise BundleRejected(
-            f'actions.json: {name}.{key} is not a text, nor {{"en", "zh"}} of texts up to 4000 letters'
+            f'actions.json: {name}.{key} is not a text, nor {{"en", "zh"}} of texts up to 4000 letters',
+            zh=f'actions.json：{name}.{key} 不是文本，也不是 {{"en", "zh"}} 形式的文本（每段最多 4000 个字符）',
         )
 
 
@@ -166,7 +189,10 @@ def check_schema(place: str, schema: object) -> None:
         BundleRejected: It is not valid, refers outwards or to itself, or is too large.
     """
     if not _is_table(schema):
-        raise BundleRejected(f"actions.json: {place} is not a JSON Schema: write an object")
+        raise BundleRejected(
+            f"actions.json: {place} is not a JSON Schema: write an object",
+            zh=f"actions.json：{place} 不是 JSON Schema：请写成对象",
+        )
     root = schema
     _Walk(place, root).cost(root, MAX_DEPTH, ())
     # Imported here: a fifth of the time that a command which reads no bundle may take.
@@ -177,7 +203,8 @@ def check_schema(place: str, schema: object) -> None:
     except SchemaError as error:
         where = "/".join(str(step) for step in error.absolute_path)
         raise BundleRejected(
-            f"actions.json: {place} is not valid JSON Schema at {where or '/'}: {error.message:.200}"
+            f"actions.json: {place} is not valid JSON Schema at {where or '/'}: {error.message:.200}",
+            zh=f"actions.json：{place} 在 {where or '/'} 处不是有效的 JSON Schema：{error.message:.200}",
         ) from None
 
 
@@ -190,26 +217,31 @@ class _Walk:
         self.definitions: dict[str, Any] = definitions if _is_table(definitions) else {}
         self.known: dict[str, tuple[int, int]] = {}
 
-    def _reject(self, what: str) -> BundleRejected:
-        return BundleRejected(f"actions.json: {self.place} {what}")
+    def _reject(self, what: str, zh: str) -> BundleRejected:
+        return BundleRejected(f"actions.json: {self.place} {what}", zh=f"actions.json：{self.place} {zh}")
 
     def cost(self, schema: object, depth: int, inside: tuple[str, ...]) -> int:
         if isinstance(schema, bool):
             return 1
         if not _is_table(schema) or depth == 0:
-            raise self._reject(f"is not a JSON Schema, or nests over {MAX_DEPTH} deep")
+            raise self._reject(
+                f"is not a JSON Schema, or nests over {MAX_DEPTH} deep", f"不是 JSON Schema，或嵌套超过 {MAX_DEPTH} 层"
+            )
         total = 1
         for key, value in schema.items():
             total += self._keyword(key, value, depth - 1, inside)
             if total > MAX_NODES:
-                raise self._reject(f"comes to over {MAX_NODES} parts when its references are followed: simplify it")
+                raise self._reject(
+                    f"comes to over {MAX_NODES} parts when its references are followed: simplify it",
+                    f"展开引用后超过 {MAX_NODES} 个部分：请简化",
+                )
         return total
 
     def _keyword(self, key: str, value: object, depth: int, inside: tuple[str, ...]) -> int:
         if key == "$ref":
             return self._reference(value, depth, inside)
         if key == "$schema" and value != DIALECT:
-            raise self._reject(f"is written in another dialect than {DIALECT}")
+            raise self._reject(f"is written in another dialect than {DIALECT}", f"使用的不是 {DIALECT} 方言")
         if key in _PLAIN or key.startswith("x-"):
             return self._plain(value, depth)
         if key in _ONE:
@@ -218,25 +250,33 @@ class _Walk:
             return sum(self.cost(each, depth, inside) for each in value)
         if key in _TABLE and _is_table(value):
             return sum(self.cost(each, depth, inside) for each in value.values())
-        raise self._reject(f"uses the keyword {key[:60]!r} in a way that the host does not run: leave it out")
+        raise self._reject(
+            f"uses the keyword {key[:60]!r} in a way that the host does not run: leave it out",
+            f"中关键字 {key[:60]!r} 的用法不受主机支持：请去掉",
+        )
 
     def _plain(self, value: object, depth: int) -> int:
         if depth <= 0:
-            raise self._reject(f"nests over {MAX_DEPTH} deep")
+            raise self._reject(f"nests over {MAX_DEPTH} deep", f"嵌套超过 {MAX_DEPTH} 层")
         if isinstance(value, float) and not math.isfinite(value):
-            raise self._reject("holds a number that JSON has not")
+            raise self._reject("holds a number that JSON has not", "含有 JSON 中不存在的数字")
         items = value if _is_list(value) else list(value.values()) if _is_table(value) else []
         return 1 + sum(self._plain(each, depth - 1) for each in items)
 
     def _reference(self, target: object, depth: int, inside: tuple[str, ...]) -> int:
         prefix = "#/$defs/"
         if not isinstance(target, str) or not target.startswith(prefix):
-            raise self._reject(f"refers to {target!r:.80}: only {prefix}… is followed")
+            raise self._reject(
+                f"refers to {target!r:.80}: only {prefix}… is followed", f"引用了 {target!r:.80}：只支持 {prefix}…"
+            )
         name = target.removeprefix(prefix)
         if name not in self.definitions:
-            raise self._reject(f"refers to {target[:80]!r}, which is not there")
+            raise self._reject(f"refers to {target[:80]!r}, which is not there", f"引用了不存在的 {target[:80]!r}")
         if name in inside:
-            raise self._reject(f"refers to itself through {target[:80]!r}: write out as many levels as are needed")
+            raise self._reject(
+                f"refers to itself through {target[:80]!r}: write out as many levels as are needed",
+                f"经由 {target[:80]!r} 引用了自身：请按所需层数逐层写出",
+            )
         counted, at_depth = self.known.get(name, (0, MAX_DEPTH + 1))
         if depth < at_depth:  # met deeper than before: it may end too deep now
             counted = self.cost(self.definitions[name], depth, (*inside, name))

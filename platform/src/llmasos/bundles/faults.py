@@ -7,34 +7,41 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from llmasos.i18n import Words, t
+from llmasos.validation import Misfit, in_both
+
+_MISSING: Final[Words] = ("it is missing", "缺少此项")
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault. `path` is the key as one would write it."""
+    """One fault. `path` is the key as one would write it; what is wrong and the cure, in English and Chinese."""
 
     path: str
-    what: str
-    cure: str = ""
+    what: Words
+    cure: Words | None = None
 
-    def __str__(self) -> str:
-        said = f"{self.path}: {self.what}" if self.path else self.what
-        return f"{said}; {self.cure}" if self.cure else said
+    def text(self, locale: str) -> str:
+        """The fault on one line."""
+        what = t(locale, *self.what)
+        said = t(locale, f"{self.path}: {what}", f"{self.path}：{what}") if self.path else what
+        return t(locale, f"{said}; {self.cure[0]}", f"{said}；{self.cure[1]}") if self.cure else said
 
 
 _TYPES = {
-    "string_type": "a string in quotes",
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "tuple_type": 'an array, such as ["…"]',
-    "dict_type": "a table",
-    "model_type": "a table",
-    "model_attributes_type": "a table",
+    "string_type": ("a string in quotes", "带引号的字符串"),
+    "int_type": ("a whole number", "整数"),
+    "float_type": ("a number", "数字"),
+    "bool_type": ("true or false", " true 或 false"),
+    "tuple_type": ('an array, such as ["…"]', '数组，例如 ["…"]'),
+    "dict_type": ("a table", "表"),
+    "model_type": ("a table", "表"),
+    "model_attributes_type": ("a table", "表"),
 }
 
 
@@ -53,54 +60,69 @@ def _fault(detail: ErrorDetails, model: type[BaseModel]) -> Fault:
     if kind == "extra_forbidden":
         return _unknown_key(path, owner)
     if kind in _TYPES:
-        return Fault(path, f"it is {_said(value)}", f"write {_TYPES[kind]}")
-    message = detail["msg"]
-    return Fault(path, message[:1].lower() + message[1:])
+        (said, said_zh), (wanted, wanted_zh) = _said(value), _TYPES[kind]
+        return Fault(path, (f"it is {said}", f"此处是{said_zh}"), (f"write {wanted}", f"请写{wanted_zh}"))
+    en, zh = in_both(detail)
+    return Fault(path, (en[:1].lower() + en[1:], zh))
 
 
 def _unknown_capability(path: str, _value: object, context: Mapping[str, Any]) -> Fault:
     known = [name.strip(" '") for name in str(context["expected_tags"]).split(",")]
     tag = str(context["tag"])
-    return Fault(f"{path}.capability", f"unknown capability {tag!r:.60}", _choose(tag, known))
+    return Fault(
+        f"{path}.capability", (f"unknown capability {tag!r:.60}", f"未知的能力 {tag!r:.60}"), _choose(tag, known)
+    )
 
 
 def _no_capability(path: str, _value: object, _context: Mapping[str, Any]) -> Fault:
-    return Fault(f"{path}.capability", "it is missing", 'say which, as in capability = "model"')
+    cure = 'say which, as in capability = "model"', '请写明能力，例如 capability = "model"'
+    return Fault(f"{path}.capability", _MISSING, cure)
 
 
 def _not_allowed(path: str, value: object, context: Mapping[str, Any]) -> Fault:
-    return Fault(path, f"{value!r:.80} is not allowed", f"use {context['expected']}")
+    choices = str(context["expected"])
+    what = f"{value!r:.80} is not allowed", f"不允许 {value!r:.80}"
+    return Fault(path, what, (f"use {choices}", f"请使用 {choices.replace(' or ', ' 或 ')}"))
 
 
 def _in_own_words(path: str, _value: object, context: Mapping[str, Any]) -> Fault:
-    return Fault(path, str(context["error"]))
+    error = context["error"]
+    return Fault(path, (str(error), error.zh if isinstance(error, Misfit) else str(error)))
 
 
 def _unknown_key(path: str, owner: type[BaseModel] | None) -> Fault:
     known = _keys(owner) if owner else []
     key = path.rsplit(".", 1)[-1]
-    return Fault(path, "unknown key", _choose(key, known) if known else "remove it")
+    return Fault(path, ("unknown key", "未知的键"), _choose(key, known) if known else ("remove it", "请删除"))
 
 
 def _missing(path: str, _value: object, _context: Mapping[str, Any]) -> Fault:
     if path.endswith("reason"):
-        return Fault(path, "it is missing", 'say why the app needs this, as in reason.en = "…"')
+        cure = 'say why the app needs this, as in reason.en = "…"', '请说明应用为何需要它，例如 reason.en = "…"'
+        return Fault(path, _MISSING, cure)
     if path.endswith(".en"):
-        return Fault(
-            path, "it is missing", f'add {path.rsplit(".", 2)[-2]}.en = "…"; English is what every reader gets'
+        key = path.rsplit(".", 2)[-2]
+        cure = (
+            f'add {key}.en = "…"; English is what every reader gets',
+            f'请添加 {key}.en = "…"；英文是所有读者都能看到的',
         )
+        return Fault(path, _MISSING, cure)
     if path == "schema":
-        return Fault(path, "it is missing", "add schema = 1 at the top")
-    return Fault(path, "it is missing", f"add {path.rsplit('.', 1)[-1]}")
+        return Fault(path, _MISSING, ("add schema = 1 at the top", "请在开头添加 schema = 1"))
+    key = path.rsplit(".", 1)[-1]
+    return Fault(path, _MISSING, (f"add {key}", f"请添加 {key}"))
 
 
 def _mismatch(path: str, value: object, _context: Mapping[str, Any]) -> Fault:
-    what = f"{value!r:.80} is not valid"
+    what = f"{value!r:.80} is not valid", f"{value!r:.80} 无效"
     if path == "id" or path.startswith(("dependencies", "permissions")):
-        return Fault(
-            path, what, "write publisher/name in lower-case letters, digits and single hyphens: acme/translator"
+        cure = (
+            "write publisher/name in lower-case letters, digits and single hyphens: acme/translator",
+            "请写成 publisher/name，使用小写字母、数字和单个连字符，例如 acme/translator",
         )
-    return Fault(path, what, "use lower-case letters and digits, beginning with a letter")
+        return Fault(path, what, cure)
+    cure = "use lower-case letters and digits, beginning with a letter", "请使用小写字母和数字，并以字母开头"
+    return Fault(path, what, cure)
 
 
 _SPECIAL: dict[str, Callable[[str, object, Mapping[str, Any]], Fault]] = {
@@ -113,22 +135,24 @@ _SPECIAL: dict[str, Callable[[str, object, Mapping[str, Any]], Fault]] = {
 }
 
 
-def _said(value: object) -> str:
+def _said(value: object) -> Words:
     match value:
         case bool():
-            return str(value).lower()
+            return str(value).lower(), f" {str(value).lower()}"
         case dict():
-            return "a table"
+            return "a table", "表"
         case list():
-            return "an array"
+            return "an array", "数组"
         case _:
-            return f"{value!r:.80}"
+            return f"{value!r:.80}", f" {value!r:.80}"
 
 
-def _choose(given: str, known: list[str]) -> str:
+def _choose(given: str, known: list[str]) -> Words:
     near = difflib.get_close_matches(given[:60], known, 1, cutoff=0.5)
     listed = ", ".join(sorted(known))
-    return f"did you mean {near[0]!r}? Known: {listed}" if near else f"known: {listed}"
+    if near:
+        return f"did you mean {near[0]!r}? Known: {listed}", f"是否想写 {near[0]!r}？可用：{listed}"
+    return f"known: {listed}", f"可用：{listed}"
 
 
 def _keys(model: type[BaseModel]) -> list[str]:

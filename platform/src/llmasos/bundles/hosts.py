@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal, Self, cast
 
+from llmasos.validation import Misfit
+
 DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 _PATTERN = re.compile(
@@ -18,6 +20,7 @@ _PATTERN = re.compile(
 )
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _EXAMPLE = "write it as https://api.example.com, https://*.example.com:8443 or *"
+_EXAMPLE_ZH = "请写成 https://api.example.com、https://*.example.com:8443 或 *"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +43,18 @@ class HostPattern:
             return cls("*", "", 0)
         match = _PATTERN.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text[:80]!r} is not a server: {_EXAMPLE}, in lower case, without a path")
+            raise Misfit(
+                f"{text[:80]!r} is not a server: {_EXAMPLE}, in lower case, without a path",
+                f"{text[:80]!r} 不是服务器：{_EXAMPLE_ZH}，须小写且不含路径",
+            )
         scheme, host = match["scheme"], match["host"]
         if scheme not in DEFAULT_PORTS:
-            raise ValueError(f"{scheme}:// is not a scheme that apps may use: {_EXAMPLE}")
+            raise Misfit(
+                f"{scheme}:// is not a scheme that apps may use: {_EXAMPLE}", f"应用不能使用 {scheme}://：{_EXAMPLE_ZH}"
+            )
         port = int(match["port"] or DEFAULT_PORTS[scheme])
         if port > 65535:
-            raise ValueError(f"port {port} does not exist: use 1 to 65535")
+            raise Misfit(f"port {port} does not exist: use 1 to 65535", f"没有端口 {port}：请使用 1 到 65535")
         wildcard = match["wildcard"] is not None
         _check_host(host, wildcard)
         return cls(cast("Literal['http', 'https']", scheme), host, port, wildcard)
@@ -86,21 +94,27 @@ def _check_host(host: str, wildcard: bool) -> None:
         return
     labels = host.split(".")
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise ValueError(f"{host[:80]!r} is not a host name: {_EXAMPLE}")
+        raise Misfit(f"{host[:80]!r} is not a host name: {_EXAMPLE}", f"{host[:80]!r} 不是主机名：{_EXAMPLE_ZH}")
     # A name whose last label is a number is read as an IPv4 address by resolvers, in decimal, octal or shortened
     # forms too: only the plain form is left.
     if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", labels[-1]):
         _check_address(host, wildcard)
     elif wildcard and len(labels) < 2:
-        raise ValueError(f"*.{host} is a whole top-level domain: name the servers, or ask for * and say why")
+        raise Misfit(
+            f"*.{host} is a whole top-level domain: name the servers, or ask for * and say why",
+            f"*.{host} 是整个顶级域：请写明服务器，或申请 * 并说明理由",
+        )
 
 
 def _check_address(text: str, wildcard: bool) -> None:
     try:
         canonical = str(ipaddress.ip_address(text))
     except ValueError:
-        raise ValueError(f"{text!r} is not an address in its plain form, such as 192.0.2.1 or [2001:db8::1]") from None
+        raise Misfit(
+            f"{text!r} is not an address in its plain form, such as 192.0.2.1 or [2001:db8::1]",
+            f"{text!r} 不是普通写法的地址，例如 192.0.2.1 或 [2001:db8::1]",
+        ) from None
     if canonical != text:
-        raise ValueError(f"write the address as {canonical} instead of {text}")
+        raise Misfit(f"write the address as {canonical} instead of {text}", f"请将地址写成 {canonical}，而不是 {text}")
     if wildcard:
-        raise ValueError(f"*.{text}: an address has no names under it")
+        raise Misfit(f"*.{text}: an address has no names under it", f"*.{text}：地址之下没有子域名")

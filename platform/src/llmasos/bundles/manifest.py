@@ -39,6 +39,8 @@ from llmasos.bundles.parts import (
 )
 from llmasos.bundles.rules import Parts, inconsistencies
 from llmasos.errors import ManifestRejected
+from llmasos.i18n import t
+from llmasos.validation import Misfit
 
 __all__ = [
     "APP_ID",
@@ -96,9 +98,9 @@ class Manifest(Frozen):
         try:
             canonical = str(Version(value))
         except InvalidVersion:
-            raise ValueError(f"{value!r} is not a version such as 1.2.0") from None
+            raise Misfit(f"{value!r} is not a version such as 1.2.0", f"{value!r} 不是版本号，例如 1.2.0") from None
         if canonical != value:
-            raise ValueError(f"write {canonical!r} instead of {value!r}")
+            raise Misfit(f"write {canonical!r} instead of {value!r}", f"请写成 {canonical!r}，而不是 {value!r}")
         return value
 
     @property
@@ -121,16 +123,27 @@ def parse_manifest(text: str) -> Manifest:
         ManifestRejected: Naming every fault, a line each: the key, what is wrong with it, and the cure.
     """
     if len(text.encode(errors="surrogatepass")) > MAX_MANIFEST_BYTES:
-        raise ManifestRejected(f"llmapp.toml is over {MAX_MANIFEST_BYTES >> 10} KiB: move long texts into README.md")
+        raise ManifestRejected(
+            f"llmapp.toml is over {MAX_MANIFEST_BYTES >> 10} KiB: move long texts into README.md",
+            zh=f"llmapp.toml 超过 {MAX_MANIFEST_BYTES >> 10} KiB：请将长文本移到 README.md",
+        )
     for number, line in enumerate(text.splitlines(), 1):
         if line.count(".") > MAX_DOTS_A_LINE:
-            raise ManifestRejected(f"llmapp.toml line {number} has over {MAX_DOTS_A_LINE} dots: shorten it")
+            raise ManifestRejected(
+                f"llmapp.toml line {number} has over {MAX_DOTS_A_LINE} dots: shorten it",
+                zh=f"llmapp.toml 第 {number} 行有超过 {MAX_DOTS_A_LINE} 个点：请缩短",
+            )
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ManifestRejected(f"llmapp.toml is not valid TOML: {error}") from None
+        raise ManifestRejected(
+            f"llmapp.toml is not valid TOML: {error}", zh=f"llmapp.toml 不是有效的 TOML：{error}"
+        ) from None
     except (ValueError, RecursionError):
-        raise ManifestRejected("llmapp.toml nests too deeply or holds a number that is too long: simplify it") from None
+        raise ManifestRejected(
+            "llmapp.toml nests too deeply or holds a number that is too long: simplify it",
+            zh="llmapp.toml 嵌套过深，或含有过长的数字：请简化",
+        ) from None
     faults: list[Fault] = []
     manifest: Manifest | None = None
     try:
@@ -138,21 +151,23 @@ def parse_manifest(text: str) -> Manifest:
     except ValidationError as error:
         faults.extend(faults_of(error, Manifest))
     except RecursionError:
-        raise ManifestRejected("llmapp.toml nests too deeply: simplify it") from None
+        raise ManifestRejected("llmapp.toml nests too deeply: simplify it", zh="llmapp.toml 嵌套过深：请简化") from None
     faults.extend(inconsistencies(_parts(data)))
     if manifest is None or faults:
-        raise ManifestRejected(_report(faults))
+        raise ManifestRejected(_report(faults, "en"), zh=_report(faults, "zh"))
     return manifest
 
 
-def _report(faults: list[Fault]) -> str:
-    lines = list(dict.fromkeys(str(fault) for fault in faults))
+def _report(faults: list[Fault], locale: str) -> str:
+    lines = list(dict.fromkeys(fault.text(locale) for fault in faults))
     shown = lines[:MAX_FAULTS]
     if len(lines) > len(shown):
-        shown.append(f"… and {len(lines) - len(shown)} more")
+        more = len(lines) - len(shown)
+        shown.append(t(locale, f"… and {more} more", f"……另有 {more} 处"))
     if len(shown) == 1:
-        return f"llmapp.toml: {shown[0]}"
-    return "\n".join((f"llmapp.toml has {len(lines)} faults:", *(f"  {line}" for line in shown)))
+        return t(locale, f"llmapp.toml: {shown[0]}", f"llmapp.toml：{shown[0]}")
+    heading = t(locale, f"llmapp.toml has {len(lines)} faults:", f"llmapp.toml 有 {len(lines)} 处错误：")
+    return "\n".join((heading, *(f"  {line}" for line in shown)))
 
 
 def _parts(data: dict[str, Any]) -> Parts:

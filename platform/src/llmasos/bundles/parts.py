@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from llmasos.bundles.hosts import HostPattern
+from llmasos.validation import Misfit
 
 # Publisher and name are lower-case words joined by single hyphens: they become paths, URLs and tool names.
 WORD = r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*"
@@ -41,7 +42,10 @@ Method: TypeAlias = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 def _relative(value: str) -> str:
     path = PurePosixPath(value)
     if path.is_absolute() or "\\" in value or ":" in value or ".." in path.parts or str(path) != value or value == ".":
-        raise ValueError(f"{value!r} is not a plain path inside the app's folder, such as icon.svg")
+        raise Misfit(
+            f"{value!r} is not a plain path inside the app's folder, such as icon.svg",
+            f"{value!r} 不是应用目录内的普通路径，例如 icon.svg",
+        )
     return value
 
 
@@ -52,7 +56,9 @@ def _specifier(value: str) -> str:
     try:
         SpecifierSet(value)
     except InvalidSpecifier:
-        raise ValueError(f"{value!r} is not a version specifier such as >=1,<2") from None
+        raise Misfit(
+            f"{value!r} is not a version specifier such as >=1,<2", f"{value!r} 不是版本范围，例如 >=1,<2"
+        ) from None
     return value
 
 
@@ -63,9 +69,12 @@ def _requirement(value: str) -> str:
     try:
         requirement = Requirement(value)
     except InvalidRequirement:
-        raise ValueError(f"{value!r} is not a package such as numpy>=2") from None
+        raise Misfit(f"{value!r} is not a package such as numpy>=2", f"{value!r} 不是软件包，例如 numpy>=2") from None
     if requirement.url is not None:
-        raise ValueError(f"{value!r} names an address: publish it as a package, or put its modules into the project")
+        raise Misfit(
+            f"{value!r} names an address: publish it as a package, or put its modules into the project",
+            f"{value!r} 写的是地址：请将它发布为软件包，或把其模块放入项目中",
+        )
     return value
 
 
@@ -108,7 +117,10 @@ class ModelPermission(BasePermission):
     @model_validator(mode="after")
     def _names_a_model(self) -> Self:
         if not self.tiers and not self.models and not self.embeddings:
-            raise ValueError('name tiers = ["fast"], models = ["…"] or embeddings = true')
+            raise Misfit(
+                'name tiers = ["fast"], models = ["…"] or embeddings = true',
+                '请写明 tiers = ["fast"]、models = ["…"] 或 embeddings = true',
+            )
         return self
 
 
@@ -161,20 +173,29 @@ class SecretPlace(Frozen):
     def _is_one_server(cls, value: str) -> str:
         pattern = HostPattern.parse(value)
         if pattern.wildcard or pattern.is_everything:
-            raise ValueError(f"a secret goes to one server: name it instead of {value!r}")
+            raise Misfit(
+                f"a secret goes to one server: name it instead of {value!r}",
+                f"机密只能发往一台服务器：请写明该服务器，而不是 {value!r}",
+            )
         return value
 
     @field_validator("header")
     @classmethod
     def _is_free(cls, value: str | None) -> str | None:
         if value is not None and value.lower() in TRANSPORT_HEADERS:
-            raise ValueError(f"{value} belongs to the transport: use a header such as authorization")
+            raise Misfit(
+                f"{value} belongs to the transport: use a header such as authorization",
+                f"{value} 属于传输层：请使用 authorization 之类的请求头",
+            )
         return value
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if (self.header is None) == (self.query is None):
-            raise ValueError('name one place: header = "authorization" or query = "key"')
+            raise Misfit(
+                'name one place: header = "authorization" or query = "key"',
+                '请写明一处：header = "authorization" 或 query = "key"',
+            )
         return self
 
 
@@ -236,21 +257,23 @@ class ConfigField(Frozen):
     """Without one, the installer must give a value."""
     ui: Literal["text", "textarea"] = "text"
 
-    def fault_of(self, value: Any) -> str | None:
-        """What is wrong with a value for this field, or None."""
+    def fault_of(self, value: Any) -> tuple[str, str] | None:
+        """What is wrong with a value for this field, in English and Chinese, or None."""
         if self.type == "array":
             if not isinstance(value, list | tuple) or not all(
                 isinstance(item, str) for item in cast("list[Any]", value)
             ):
-                return f"it must be an array of strings, not {value!r:.80}"
+                return f"it must be an array of strings, not {value!r:.80}", f"须为字符串数组，而不是 {value!r:.80}"
             items = list(cast("list[Any]", value))
         else:
             if not _FITS[self.type](value):
-                return f"it must be {_ARTICLE[self.type]}, not {value!r:.80}"
+                en, zh = _ARTICLE[self.type]
+                return f"it must be {en}, not {value!r:.80}", f"须为{zh}，而不是 {value!r:.80}"
             items = [value]
         for item in items:
             if self.enum is not None and item not in self.enum:
-                return f"it must be one of {', '.join(map(repr, self.enum))}, not {item!r:.80}"
+                choices = ", ".join(map(repr, self.enum))
+                return f"it must be one of {choices}, not {item!r:.80}", f"须为 {choices} 之一，而不是 {item!r:.80}"
         return None
 
 
@@ -264,4 +287,9 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "number": _is_number,
     "boolean": lambda value: isinstance(value, bool),
 }
-_ARTICLE = {"string": "a string", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
+_ARTICLE = {
+    "string": ("a string", "字符串"),
+    "integer": ("a whole number", "整数"),
+    "number": ("a number", "数字"),
+    "boolean": ("true or false", " true 或 false"),
+}

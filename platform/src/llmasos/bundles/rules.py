@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from llmasos.bundles.faults import Fault
 from llmasos.bundles.hosts import HostPattern
 from llmasos.bundles.parts import AppsPermission, ConfigField, HttpPermission, Permission, Runtime, SecretsPermission
+from llmasos.i18n import Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,10 @@ def inconsistencies(parts: Parts) -> Iterator[Fault]:
         if field is not None:
             yield from _config(f"config.{name}", field)
     if parts.id is not None and parts.id in parts.dependencies:
-        yield Fault(f'dependencies."{parts.id}"', "an app cannot depend on itself", "remove it")
+        yield Fault(f'dependencies."{parts.id}"', _ITSELF, ("remove it", "请删除"))
 
 
+_ITSELF: Words = ("an app cannot depend on itself", "应用不能依赖自身")
 # What each kind may be made from, and how the files of a finished one end.
 _MADE_FROM = {"wasm": ("source", "component"), "python": ("source", "wheel")}
 _ENDINGS = {"component": (".wasm",), "wheel": (".whl",)}
@@ -48,25 +50,39 @@ def _runtime(runtime: Runtime) -> Iterator[Fault]:
     fitting = _MADE_FROM[runtime.kind]
     for key in named:
         if key not in fitting:
-            cure = f"name {' or '.join(fitting)}, or change the kind"
-            yield Fault(f"runtime.{key}", f'kind = "{runtime.kind}" is not made from a {key}', cure)
+            what = f'kind = "{runtime.kind}" is not made from a {key}', f'kind = "{runtime.kind}" 不能由 {key} 构成'
+            cure = (
+                f"name {' or '.join(fitting)}, or change the kind",
+                f"请写明 {' 或 '.join(fitting)}，或更改 kind",
+            )
+            yield Fault(f"runtime.{key}", what, cure)
     if len([key for key in named if key in fitting]) != 1 and all(key in fitting for key in named):
-        what = "it names both" if named else "it does not say what the app is made from"
-        yield Fault("runtime", what, f"give exactly one of {' and '.join(fitting)}")
+        both, neither = (
+            ("it names both", "两者都写了"),
+            ("it does not say what the app is made from", "没有写明应用的来源"),
+        )
+        cure = f"give exactly one of {' and '.join(fitting)}", f"请在 {' 和 '.join(fitting)} 中只写一个"
+        yield Fault("runtime", both if named else neither, cure)
     if runtime.requirements and (runtime.kind != "python" or runtime.source is None):
-        what = 'only a kind = "python" app made from a source names requirements'
-        yield Fault("runtime.requirements", what, "remove them; a finished wheel names its own")
+        what = (
+            'only a kind = "python" app made from a source names requirements',
+            '只有由 source 构成的 kind = "python" 应用才写 requirements',
+        )
+        cure = "remove them; a finished wheel names its own", "请删除；现成的 wheel 自带其依赖"
+        yield Fault("runtime.requirements", what, cure)
     for key, endings in _ENDINGS.items():
         value = given[key]
         if value is not None and PurePosixPath(value).suffix not in endings:
-            yield Fault(f"runtime.{key}", f"{value!r} does not end in {endings[0]}", "name the finished file")
+            what = f"{value!r} does not end in {endings[0]}", f"{value!r} 不以 {endings[0]} 结尾"
+            yield Fault(f"runtime.{key}", what, ("name the finished file", "请指定构建好的文件"))
 
 
 def _duplicates(permissions: Sequence[Permission | None]) -> Iterator[Fault]:
     counted = Counter(permission.capability for permission in permissions if permission)
     for capability, times in counted.items():
         if times > 1:
-            yield Fault("permissions", f"{capability!r} is asked for {times} times", "merge them into one")
+            what = f"{capability!r} is asked for {times} times", f"{capability!r} 申请了 {times} 次"
+            yield Fault("permissions", what, ("merge them into one", "请合并为一项"))
 
 
 def _apps(parts: Parts) -> Iterator[Fault]:
@@ -75,8 +91,10 @@ def _apps(parts: Parts) -> Iterator[Fault]:
             continue
         for app in permission.apps:
             if app not in parts.dependencies:
-                cure = f'add "{app}" = ">=1,<2" under [dependencies]'
-                yield Fault(f"permissions[{index}].apps", f"{app} is not a dependency", cure)
+                line = f'"{app}" = ">=1,<2"'
+                cure = f"add {line} under [dependencies]", f"请在 [dependencies] 下添加 {line}"
+                what = f"{app} is not a dependency", f"{app} 不在依赖项中"
+                yield Fault(f"permissions[{index}].apps", what, cure)
 
 
 def _secrets(permissions: Sequence[Permission | None]) -> Iterator[Fault]:
@@ -89,14 +107,26 @@ def _secrets(permissions: Sequence[Permission | None]) -> Iterator[Fault]:
             continue
         for place in permission.secrets:
             if not any(pattern.covers(HostPattern.parse(place.host)) for pattern in reached):
-                cure = f'add it to the hosts of a permission with capability = "http": hosts = ["{place.host}"]'
-                what = f"the secret {place.name!r} goes to {place.host}, which the app may not reach"
+                line = f'hosts = ["{place.host}"]'
+                cure = (
+                    f'add it to the hosts of a permission with capability = "http": {line}',
+                    f'请将它加入 capability = "http" 的权限的 hosts：{line}',
+                )
+                what = (
+                    f"the secret {place.name!r} goes to {place.host}, which the app may not reach",
+                    f"机密 {place.name!r} 会发往 {place.host}，而应用不得访问该服务器",
+                )
                 yield Fault(f"permissions[{index}].secrets", what, cure)
         places = Counter((place.host, (place.header or "").lower(), place.query) for place in permission.secrets)
         for (host, header, query), times in places.items():
             if times > 1:
-                what = f"{times} secrets go into {header or query} of {host}"
-                yield Fault(f"permissions[{index}].secrets", what, "give each its own place")
+                what = (
+                    f"{times} secrets go into {header or query} of {host}",
+                    f"有 {times} 个机密放入 {host} 的 {header or query}",
+                )
+                yield Fault(
+                    f"permissions[{index}].secrets", what, ("give each its own place", "请为每个机密指定各自的位置")
+                )
 
 
 def _config(path: str, field: ConfigField) -> Iterator[Fault]:
@@ -110,4 +140,5 @@ def _config(path: str, field: ConfigField) -> Iterator[Fault]:
         if fault:
             yield Fault(f"{path}.default", fault)
     if field.ui == "textarea" and field.type not in {"string", "array"}:
-        yield Fault(f"{path}.ui", f"a textarea holds text, not a {field.type}", 'write ui = "text"')
+        what = f"a textarea holds text, not a {field.type}", f"textarea 用于文本，而不是 {field.type}"
+        yield Fault(f"{path}.ui", what, ('write ui = "text"', '请写 ui = "text"'))

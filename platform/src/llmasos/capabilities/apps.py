@@ -63,22 +63,33 @@ class AppsCapability:
             case [str() as app_id, str() as action, str() as text]:
                 pass
             case _:
-                raise Invalid(f"apps.{function} takes an app, an action and its input as JSON text")
+                raise Invalid(
+                    f"apps.{function} takes an app, an action and its input as JSON text",
+                    zh=f"apps.{function} 接受应用、操作以及 JSON 文本形式的输入",
+                )
         try:
             value = json.loads(text)
         except ValueError:
-            raise Invalid("the input of an action is JSON") from None
+            raise Invalid("the input of an action is JSON", zh="操作的输入须为 JSON") from None
         grant = invocation.app.grants.get(self.name) if invocation.app else None
         if isinstance(grant, AppsPermission) and app_id not in grant.apps:
             raise Denied(
                 f'the app may not call {app_id[:128]!r}; its manifest would ask for it with apps = ["{app_id[:128]}"], '
-                "and name it in [dependencies]"
+                "and name it in [dependencies]",
+                zh=f"应用不得调用 {app_id[:128]!r}；可在其清单中这样申请：apps "
+                f'= ["{app_id[:128]}"]，并在 [dependencies] 中列出它',
             )
         chain = list(callers(invocation))
         if app_id in chain:
-            raise Denied(f"{app_id} already runs further up in this chain of calls ({' < '.join(chain)})")
+            raise Denied(
+                f"{app_id} already runs further up in this chain of calls ({' < '.join(chain)})",
+                zh=f"{app_id} 已在此调用链的上层运行（{' < '.join(chain)}）",
+            )
         if len(chain) >= self.depth:
-            raise Denied(f"apps call each other at most {self.depth} deep; an operator sets it with LLMASOS_CALL_DEPTH")
+            raise Denied(
+                f"apps call each other at most {self.depth} deep; an operator sets it with LLMASOS_CALL_DEPTH",
+                zh=f"应用之间最多嵌套调用 {self.depth} 层；管理员可用 LLMASOS_CALL_DEPTH 设置",
+            )
         return CallOperation(self.runner, invocation, app_id, action, value)
 
 

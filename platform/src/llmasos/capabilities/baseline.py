@@ -35,10 +35,15 @@ class OutputCapability:
                 event = Event("chunk", text=text)
             case "progress", [float() | int() as fraction, str(text)] if not isinstance(fraction, bool):
                 if not (math.isfinite(fraction) and 0 <= fraction <= 1):
-                    raise Invalid("output.progress takes a fraction from 0 to 1.")
+                    raise Invalid(
+                        "output.progress takes a fraction from 0 to 1.", zh="output.progress 的进度应为 0 到 1。"
+                    )
                 event = Event("progress", text=text[:MAX_PROGRESS_MESSAGE], fraction=float(fraction))
             case _:
-                raise Invalid("output has chunk(text) and progress(fraction, message).")
+                raise Invalid(
+                    "output has chunk(text) and progress(fraction, message).",
+                    zh="output 提供 chunk(text) 和 progress(fraction, message)。",
+                )
 
         async def show() -> None:
             # An empty one counts as well: events cost something even where they say nothing.
@@ -71,7 +76,10 @@ class LogCapability:
             case [str(level), str(message)] if level in LEVELS:
                 pass
             case _:
-                raise Invalid(f"log.write takes a level ({', '.join(sorted(LEVELS))}) and a message.")
+                raise Invalid(
+                    f"log.write takes a level ({', '.join(sorted(LEVELS))}) and a message.",
+                    zh=f"log.write 接受级别（{', '.join(sorted(LEVELS))}）和消息。",
+                )
 
         async def write() -> None:
             invocation.add_log(f"{level.upper()} {message}\n")
@@ -93,7 +101,7 @@ class ConfigCapability:
             Invalid: It has arguments.
         """
         if arguments:
-            raise Invalid("config.read takes no arguments.")
+            raise Invalid("config.read takes no arguments.", zh="config.read 不接受参数。")
 
         async def read() -> str:
             values = dict(invocation.app.config) if invocation.app else {}

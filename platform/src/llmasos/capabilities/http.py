@@ -104,9 +104,14 @@ class HttpCapability:
         try:
             request = msgspec.json.decode(arguments[0], type=Request)
         except (msgspec.MsgspecError, IndexError, TypeError) as error:
-            raise Invalid(f"http.request takes a JSON object with method and url: {error}") from None
+            raise Invalid(
+                f"http.request takes a JSON object with method and url: {error}",
+                zh=f"http.request 接受含 method 和 url 的 JSON 对象：{error}",
+            ) from None
         if len(request.body) > MAX_REQUEST_BYTES:
-            raise Invalid(f"a request body is at most {MAX_REQUEST_BYTES} bytes")
+            raise Invalid(
+                f"a request body is at most {MAX_REQUEST_BYTES} bytes", zh=f"请求体最多 {MAX_REQUEST_BYTES} 字节"
+            )
         grants: Mapping[str, Permission] = invocation.app.grants if invocation.app else {}
         grant = cast("HttpPermission | None", grants.get("http"))
         operation = HttpOperation(
@@ -150,11 +155,17 @@ class HttpOperation:
             parsed = httpx.URL(url)
             host = _host_of(parsed)
         except (httpx.InvalidURL, ValueError) as error:
-            raise Invalid(f"that is not a URL: {error}") from None
+            raise Invalid(f"that is not a URL: {error}", zh=f"这不是 URL：{error}") from None
         if parsed.scheme not in DEFAULT_PORTS or not host:
-            raise Invalid("a URL starts with https:// or http:// and names a server")
+            raise Invalid(
+                "a URL starts with https:// or http:// and names a server",
+                zh="URL 须以 https:// 或 http:// 开头并指明服务器",
+            )
         if parsed.userinfo:
-            raise Invalid("a URL holds no user name or password: declare a secret and where it goes")
+            raise Invalid(
+                "a URL holds no user name or password: declare a secret and where it goes",
+                zh="URL 中不能含用户名或密码：请声明一个机密及其用途",
+            )
         port = parsed.port or DEFAULT_PORTS[parsed.scheme]
         if self.grant is not None:
             self._hold_against(self.grant, method, f"{parsed.scheme}://{host}", port)
@@ -166,11 +177,20 @@ class HttpOperation:
         reaching = [pattern for pattern in patterns if pattern.matches(scheme, host, port)]
         shown = origin if port == DEFAULT_PORTS[scheme] else f"{origin}:{port}"
         if not reaching:
-            raise Denied(f'the app may not reach {shown}; its manifest would ask for it with hosts = ["{shown}"]')
+            raise Denied(
+                f'the app may not reach {shown}; its manifest would ask for it with hosts = ["{shown}"]',
+                zh=f'应用不得访问 {shown}；可在其清单中这样申请：hosts = ["{shown}"]',
+            )
         if port not in DEFAULT_PORTS.values() and all(pattern.is_everything for pattern in reaching):
-            raise Denied(f'hosts = ["*"] reaches ports 80 and 443; its manifest would ask for hosts = ["{shown}"]')
+            raise Denied(
+                f'hosts = ["*"] reaches ports 80 and 443; its manifest would ask for hosts = ["{shown}"]',
+                zh=f'hosts = ["*"] 只能访问 80 和 443 端口；可在其清单中这样申请：hosts = ["{shown}"]',
+            )
         if method not in grant.methods:
-            raise Denied(f'the app may not send {method}; its manifest would ask for it with methods = ["{method}"]')
+            raise Denied(
+                f'the app may not send {method}; its manifest would ask for it with methods = ["{method}"]',
+                zh=f'应用不得发送 {method}；可在其清单中这样申请：methods = ["{method}"]',
+            )
 
     async def execute(self, granted: Demand) -> Outcome:
         """Send it, follow its redirects, and read the answer up to the granted size."""
@@ -187,15 +207,25 @@ class HttpOperation:
                         text = msgspec.json.encode(answer).decode()
                         return Outcome(text, used=Used(amounts={Meter.REQUESTS: sent}))
                     if sent > min(MAX_REDIRECTS, granted.amounts.get(Meter.REQUESTS, 1) - 1):
-                        raise Invalid(f"the server redirected more than {MAX_REDIRECTS} times")
+                        raise Invalid(
+                            f"the server redirected more than {MAX_REDIRECTS} times",
+                            zh=f"服务器重定向超过 {MAX_REDIRECTS} 次",
+                        )
                     hop = self._redirected(hop, answer.status, location)
         except TimeoutError:
-            raise TimedOut(f"the server did not answer within {seconds:.0f} seconds") from None
+            raise TimedOut(
+                f"the server did not answer within {seconds:.0f} seconds", zh=f"服务器未在 {seconds:.0f} 秒内应答"
+            ) from None
         except SSRFGuardError:
             # Which address it was would tell the app about a network that it may not see.
-            raise Denied("that server is not on the public network, and apps reach no other") from None
+            raise Denied(
+                "that server is not on the public network, and apps reach no other",
+                zh="该服务器不在公共网络上，应用只能访问公共网络",
+            ) from None
         except httpx.HTTPError as error:
-            raise Unavailable(f"the server could not be reached: {type(error).__name__}") from None
+            raise Unavailable(
+                f"the server could not be reached: {type(error).__name__}", zh=f"无法连接服务器：{type(error).__name__}"
+            ) from None
 
     def _redirected(self, hop: Hop, status: int, location: str) -> Hop:
         url = str(httpx.URL(hop.url).join(location))
@@ -237,12 +267,18 @@ class HttpOperation:
         limit = self.grant.max_response_bytes if self.grant else 1 << 20
         if response.headers.get("content-encoding", "identity") != "identity":
             # A compressed answer could unpack to any size; the request asked for none.
-            raise Unavailable("the server compressed its answer although it was asked not to")
+            raise Unavailable(
+                "the server compressed its answer although it was asked not to",
+                zh="服务器压缩了应答，尽管已要求不要压缩",
+            )
         content = bytearray()
         async for chunk in response.aiter_raw():
             content += chunk
             if len(content) > limit:
-                raise ResourceLimit(f"the answer is over the granted {limit} bytes (max_response_bytes)")
+                raise ResourceLimit(
+                    f"the answer is over the granted {limit} bytes (max_response_bytes)",
+                    zh=f"应答超过所授予的 {limit} 字节（max_response_bytes）",
+                )
         return bytes(content)
 
     def _secrets_for(self, hop: Hop) -> list[tuple[SecretPlace, str]]:
@@ -253,7 +289,10 @@ class HttpOperation:
                 continue
             value = self.capability.secrets.value(self.invocation, place.name)
             if value is None:
-                raise Unavailable(f"the secret {place.name} is not set: llmasos secrets set {place.name}")
+                raise Unavailable(
+                    f"the secret {place.name} is not set: llmasos secrets set {place.name}",
+                    zh=f"机密 {place.name} 尚未设置：llmasos secrets set {place.name}",
+                )
             found.append((place, value))
         return found
 
@@ -261,9 +300,15 @@ class HttpOperation:
         headers = {"user-agent": "llmasos"}
         for name, value in self.request.headers.items():
             if name.lower() in _RESERVED_HEADERS:
-                raise Invalid(f"the header {name[:40]!r} is the host's to set; leave it out")
+                raise Invalid(
+                    f"the header {name[:40]!r} is the host's to set; leave it out",
+                    zh=f"请求头 {name[:40]!r} 由主机设置：请去掉",
+                )
             if not _HEADER_NAME.fullmatch(name) or not value.isprintable():
-                raise Invalid(f"the header {name[:40]!r} has characters that a header cannot hold")
+                raise Invalid(
+                    f"the header {name[:40]!r} has characters that a header cannot hold",
+                    zh=f"请求头 {name[:40]!r} 含有不允许的字符",
+                )
             headers[name.lower()] = value
         headers["accept-encoding"] = "identity"
         url = httpx.URL(hop.url)
@@ -295,4 +340,6 @@ def _body_of(request: Request) -> bytes:
     try:
         return base64.b64decode(request.body, validate=True)
     except ValueError:
-        raise Invalid("the body is not base64, though base64 is true") from None
+        raise Invalid(
+            "the body is not base64, though base64 is true", zh="base64 为 true，但请求体不是 base64"
+        ) from None

@@ -19,6 +19,7 @@ from llmasos.gateway.steps import Caller
 from llmasos.kernel.capability import Operation, Outcome, Used
 from llmasos.kernel.invocation import Event, Invocation, Json
 from llmasos.quotas.meters import Demand
+from llmasos.validation import in_both
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 
@@ -68,7 +69,10 @@ class ModelCapability:
         if invocation.app is not None:
             permission = invocation.app.grants[self.name]
             if not isinstance(permission, ModelPermission):
-                raise PermissionNotGranted("The grant for the capability model is of another kind; reinstall the app.")
+                raise PermissionNotGranted(
+                    "The grant for the capability model is of another kind; reinstall the app.",
+                    zh="能力 model 的授权属于另一类型：请重新安装应用。",
+                )
             grant = permission
         match function, arguments:
             case "generate" | "open", [str() as text]:
@@ -78,7 +82,10 @@ class ModelCapability:
             case "count-tokens", [str() as text]:
                 return self._count(grant, text)
             case _:
-                raise Invalid(f"model.{function} takes one text; see the interface `model` in llmasos.wit.")
+                raise Invalid(
+                    f"model.{function} takes one text; see the interface `model` in llmasos.wit.",
+                    zh=f"model.{function} 接受一段文本；参见 llmasos.wit 中的接口 `model`。",
+                )
 
     def _generation(
         self, invocation: Invocation, grant: ModelPermission | None, function: str, request: GenerateRequest
@@ -176,15 +183,22 @@ def _reach(grant: ModelPermission | None) -> Reach:
 def _not_granted(line: str) -> PermissionNotGranted:
     return PermissionNotGranted(
         "The installation does not grant this use of models. The manifest would ask for it with:\n"
-        f'[[permissions]]\ncapability = "model"\n{line}'
+        f'[[permissions]]\ncapability = "model"\n{line}',
+        zh=f'此安装未授予这种模型用法。可在清单中这样申请：\n[[permissions]]\ncapability = "model"\n{line}',
     )
 
 
 def _parsed(shape: type[RequestT], text: str) -> RequestT:
     if len(text) > MAX_REQUEST_CHARACTERS:
-        raise Invalid(f"The request is longer than {MAX_REQUEST_CHARACTERS >> 20} MiB; send less text.")
+        raise Invalid(
+            f"The request is longer than {MAX_REQUEST_CHARACTERS >> 20} MiB; send less text.",
+            zh=f"请求超过 {MAX_REQUEST_CHARACTERS >> 20} MiB：请减少文本。",
+        )
     try:
         return shape.model_validate_json(text)
     except ValidationError as error:
-        faults = [f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()[:5]]
-        raise Invalid(f"The request is not valid: {'; '.join(faults)}") from error
+        found = [(".".join(str(part) for part in fault["loc"]), *in_both(fault)) for fault in error.errors()[:5]]
+        raise Invalid(
+            f"The request is not valid: {'; '.join(f'{where}: {en}' for where, en, _ in found)}",
+            zh=f"请求无效：{'；'.join(f'{where}：{zh}' for where, _, zh in found)}",
+        ) from error

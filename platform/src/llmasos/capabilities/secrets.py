@@ -47,7 +47,7 @@ class SecretsCapability:
     def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> Operation:
         """Hold the call against the grant."""
         if arguments:
-            raise Invalid("secrets.names takes no arguments")
+            raise Invalid("secrets.names takes no arguments", zh="secrets.names 不接受参数")
         return NamesOperation(invocation, self.source)
 
 

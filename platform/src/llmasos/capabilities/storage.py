@@ -76,12 +76,17 @@ class StorageCapability:
                 return PlainOperation(lambda: area.delete(key))
             case "keys", [str(prefix), str() | None as after, int(limit)] if not isinstance(limit, bool):
                 if not 1 <= limit <= MAX_PAGE:
-                    raise Invalid(f"storage.keys takes a limit from 1 to {MAX_PAGE}.")
+                    raise Invalid(
+                        f"storage.keys takes a limit from 1 to {MAX_PAGE}.",
+                        zh=f"storage.keys 的上限应为 1 到 {MAX_PAGE}。",
+                    )
                 _check_text(prefix)
                 _check_text(after or "")
                 return PlainOperation(lambda: area.keys(prefix, after, limit))
             case _:
-                raise Invalid(f"These are not the arguments of storage.{function}.")
+                raise Invalid(
+                    f"These are not the arguments of storage.{function}.", zh=f"这些不是 storage.{function} 的参数。"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,12 @@ class Area:
             if (there[0] if there else None) != expected:
                 found = f"has version {there[0]}" if there else "is absent"
                 wanted = "absence" if expected is None else f"version {expected}"
-                raise Conflict(f"The key {found}, {wanted} was expected; read it again and repeat.")
+                found_zh = f"当前版本为 {there[0]}" if there else "当前不存在"
+                wanted_zh = "不存在" if expected is None else f"版本 {expected}"
+                raise Conflict(
+                    f"The key {found}, {wanted} was expected; read it again and repeat.",
+                    zh=f"该键{found_zh}，而预期为{wanted_zh}：请重新读取后重试。",
+                )
             return self._write(transaction, key, value)
 
         return await self.database.writer.submit(write)
@@ -199,9 +209,12 @@ def check_key(key: str) -> None:
     """
     _check_text(key)
     if not key or len(key.encode()) > MAX_KEY_BYTES:
-        raise Invalid(f"A key has from 1 to {MAX_KEY_BYTES} bytes in UTF-8.")
+        raise Invalid(
+            f"A key has from 1 to {MAX_KEY_BYTES} bytes in UTF-8.",
+            zh=f"键的长度应为 1 到 {MAX_KEY_BYTES} 字节（UTF-8）。",
+        )
     if any(unicodedata.category(character) == "Cc" for character in key):
-        raise Invalid("A key has no control characters.")
+        raise Invalid("A key has no control characters.", zh="键中不能有控制字符。")
 
 
 def decoded(text: str, is_base64: bool) -> Value:
@@ -214,7 +227,7 @@ def decoded(text: str, is_base64: bool) -> Value:
         try:
             return Value(text, True, len(base64.b64decode(text, validate=True)))
         except (binascii.Error, ValueError):
-            raise Invalid("The value is not base64.") from None
+            raise Invalid("The value is not base64.", zh="该值不是 base64。") from None
     _check_text(text)
     return Value(text, False, len(text.encode()))
 
@@ -223,9 +236,14 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise Invalid("The text has half a surrogate pair; store bytes as base64.") from None
+        raise Invalid(
+            "The text has half a surrogate pair; store bytes as base64.",
+            zh="文本中有不成对的代理字符：请以 base64 存储字节。",
+        ) from None
     if "\0" in text:
-        raise Invalid("A text has no NUL characters; store bytes as base64.")
+        raise Invalid(
+            "A text has no NUL characters; store bytes as base64.", zh="文本中不能有 NUL 字符：请以 base64 存储字节。"
+        )
 
 
 def _is_version(value: Json) -> bool:

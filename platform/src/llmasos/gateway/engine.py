@@ -265,7 +265,10 @@ class Engine:
             return key
         place, name = entry.key.split(":", 1)
         cure = f"set the environment variable {name}" if place == "env" else f"run `llmasos secrets set {name}`"
-        raise ModelUnavailable(f"The model {entry.name} has no key: {cure}.")
+        cure_zh = f"请设置环境变量 {name}" if place == "env" else f"请运行 `llmasos secrets set {name}`"
+        raise ModelUnavailable(
+            f"The model {entry.name} has no key: {cure}.", zh=f"模型 {entry.name} 没有密钥：{cure_zh}。"
+        )
 
     def _key_or_none(self, entry: ModelEntry) -> str | None:
         place, _, name = (entry.key or "").partition(":")

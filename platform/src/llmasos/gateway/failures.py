@@ -21,24 +21,28 @@ MAX_PAUSE_SECONDS = 10.0
 class ModelKeyRejected(ModelUnavailable):
     """The provider did not accept the key of this model."""
 
+    zh = "模型提供方不接受此模型的密钥。"
     code = "model-key-rejected"
 
 
 class ModelRateLimited(ModelUnavailable):
     """The provider of this model takes no more requests now; try again later."""
 
+    zh = "此模型的提供方暂不接受更多请求：请稍后重试。"
     code = "model-rate-limited"
 
 
 class ContextTooLong(Invalid):
     """The text is longer than what the model can read."""
 
+    zh = "文本超出了模型可读取的长度。"
     code = "context-too-long"
 
 
 class ContentRefused(Invalid):
     """The provider refuses this content."""
 
+    zh = "模型提供方拒绝处理此内容。"
     code = "content-refused"
 
 
@@ -64,35 +68,46 @@ def classify(error: BaseException, entry: ModelEntry, key: str | None) -> Failur
     names |= {str(getattr(cause, "code", "")) for cause in causes}
     pause = _retry_after(causes)
     again = pause is None or pause <= MAX_PAUSE_SECONDS
-    for known, cls, text, may_help in _KINDS:
+    said = _words(error, key)
+    for known, cls, (en, zh), may_help in _KINDS:
         if names & known:
-            said = text.format(name=entry.name, seconds=entry.timeout_seconds, string=entry.litellm, said="{said}")
-            return Failure(cls(said.replace("{said}", _words(error, key))), again and may_help, pause)
-    cure = f"run `llmasos models test {entry.name}`"
-    return Failure(
-        ModelUnavailable(f"The model {entry.name} did not answer: {_words(error, key)}; {cure}."), again, pause
+            fields = {"name": entry.name, "seconds": entry.timeout_seconds, "string": entry.litellm, "said": said}
+            return Failure(cls(en.format_map(fields), zh=zh.format_map(fields)), again and may_help, pause)
+    unknown = ModelUnavailable(
+        f"The model {entry.name} did not answer: {said}; run `llmasos models test {entry.name}`.",
+        zh=f"模型 {entry.name} 没有作答：{said}；请运行 `llmasos models test {entry.name}`。",
     )
+    return Failure(unknown, again, pause)
 
 
 # The classes of litellm and of what it wraps, and codes that providers send, the narrower first; what each is to us;
 # whether to ask again.
-_KINDS: tuple[tuple[frozenset[str], type[LlmasosError], str, bool], ...] = (
+_KINDS: tuple[tuple[frozenset[str], type[LlmasosError], tuple[str, str], bool], ...] = (
     (
         frozenset({"TimeoutError", "Timeout", "APITimeoutError"}),
         TimedOut,
-        "The model {name} did not answer within {seconds:g} s.",
+        (
+            "The model {name} did not answer within {seconds:g} s.",
+            "模型 {name} 未在 {seconds:g} 秒内作答。",
+        ),
         False,
     ),
     (
         frozenset({"AuthenticationError", "PermissionDeniedError"}),
         ModelKeyRejected,
-        "The provider of {name} rejected its key; set it anew and run `llmasos models test {name}`.",
+        (
+            "The provider of {name} rejected its key; set it anew and run `llmasos models test {name}`.",
+            "{name} 的提供方拒绝了密钥：请重新设置后运行 `llmasos models test {name}`。",
+        ),
         False,
     ),
     (
         frozenset({"ContextWindowExceededError"}),
         ContextTooLong,
-        "The text is longer than {name} can read; shorten it. ({said})",
+        (
+            "The text is longer than {name} can read; shorten it. ({said})",
+            "文本超出 {name} 可读取的长度：请缩短。（{said}）",
+        ),
         False,
     ),
     (
@@ -100,25 +115,37 @@ _KINDS: tuple[tuple[frozenset[str], type[LlmasosError], str, bool], ...] = (
             {"ContentPolicyViolationError", "RejectedRequestError", "content_policy_violation", "content_filter"}
         ),
         ContentRefused,
-        "The provider of {name} refuses this content. ({said})",
+        (
+            "The provider of {name} refuses this content. ({said})",
+            "{name} 的提供方拒绝处理此内容。（{said}）",
+        ),
         False,
     ),
     (
         frozenset({"RateLimitError"}),
         ModelRateLimited,
-        "The provider of {name} takes no more requests now; try again later. ({said})",
+        (
+            "The provider of {name} takes no more requests now; try again later. ({said})",
+            "{name} 的提供方暂不接受更多请求：请稍后重试。（{said}）",
+        ),
         True,
     ),
     (
         frozenset({"NotFoundError"}),
         ModelUnavailable,
-        "The provider of {name} does not know {string!r}; see `llmasos models list`. ({said})",
+        (
+            "The provider of {name} does not know {string!r}; see `llmasos models list`. ({said})",
+            "{name} 的提供方不认识 {string!r}；用 `llmasos models list` 查看。（{said}）",
+        ),
         False,
     ),
     (
         frozenset({"BadRequestError", "UnprocessableEntityError", "InvalidRequestError"}),
         Invalid,
-        "The provider of {name} refuses the request: {said}",
+        (
+            "The provider of {name} refuses the request: {said}",
+            "{name} 的提供方拒绝了请求：{said}",
+        ),
         False,
     ),
 )

@@ -234,10 +234,15 @@ class Gateway:
         elif entry is None or not reach.includes(entry):
             raise Denied(
                 f"The app may not use the model {name!r}. Its manifest would ask for it with:\n"
-                f'[[permissions]]\ncapability = "model"\nmodels = ["{name}"]'
+                f'[[permissions]]\ncapability = "model"\nmodels = ["{name}"]',
+                zh=f"应用不得使用模型 {name!r}。可在其清单中这样申请：\n[[permissions]]\ncapability "
+                f'= "model"\nmodels = ["{name}"]',
             )
         if entry.kind != kind:
-            raise Invalid(f"The model {name} is for {'embeddings' if entry.kind == 'embedding' else 'chat'}.")
+            raise Invalid(
+                f"The model {name} is for {'embeddings' if entry.kind == 'embedding' else 'chat'}.",
+                zh=f"模型 {name} 用于{'嵌入' if entry.kind == 'embedding' else '对话'}。",
+            )
 
     async def _first_answer(self, plan: Plan, ask: Any, parameters: dict[str, Any]) -> tuple[ModelEntry, Any]:
         """Ask the models in order until one answers."""

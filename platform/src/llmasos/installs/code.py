@@ -51,7 +51,10 @@ class CodeStore:
             else:
                 self._write(folder, bundle.code)
         except OSError as error:
-            raise Unavailable(f"the app's code cannot be written to {self.root}: {error.strerror}") from error
+            raise Unavailable(
+                f"the app's code cannot be written to {self.root}: {error.strerror}",
+                zh=f"无法将应用的代码写入 {self.root}：{error.strerror}",
+            ) from error
         return self.path(bundle.component_digest, bundle.manifest.runtime.kind)
 
     def path(self, digest: str, kind: str) -> Path:

@@ -12,11 +12,15 @@ from packaging.version import InvalidVersion, Version
 
 from llmasos.bundles.parts import APP_ID
 from llmasos.errors import Conflict, Invalid, NotFound
+from llmasos.i18n import Words
 from llmasos.installs.source import Candidate, ReleaseSource
 
 # Real graphs of apps take tens of steps. One made to explode ends here, within a second.
 MAX_STEPS: Final = 20_000
 MAX_APPS: Final = 100
+
+
+_NO_FIT: Final[Words] = ("it does not fit", "不符合要求")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,11 @@ class Requirement:
         who = self.wanted_by or "you"
         return f"{who} {'needs' if self.wanted_by else 'asked for'} {self.specifier or 'any version'}"
 
+    @property
+    def in_chinese(self) -> str:
+        """The same in Chinese."""
+        return f"{self.wanted_by or '你'} 需要{f' {self.specifier}' if self.specifier else '任意版本'}"
+
 
 def parse_requirement(text: str) -> Requirement:
     """`acme/x`, `acme/x@1.2.0` or `acme/x>=1,<2`.
@@ -48,14 +57,18 @@ def parse_requirement(text: str) -> Requirement:
     match = re.fullmatch(rf"(?P<app>{APP_ID.pattern})(?:@(?P<version>.+)|(?P<specifier>[<>=!~].*))?", text.strip())
     if match is None:
         raise Invalid(
-            f"{text!r:.100} names no app: write publisher/name, publisher/name@1.2.0 or 'publisher/name>=1,<2'"
+            f"{text!r:.100} names no app: write publisher/name, publisher/name@1.2.0 or 'publisher/name>=1,<2'",
+            zh=f"{text!r:.100} 不是应用名称：请写成 publisher/name、publisher/name@1.2.0 或 'publisher/name>=1,<2'",
         )
     try:
         if match["version"]:
             return Requirement(match["app"], SpecifierSet(f"=={Version(match['version'])}"))
         return Requirement(match["app"], SpecifierSet(match["specifier"] or ""))
     except (InvalidSpecifier, InvalidVersion):
-        raise Invalid(f"{text!r:.100} names no version: write {match['app']}@1.2.0 or '{match['app']}>=1,<2'") from None
+        raise Invalid(
+            f"{text!r:.100} names no version: write {match['app']}@1.2.0 or '{match['app']}>=1,<2'",
+            zh=f"{text!r:.100} 不是有效的版本写法：请写成 {match['app']}@1.2.0 或 '{match['app']}>=1,<2'",
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +114,7 @@ def resolve(
     search = _Search(source, Version(host_version), locked or {}, installed or {})
     found = search.solve([root], {}, {root.app_id: (root, *dependents)})
     if found is None:
-        raise search.failure or Conflict(f"no release of {root.app_id} fits")
+        raise search.failure or Conflict(f"no release of {root.app_id} fits", zh=f"没有合适的 {root.app_id} 版本")
     return found
 
 
@@ -128,7 +141,10 @@ class _Search:
         if not waiting:
             return chosen
         if len(chosen) >= MAX_APPS:
-            raise Conflict(f"more than {MAX_APPS} apps depend on each other here: depend on fewer")
+            raise Conflict(
+                f"more than {MAX_APPS} apps depend on each other here: depend on fewer",
+                zh=f"此处相互依赖的应用超过 {MAX_APPS} 个：请减少依赖",
+            )
         app = waiting[0].app_id
         candidates = list(self._fitting(app, wanted[app]))
         if not candidates:
@@ -136,7 +152,10 @@ class _Search:
         for candidate in candidates:
             self.steps += 1
             if self.steps > MAX_STEPS:
-                raise Conflict(f"no fitting set of releases found in {MAX_STEPS} tries: narrow the versions asked for")
+                raise Conflict(
+                    f"no fitting set of releases found in {MAX_STEPS} tries: narrow the versions asked for",
+                    zh=f"尝试 {MAX_STEPS} 次后仍未找到合适的版本组合：请缩小所要求的版本范围",
+                )
             needs = _needs(candidate)
             clash = next((n for n in needs if n.app_id in chosen and not n.allows(chosen[n.app_id].version)), None)
             if clash is not None:
@@ -164,49 +183,58 @@ class _Search:
         yield from (c for c in usable if lock and c.version == lock.version)
         yield from (c for c in usable if not lock or c.version != lock.version)
 
-    def _hindrance(self, candidate: Candidate, wanted: tuple[Requirement, ...]) -> str:
-        """Why a release may not be taken; empty where it may."""
+    def _hindrance(self, candidate: Candidate, wanted: tuple[Requirement, ...]) -> Words | None:
+        """Why a release may not be taken; None where it may."""
         misfit = _misfit(candidate, wanted)
         if candidate.app_id in self.installed:
             # Replacing what is installed is a decision of its own.
-            return misfit and f"it is installed, and stays until `llmasos upgrade {candidate.app_id}`"
+            upgrade = f"`llmasos upgrade {candidate.app_id}`"
+            return misfit and (f"it is installed, and stays until {upgrade}", f"已安装，运行 {upgrade} 才会更换")
         return self._withheld(candidate) or misfit
 
-    def _withheld(self, candidate: Candidate) -> str:
+    def _withheld(self, candidate: Candidate) -> Words | None:
         lock = self.locked.get(candidate.app_id)
         if lock is not None and lock.version == candidate.version and lock.digest != candidate.digest:
-            return "its bytes are not those in the lock"
+            return "its bytes are not those in the lock", "其内容与锁文件不符"
         if candidate.quarantined:
-            return "it is quarantined"
+            return "it is quarantined", "已被隔离"
         if candidate.yanked and (lock is None or lock.version != candidate.version):
-            return "it was yanked"
+            return "it was yanked", "已被撤回"
         compat = candidate.manifest.compat.llmasos
         fits = SpecifierSet(compat).contains(self.host, prereleases=True)
-        return "" if fits else f"it needs llmasos {compat}, and this is {self.host}"
+        if fits:
+            return None
+        return f"it needs llmasos {compat}, and this is {self.host}", f"需要 llmasos {compat}，而当前为 {self.host}"
 
     def _explain(self, app: str, wanted: tuple[Requirement, ...]) -> None:
         """Keep the first failure: it is about the newest releases, which the reader expects."""
         if self.failure is not None:
             return
         who = "; ".join(dict.fromkeys(str(need) for need in wanted))
+        who_zh = "；".join(dict.fromkeys(need.in_chinese for need in wanted))
         releases = self._releases(app)
         if not releases:
             dependent = wanted[0].wanted_by
             said = f"{dependent} depends on it: publish it first" if dependent else "see `llmasos search`"
-            self.failure = NotFound(f"there is no app {app}; {said}")
+            said_zh = f"{dependent} 依赖它：请先发布它" if dependent else "用 `llmasos search` 查找"
+            self.failure = NotFound(f"there is no app {app}; {said}", zh=f"没有应用 {app}；{said_zh}")
             return
-        reasons = [f"{c.version}: {self._hindrance(c, wanted) or 'it does not fit'}" for c in releases[:5]]
-        more = f", and {len(releases) - 5} older" if len(releases) > 5 else ""
-        self.failure = Conflict(f"no release of {app} fits ({who}). There are {'; '.join(reasons)}{more}")
+        reasons = [(c.version, *(self._hindrance(c, wanted) or _NO_FIT)) for c in releases[:5]]
+        older = len(releases) - 5
+        more, more_zh = (f", and {older} older", f"，另有 {older} 个更早的版本") if older > 0 else ("", "")
+        self.failure = Conflict(
+            f"no release of {app} fits ({who}). There are {'; '.join(f'{v}: {en}' for v, en, _ in reasons)}{more}",
+            zh=f"没有合适的 {app} 版本（{who_zh}）。现有 {'；'.join(f'{v}：{zh}' for v, _, zh in reasons)}{more_zh}",
+        )
 
 
-def _misfit(candidate: Candidate, wanted: tuple[Requirement, ...]) -> str:
+def _misfit(candidate: Candidate, wanted: tuple[Requirement, ...]) -> Words | None:
     if all(need.allows(candidate.version) for need in wanted):
-        return ""
+        return None
     in_range = all(need.specifier.contains(candidate.version, prereleases=True) for need in wanted)
     if in_range and Version(candidate.version).is_prerelease:
-        return "it is a pre-release (name its version to take it)"
-    return "it does not fit"
+        return "it is a pre-release (name its version to take it)", "是预发布版本（如需使用请写明版本）"
+    return _NO_FIT
 
 
 def _needs(candidate: Candidate) -> list[Requirement]:

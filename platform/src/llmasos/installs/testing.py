@@ -40,7 +40,7 @@ class Shelf:
     def bundle(self, digest: str) -> Path:
         """The file."""
         if digest not in self.files:
-            raise NotFound(f"no bundle {digest}")
+            raise NotFound(f"no bundle {digest}", zh=f"没有应用包 {digest}")
         return self.files[digest]
 
 
@@ -63,18 +63,18 @@ class NotingRuntime:
         if self.failure is not None:
             raise self.failure
         if not await asyncio.to_thread(code.exists):
-            raise Unavailable(f"{code} is not there")
+            raise Unavailable(f"{code} is not there", zh=f"{code} 不存在")
         self.prepared.append(program.digest)
         if self.together is not None:
             await self.together.wait()
 
     async def describe(self, program: Program) -> str:
         """Nothing runs here."""
-        raise Unavailable("this runtime runs nothing")
+        raise Unavailable("this runtime runs nothing", zh="此运行时不运行任何应用")
 
     async def call(self, program: Program, invocation: Invocation, action: str, input_json: str) -> CallResult:
         """Nothing runs here."""
-        raise Unavailable("this runtime runs nothing")
+        raise Unavailable("this runtime runs nothing", zh="此运行时不运行任何应用")
 
     async def close(self) -> None:
         """Nothing to end."""

@@ -25,7 +25,10 @@ def check_arguments(arguments: list[Json]) -> None:
         Invalid: They are too many, too large, or too deep.
     """
     if len(arguments) > MAX_ARGUMENTS:
-        raise Invalid(f"A host call takes at most {MAX_ARGUMENTS} arguments; this one has {len(arguments)}.")
+        raise Invalid(
+            f"A host call takes at most {MAX_ARGUMENTS} arguments; this one has {len(arguments)}.",
+            zh=f"主机调用最多接受 {MAX_ARGUMENTS} 个参数，此次有 {len(arguments)} 个。",
+        )
     room = MAX_ARGUMENT_BYTES
     level: list[Json] = arguments
     for _depth in range(MAX_DEPTH):
@@ -33,12 +36,18 @@ def check_arguments(arguments: list[Json]) -> None:
         for value in level:
             room -= _size(value)
             if room < 0:
-                raise Invalid(f"The arguments of a host call may be {MAX_ARGUMENT_BYTES:,} bytes; send less at once.")
+                raise Invalid(
+                    f"The arguments of a host call may be {MAX_ARGUMENT_BYTES:,} bytes; send less at once.",
+                    zh=f"主机调用的参数最多 {MAX_ARGUMENT_BYTES:,} 字节：请减少单次发送的内容。",
+                )
             below.extend(_inside(value))
         if not below:
             return
         level = below
-    raise Invalid(f"The arguments of a host call may nest {MAX_DEPTH} deep; send a flatter value.")
+    raise Invalid(
+        f"The arguments of a host call may nest {MAX_DEPTH} deep; send a flatter value.",
+        zh=f"主机调用的参数最多嵌套 {MAX_DEPTH} 层：请发送更扁平的值。",
+    )
 
 
 def _size(value: Json) -> int:

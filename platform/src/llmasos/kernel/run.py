@@ -64,7 +64,10 @@ class Run:
             Invalid: Too many are open.
         """
         if len(self.streams) >= MAX_STREAMS:
-            raise Invalid(f"{MAX_STREAMS} streams are open; close one, or read it to its end.")
+            raise Invalid(
+                f"{MAX_STREAMS} streams are open; close one, or read it to its end.",
+                zh=f"已打开 {MAX_STREAMS} 个流：请关闭一个，或将其读完。",
+            )
         self.opened += 1
         opened = OpenStream(self.opened, capability, stream, call)
         self.streams[opened.number] = opened
@@ -81,10 +84,13 @@ class Run:
             case [int() as number] if not isinstance(number, bool):
                 pass
             case _:
-                raise Invalid("A stream is read and closed by its number alone.")
+                raise Invalid("A stream is read and closed by its number alone.", zh="流只能按编号读取和关闭。")
         opened = self.streams.get(number)
         if not 1 <= number <= self.opened or (opened is not None and opened.capability != capability):
-            raise NotFound("This invocation has no such stream; `open` answers the number.")
+            raise NotFound(
+                "This invocation has no such stream; `open` answers the number.",
+                zh="此调用没有这个流；编号由 `open` 返回。",
+            )
         return opened
 
     def worth_a_line(self, event: str, code: str) -> bool:

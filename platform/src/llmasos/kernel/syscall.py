@@ -70,7 +70,7 @@ class Kernel(Lifecycle):
         """
         run = self._runs.get(invocation.id)
         if run is None or run.invocation is not invocation:
-            raise Cancelled("The invocation has ended.")
+            raise Cancelled("The invocation has ended.", zh="调用已经结束。")
         event = f"{capability}.{function}"
         try:
             check_arguments(arguments)
@@ -84,7 +84,8 @@ class Kernel(Lifecycle):
         except Exception as error:
             logger.exception("%s failed for invocation %s", event, invocation.id)
             raise Unavailable(
-                f"The host could not do {event}; its log says why, under invocation {invocation.id}."
+                f"The host could not do {event}; its log says why, under invocation {invocation.id}.",
+                zh=f"主机未能完成 {event}；原因见主机日志中的调用 {invocation.id}。",
             ) from error
 
     def _authorise(self, run: Run, name: str) -> Capability:
@@ -95,14 +96,20 @@ class Kernel(Lifecycle):
         capability = self._capabilities.get(name)
         if capability is None:
             known = ", ".join(sorted(self._capabilities))
-            raise Invalid(f"This host has no capability {name[:80]!r}; it has {known}.")
+            raise Invalid(
+                f"This host has no capability {name[:80]!r}; it has {known}.",
+                zh=f"此主机没有能力 {name[:80]!r}；可用：{known}。",
+            )
         return capability
 
     async def _call(self, run: Run, capability: Capability, function: str, arguments: list[Json]) -> Json:
         """Reserve, execute, settle."""
         if function not in capability.functions:
             known = ", ".join(sorted(capability.functions))
-            raise Invalid(f"{capability.name} has no function {function[:80]!r}; it has {known}.")
+            raise Invalid(
+                f"{capability.name} has no function {function[:80]!r}; it has {known}.",
+                zh=f"{capability.name} 没有函数 {function[:80]!r}；可用：{known}。",
+            )
         invocation = run.invocation
         operation = capability.prepare(invocation, function, arguments)
         demand = operation.demand
@@ -209,5 +216,8 @@ async def _until_deadline(run: Run, work: Awaitable[T]) -> T:
             return await work
     except TimeoutError:
         if timeout.expired():
-            raise TimedOut(f"The run reached its limit of {invocation.limits.wall_seconds:g} seconds.") from None
+            raise TimedOut(
+                f"The run reached its limit of {invocation.limits.wall_seconds:g} seconds.",
+                zh=f"运行达到了 {invocation.limits.wall_seconds:g} 秒的上限。",
+            ) from None
         raise

@@ -98,7 +98,9 @@ class CompiledStore:
         try:
             handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=self._folder)
         except OSError as error:
-            raise Unavailable(f"The compiled component cannot be stored: {error}.") from error
+            raise Unavailable(
+                f"The compiled component cannot be stored: {error}.", zh=f"无法存储编译后的组件：{error}。"
+            ) from error
         temporary = Path(name)
         try:
             with os.fdopen(handle, "w+b") as output, code.open("rb") as source:
@@ -109,7 +111,9 @@ class CompiledStore:
             record = Record(size, sha256, tuple(answer.imports), tuple(answer.exports))
             await asyncio.to_thread(self._publish, temporary, path, record)
         except OSError as error:
-            raise Unavailable(f"The compiled component cannot be stored: {error}.") from error
+            raise Unavailable(
+                f"The compiled component cannot be stored: {error}.", zh=f"无法存储编译后的组件：{error}。"
+            ) from error
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(name)  # noqa: PTH108 -- pathlib's is refused here, and this is one system call
@@ -140,7 +144,9 @@ class CompiledStore:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Unavailable(f"The compiled component cannot be stored: {error}.") from error
+            raise Unavailable(
+                f"The compiled component cannot be stored: {error}.", zh=f"无法存储编译后的组件：{error}。"
+            ) from error
         lock = filelock.FileLock(self.path(digest).with_suffix(".lock"), thread_local=False)
         async with self._locks.setdefault(digest, asyncio.Lock()):
             while True:
@@ -150,7 +156,9 @@ class CompiledStore:
                 except filelock.Timeout:
                     await asyncio.sleep(0.05)
                 except OSError as error:
-                    raise Unavailable(f"The compiled component cannot be stored: {error}.") from error
+                    raise Unavailable(
+                        f"The compiled component cannot be stored: {error}.", zh=f"无法存储编译后的组件：{error}。"
+                    ) from error
             try:
                 yield
             finally:
@@ -184,7 +192,8 @@ async def compile_between(source: int, output: int) -> Compiled:
             ended = await runner.ended(within_seconds=WALL_SECONDS)
     except TimeoutError as error:
         raise ComponentRejected(
-            f"The component cannot be compiled: it takes more than {WALL_SECONDS:g} seconds."
+            f"The component cannot be compiled: it takes more than {WALL_SECONDS:g} seconds.",
+            zh=f"无法编译组件：耗时超过 {WALL_SECONDS:g} 秒。",
         ) from error
     finally:
         runner.kill()
@@ -194,19 +203,21 @@ async def compile_between(source: int, output: int) -> Compiled:
         case Compiled() if ended.startswith("exit code 0"):
             return answer
         case Refused():
-            raise ComponentRejected(answer.message)
+            raise ComponentRejected(answer.message, zh=f"组件未通过检查：{answer.message}")
         case _:
-            signal = next((why for name, why in _limits_met() if name in ended), f"the compiler ended with {ended}")
-            raise ComponentRejected(f"The component cannot be compiled: {signal}.")
+            ending = (f"the compiler ended with {ended}", f"编译器以 {ended} 结束")
+            why, why_zh = next((said for name, said in _limits_met() if name in ended), ending)
+            raise ComponentRejected(f"The component cannot be compiled: {why}.", zh=f"无法编译组件：{why_zh}。")
 
 
-def _limits_met() -> list[tuple[str, str]]:
+def _limits_met() -> list[tuple[str, tuple[str, str]]]:
     """The signal by which the system ends a process at each of its limits, and what that means."""
+    compute = (f"it takes more than {CPU_SECONDS} seconds of compute", f"计算时间超过 {CPU_SECONDS} 秒")
     return [
-        ("SIGXCPU", f"it takes more than {CPU_SECONDS} seconds of compute"),
-        ("SIGKILL", f"it takes more than {CPU_SECONDS} seconds of compute"),
-        ("SIGABRT", f"it takes more than {MEMORY_BYTES >> 20} MiB of memory"),
-        ("SIGXFSZ", f"it makes more than {OUTPUT_BYTES >> 20} MiB of code"),
+        ("SIGXCPU", compute),
+        ("SIGKILL", compute),
+        ("SIGABRT", (f"it takes more than {MEMORY_BYTES >> 20} MiB of memory", f"内存超过 {MEMORY_BYTES >> 20} MiB")),
+        ("SIGXFSZ", (f"it makes more than {OUTPUT_BYTES >> 20} MiB of code", f"代码超过 {OUTPUT_BYTES >> 20} MiB")),
     ]
 
 
@@ -225,7 +236,8 @@ async def _answer(runner: process.Process) -> Compiled | Refused | None:
                     raise ProtocolFault(f"it sent {type(message).__name__}")
             except ProtocolFault as fault:
                 raise ComponentRejected(
-                    f"The component cannot be compiled: the compiler broke the protocol: {fault}."
+                    f"The component cannot be compiled: the compiler broke the protocol: {fault}.",
+                    zh=f"无法编译组件：编译器违反了协议：{fault}。",
                 ) from fault
     return None
 
@@ -240,7 +252,7 @@ def sha256_of(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise LlmasosError(f"{path.name} cannot be read: {error}.") from error
+        raise LlmasosError(f"{path.name} cannot be read: {error}.", zh=f"无法读取 {path.name}：{error}。") from error
 
 
 def as_inspection(record: Record) -> Inspection:

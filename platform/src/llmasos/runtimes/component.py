@@ -41,6 +41,7 @@ class _Asked:
 class NotPrepared(Unavailable):
     """The app was not compiled for this version of the engine yet: install it again."""
 
+    zh = "应用尚未针对此版本的引擎编译：请重新安装。"
     code = "not-prepared"
 
 
@@ -80,7 +81,10 @@ class ComponentRuntime:
         record = await self._store.find(program.digest)
         if record is None:
             if await asyncio.to_thread(sha256_of, code) != program.digest:
-                raise ComponentRejected(f"{code.name} is not the component that was installed: its digest differs.")
+                raise ComponentRejected(
+                    f"{code.name} is not the component that was installed: its digest differs.",
+                    zh=f"{code.name} 不是当时安装的组件：其摘要不同。",
+                )
             record = await self._store.ensure(program.digest, code)
         check_imports(as_inspection(record).imports, program.capabilities)
 
@@ -177,4 +181,7 @@ class ComponentRuntime:
 
 
 async def _closed_door(capability: str, _function: str, _arguments: list[Any]) -> Any:
-    raise Denied(f"An app cannot use {capability} while it describes its actions.")
+    raise Denied(
+        f"An app cannot use {capability} while it describes its actions.",
+        zh=f"应用在描述其操作时不能使用 {capability}。",
+    )

@@ -22,6 +22,7 @@ _TRIAL_SECONDS = 30
 class CannotConfine(Unavailable):
     """This system cannot confine a native app, so it is not started; see `llmasos doctor`."""
 
+    zh = "此系统无法隔离原生应用，因此不会启动它；参见 `llmasos doctor`。"
     code = "cannot-confine"
 
 
@@ -63,14 +64,11 @@ def confinement() -> Confinement:
         return Confinement((), f"the trial of the walls failed ({error})")
 
 
-def refusal(app_id: str, missing: str, locale: str = "en") -> CannotConfine:
+def refusal(app_id: str, missing: str) -> CannotConfine:
     """The error for a native app that is not started."""
     return CannotConfine(
-        t(
-            locale,
-            f"{app_id} is a native app, and this system cannot confine it: {missing}. Install its WASM build, run the "
-            f"host on Linux 5.19 or newer, or let an operator trust it: add {app_id!r} to trusted_apps in config.toml.",
-            f"{app_id} 是原生应用，而此系统无法限制它：{missing}。请安装它的 WASM 版本，"
-            f"或在 Linux 5.19 及以上运行主机，或由管理员信任它：在 config.toml 的 trusted_apps 中加入 {app_id!r}。",
-        )
+        f"{app_id} is a native app, and this system cannot confine it: {missing}. Install its WASM build, run the "
+        f"host on Linux 5.19 or newer, or let an operator trust it: add {app_id!r} to trusted_apps in config.toml.",
+        zh=f"{app_id} 是原生应用，而此系统无法隔离它：{missing}。请安装它的 WASM 版本，"
+        f"或在 Linux 5.19 及以上运行主机，或由管理员信任它：在 config.toml 的 trusted_apps 中加入 {app_id!r}。",
     )

@@ -128,16 +128,24 @@ _LOCKED: Final = ("--require-hashes", "--requirements")
 def _check(digest: str, files: Mapping[str, bytes]) -> str:
     wheels = [name for name in files if WHEEL.fullmatch(name)]
     if len(wheels) != 1 or LOCK not in files or len(files) != 2:
-        raise BundleRejected(f"a native app is one wheel and its {LOCK}, not {', '.join(files) or 'nothing'}")
+        raise BundleRejected(
+            f"a native app is one wheel and its {LOCK}, not {', '.join(files) or 'nothing'}",
+            zh=f"原生应用由一个 wheel 及其 {LOCK} 组成，而此处为 {', '.join(files) or '空'}",
+        )
     if code_digest(files) != digest:
-        raise BundleRejected("the wheel or its lock is not the one that was installed: install the app again")
+        raise BundleRejected(
+            "the wheel or its lock is not the one that was installed: install the app again",
+            zh="wheel 或其锁文件与安装时不同：请重新安装应用",
+        )
     try:
         check_lock(files[LOCK].decode())
         parse_wheel_filename(wheels[0])
     except UnicodeDecodeError:
-        raise BundleRejected(f"{LOCK} is not UTF-8") from None
+        raise BundleRejected(f"{LOCK} is not UTF-8", zh=f"{LOCK} 不是 UTF-8 编码") from None
     except InvalidWheelFilename as error:
-        raise BundleRejected(f"{wheels[0]} is not the name of a wheel: {error}") from None
+        raise BundleRejected(
+            f"{wheels[0]} is not the name of a wheel: {error}", zh=f"{wheels[0]} 不是有效的 wheel 文件名：{error}"
+        ) from None
     return wheels[0]
 
 
@@ -150,7 +158,10 @@ def find_uv() -> str:
     beside = Path(sys.executable).with_name("uv")
     found = str(beside) if beside.is_file() else shutil.which("uv")
     if found is None:
-        raise Unavailable("native Python apps need `uv` to install their packages: run `pip install uv`")
+        raise Unavailable(
+            "native Python apps need `uv` to install their packages: run `pip install uv`",
+            zh="原生 Python 应用需要 `uv` 来安装其软件包：请运行 `pip install uv`",
+        )
     return found
 
 
@@ -180,12 +191,20 @@ def _failure(report: str) -> AppFailed | Unavailable:
     said = " ".join(report.replace("╰─▶", " ").replace("×", " ").split())[:_MAX_REPORT_CHARACTERS]
     lowered = said.lower()
     if "hash mismatch" in lowered:
-        return AppFailed(f"a package is not the one that the lock pins, and is not installed: {said}")
+        return AppFailed(
+            f"a package is not the one that the lock pins, and is not installed: {said}",
+            zh=f"有软件包与锁文件不符，未安装：{said}",
+        )
     if "no wheels" in lowered or "no usable wheels" in lowered or "only-binary" in lowered or "no-build" in lowered:
-        return AppFailed(f"a package has no wheel for this machine, and nothing is built here: {said}")
+        return AppFailed(
+            f"a package has no wheel for this machine, and nothing is built here: {said}",
+            zh=f"有软件包没有适用于此机器的 wheel，而此处不做编译：{said}",
+        )
     if "failed to fetch" in lowered or "dns" in lowered or "connect" in lowered:
-        return Unavailable(f"the packages of the app cannot be fetched now: {said}")
-    return AppFailed(f"the app's environment cannot be built: {said}")
+        return Unavailable(
+            f"the packages of the app cannot be fetched now: {said}", zh=f"目前无法下载应用的软件包：{said}"
+        )
+    return AppFailed(f"the app's environment cannot be built: {said}", zh=f"无法构建应用的环境：{said}")
 
 
 @cache
@@ -205,7 +224,7 @@ def _key(digest: str) -> str:
 def _source(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise Unavailable(f"{package} is not installed beside the host")
+        raise Unavailable(f"{package} is not installed beside the host", zh=f"主机环境中没有安装 {package}")
     return Path(next(iter(spec.submodule_search_locations)))
 
 

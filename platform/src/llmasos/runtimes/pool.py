@@ -38,7 +38,10 @@ class Breaker:
             Unavailable: Too many failed just now.
         """
         if self._clock() < self._open_until:
-            raise Unavailable(f"Runners keep dying at their start ({self._last}): run `llmasos doctor`.")
+            raise Unavailable(
+                f"Runners keep dying at their start ({self._last}): run `llmasos doctor`.",
+                zh=f"运行器反复在启动时退出（{self._last}）：请运行 `llmasos doctor`。",
+            )
 
     @property
     def delay_seconds(self) -> float:
@@ -82,7 +85,7 @@ class Pool:
         """
         while True:
             if self._closed:
-                raise Unavailable("The host is shutting down.")
+                raise Unavailable("The host is shutting down.", zh="主机正在关闭。")
             self._runners = [runner for runner in self._runners if runner.is_alive]
             best = min(self._runners, key=lambda runner: runner.load, default=None)
             if len(self._runners) < self._size and self._starting is None and (best is None or best.load > 0):
@@ -123,7 +126,7 @@ class Pool:
             except LlmasosError as error:
                 self.breaker.failed(error.message)
                 _log.warning("a runner did not start", extra={"cause": error.message})
-                raise RunnerDied(error.message) from error
+                raise RunnerDied(error.message, zh=error.message_zh) from error
             self.breaker.worked()
             self._runners.append(runner)
             return runner

