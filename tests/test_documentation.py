@@ -12,11 +12,14 @@ from typer.testing import CliRunner
 
 import llmasos
 import llmasos_marketplace
+from llmasos.bundles.actions import MOMENTS
 from llmasos.errors import LlmasosError
 from llmasos.hooks import Hooks
 from llmasos.settings import Settings
 from llmasos_marketplace.cli import registry
 from llmasos_marketplace.cli.shell import app
+from llmasos_sdk import App
+from llmasos_sdk.hooks import AppHooks
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -76,6 +79,15 @@ def test_every_hook_is_documented_with_its_arguments() -> None:
     told = {name: re.findall(r"\w+", row[0]) for name, row in table("Hooks").items()}
     assert told == {name: list(inspect.signature(value).parameters)[1:] for name, value in hooks.items()}
     assert [name for name, value in hooks.items() if not value.__doc__] == []
+
+
+def test_every_moment_of_an_app_is_documented_with_its_function_and_arguments() -> None:
+    told = {name: row[0] for name, row in table("Moments of an app").items()}
+    assert set(told) == MOMENTS
+    for name, row in told.items():
+        arguments = list(inspect.signature(getattr(AppHooks, name[1:])).parameters)[2:]
+        assert row == f"@app.on_{name[1:]}`, `({', '.join(['ctx', *arguments])})"
+        assert hasattr(App, f"on_{name[1:]}")
 
 
 def test_every_exit_code_of_the_readme_is_in_the_reference() -> None:

@@ -187,7 +187,7 @@ def test_an_action_is_named_as_a_route_can_be() -> None:
 
 
 def test_what_an_app_describes_is_what_a_bundle_may_hold() -> None:
-    assert [action.name for action in parse_actions(json.dumps(app.describe()))][:2] == ["sort", "tell"]
+    assert [action.name for action in parse_actions(json.dumps(app.describe())).actions][:2] == ["sort", "tell"]
 
 
 def test_two_actions_of_one_name_are_refused() -> None:
@@ -219,7 +219,7 @@ def test_pluggy_loads_an_app_and_calls_it_by_the_hooks() -> None:
     assert json.loads(manager.hook.call(host=host, action="remember", input_json='{"text": "x"}')) == "x"
     assert host.storage is not None
     assert host.storage.values == {"text": b"x"}
-    assert [each["name"] for each in manager.hook.actions()] == ["remember"]
+    assert [each["name"] for each in manager.hook.actions()] == ["remember", "@install", "@upgrade"]
     manager.hook.install(host=host)
     manager.hook.upgrade(host=host, from_version="1.0")
     manager.hook.uninstall(host=host)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from llmasos.authoring.describe import Runners, closed, makers_of
+from llmasos.authoring.describe import Runners
 from llmasos.db import Database
 from llmasos.host import Host
+from llmasos.i18n import environment_locale
 from llmasos.installs.code import CodeStore
 from llmasos.installs.installer import Installer
-from llmasos.kernel.invocation import Principal
+from llmasos.kernel.invocation import Json, Principal
 from llmasos.plugins import Plugins
 from llmasos.runtimes.component import ComponentRuntime
 from llmasos.schema import ensure_schema
@@ -35,7 +36,12 @@ class Local:
     def installer(self) -> Installer:
         """Changes what is installed."""
         code = CodeStore.in_home(self.settings.home)
-        return Installer(self.database, self.catalog, code, self.runtimes.of)
+        return Installer(self.database, self.catalog, code, self.runtimes.of, tell=self._tell)
+
+    async def _tell(self, principal: Principal, app_id: str, moment: str, value: Json) -> None:
+        """Run an app's hook. A whole host, since a hook may do what any action may; opened where there is a hook."""
+        async with Host.open(self.settings) as host:
+            await host.runs.tell(replace(principal, locale=environment_locale()), app_id, moment, value)
 
     @property
     def publishing(self) -> Publishing:
@@ -64,7 +70,7 @@ def open_local(settings: Settings | None = None) -> Generator[Local]:
     database = Database(chosen.resolved_database_url)
     try:
         catalog = Catalog(database, BundleStore(chosen.home / "bundles"))
-        yield Local(chosen, Principal(), database, catalog, Runners(makers_of(chosen), closed))
+        yield Local(chosen, Principal(), database, catalog, Runners(chosen))
     finally:
         database.close()
 

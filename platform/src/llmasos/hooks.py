@@ -30,6 +30,7 @@ from llmasos.gateway.select import Choice, Reach
 from llmasos.gateway.steps import ModelCall, TextFilter
 from llmasos.kernel.capability import Capability
 from llmasos.kernel.observation import AuditRecord, UsageRecord
+from llmasos.runtimes.runtime import Runtime, RuntimeKind, Surroundings
 
 __all__ = [
     "AuditRecord",
@@ -37,6 +38,9 @@ __all__ = [
     "Finding",
     "Hooks",
     "ModelCall",
+    "Runtime",
+    "RuntimeKind",
+    "Surroundings",
     "TextFilter",
     "UsageRecord",
     "hookimpl",
@@ -111,6 +115,15 @@ class Hooks:
     @hookspec
     def register_capability(self) -> Capability | None:
         """A capability of the plugin's own, under a name that no other has."""
+
+    @hookspec
+    def register_runtime(self) -> RuntimeKind | None:
+        """A runtime of the plugin's own, for apps whose `runtime.kind` it names; the name begins with `x-`.
+
+        Its apps are finished components or wheels. The host prepares and calls them through it as through its own
+        runtimes, and the kernel holds every call that they make to the host; what confines their code is the plugin's
+        to provide. An app of a kind that nothing registers is refused when it is built, published or installed.
+        """
 
     @hookspec
     def register_commands(self) -> Mapping[str, str]:

@@ -33,7 +33,8 @@ from llmasos.plugins import Plugins
 from llmasos.quotas.ledger import Ledger
 from llmasos.run_result import RunResult
 from llmasos.runs import Runnables, Runs, Stopping
-from llmasos.runtimes.runtime import Runtime, SyscallDoor
+from llmasos.runtimes.kinds import Runtimes
+from llmasos.runtimes.runtime import Runtime, RuntimeKind, Surroundings, SyscallDoor
 from llmasos.schema import ensure_schema
 from llmasos.secrets import Secrets
 from llmasos.settings import Settings
@@ -47,7 +48,7 @@ class Parts:
 
     runnables: Callable[[Database], Runnables] = InstalledApps
     runtimes: Mapping[str, RuntimeMaker] = field(default_factory=dict[str, RuntimeMaker])
-    """By kind, wasm and python."""
+    """By kind, before those that plugins register."""
     gateway: Callable[[Settings, Database], Gateway] | None = None
     capabilities: tuple[Capability, ...] = ()
     """Beside the host's own."""
@@ -107,7 +108,9 @@ class Host:
                 stack.push_async_callback(follower.stop)
             observer = plugins.on_usage if plugins.implement("on_usage") else None
             kernel = await stack.enter_async_context(Kernel(database, Ledger(database), observer=observer))
-            runtimes = _Runtimes({**runtimes_of(settings), **parts.runtimes}, kernel.syscall)
+            around = Surroundings(settings, kernel.syscall, InstalledApps(database).still)
+            brought = {kind: _brought(kind, make) for kind, make in parts.runtimes.items()}
+            runtimes = Runtimes({**plugins.runtimes(), **brought}.get, around)
             stack.push_async_callback(runtimes.close)
             runs = Runs(kernel, parts.runnables(database), runtimes.of)
             own = capabilities_of(settings, database, gateway, runs)
@@ -156,55 +159,8 @@ class Host:
         await self.runs.stop()
 
 
-class _Runtimes:
-    """The runtimes, each made when something of its kind first runs."""
-
-    def __init__(self, makers: Mapping[str, RuntimeMaker], door: SyscallDoor) -> None:
-        self._makers = makers
-        self._door = door
-        self._made: dict[str, Runtime] = {}
-
-    def of(self, kind: str) -> Runtime:
-        """The runtime of a kind.
-
-        Raises:
-            Unavailable: This host has none for it.
-        """
-        if kind not in self._made:
-            if kind not in self._makers:
-                raise Unavailable(
-                    f"This host cannot run apps of the kind {kind!r}.", zh=f"此主机不能运行 {kind!r} 类型的应用。"
-                )
-            self._made[kind] = self._makers[kind](self._door)
-        return self._made[kind]
-
-    async def close(self) -> None:
-        """End every runner."""
-        made, self._made = self._made, {}
-        await asyncio.gather(*(runtime.close() for runtime in made.values()))
-
-
-def runtimes_of(settings: Settings) -> dict[str, RuntimeMaker]:
-    """The host's own runtimes, by kind."""
-
-    def components(door: SyscallDoor) -> Runtime:
-        # Here, since few commands run anything: the runtime brings its protocol's decoders with it.
-        from llmasos.runtimes.component import ComponentRuntime  # noqa: PLC0415
-
-        return ComponentRuntime(settings, door)
-
-    def native(door: SyscallDoor) -> Runtime:
-        from llmasos.runtimes.native import NativeRuntime  # noqa: PLC0415 - as above
-
-        return NativeRuntime(
-            settings.home / "environments",
-            door,
-            idle_seconds=settings.native_idle_seconds,
-            most_runners=settings.native_runners,
-            trusted=frozenset(settings.trusted_apps),
-        )
-
-    return {"wasm": components, "python": native}
+def _brought(kind: str, make: RuntimeMaker) -> RuntimeKind:
+    return RuntimeKind(kind, lambda around: make(around.door))
 
 
 def capabilities_of(settings: Settings, database: Database, gateway: Gateway, runs: Runs) -> tuple[Capability, ...]:

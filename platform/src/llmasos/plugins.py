@@ -30,6 +30,8 @@ from llmasos.hooks import (
     hookimpl,
 )
 from llmasos.kernel.capability import Capability
+from llmasos.runtimes.kinds import COMPONENTS, NATIVE
+from llmasos.runtimes.runtime import RuntimeKind
 
 T = TypeVar("T")
 
@@ -49,7 +51,23 @@ class Router:
         return choose(request, models, reach, locale)
 
 
-BUILT_IN: Final[Mapping[str, object]] = {"llmasos-router": Router()}
+@dataclass(frozen=True, slots=True)
+class OwnRuntime:
+    """One of the host's own runtimes."""
+
+    kind: RuntimeKind
+
+    @hookimpl
+    def register_runtime(self) -> RuntimeKind:
+        """The runtime."""
+        return self.kind
+
+
+BUILT_IN: Final[Mapping[str, object]] = {
+    "llmasos-router": Router(),
+    "llmasos-components": OwnRuntime(COMPONENTS),
+    "llmasos-native": OwnRuntime(NATIVE),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +149,19 @@ class Plugins:
                 continue
             names.add(capability.name)
             found.append(capability)
+        return found
+
+    def runtimes(self) -> dict[str, RuntimeKind]:
+        """What `register_runtime` returned, by kind: the first to register a kind has it, so nobody takes the host's.
+
+        A plugin's kind that no manifest can name is refused.
+        """
+        found: dict[str, RuntimeKind] = {}
+        for name, runtime in reversed(list(self._ask("register_runtime"))):
+            if runtime.kind in found or not (name in BUILT_IN or runtime.kind.startswith("x-")):
+                logger.error("runtime refused", extra={"plugin": name, "kind": runtime.kind})
+                continue
+            found[runtime.kind] = runtime
         return found
 
     def implement(self, hook: str) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from llmasos.actions import action_named, check_input, check_output, checked, encode_input
 from llmasos.bundles.actions import Action
@@ -50,6 +50,8 @@ class Runnable:
     program: Program
     actions: Mapping[str, Action]
     limits: RunLimits
+    moments: frozenset[str] = frozenset()
+    """The moments of its installation that it hears of, such as `@install`."""
 
 
 class Runnables(Protocol):
@@ -62,6 +64,10 @@ class Runnables(Protocol):
             NotFound: The workspace has no such installation.
         """
         ...
+
+
+# Somebody waits at a prompt meanwhile, and an app that is being removed must not hold that up.
+MOMENT_SECONDS: Final = 30.0
 
 
 @dataclass(slots=True, eq=False)
@@ -122,12 +128,40 @@ class Runs:
         Raises:
             LlmasosError: What kept it from starting, or how it failed.
         """
+        return await self._stoppable(
+            lambda: self._run(principal, app_id, action, value, emit=emit, parent=parent, on_start=on_start)
+        )
+
+    async def tell(self, principal: Principal, app_id: str, moment: str, value: Json) -> None:
+        """Tell an app of a moment of its installation. Of one that it has no hook for, it hears nothing.
+
+        The one way to it: `run` knows actions alone, whoever calls.
+
+        Args:
+            principal: Who installs, changes or removes it, and pays.
+            app_id: An installed app.
+            moment: Such as `@install`.
+            value: What its hook is given, a JSON object.
+
+        Raises:
+            LlmasosError: How its hook failed.
+        """
+        found = self._runnables.runnable(principal.workspace, app_id)
+        if moment not in found.moments:
+            return
+        seconds = min(found.limits.wall_seconds, MOMENT_SECONDS)
+        found = replace(found, limits=replace(found.limits, wall_seconds=seconds))
+        hook = Action(moment, {"type": "object"}, {}, streaming=False, raw={})
+        await self._stoppable(lambda: self._execute(principal, found, hook, value))
+
+    async def _stoppable(self, work: Callable[[], Coroutine[Any, Any, RunResult]]) -> RunResult:
+        """Do it in this task, unless the host stops, which ends it."""
         if self._stopping:
             raise Stopping
         active = _Active(_this_task(), asyncio.get_running_loop().create_future())
         self._active.add(active)
         try:
-            return await self._run(principal, app_id, action, value, emit=emit, parent=parent, on_start=on_start)
+            return await work()
         except asyncio.CancelledError:
             if active.stopped:
                 active.task.uncancel()
@@ -152,6 +186,19 @@ class Runs:
         if parent is not None:
             found = _within(found, parent)
         action = action_named(found.actions, name)
+        return await self._execute(principal, found, action, value, emit=emit, parent=parent, on_start=on_start)
+
+    async def _execute(
+        self,
+        principal: Principal,
+        found: Runnable,
+        action: Action,
+        value: Json,
+        *,
+        emit: EventSink = discard,
+        parent: Invocation | None = None,
+        on_start: Callable[[Invocation], None] | None = None,
+    ) -> RunResult:
         taken = await checked(lambda steps: check_input(action, value, steps))
         text = encode_input(taken)
         runtime = self._runtime_of(found.program.kind)
@@ -162,11 +209,11 @@ class Runs:
                 notices.append(event.text)
             await emit(event)
 
-        opened = self._kernel.invocation(principal, found.app, name, found.limits, emit=noted, parent=parent)
+        opened = self._kernel.invocation(principal, found.app, action.name, found.limits, emit=noted, parent=parent)
         async with opened as invocation:
             if on_start is not None:
                 on_start(invocation)
-            ended = await runtime.call(found.program, invocation, name, text)
+            ended = await runtime.call(found.program, invocation, action.name, text)
             invocation.measured(ended.fuel, ended.memory_bytes, ended.log)
             limit = invocation.limits.output_bytes
             output = await checked(lambda steps: check_output(action, ended.output, limit, steps))

@@ -49,7 +49,10 @@ class FakeAction:
 
 @dataclass
 class FakeApps:
-    """Installed apps whose actions are async functions here. Implements `Runnables` and makes a `Runtime`."""
+    """Installed apps whose actions are async functions here. Implements `Runnables` and makes a `Runtime`.
+
+    A function under a name such as `@install` is the hook of that moment.
+    """
 
     actions: dict[str, dict[str, FakeAction]] = field(default_factory=dict[str, dict[str, FakeAction]])
     grants: dict[str, Mapping[str, Permission]] = field(default_factory=dict[str, Mapping[str, Permission]])
@@ -71,8 +74,10 @@ class FakeApps:
             actions={
                 name: Action(name, fake.input_schema, fake.output_schema, fake.streaming, {})
                 for name, fake in self.actions[app_id].items()
+                if not name.startswith("@")
             },
             limits=self.limits,
+            moments=frozenset(name for name in self.actions[app_id] if name.startswith("@")),
         )
 
     def runtime(self, door: SyscallDoor) -> InProcessRuntime:
@@ -119,6 +124,9 @@ class InProcessRuntime:
         finally:
             self.running -= 1
         return CallResult(json.dumps(output), fuel=1000, memory_bytes=1 << 20, log="")
+
+    async def retire(self, installation_id: str) -> None:
+        """Nothing is warm here."""
 
     async def close(self) -> None:
         """Nothing outlives its call."""

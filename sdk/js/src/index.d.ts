@@ -114,6 +114,10 @@ export type Run<I> = (ctx: Context, inputs: I) => unknown;
 export class App {
   action<I = Record<string, never>>(name: string, run: Run<I>): this;
   action<I = Record<string, unknown>>(name: string, options: ActionOptions, run: Run<I>): this;
+  onInstall(run: (ctx: Context) => void): this;
+  onUpgrade(run: (ctx: Context, fromVersion: string) => void): this;
+  onUninstall(run: (ctx: Context) => void): this;
+  onEvent(run: (ctx: Context, event: { name: "grants"; payload: Record<"held" | "added" | "removed", string[]> }) => void): this;
   describe(): Schema[];
 }
 export class AppError extends Error {

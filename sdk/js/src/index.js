@@ -7,6 +7,8 @@ export { Context } from "./context.js";
 export * from "./errors.js";
 export { Stream } from "./model.js";
 
+// The moments of an installation; the Python SDK's `hooks` say what holds at each.
+const MOMENTS = ["install", "upgrade", "uninstall", "event"];
 const NAME = /^[a-z][a-z0-9_]{0,63}$/;
 const GENERATOR = Object.getPrototypeOf(function* () {}).constructor;
 const ASYNC = Object.getPrototypeOf(async function () {}).constructor;
@@ -23,6 +25,7 @@ const sentence = (name) => {
 
 export class App {
   #actions = new Map();
+  #moments = new Map();
 
   /**
    * Make a function an action.
@@ -61,31 +64,76 @@ export class App {
     return this;
   }
 
-  /** The actions as they stand in `actions.json`. */
-  describe() {
-    return [...this.#actions.values()].map((action) => action.description);
+  /** Run `run(ctx)` after an installation. */
+  onInstall(run) {
+    return this.#on("install", run);
   }
 
-  /** Run an action on JSON text, and answer JSON text. */
+  /** Run `run(ctx, fromVersion)` after a change to another release, newer or, at a rollback, older. */
+  onUpgrade(run) {
+    return this.#on("upgrade", run);
+  }
+
+  /** Run `run(ctx)` before an installation is removed. */
+  onUninstall(run) {
+    return this.#on("uninstall", run);
+  }
+
+  /** Run `run(ctx, event)` when the user changed what the app may do: `{name: "grants", payload: {held, added, removed}}`. */
+  onEvent(run) {
+    return this.#on("event", run);
+  }
+
+  #on(moment, run) {
+    if (typeof run !== "function" || run instanceof ASYNC) throw new TypeError(`the hook of ${moment} is a plain function`);
+    if (this.#moments.has(moment)) throw new TypeError(`there is a hook of ${moment} already`);
+    this.#moments.set(moment, run);
+    return this;
+  }
+
+  /** What stands in `actions.json`: the actions, and the moments that the app hears of. */
+  describe() {
+    const heard = MOMENTS.filter((moment) => this.#moments.has(moment)).map((moment) => ({ name: `@${moment}` }));
+    return [...this.#actions.values()].map((action) => action.description).concat(heard);
+  }
+
+  /** Run an action, or by a name such as `@install` the hook of a moment, on JSON text, and answer JSON text. */
   call(name, inputJson, host) {
+    if (name.startsWith("@")) return this.#happen(name.slice(1), inputJson, host);
     const action = this.#actions.get(name);
     if (action === undefined) {
       throw new NotFound(`there is no action '${name}'; this app has: ${[...this.#actions.keys()].join(", ") || "none"}`);
     }
     const inputs = inputsOf(action.description.input_schema, inputJson);
-    const ctx = new Context(host);
-    try {
+    return guarded(host, (ctx) => {
       let answer = action.run(ctx, inputs);
       if (action.description.streaming) answer = send(name, host, answer);
       const text = JSON.stringify(answer ?? null);
       if (text === undefined) throw new AppFailed(`action ${name} answered something that JSON cannot say`);
       return wellFormed(text);
-    } catch (error) {
-      if (error instanceof AppError) throw error;
-      const told = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-      ctx.log.error(`${told}\n${error?.stack ?? ""}`);
-      throw new AppFailed(`the app failed: ${told.replace(/\s+/g, " ").trim()}`);
-    }
+    });
+  }
+
+  #happen(moment, inputJson, host) {
+    const run = this.#moments.get(moment);
+    if (run === undefined) throw new NotFound(`this app has no hook for @${moment}`);
+    return guarded(host, (ctx) => {
+      run(ctx, ...Object.values(JSON.parse(inputJson || "{}")));
+      return "null";
+    });
+  }
+}
+
+/** Run the author's code; an error of its own becomes one of the contract's, with its stack logged. */
+function guarded(host, run) {
+  const ctx = new Context(host);
+  try {
+    return run(ctx);
+  } catch (error) {
+    if (error instanceof AppError) throw error;
+    const told = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+    ctx.log.error(`${told}\n${error?.stack ?? ""}`);
+    throw new AppFailed(`the app failed: ${told.replace(/\s+/g, " ").trim()}`);
   }
 }
 

@@ -94,6 +94,24 @@ test("async actions, bad names and doubles are refused", () => {
   assert.throws(() => new App().action("a", () => 1).action("a", () => 2), /already/);
 });
 
+test("hooks are listed after the actions and run by their reserved names alone", () => {
+  const heard = [];
+  const hooked = new App()
+    .action("a", () => 1)
+    .onUpgrade((ctx, from) => heard.push(from))
+    .onInstall((ctx) => ctx.log.info("ready"))
+    .onEvent((ctx, event) => heard.push(event.payload.removed));
+  assert.deepEqual(hooked.describe().map(({ name }) => name), ["a", "@install", "@upgrade", "@event"]);
+  const host = new FakeHost();
+  assert.equal(hooked.call("@install", "{}", host), "null");
+  hooked.call("@upgrade", '{"from_version": "1.0.0"}', host);
+  hooked.call("@event", '{"event": {"name": "grants", "payload": {"removed": ["http"]}}}', host);
+  assert.deepEqual([host.logs, heard], [[["info", "ready"]], ["1.0.0", ["http"]]]);
+  assert.throws(() => hooked.call("@uninstall", "{}", host), NotFound);
+  assert.throws(() => hooked.onInstall(() => {}), /already/);
+  assert.throws(() => new App().onInstall(async () => {}), /plain function/);
+});
+
 test("inside a component errors are cases of the variant, and letters without their pair are mended", () => {
   const failing = { compareAndSet: () => { throw Object.assign(new Error("x"), { payload: { tag: "conflict", val: "late" } }); } };
   const written = [];

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, overload
 from llmasos_sdk import docstrings, schema
 from llmasos_sdk.context import Context
 from llmasos_sdk.errors import AppError, AppFailed, Invalid, NotFound, SchemaMismatch
-from llmasos_sdk.hooks import hookimpl
+from llmasos_sdk.hooks import MOMENTS, hookimpl
 from llmasos_sdk.host import Host, JsonValue
 from llmasos_sdk.signatures import result_of, signature_of
 
@@ -169,43 +169,48 @@ class App:
         self._actions[name] = Action(name, function, title or sentence_case(name))
 
     def on_install(self, function: Lifecycle) -> Lifecycle:
-        """Run `function(ctx)` after an installation, in a native runner."""
+        """Run `function(ctx)` after an installation; see `llmasos_sdk.hooks` for what holds at every moment."""
         return self._on("install", function)
 
     def on_upgrade(self, function: Lifecycle) -> Lifecycle:
-        """Run `function(ctx, from_version)` after an upgrade, in a native runner."""
+        """Run `function(ctx, from_version)` after a change to another release, newer or, at a rollback, older."""
         return self._on("upgrade", function)
 
     def on_uninstall(self, function: Lifecycle) -> Lifecycle:
-        """Run `function(ctx)` before an installation is removed, in a native runner."""
+        """Run `function(ctx)` before an installation is removed."""
         return self._on("uninstall", function)
 
     def on_event(self, function: Lifecycle) -> Lifecycle:
-        """Run `function(ctx, event)` for each event of the host, in a native runner."""
+        """Run `function(ctx, event)` at each event; `llmasos_sdk.hooks` lists them."""
         return self._on("event", function)
 
     def _on(self, moment: str, function: Lifecycle) -> Lifecycle:
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(f"on_{moment} is async; write it as a plain `def`")
         if moment in self._lifecycle:
             raise ValueError(f"there is an on_{moment} already")
         self._lifecycle[moment] = function
         return function
 
     def describe(self) -> list[dict[str, JsonValue]]:
-        """The actions as they stand in `actions.json`, in the order of their registration.
+        """What stands in `actions.json`: the actions in the order of their registration, then the moments it hears of.
 
         Raises:
             TypeError: A hint has no JSON Schema; the message names the action.
         """
-        return [action.description for action in self._actions.values()]
+        heard: list[dict[str, JsonValue]] = [{"name": f"@{name}"} for name in MOMENTS if name in self._lifecycle]
+        return [action.description for action in self._actions.values()] + heard
 
     def call(self, name: str, input_json: str, ctx: Context) -> str:
-        """Run an action on JSON text, and answer JSON text.
+        """Run an action on JSON text, and answer JSON text; or, by a name such as `@install`, the hook of a moment.
 
         Raises:
-            NotFound: There is no such action.
+            NotFound: There is no such action or hook.
             Invalid: The input does not fit, or the app failed with an error of its own; the log has its traceback.
             AppError: What a capability answered, where the action let it pass.
         """
+        if name.startswith("@"):
+            return self._at_moment(name, input_json, ctx)
         action = self._actions.get(name)
         if action is None:
             known = ", ".join(self._actions) or "none"
@@ -217,6 +222,13 @@ class App:
         if not isinstance(value, dict):
             raise Invalid("the input is a JSON object, with a key for each input of the action")
         return json.dumps(self._guard(ctx, lambda: action.run(ctx, value)), ensure_ascii=False)
+
+    def _at_moment(self, name: str, input_json: str, ctx: Context) -> str:
+        if name[1:] not in self._lifecycle:
+            raise NotFound(f"this app has no hook for {name}")
+        told: dict[str, JsonValue] = json.loads(input_json or "{}")
+        self._happen(name[1:], ctx, *told.values())
+        return "null"
 
     def _guard(self, ctx: Context, run: Callable[[], Any]) -> Any:
         """Run the author's code; an error of its own becomes one of the contract's, with its traceback logged."""
@@ -238,24 +250,23 @@ class App:
 
     @hookimpl(specname="install")
     def _hook_install(self, host: Host) -> None:
-        self._happen("install", host)
+        self._happen("install", Context(host))
 
     @hookimpl(specname="upgrade")
     def _hook_upgrade(self, host: Host, from_version: str) -> None:
-        self._happen("upgrade", host, from_version)
+        self._happen("upgrade", Context(host), from_version)
 
     @hookimpl(specname="uninstall")
     def _hook_uninstall(self, host: Host) -> None:
-        self._happen("uninstall", host)
+        self._happen("uninstall", Context(host))
 
     @hookimpl(specname="event")
     def _hook_event(self, host: Host, event: Mapping[str, JsonValue]) -> None:
-        self._happen("event", host, event)
+        self._happen("event", Context(host), event)
 
-    def _happen(self, moment: str, host: Host, *arguments: object) -> None:
+    def _happen(self, moment: str, ctx: Context, *arguments: object) -> None:
         function = self._lifecycle.get(moment)
         if function is not None:
-            ctx = Context(host)
             self._guard(ctx, lambda: function(ctx, *arguments))
 
 

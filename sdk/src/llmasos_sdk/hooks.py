@@ -5,6 +5,16 @@ A runner makes one `PluginManager` for one app:
     manager = plugin_manager()
     manager.load_setuptools_entrypoints(GROUP)
     manager.hook.call(host=host, action="translate", input_json="{}")
+
+Four of them are moments of an installation: `install`, `upgrade`, `uninstall` and `event`. An app hears of those that
+it lists in `actions`, each by an entry such as {"name": "@install"}; an `App` lists those that have a function. A
+component hears of them by the same names, through `handler.call`. What holds at each:
+
+- It is an invocation like any other, of the user who installs, upgrades or removes the app, whose storage it sees: with
+  the installation's own grants, metered, within its quotas and limits and within 30 seconds, and audited. No caller
+  can ask for one.
+- It comes at most once. An installation stands whatever its hook does, and where the hook fails or the host dies first,
+  it does not come again: write what must be there so that the first action can make it too.
 """
 
 from __future__ import annotations
@@ -19,6 +29,9 @@ from llmasos_sdk.host import Host, JsonValue
 GROUP: Final = "llmasos.apps"
 PROJECT: Final = "llmasos_apps"
 
+# The moments of an installation. In `actions` and `handler.call` each is named with an @ before it, as no action is.
+MOMENTS: Final = ("install", "upgrade", "uninstall", "event")
+
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
@@ -28,7 +41,7 @@ class AppHooks:
 
     @hookspec(firstresult=True)
     def actions(self) -> list[dict[str, JsonValue]]:
-        """The actions, as they stand in `actions.json`."""
+        """The actions and the moments it hears of, as they stand in `actions.json`."""
         raise NotImplementedError
 
     @hookspec(firstresult=True)
@@ -47,19 +60,35 @@ class AppHooks:
 
     @hookspec
     def install(self, host: Host) -> None:
-        """The app was installed."""
+        """The app was installed. It can be used from now on, by other users of the workspace even before this ends."""
 
     @hookspec
     def upgrade(self, host: Host, from_version: str) -> None:
-        """The app was upgraded from another release."""
+        """Another release of the app runs now: a newer one, or, after a rollback, an older one.
+
+        Args:
+            host: Carries the invocation's calls.
+            from_version: The release that ran before.
+        """
 
     @hookspec
     def uninstall(self, host: Host) -> None:
-        """The app is about to be removed."""
+        """The app is about to be removed; whatever it does, it is removed.
+
+        What it stored stays or goes as the user said, so there is no need to delete it here.
+        """
 
     @hookspec
     def event(self, host: Host, event: Mapping[str, JsonValue]) -> None:
-        """Something happened that the app asked to hear of: {"name": …, "payload": …}."""
+        """Something happened to the installation.
+
+        There is one event today. A change of the form's values comes with an upgrade, and so as `upgrade`.
+
+        Args:
+            host: Carries the invocation's calls.
+            event: {"name": "grants", "payload": {"held": […], "added": […], "removed": […]}}: the user took a
+                capability from the app, or gave it back; each is a list of names such as `http`.
+        """
 
 
 def plugin_manager() -> pluggy.PluginManager:

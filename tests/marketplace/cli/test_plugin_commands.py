@@ -44,7 +44,7 @@ def test_an_installed_plugin_is_listed_and_can_be_switched_off(command):
     listed = names(command("plugins", "list", "--json"))
     assert listed["pii-redactor"]["hooks"] == ["after_model_call", "before_model_call"]
     off = command("plugins", "list", "--json", LLMASOS_PLUGINS="off")
-    assert list(names(off)) == ["llmasos-router"]
+    assert list(names(off)) == ["llmasos-components", "llmasos-native", "llmasos-router"]
     assert json.loads(off.stdout)["enabled"] is False
 
 

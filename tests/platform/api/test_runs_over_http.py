@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from llmasos.testing import FakeAction, Guest
+
 RUN = "/api/v1/apps/acme/tool/actions"
 EVENTS = {"accept": "text/event-stream"}
 
@@ -53,6 +55,23 @@ async def test_a_stream_sends_what_the_app_shows_then_usage_then_end(served: Any
     assert events[-3][1] == {"message": "only to three"}
     assert set(events[-2][1]) >= {"prompt_tokens", "completion_tokens", "cost_micro_usd", "fuel", "duration_ms"}
     assert events[-1][1]["output"] == "three"
+
+
+async def test_no_caller_reaches_a_hook_by_its_reserved_name(served: Any) -> None:
+    heard: list[Any] = []
+
+    async def note(guest: Guest) -> None:
+        heard.append(guest)
+
+    served.apps.add("acme/hooked", act=FakeAction(note), **{"@install": FakeAction(note)})
+    for name in ("@install", "%40install"):
+        for answer in (
+            await served.client.post(f"/api/v1/apps/acme/hooked/actions/{name}", json={}),
+            await served.client.get(f"/api/v1/apps/acme/hooked/actions/{name}"),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+            assert "@install" in answer.json()["detail"]
+    assert heard == []
 
 
 async def test_a_json_answer_tells_notices_too(served: Any) -> None:

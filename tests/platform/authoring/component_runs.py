@@ -76,7 +76,7 @@ class ComponentRun:
 _described: dict[str, str] = {}
 
 
-async def describe(path: Path, _capabilities: frozenset[str]) -> str:
+async def describe(path: Path, _capabilities: frozenset[str], _kind: str) -> str:
     """What `build` is given here to read a component's actions; compiling one takes seconds, so once a digest."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest not in _described:

@@ -54,7 +54,7 @@ class Home:
         await self.installer.carry_out(planned, answers, "ann")
 
     async def uninstall(self) -> None:
-        self.installer.uninstall("w", "acme/hello", "ann", delete_data=True)
+        await self.installer.uninstall("w", "acme/hello", "ann", delete_data=True)
 
     def states(self) -> dict[str, str]:
         with self.database.read() as session:

@@ -4,16 +4,27 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlmodel import Session, SQLModel, select
 
 import llmasos.tables  # noqa: F401
-from llmasos.bundles.testing import EMPTY_COMPONENT, MODEL_PERMISSION, manifest_text
+from llmasos.bundles.actions import MOMENTS
+from llmasos.bundles.testing import EMPTY_COMPONENT, MODEL_PERMISSION, action, manifest_text
 from llmasos.capabilities.tables import StoredValue
 from llmasos.db import Database
-from llmasos.errors import BundleRejected, ComponentRejected, Conflict, ConsentNeeded, Invalid, NotFound, Unavailable
+from llmasos.errors import (
+    AppFailed,
+    BundleRejected,
+    ComponentRejected,
+    Conflict,
+    ConsentNeeded,
+    Invalid,
+    NotFound,
+    Unavailable,
+)
 from llmasos.installs import repository
 from llmasos.installs.code import CodeStore
 from llmasos.installs.current import installed_app
@@ -24,6 +35,7 @@ from llmasos.installs.service import Answers, Result
 from llmasos.installs.tables import GrantRow, Installation, InstalledRelease
 from llmasos.installs.testing import NotingRuntime, Shelf
 from llmasos.kernel.audit import verify
+from llmasos.kernel.invocation import Principal
 from llmasos.kernel.tables import AuditEntry
 from llmasos.quotas.tables import Quota
 
@@ -206,9 +218,9 @@ async def test_dependencies_come_with_their_own_consent_and_stay_while_needed(se
             "acme/words": {"version": "1.0.0", "digest": setting.shelf.releases("acme/words")[0].digest}
         }
     with pytest.raises(Conflict, match="acme/hello depends on acme/words"):
-        setting.installer.uninstall("default", "acme/words", "ann", delete_data=False)
-    setting.installer.uninstall("default", "acme/hello", "ann", delete_data=False)
-    setting.installer.uninstall("default", "acme/words", "ann", delete_data=False)
+        await setting.installer.uninstall("default", "acme/words", "ann", delete_data=False)
+    await setting.installer.uninstall("default", "acme/hello", "ann", delete_data=False)
+    await setting.installer.uninstall("default", "acme/words", "ann", delete_data=False)
 
 
 async def test_an_upgrade_that_asks_for_no_more_needs_no_consent(setting: Setting) -> None:
@@ -275,7 +287,7 @@ async def test_a_rollback_is_one_step_and_gives_back_no_revoked_grant(setting: S
     await setting.install()
     setting.publish("2.0.0", MODEL_PERMISSION + STORAGE + HTTP)
     await setting.upgrade()
-    setting.installer.revoke("default", "acme/hello", "storage", "ann")
+    await setting.installer.revoke("default", "acme/hello", "storage", "ann")
     assert setting.grants() == {"model", "http"}
     result = await setting.installer.rollback("default", "acme/hello", "ann")
     assert (result.outcome, result.version) == ("rolled-back", "1.0.0")
@@ -317,7 +329,7 @@ async def test_an_uninstall_keeps_or_deletes_what_the_app_stored(setting: Settin
                     updated_at=now,
                 )
             )  # fmt: skip
-    setting.installer.uninstall("default", "acme/hello", "ann", delete_data=delete_data)
+    await setting.installer.uninstall("default", "acme/hello", "ann", delete_data=delete_data)
     with setting.database.read() as session:
         left = [value.app_id for value in session.exec(select(StoredValue))]
         assert list(session.exec(select(Installation))) == []
@@ -366,7 +378,7 @@ async def test_workspaces_are_apart(setting: Setting) -> None:
     await setting.install()
     planned = setting.installer.plan_install("other", parse_requirement("acme/hello"))
     await setting.installer.carry_out(planned, YES, "bob")
-    setting.installer.uninstall("default", "acme/hello", "ann", delete_data=True)
+    await setting.installer.uninstall("default", "acme/hello", "ann", delete_data=True)
     with setting.database.read() as session:
         assert installed_app(session, "other", "acme/hello").app.version == "1.0.0"
 
@@ -388,6 +400,108 @@ async def test_code_that_nothing_names_is_swept_after_an_hour(setting: Setting) 
     assert fresh.exists()
 
 
+class Heard:
+    """Notes what apps are told, with what stands then; `failing` raises."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.told: list[tuple[str, str, Any, dict[str, str]]] = []
+        self.failing: Exception | None = None
+
+    async def __call__(self, principal: Principal, app_id: str, moment: str, value: Any) -> None:
+        assert principal == Principal("default", "ann")
+        self.told.append((app_id, moment, value, self.setting.states(app_id)))
+        if self.failing is not None:
+            raise self.failing
+
+
+@pytest.fixture
+def heard(setting: Setting) -> Heard:
+    """Every app of the shelf hears of everything."""
+    found = Heard(setting)
+    setting.installer = Installer(
+        setting.database, setting.shelf, setting.code, lambda _kind: setting.runtime, "0.1.0", tell=found
+    )
+    setting.shelf.actions = [action(), *({"name": name} for name in sorted(MOMENTS))]
+    return found
+
+
+async def test_an_app_hears_of_each_change_once_as_the_release_that_is_there(setting: Setting, heard: Heard) -> None:
+    setting.publish("1.0.0", MODEL_PERMISSION + HTTP)
+    setting.publish("1.1.0", MODEL_PERMISSION + HTTP)
+    await setting.install("acme/hello@1.0.0")
+    await setting.install("acme/hello@1.0.0")
+    await setting.upgrade()
+    await setting.upgrade()
+    await setting.installer.rollback("default", "acme/hello", "ann")
+    await setting.installer.revoke("default", "acme/hello", "http", "ann")
+    await setting.install("acme/hello@1.0.0")
+    await setting.installer.uninstall("default", "acme/hello", "ann", delete_data=True)
+    one, two = {"1.0.0": "current"}, {"1.1.0": "current", "1.0.0": "previous"}
+    event = lambda **payload: {"event": {"name": "grants", "payload": payload}}  # noqa: E731
+    assert heard.told == [
+        ("acme/hello", "@install", {}, one),
+        ("acme/hello", "@upgrade", {"from_version": "1.0.0"}, two),
+        ("acme/hello", "@upgrade", {"from_version": "1.1.0"}, one),
+        ("acme/hello", "@event", event(held=["model"], added=[], removed=["http"]), one),
+        ("acme/hello", "@event", event(held=["http", "model"], added=["http"], removed=[]), one),
+        ("acme/hello", "@uninstall", {}, one),
+    ]
+    assert setting.states() == {}
+
+
+async def test_what_waits_for_consent_or_is_refused_is_not_told(setting: Setting, heard: Heard) -> None:
+    setting.publish("1.0.0", app="acme/words")
+    setting.publish("1.0.0", MODEL_PERMISSION + '[dependencies]\n"acme/words" = ">=1"\n')
+    setting.publish("1.1.0", MODEL_PERMISSION + STORAGE + '[dependencies]\n"acme/words" = ">=1"\n')
+    await setting.install("acme/hello@1.0.0")
+    assert [(app, moment) for app, moment, *_ in heard.told] == [("acme/words", "@install"), ("acme/hello", "@install")]
+    await setting.upgrade(answers=Answers())
+    with pytest.raises(Conflict):
+        await setting.installer.uninstall("default", "acme/words", "ann", delete_data=False)
+    assert len(heard.told) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(AppFailed("the app failed: no."), "the app failed: no"), (OSError("!"), "not available now")]
+)
+async def test_a_hook_that_fails_undoes_nothing_and_says_what_to_do(
+    setting: Setting, heard: Heard, error: Exception, said: str
+) -> None:
+    heard.failing = error
+    setting.publish("1.0.0")
+    setting.publish("1.1.0")
+    [installed] = await setting.install("acme/hello@1.0.0")
+    [upgraded] = await setting.upgrade()
+    assert setting.states() == {"1.1.0": "current", "1.0.0": "previous"}
+    gone = await setting.installer.uninstall("default", "acme/hello", "ann", delete_data=False)
+    assert setting.states() == {}
+    for result, cure, cure_zh in (
+        (installed, "uninstall it and install it again", "请卸载后重新安装"),
+        (upgraded, "llmasos rollback acme/hello", "llmasos rollback acme/hello"),
+        (gone, "nothing that you must do", "无需做任何事"),
+    ):
+        assert result.failure is not None
+        assert said in result.failure.message
+        assert cure in result.failure.message
+        assert cure_zh in result.failure.message_zh
+
+
+async def test_an_app_without_hooks_is_told_nothing(setting: Setting, heard: Heard) -> None:
+    setting.shelf.actions = None
+    setting.publish()
+    await setting.install()
+    await setting.installer.uninstall("default", "acme/hello", "ann", delete_data=True)
+    assert heard.told == []
+
+
+async def test_an_uninstall_retires_what_is_warm(setting: Setting) -> None:
+    setting.publish()
+    [result] = await setting.install()
+    await setting.installer.uninstall("default", "acme/hello", "ann", delete_data=True)
+    assert setting.runtime.retired == [result.installation_id]
+
+
 async def test_the_doctor_sees_what_is_wrong(setting: Setting) -> None:
     setting.publish(extra=MODEL_PERMISSION + "[limits]\ntokens_per_day = 5")
     await setting.install()
@@ -399,7 +513,7 @@ async def test_the_doctor_sees_what_is_wrong(setting: Setting) -> None:
         with setting.database.read() as session:
             program = installed_app(session, "default", "acme/hello").program
         await setting.installer.make_ready(program)
-    setting.installer.uninstall("default", "acme/hello", "ann", delete_data=False)
+    await setting.installer.uninstall("default", "acme/hello", "ann", delete_data=False)
     await setting.install()
     assert setting.findings() == []
     wider = json.dumps({"capability": "model", "tiers": ["best"], "reason": {"en": "x"}})

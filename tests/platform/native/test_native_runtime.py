@@ -396,6 +396,35 @@ async def test_two_apps_run_side_by_side_with_two_versions_of_one_package(host):
     assert answers[1].startswith("2.1.0/")
 
 
+async def test_two_apps_run_side_by_side_on_pydantic_1_and_2(host):
+    old = """
+@app.action
+def parse(ctx: Context, count: str) -> list[str]:
+    import pydantic
+    class Order(pydantic.BaseModel):
+        count: int
+        class Config:
+            extra = "forbid"
+    return [pydantic.VERSION, Order.parse_obj({"count": count}).json()]
+"""
+    new = """
+@app.action
+def parse(ctx: Context, count: str) -> list[str]:
+    import pydantic
+    class Order(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(extra="forbid")
+        count: int
+    return [pydantic.VERSION, Order.model_validate({"count": count}).model_dump_json()]
+"""
+    first = await host.install(HEAD + old, "pydantic<2", installation="old")
+    second = await host.install(HEAD + new, "pydantic>=2", installation="new")
+    answers = await asyncio.gather(*(host.run(each, "parse", count="3") for each in (first, second) * 3))
+    assert answers[0][0].startswith("1.10.")
+    assert answers[1][0].startswith("2.")
+    assert [answer[1] for answer in answers] == ['{"count": 3}', '{"count":3}'] * 3
+    assert answers[0] == answers[2]
+
+
 async def test_scientific_wheels_work_inside(host):
     source = (
         HEAD
@@ -434,6 +463,120 @@ async def test_an_upgrade_ends_the_runner_of_the_release_before(host):
     assert await slow == "rested", "what ran is not cut off"
     assert not old.is_alive
     assert [key[1] for key in host.runtime._slots] == [after.digest]
+
+
+async def test_an_uninstall_ends_the_runner_at_once_or_after_its_last_call(host):
+    program = await host.install(ACTIONS)
+    await host.run(program, "shout", text="a")
+    runner = next(iter(host.runtime._slots.values())).runner
+    slow = asyncio.create_task(host.run(program, "nap", seconds=0.5))
+    await asyncio.sleep(0.1)
+    await host.runtime.retire("another")
+    await host.runtime.retire("one")
+    assert host.runtime.walls("one") == ()
+    assert runner.is_alive, "what runs is not cut off"
+    assert await slow == "rested"
+    assert not runner.is_alive
+    assert runner.process.child.returncode is not None
+    await host.run(program, "shout", text="a")
+    await host.runtime.retire("one")
+    assert host.runtime._slots == {}
+
+
+async def test_a_runner_ends_soon_after_another_process_uninstalled_its_app(host):
+    there = {"one", "two"}
+    host.runtime = NativeRuntime(host.root / "environments", host.door, installed=lambda asked: asked & there)
+    program = await host.install(ACTIONS)
+    other = Program("python", program.digest, program.capabilities, "two")
+    await asyncio.gather(host.run(program, "shout", text="a"), host.run(other, "shout", text="a"))
+    runner = host.runtime._slots["one", program.digest, 64 << 20].runner
+    there.remove("one")
+    async with asyncio.timeout(5):
+        while runner.process.child.returncode is None:  # noqa: ASYNC110 - the process sets no event
+            await asyncio.sleep(0.05)
+    assert host.runtime.walls("one") == ()
+    assert host.runtime.walls("two")
+
+
+HOSTILE = (
+    HEAD
+    + """
+import threading, time
+
+def burn():
+    while True:
+        pass
+
+def take_the_watch_apart():
+    import sys
+    native = sys.modules["llmasos_runner.native"]
+    native._hold_to_its_compute = lambda thread, run: None
+    native._interrupt = lambda thread, error: None
+    native.NativeRunner.watch = lambda self: None
+
+@app.action
+def many(ctx: Context) -> str:
+    take_the_watch_apart()
+    for _ in range(4):
+        threading.Thread(target=burn, daemon=True).start()
+    time.sleep(60)
+    return "never"
+
+@app.action
+def leave_behind(ctx: Context) -> str:
+    threading.Thread(target=burn, daemon=True).start()
+    return "innocent"
+
+@app.action
+def lie(ctx: Context) -> str:
+    began = time.thread_time()
+    while time.thread_time() - began < 0.3:
+        pass
+    time.thread_time = lambda: began
+    return "it cost nothing"
+
+@app.action
+def rest(ctx: Context, seconds: float) -> str:
+    time.sleep(seconds)
+    return "rested"
+"""
+)
+
+
+async def test_compute_in_threads_that_evades_the_runners_watch_is_ended_by_the_host(host):
+    program = await host.install(HOSTILE)
+    await host.run(program, "rest", seconds=0)
+    limits = RunLimits(wall_seconds=30, fuel=FUEL_PER_CPU_SECOND // 2)
+    began = time.monotonic()
+    with pytest.raises(ResourceLimit, match=r"longer than the 0\.5 s of cpu_seconds, .*raise cpu_seconds") as raised:
+        await host.run(program, "many", Invocation(Principal(), host.invocation().app, "many", limits))
+    assert time.monotonic() - began < 10
+    assert "cpu_seconds" in raised.value.message_zh
+    assert raised.value.result.fuel == limits.fuel, "what was computed is charged, though the runner told nothing"
+    assert await host.run(program, "rest", seconds=0) == "rested"
+
+
+async def test_compute_while_nobody_calls_is_ended_too(host):
+    program = await host.install(HOSTILE)
+    assert await host.run(program, "leave_behind") == "innocent"
+    runner = next(iter(host.runtime._slots.values())).runner
+    async with asyncio.timeout(15):
+        await runner.process.child.wait()
+    assert await host.run(program, "rest", seconds=0) == "rested"
+
+
+async def test_a_runner_that_lies_about_its_compute_is_charged_all_the_same(host):
+    program = await host.install(HOSTILE)
+    result = await host.runtime.call(program, host.invocation(), "lie", "{}")
+    assert result.fuel >= 0.3 * FUEL_PER_CPU_SECOND
+
+
+async def test_waiting_costs_no_compute_worth_ending_an_app_for(host):
+    program = await host.install(ACTIONS)
+    await host.run(program, "shout", text="a")
+    app, limits = host.invocation().app, RunLimits(wall_seconds=30, fuel=FUEL_PER_CPU_SECOND // 100)
+    waiting = [Invocation(Principal(), app, "nap", limits) for _ in range(8)]
+    assert await asyncio.gather(*(host.run(program, "nap", each, seconds=3) for each in waiting)) == ["rested"] * 8
 
 
 async def test_past_the_most_the_runner_that_rested_longest_ends(host):

@@ -6,13 +6,18 @@ from types import SimpleNamespace
 import pytest
 
 from llmasos import hooks
-from llmasos.errors import Denied, Invalid, ModelUnavailable, Unavailable
+from llmasos.errors import Denied, Invalid, ManifestRejected, ModelUnavailable, Unavailable
 from llmasos.gateway.models import FREE, ModelEntry
 from llmasos.gateway.request import GenerateRequest
 from llmasos.gateway.select import EVERYTHING, Choice, Reach
 from llmasos.hooks import AuditRecord, Finding, ModelCall, UsageRecord, hookimpl
+from llmasos.host import Host, Parts
 from llmasos.kernel.capability import Used
 from llmasos.plugins import HOOK_NAMES, Plugins
+from llmasos.runtimes.kinds import COMPONENTS, NATIVE
+from llmasos.runtimes.runtime import RuntimeKind
+from llmasos.settings import Settings
+from llmasos.testing import FakeApps
 
 REQUEST = GenerateRequest.model_validate({"messages": [{"role": "user", "content": "hello"}]})
 CALL = ModelCall(REQUEST, "one", "local", "default", "local", "acme/a")
@@ -143,6 +148,42 @@ def test_registrations_are_gathered():
     assert plugins.commands() == {"hello": "module:function"}
 
 
+def gpu(kind="x-gpu"):
+    return plugin(register_runtime=lambda: RuntimeKind(kind, lambda around: FakeApps().runtime(around.door)))
+
+
+def test_the_hosts_own_runtimes_are_registered_as_a_plugins_are():
+    assert list(Plugins().runtimes()) == ["wasm", "python"]
+    assert list(with_plugins(gpu(), plugin(on_usage=lambda record: None)).runtimes()) == ["wasm", "python", "x-gpu"]
+
+
+@pytest.mark.parametrize("kind", ["wasm", "python", "gpu"])
+def test_no_plugin_takes_a_runtime_of_the_hosts_or_one_that_no_manifest_can_name(kind, caplog):
+    runtimes = with_plugins(gpu(kind)).runtimes()
+    assert [runtimes["wasm"], runtimes["python"]] == [COMPONENTS, NATIVE]
+    assert list(runtimes) == ["wasm", "python"]
+    assert [(record.plugin, record.kind) for record in caplog.records] == [("plugin-0", kind)]
+
+
+def test_the_first_plugin_to_register_a_kind_has_it(caplog):
+    first, second = gpu(), gpu()
+    chosen = with_plugins(first, second).runtimes()["x-gpu"]
+    assert chosen.make is not None
+    assert [record.plugin for record in caplog.records] == ["plugin-1"]
+
+
+async def test_a_runtime_of_a_plugin_is_made_once_and_an_unknown_kind_is_refused_with_the_cure(tmp_path):
+    made = []
+    mine = RuntimeKind("x-gpu", lambda around: made.append(around.settings.home) or FakeApps().runtime(around.door))
+    plugins = with_plugins(plugin(register_runtime=lambda: mine))
+    async with Host.open(Settings(home=tmp_path), Parts(plugins=plugins)) as host:
+        assert host.runtime_of("x-gpu") is host.runtime_of("x-gpu")
+        with pytest.raises(ManifestRejected, match=r'No runtime here runs kind = "x-tpu": install.*or build') as raised:
+            host.runtime_of("x-tpu")
+        assert "x-tpu" in raised.value.message_zh
+    assert made == [tmp_path]
+
+
 def test_every_hook_is_documented_with_its_arguments():
     for name in HOOK_NAMES:
         assert getattr(hooks.Hooks, name).__doc__, name
@@ -153,5 +194,5 @@ def test_every_hook_is_documented_with_its_arguments():
 
 def test_the_states_name_version_source_and_hooks():
     states = with_plugins(plugin(on_usage=lambda record: None)).states()
-    assert [state.name for state in states] == ["llmasos-router", "plugin-0"]
-    assert states[1].hooks == ("on_usage",)
+    assert [state.name for state in states] == ["llmasos-components", "llmasos-native", "llmasos-router", "plugin-0"]
+    assert states[3].hooks == ("on_usage",)

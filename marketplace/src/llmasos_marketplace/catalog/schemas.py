@@ -37,7 +37,7 @@ class ReleaseSummary(BaseModel):
     state_reason: str = ""
     digest: str = Field(description="SHA-256 of the bundle, hexadecimal.")
     size_bytes: int
-    runtime: Literal["wasm", "python"]
+    runtime: str = Field(description="wasm, python, or the kind of an operator's plugin, which begins with x-.")
     published_at: datetime
 
 

@@ -192,6 +192,8 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="A .llmapp file.")]) -> 
     for risk in report["risks"]:
         say(f"[{risk['level']}] {risk['text']}")
     say(tr("Actions: ", "操作：") + ", ".join(each["name"] for each in report["actions"]))
+    if report["moments"]:
+        say(tr("Runs code of its own at: ", "会在以下时刻自行运行代码：") + ", ".join(report["moments"]))
     say(tr("Signature: none", "签名：无"))
 
 
@@ -226,6 +228,7 @@ async def _report(path: Path, bundle: Bundle) -> dict[str, Any]:
             for risk in risks
         ],
         "actions": bundle.actions_json,
+        "moments": list(bundle.moments),
         "lock": bundle.lock.splitlines(),
         "signature": None,
     }

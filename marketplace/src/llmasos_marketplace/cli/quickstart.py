@@ -154,6 +154,7 @@ async def _install(local: Local, app_id: str) -> None:
     from llmasos.installs.service import Answers
     from llmasos_marketplace.cli.asking import show_screen
     from llmasos_marketplace.cli.output import locale
+    from llmasos_marketplace.cli.store import note_failure
 
     plan = local.installer.plan_install(local.principal.workspace, Requirement(app_id))
     if plan.steps and not options().json:
@@ -166,7 +167,8 @@ async def _install(local: Local, app_id: str) -> None:
             )
         )
     answers = Answers(agreed=True, config={app_id: CONFIG[app_id]} if app_id in CONFIG and plan.steps else {})
-    await local.installer.carry_out(plan, answers, local.principal.user)
+    for result in await local.installer.carry_out(plan, answers, local.principal.user):
+        note_failure(result)
 
 
 async def _run(settings: Settings) -> list[dict[str, Any]]:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmasos.errors import ConsentNeeded, Invalid
-from llmasos_marketplace.cli.output import emit_json, is_interactive, locale, note, options, say, tr
+from llmasos_marketplace.cli.output import (
+    emit_json,
+    is_interactive,
+    locale,
+    message_of,
+    note,
+    options,
+    problem_of,
+    say,
+    tr,
+)
 
 if TYPE_CHECKING:
     from llmasos.installs.plan import Plan
@@ -98,10 +108,11 @@ def _carry_out(local: Local, plan: Plan, *, yes: bool, decline: list[str], confi
 
 
 def _report(results: list[Result]) -> None:
+    for each in results:
+        note_failure(each)
     if options().json:
-        emit_json(
-            {"items": [{"app": each.app_id, "version": each.version, "outcome": each.outcome} for each in results]}
-        )
+        items = [{"app": each.app_id, "version": each.version, "outcome": each.outcome} for each in results]
+        emit_json({"items": [{**item, **_problem(each)} for item, each in zip(items, results, strict=True)]})
         return
     for each in results:
         said = {
@@ -111,11 +122,22 @@ def _report(results: list[Result]) -> None:
             "granted": tr("has its permissions again", "已重新获得权限"),
             "already": tr("was there already", "此前已安装"),
             "rolled-back": tr("runs again", "已恢复运行"),
+            "revoked": tr("may do less", "权限已减少"),
             "uninstalled": tr("is uninstalled", "已卸载"),
         }[each.outcome]
         say(f"{each.app_id} {each.version} {said}")
     if not results:
         say(tr("Nothing is installed.", "尚未安装任何应用。"))
+
+
+def note_failure(result: Result) -> None:
+    """Say how the app's own hook failed, if it did; what was done stands."""
+    if result.failure is not None and not options().json:
+        note(message_of(result.failure))
+
+
+def _problem(result: Result) -> dict[str, object]:
+    return {"problem": problem_of(result.failure)} if result.failure is not None else {}
 
 
 def rollback(app: App) -> None:
@@ -160,8 +182,14 @@ def uninstall(
             delete_data = ask(
                 tr(f"Delete the {stored} values that {app} stored, too?", f"同时删除 {app} 保存的 {stored} 条数据吗？")
             )
-        result = local.installer.uninstall(workspace, app, local.principal.user, delete_data=bool(delete_data))
-        _report([result])
+
+        async def remove() -> Result:
+            async with local.running():
+                return await local.installer.uninstall(
+                    workspace, app, local.principal.user, delete_data=bool(delete_data)
+                )
+
+        _report([asyncio.run(remove())])
 
 
 grants = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -186,9 +214,15 @@ def grants_revoke(app: App, capability: Annotated[str, typer.Argument(help="Such
     from llmasos_marketplace.local import open_local
 
     with open_local() as local:
-        local.installer.revoke(local.principal.workspace, app, capability, local.principal.user)
+
+        async def revoke() -> Result:
+            async with local.running():
+                return await local.installer.revoke(local.principal.workspace, app, capability, local.principal.user)
+
+        result = asyncio.run(revoke())
+    note_failure(result)
     if options().json:
-        emit_json({"app": app, "capability": capability, "revoked": True})
+        emit_json({"app": app, "capability": capability, "revoked": True, **_problem(result)})
     else:
         say(tr(f"{app} may no longer use {capability}.", f"{app} 不能再使用 {capability}。"))
 

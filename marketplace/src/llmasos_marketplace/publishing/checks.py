@@ -56,7 +56,11 @@ async def check_release(bundle: Bundle, runtime_of: Callable[[str], Runtime], pl
         bundle: Read by the safe reader, so its manifest and its files are sound.
         runtime_of: The runtime of a kind, wasm or python.
         plugins: Those of the operator; without them none is asked.
+
+    Raises:
+        ManifestRejected: Nothing here runs apps of its kind.
     """
+    runtime_of(bundle.manifest.runtime.kind)
     risks = risks_of(bundle.manifest.permissions, bundle.manifest.limits)
     with tempfile.TemporaryDirectory(prefix="llmasos-check-") as folder:
         code = write_code(bundle, Path(folder))
@@ -111,8 +115,9 @@ async def _check_actions(bundle: Bundle, code: Path, runtime_of: Callable[[str],
         return Check("actions", "could not run", error.message)
     except LlmasosError as error:
         return Check("actions", "failed", f"the app does not start in the sandbox: {error.message}")
-    if _canonical([dict(action.raw) for action in described]) != _canonical(bundle.actions_json):
-        names = ", ".join(action.name for action in described)
+    raw = [*(dict(action.raw) for action in described.actions), *({"name": moment} for moment in described.moments)]
+    if _canonical(raw) != _canonical(bundle.listed_json):
+        names = ", ".join(str(each["name"]) for each in raw)
         return Check(
             "actions",
             "failed",

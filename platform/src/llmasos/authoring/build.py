@@ -29,7 +29,7 @@ from llmasos.errors import Unavailable
 from llmasos.home import default_home
 
 # Answers `actions.json` of a built binary: it runs `describe` in a runner, since app code runs nowhere else.
-Describe: TypeAlias = Callable[[Path, frozenset[str]], Awaitable[str]]
+Describe: TypeAlias = Callable[[Path, frozenset[str], str], Awaitable[str]]
 # A build makes 18 MB for Python. Twenty of them serve an author's last days.
 KEPT_BUILDS = 20
 
@@ -40,8 +40,8 @@ async def build(project: Path, out: Path | None = None, *, describe: Describe) -
     Args:
         project: The folder, or its `llmapp.toml`.
         out: The bundle's path, or a folder for it; `dist/` in the project where it is None.
-        describe: Runs a component's `describe`, or a wheel's actions, in a runner: gets its path and the
-            capabilities that the manifest declares.
+        describe: Runs a component's `describe`, or a wheel's actions, in a runner: gets its path, the
+            capabilities that the manifest declares, and the kind of the app.
 
     Returns:
         The bundle's path.
@@ -58,7 +58,8 @@ async def build(project: Path, out: Path | None = None, *, describe: Describe) -
         files = dict(_texts(opened))
         code = await _code(opened, folder)
         files |= code
-        described = await describe(_main(code, folder), opened.manifest.capabilities)
+        manifest = opened.manifest
+        described = await describe(_main(code, folder), manifest.capabilities, manifest.runtime.kind)
     parse_actions(described)
     listed = json.loads(described)
     files[layout.ACTIONS] = (json.dumps(listed, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()
@@ -102,10 +103,10 @@ def _main(code: dict[str, bytes], folder: Path) -> Path:
 async def _code(project: Project, folder: Path) -> dict[str, bytes]:
     """The bundle's code, by file name."""
     runtime = project.manifest.runtime
+    if runtime.component is not None:
+        binary = project.file(runtime.component, "component")
+        return {layout.COMPONENT: await wrap.component_of(binary, project.manifest.capabilities, folder)}
     if runtime.kind == "wasm":
-        if runtime.component is not None:
-            binary = project.file(runtime.component, "component")
-            return {layout.COMPONENT: await wrap.component_of(binary, project.manifest.capabilities, folder)}
         return {layout.COMPONENT: await component_from_source(project, folder)}
     native = await asyncio.to_thread(build_native, project.root, project.manifest)
     return {native.wheel_name: native.wheel, layout.LOCK: native.lock.encode()}

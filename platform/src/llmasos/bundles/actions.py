@@ -1,4 +1,6 @@
-"""`actions.json`: what an app can be asked, with the JSON Schemas of question and answer.
+"""`actions.json`: what an app can be asked, with the JSON Schemas of question and answer, and what it hears of.
+
+An entry whose name begins with @ is no action: by it the app asks to be told of a moment of its installation.
 
 The host checks inputs against these schemas, so a schema is code from a stranger. Only keywords whose cost is bounded
 by the size of the input are taken: no regular expressions, no references outwards, nothing that refers to itself.
@@ -12,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from llmasos.errors import BundleRejected
 
@@ -20,6 +22,8 @@ MAX_ACTIONS: Final = 64
 # A form of a hundred fields with texts in two languages has about 1,500 nodes.
 MAX_NODES: Final = 20_000
 MAX_DEPTH: Final = 32
+# What an app may hear of, as in `llmasos_sdk.hooks`: a caller can never name one, since no action's name has an @.
+MOMENTS: Final = frozenset({"@install", "@upgrade", "@uninstall", "@event"})
 NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 KEYS: Final = frozenset({"name", "title", "description", "input_schema", "output_schema", "streaming"})
 
@@ -61,7 +65,15 @@ def _in_locale(text: object, locale: str) -> str:
     return text if isinstance(text, str) else ""
 
 
-def parse_actions(text: str) -> tuple[Action, ...]:
+class Listed(NamedTuple):
+    """What `actions.json` lists."""
+
+    actions: tuple[Action, ...]
+    moments: tuple[str, ...]
+    """Those that the app hears of, such as `@install`."""
+
+
+def parse_actions(text: str) -> Listed:
     """Read `actions.json`, or what a component's `describe` answers.
 
     Raises:
@@ -74,25 +86,33 @@ def parse_actions(text: str) -> tuple[Action, ...]:
             f"actions.json is not valid JSON: {_first_line(error)}",
             zh=f"actions.json 不是有效的 JSON：{_first_line(error)}",
         ) from None
-    if not _is_list(listed) or not listed:
+    entries: list[object] = listed if _is_list(listed) else []
+    moments = tuple(_moment(item) for item in entries if _is_moment(item))
+    asked = [item for item in entries if not _is_moment(item)]
+    if not asked:
         raise BundleRejected(
             "actions.json is not a list of actions: an app has at least one",
             zh="actions.json 不是操作列表：应用至少要有一个操作",
         )
-    if len(listed) > MAX_ACTIONS:
+    if len(asked) > MAX_ACTIONS:
         raise BundleRejected(
-            f"actions.json lists {len(listed)} actions; the limit is {MAX_ACTIONS}",
-            zh=f"actions.json 列出了 {len(listed)} 个操作；上限为 {MAX_ACTIONS} 个",
+            f"actions.json lists {len(asked)} actions; the limit is {MAX_ACTIONS}",
+            zh=f"actions.json 列出了 {len(asked)} 个操作；上限为 {MAX_ACTIONS} 个",
         )
-    actions = tuple(_action(item) for item in listed)
-    names = [action.name for action in actions]
+    actions = tuple(_action(item) for item in asked)
+    names = [*(action.name for action in actions), *moments]
     for name in names:
         if names.count(name) > 1:
             raise BundleRejected(
                 f"actions.json names {name!r} twice: rename one",
                 zh=f"actions.json 中 {name!r} 出现了两次：请为其中一个改名",
             )
-    return actions
+    return Listed(actions, moments)
+
+
+def moments_of(entries: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """The moments among entries that were checked when they were stored."""
+    return frozenset(entry["name"] for entry in entries if _is_moment(entry))
 
 
 def checked_actions(entries: Iterable[Mapping[str, Any]]) -> tuple[Action, ...]:
@@ -106,7 +126,24 @@ def checked_actions(entries: Iterable[Mapping[str, Any]]) -> tuple[Action, ...]:
             MappingProxyType(dict(entry)),
         )
         for entry in entries
+        if not _is_moment(entry)
     )
+
+
+def _is_moment(entry: object) -> bool:
+    return _is_table(entry) and str(entry.get("name")).startswith("@")
+
+
+def _moment(entry: object) -> str:
+    name = str(entry["name"]) if _is_table(entry) else ""
+    if name not in MOMENTS or entry != {"name": name}:
+        raise BundleRejected(
+            f'actions.json: {name!r:.80} is not a moment that an app hears of: write {{"name": "@install"}}; '
+            f"there are {', '.join(sorted(MOMENTS))}",
+            zh=f'actions.json：{name!r:.80} 不是应用可以得知的时刻：请写成 {{"name": "@install"}}；'
+            f"可用的有：{'、'.join(sorted(MOMENTS))}",
+        )
+    return name
 
 
 def _first_line(error: Exception) -> str:

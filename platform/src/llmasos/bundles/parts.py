@@ -219,10 +219,18 @@ Permission: TypeAlias = Annotated[
 ]
 
 
+def _kind(value: str) -> str:
+    if value not in {"wasm", "python"} and not re.fullmatch(r"x-[a-z0-9-]{1,60}", value):
+        raise ValueError(
+            f"{value!r:.80} is not a kind of app: use 'wasm' or 'python'; that of an operator's plugin begins with x-"
+        )
+    return value
+
+
 class Runtime(Frozen):
     """What runs the app, and from what: a source that `build` compiles, or a finished component or wheel."""
 
-    kind: Literal["wasm", "python"]
+    kind: Annotated[str, AfterValidator(_kind)]
     source: RelativePath | None = None
     component: RelativePath | None = None
     wheel: RelativePath | None = None

@@ -31,6 +31,8 @@ class Bundle:
     size_bytes: int
     manifest: Manifest
     actions: tuple[Action, ...]
+    moments: tuple[str, ...]
+    """The moments of its installation that the app hears of, such as `@install`."""
     files: Mapping[str, bytes]
     component: bytes | None
     wheel: str | None
@@ -45,6 +47,11 @@ class Bundle:
     def actions_json(self) -> list[dict[str, Any]]:
         """The actions, as tables keep them."""
         return [dict(action.raw) for action in self.actions]
+
+    @property
+    def listed_json(self) -> list[dict[str, Any]]:
+        """The actions and the moments, as an installed release keeps them."""
+        return [*self.actions_json, *({"name": moment} for moment in self.moments)]
 
     @property
     def code(self) -> dict[str, bytes]:
@@ -95,7 +102,7 @@ def bundle_of(data: bytes) -> Bundle:
     files = unpack(data)
     manifest = parse_manifest(_text(files, layout.MANIFEST, layout.MAX_TEXT_BYTES))
     _check_contents(files, manifest)
-    actions = parse_actions(_text(files, layout.ACTIONS, layout.MAX_ACTIONS_BYTES))
+    listed = parse_actions(_text(files, layout.ACTIONS, layout.MAX_ACTIONS_BYTES))
     wheel = next((name for name in files if layout.WHEEL.fullmatch(name)), None)
     lock = _text(files, layout.LOCK, layout.MAX_TEXT_BYTES) if wheel else ""
     if wheel:
@@ -104,7 +111,8 @@ def bundle_of(data: bytes) -> Bundle:
         digest=hashlib.sha256(data).hexdigest(),
         size_bytes=len(data),
         manifest=manifest,
-        actions=actions,
+        actions=listed.actions,
+        moments=listed.moments,
         files=MappingProxyType(files),
         component=files.get(layout.COMPONENT),
         wheel=wheel,
@@ -152,17 +160,19 @@ def _text(files: Mapping[str, bytes], name: str, limit: int) -> str:
 def _check_contents(files: Mapping[str, bytes], manifest: Manifest) -> None:
     wheels = [name for name in files if layout.WHEEL.fullmatch(name)]
     component = files.get(layout.COMPONENT)
-    if manifest.runtime.kind == "wasm":
+    runtime = manifest.runtime
+    if runtime.kind == "wasm" or runtime.component is not None:
         if component is None or wheels or layout.LOCK in files:
             raise BundleRejected(
-                f'the bundle of a kind = "wasm" app holds {layout.COMPONENT} and no wheel: build it again',
-                zh=f'kind = "wasm" 的应用包应包含 {layout.COMPONENT} 且不含 wheel：请重新构建',
+                f'the bundle of a kind = "{runtime.kind}" app holds {layout.COMPONENT} and no wheel: build it again',
+                zh=f'kind = "{runtime.kind}" 的应用包应包含 {layout.COMPONENT} 且不含 wheel：请重新构建',
             )
         _check_component(component)
     elif component is not None or len(wheels) != 1 or layout.LOCK not in files:
         raise BundleRejected(
-            f'the bundle of a kind = "python" app holds one wheel, its {layout.LOCK} and no component: build it again',
-            zh=f'kind = "python" 的应用包应包含一个 wheel 及其 {layout.LOCK}，且不含组件：请重新构建',
+            f'the bundle of a kind = "{runtime.kind}" app holds one wheel, its {layout.LOCK} and no component: '
+            "build it again",
+            zh=f'kind = "{runtime.kind}" 的应用包应包含一个 wheel 及其 {layout.LOCK}，且不含组件：请重新构建',
         )
     if manifest.icon is not None:
         if manifest.icon not in files:

@@ -41,13 +41,15 @@ def inconsistencies(parts: Parts) -> Iterator[Fault]:
 _ITSELF: Words = ("an app cannot depend on itself", "应用不能依赖自身")
 # What each kind may be made from, and how the files of a finished one end.
 _MADE_FROM = {"wasm": ("source", "component"), "python": ("source", "wheel")}
+# What an operator's runtime runs is finished: `build` compiles for the host's own alone.
+_FINISHED = ("component", "wheel")
 _ENDINGS = {"component": (".wasm",), "wheel": (".whl",)}
 
 
 def _runtime(runtime: Runtime) -> Iterator[Fault]:
     given = {key: getattr(runtime, key) for key in ("source", "component", "wheel")}
     named = [key for key, value in given.items() if value is not None]
-    fitting = _MADE_FROM[runtime.kind]
+    fitting = _MADE_FROM.get(runtime.kind, _FINISHED)
     for key in named:
         if key not in fitting:
             what = f'kind = "{runtime.kind}" is not made from a {key}', f'kind = "{runtime.kind}" 不能由 {key} 构成'

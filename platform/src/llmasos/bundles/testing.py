@@ -62,8 +62,13 @@ def bundle_files(
     }
 
 
-def make_bundle(folder: Path, manifest: str | None = None, component: bytes = EMPTY_COMPONENT) -> Path:
+def make_bundle(
+    folder: Path,
+    manifest: str | None = None,
+    component: bytes = EMPTY_COMPONENT,
+    actions: list[dict[str, Any]] | None = None,
+) -> Path:
     """Write a small app's bundle into `folder`, and return its path. Its name is free of its contents."""
     path = folder / f"app-{len(list(folder.iterdir())) if folder.exists() else 0}{layout.SUFFIX}"
-    write_bundle(bundle_files(manifest, component), path)
+    write_bundle(bundle_files(manifest, component, actions), path)
     return path

@@ -12,7 +12,7 @@ from llmasos.installs import repository
 from llmasos.installs.plan import require_current
 from llmasos.installs.rows import active_grants, audit, release_detail, set_quotas
 from llmasos.installs.service import Result
-from llmasos.installs.tables import InstalledRelease
+from llmasos.installs.tables import Installation, InstalledRelease
 
 
 def rollback(session: WriteSession, workspace: str, app_id: str, user: str) -> Result:
@@ -64,6 +64,20 @@ def uninstall(session: WriteSession, workspace: str, app_id: str, user: str, *, 
     """Remove an app with its grants and quotas, and what it stored where that is asked for.
 
     Raises:
+        NotFound, Conflict: As `require_removable`.
+    """
+    installation, release = require_removable(session, workspace, app_id)
+    deleted = repository.remove_stored_values(session, workspace, app_id) if delete_data else 0
+    result = Result(app_id, release.version, "uninstalled", installation.id)
+    audit(session, installation, user, "uninstall", (), detail={**release_detail(release), "deleted_values": deleted})
+    repository.remove_installation(session, installation)
+    return result
+
+
+def require_removable(session: Session, workspace: str, app_id: str) -> tuple[Installation, InstalledRelease]:
+    """An installation that nothing keeps from being removed, and the release that runs.
+
+    Raises:
         NotFound: The app is not installed.
         Conflict: Installed apps depend on it.
     """
@@ -76,14 +90,10 @@ def uninstall(session: WriteSession, workspace: str, app_id: str, user: str, *, 
     if dependents:
         named = ", ".join(dependents)
         raise Conflict(f"{named} depends on {app_id}: uninstall it first", zh=f"{named} 依赖 {app_id}：请先卸载它")
-    deleted = repository.remove_stored_values(session, workspace, app_id) if delete_data else 0
-    result = Result(app_id, release.version, "uninstalled", installation.id)
-    audit(session, installation, user, "uninstall", (), detail={**release_detail(release), "deleted_values": deleted})
-    repository.remove_installation(session, installation)
-    return result
+    return installation, release
 
 
-def revoke(session: WriteSession, workspace: str, app_id: str, capability: str, user: str) -> None:
+def revoke(session: WriteSession, workspace: str, app_id: str, capability: str, user: str) -> Result:
     """Take a capability from an app, in the release that runs and in those a rollback could return to.
 
     Raises:
@@ -99,3 +109,4 @@ def revoke(session: WriteSession, workspace: str, app_id: str, capability: str, 
     session.expire_all()
     left = active_grants(session, release)
     audit(session, installation, user, "grants.revoke", left, detail={**release_detail(release), "revoked": capability})
+    return Result(app_id, release.version, "revoked", installation.id)

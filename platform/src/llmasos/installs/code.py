@@ -55,12 +55,12 @@ class CodeStore:
                 f"the app's code cannot be written to {self.root}: {error.strerror}",
                 zh=f"无法将应用的代码写入 {self.root}：{error.strerror}",
             ) from error
-        return self.path(bundle.component_digest, bundle.manifest.runtime.kind)
+        return self.path(bundle.component_digest)
 
-    def path(self, digest: str, kind: str) -> Path:
+    def path(self, digest: str) -> Path:
         """What a runtime prepares: the component, or the folder with the wheel and its lock."""
-        folder = self.root / digest
-        return folder / layout.COMPONENT if kind == "wasm" else folder
+        component = self.root / digest / layout.COMPONENT
+        return component if component.exists() else component.parent
 
     def is_whole(self, digest: str) -> bool:
         """Whether the code is there and is what its digest says."""

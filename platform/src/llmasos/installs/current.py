@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Literal
 
 from sqlmodel import Session
 
-from llmasos.bundles.actions import checked_actions
+from llmasos.bundles.actions import checked_actions, moments_of
 from llmasos.bundles.parts import LimitsRequest
 from llmasos.db import Database
+from llmasos.installs import repository
 from llmasos.installs.plan import require_current
 from llmasos.installs.rows import active_grants
 from llmasos.kernel.invocation import InstalledApp, RunLimits
@@ -24,6 +24,11 @@ class InstalledApps:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def still(self, installations: frozenset[str]) -> frozenset[str]:
+        """Which of these installations are still there."""
+        with self._database.read() as session:
+            return repository.existing(session, installations)
 
     def runnable(self, workspace: str, app_id: str) -> Runnable:
         """The current release of an installed app; see `installed_app`."""
@@ -47,10 +52,10 @@ def installed_app(session: Session, workspace: str, app_id: str) -> Runnable:
         declared=declared,
         config=MappingProxyType(dict(release.config)),
     )
-    kind: Literal["wasm", "python"] = "python" if release.runtime == "python" else "wasm"
-    program = Program(kind, release.component_digest, declared | BASELINE_CAPABILITIES, installation.id)
+    program = Program(release.runtime, release.component_digest, declared | BASELINE_CAPABILITIES, installation.id)
     actions = {action.name: action for action in checked_actions(release.actions)}
-    return Runnable(app, program, MappingProxyType(actions), run_limits(LimitsRequest.model_validate(release.limits)))
+    limits = run_limits(LimitsRequest.model_validate(release.limits))
+    return Runnable(app, program, MappingProxyType(actions), limits, moments_of(release.actions))
 
 
 def run_limits(granted: LimitsRequest) -> RunLimits:

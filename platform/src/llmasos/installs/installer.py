@@ -7,32 +7,42 @@ its digest (where nothing looks until a row names it), and then one transaction 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 
+from llmasos.bundles.actions import moments_of
 from llmasos.bundles.imports import check_imports
 from llmasos.bundles.manifest import Manifest
 from llmasos.bundles.reader import Bundle
 from llmasos.db import Database
-from llmasos.errors import Unavailable
+from llmasos.errors import LlmasosError, Unavailable
 from llmasos.installs import changes, plan, repository, service
 from llmasos.installs.code import CodeStore
+from llmasos.installs.moments import Installed, Tell, failure_of, happened
 from llmasos.installs.plan import Plan, program_of
 from llmasos.installs.resolve import Requirement
+from llmasos.installs.rows import active_grants
 from llmasos.installs.service import Answers, Result
 from llmasos.installs.source import ReleaseSource
+from llmasos.kernel.invocation import Principal
 from llmasos.runtimes.runtime import Program, Runtime
+
+logger = logging.getLogger(__name__)
 
 
 class Installer:
-    """Changes what is installed. Each method is one change, committed when it returns.
+    """Changes what is installed. Each method is one change, committed when it returns, of which the app heard.
 
     Args:
         database: Where installations are kept.
         source: Where releases come from.
         code: Where their code is kept.
-        runtime_of: The runtime of a kind, wasm or python; it prepares code.
+        runtime_of: The runtime of a kind; it prepares code.
         host_version: Held against what releases are compatible with; this host's own if left out.
+        tell: Tells apps of these moments; without it they hear of none.
     """
 
     def __init__(
@@ -42,12 +52,15 @@ class Installer:
         code: CodeStore,
         runtime_of: Callable[[str], Runtime],
         host_version: str = "",
+        *,
+        tell: Tell | None = None,
     ) -> None:
         self._database = database
         self._source = source
         self._code = code
         self._runtime_of = runtime_of
         self._host_version = host_version or version("llmasos")
+        self._tell = tell
 
     def plan_install(self, workspace: str, wanted: Requirement) -> Plan:
         """What an install would do; see `plan.plan_install`. Show its screens, and carry it out."""
@@ -71,8 +84,9 @@ class Installer:
             ConsentNeeded: Nobody agreed to an install.
             Conflict: Somebody else changed the installation since the plan was made.
             Invalid: An answer does not fit.
+            ManifestRejected: Nothing here runs apps of its kind.
             ComponentRejected: A component is none, or imports more than its manifest declares.
-            Unavailable: There is no room, or nothing here that runs it.
+            Unavailable: There is no room.
         """
         if not planned.steps:
             with self._database.read() as session:
@@ -81,7 +95,10 @@ class Installer:
         service.check_answers(planned, answers)
         for step in planned.steps:
             await self._prepare(step.bundle, step.program)
-        return await asyncio.to_thread(self._apply, planned, answers, user)
+        before = {step.app_id: self._look(planned.workspace, step.app_id) for step in planned.steps}
+        results = await asyncio.to_thread(self._apply, planned, answers, user)
+        principal = Principal(planned.workspace, user)
+        return [await self._told(principal, result, before[result.app_id]) for result in results]
 
     async def rollback(self, workspace: str, app_id: str, user: str) -> Result:
         """Go back to the release that ran before; see `changes.rollback`."""
@@ -91,19 +108,27 @@ class Installer:
                 Manifest.model_validate(target.manifest), target.component_digest, target.installation_id
             )
         await self.make_ready(program)
-        return await asyncio.to_thread(self._rollback, workspace, app_id, user)
+        before = self._look(workspace, app_id)
+        result = await asyncio.to_thread(self._rollback, workspace, app_id, user)
+        return await self._told(Principal(workspace, user), result, before)
 
-    def uninstall(self, workspace: str, app_id: str, user: str, *, delete_data: bool) -> Result:
-        """Remove an app; see `changes.uninstall`."""
-        with self._database.write() as session:
-            result = changes.uninstall(session, workspace, app_id, user, delete_data=delete_data)
-        self._sweep()
-        return result
+    async def uninstall(self, workspace: str, app_id: str, user: str, *, delete_data: bool) -> Result:
+        """Tell an app that it goes, remove it, and end what of it is warm; see `changes.uninstall`."""
+        with self._database.read() as session:
+            installation, release = changes.require_removable(session, workspace, app_id)
+            going = Result(app_id, release.version, "uninstalled", installation.id)
+            kind = release.runtime
+        failure = (await self._told(Principal(workspace, user), going, None)).failure
+        result = await asyncio.to_thread(self._uninstall, workspace, app_id, user, delete_data)
+        with suppress(LlmasosError):  # nothing here runs apps of its kind: nothing of it is warm
+            await self._runtime_of(kind).retire(result.installation_id)
+        return replace(result, failure=failure)
 
-    def revoke(self, workspace: str, app_id: str, capability: str, user: str) -> None:
+    async def revoke(self, workspace: str, app_id: str, capability: str, user: str) -> Result:
         """Take a capability from an app; see `changes.revoke`."""
-        with self._database.write() as session:
-            changes.revoke(session, workspace, app_id, capability, user)
+        before = self._look(workspace, app_id)
+        result = await asyncio.to_thread(self._revoke, workspace, app_id, capability, user)
+        return await self._told(Principal(workspace, user), result, before)
 
     async def make_ready(self, program: Program) -> None:
         """Prepare an installed program again, as after an upgrade of the engine. Quick where it is ready.
@@ -116,12 +141,12 @@ class Installer:
                 "the code of this app is gone or damaged: uninstall it, keeping its data, and install it again",
                 zh="此应用已安装的代码丢失或损坏：请保留数据卸载后重新安装",
             )
-        await self._runtime_of(program.kind).prepare(program, self._code.path(program.digest, program.kind))
+        await self._runtime_of(program.kind).prepare(program, self._code.path(program.digest))
 
     async def _prepare(self, bundle: Bundle, program: Program) -> None:
         runtime = self._runtime_of(program.kind)
         path = await asyncio.to_thread(self._code.put, bundle)
-        if program.kind == "wasm":
+        if bundle.component is not None:
             inspection = await runtime.inspect(path)
             check_imports(inspection.imports, program.capabilities)
         await runtime.prepare(program, path)
@@ -136,6 +161,40 @@ class Installer:
         with self._database.write() as session:
             result = changes.rollback(session, workspace, app_id, user)
         self._sweep()
+        return result
+
+    def _uninstall(self, workspace: str, app_id: str, user: str, delete_data: bool) -> Result:
+        with self._database.write() as session:
+            result = changes.uninstall(session, workspace, app_id, user, delete_data=delete_data)
+        self._sweep()
+        return result
+
+    def _revoke(self, workspace: str, app_id: str, capability: str, user: str) -> Result:
+        with self._database.write() as session:
+            return changes.revoke(session, workspace, app_id, capability, user)
+
+    def _look(self, workspace: str, app_id: str) -> Installed | None:
+        with self._database.read() as session:
+            found = repository.current(session, workspace, app_id)
+            if found is None:
+                return None
+            release = found[1]
+            return Installed(release.version, frozenset(active_grants(session, release)), moments_of(release.actions))
+
+    async def _told(self, principal: Principal, result: Result, before: Installed | None) -> Result:
+        """Tell the app what became of it, where it hears of that; the result, with how its hook failed."""
+        now = self._look(principal.workspace, result.app_id)
+        found = happened(result.outcome, before, now) if now is not None else None
+        if self._tell is None or found is None:
+            return result
+        moment, value = found
+        try:
+            await self._tell(principal, result.app_id, moment, value)
+        except Exception as error:  # whatever it was, the change stands
+            if not isinstance(error, LlmasosError):
+                logger.exception("an app could not be told", extra={"app": result.app_id, "moment": moment})
+            told = error if isinstance(error, LlmasosError) else Unavailable()
+            return replace(result, failure=failure_of(result.app_id, moment, told))
         return result
 
     def _sweep(self) -> None:

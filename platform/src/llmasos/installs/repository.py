@@ -26,6 +26,11 @@ def installation(session: Session, workspace_id: str, app_id: str) -> Installati
     ).first()
 
 
+def existing(session: Session, ids: frozenset[str]) -> frozenset[str]:
+    """Those of the installations that are there."""
+    return frozenset(session.exec(select(Installation.id).where(col(Installation.id).in_(ids))))
+
+
 def current(session: Session, workspace_id: str, app_id: str) -> tuple[Installation, InstalledRelease] | None:
     """An app's installation and the release that runs."""
     return session.exec(

@@ -45,7 +45,7 @@ def add_release(
         component_digest=bundle.component_digest,
         runtime=bundle.manifest.runtime.kind,
         manifest=bundle.manifest.model_dump(mode="json"),
-        actions=bundle.actions_json,
+        actions=bundle.listed_json,
         limits=bundle.manifest.limits.model_dump(mode="json"),
         config=config,
         lock={app: dict(locked) for app, locked in step.lock.items()},

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from llmasos.bundles.manifest import Manifest
 from llmasos.bundles.parts import Permission
 from llmasos.db import WriteSession, utc_now
-from llmasos.errors import Conflict, ConsentNeeded, Invalid
+from llmasos.errors import Conflict, ConsentNeeded, Invalid, LlmasosError
 from llmasos.installs import repository
 from llmasos.installs.form import config_values, still_valid
 from llmasos.installs.plan import Plan, Step, require_current
@@ -21,7 +21,9 @@ from llmasos.installs.rows import active_grants, add_release, audit, grant_row, 
 from llmasos.installs.tables import Installation, InstalledRelease
 from llmasos.kernel.grants import carry_over
 
-Outcome: TypeAlias = Literal["installed", "upgraded", "waiting", "granted", "already", "rolled-back", "uninstalled"]
+Outcome: TypeAlias = Literal[
+    "installed", "upgraded", "waiting", "granted", "already", "rolled-back", "revoked", "uninstalled"
+]
 
 # A rollback goes back one release at a time, and hardly anybody goes back further than this.
 KEPT_RELEASES = 3
@@ -50,6 +52,8 @@ class Result:
     version: str
     outcome: Outcome
     installation_id: str
+    failure: LlmasosError | None = None
+    """How the app's own hook at this moment failed. What was done stands all the same."""
 
 
 def check_answers(plan: Plan, answers: Answers) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from packaging.version import Version
 
@@ -21,12 +22,14 @@ class Shelf:
     """A `ReleaseSource` of bundle files in a folder."""
 
     folder: Path
+    actions: list[dict[str, Any]] | None = None
+    """What bundles that are added list in `actions.json`; None: one action."""
     listed: dict[str, list[Candidate]] = field(default_factory=dict[str, list[Candidate]])
     files: dict[str, Path] = field(default_factory=dict[str, Path])
 
     def add(self, manifest: str, component: bytes = EMPTY_COMPONENT) -> Candidate:
         """Put a release of this manifest on the shelf."""
-        path = make_bundle(self.folder, manifest, component)
+        path = make_bundle(self.folder, manifest, component, self.actions)
         bundle = read_bundle(path)
         candidate = Candidate(bundle.manifest.id, bundle.manifest.version, bundle.digest, bundle.manifest)
         self.files[bundle.digest] = path
@@ -51,6 +54,7 @@ class NotingRuntime:
     imports: tuple[str, ...] = ()
     failure: LlmasosError | None = None
     prepared: list[str] = field(default_factory=list[str])
+    retired: list[str] = field(default_factory=list[str])
     together: asyncio.Barrier | None = None
     """Where installs wait for each other, so that they really overlap."""
 
@@ -75,6 +79,10 @@ class NotingRuntime:
     async def call(self, program: Program, invocation: Invocation, action: str, input_json: str) -> CallResult:
         """Nothing runs here."""
         raise Unavailable("this runtime runs nothing", zh="此运行时不运行任何应用")
+
+    async def retire(self, installation_id: str) -> None:
+        """Note it."""
+        self.retired.append(installation_id)
 
     async def close(self) -> None:
         """Nothing to end."""

@@ -111,6 +111,9 @@ class ComponentRuntime:
         asked = _Asked(invocation.id, action, input_json, invocation.deadline_monotonic)
         return await self._run(program, asked, invocation.limits, door)
 
+    async def retire(self, installation_id: str) -> None:
+        """Nothing: an instance lives as long as its call, and its runner is everybody's."""
+
     async def close(self) -> None:
         """End every runner, in order."""
         self._admission.close()

@@ -7,24 +7,28 @@ cannot confine it, a native app is not started, unless an operator trusts it by 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self, TypeAlias
 
-from llmasos.errors import NotFound, RunnerDied, Unavailable
+from msgspec import structs
+
+from llmasos.errors import LlmasosError, NotFound, ResourceLimit, RunnerDied, Unavailable
 from llmasos.kernel.invocation import Invocation, RunLimits
+from llmasos.runtimes.compute import ComputeMeter, Spent, process_clock
 from llmasos.runtimes.confinement import confinement, refusal
 from llmasos.runtimes.environments import Environment, Environments
 from llmasos.runtimes.frames import Done
 from llmasos.runtimes.pool import Breaker
 from llmasos.runtimes.results import limits_message, measured, result_of
 from llmasos.runtimes.runner import Door, Runner
-from llmasos.runtimes.runtime import CallResult, Inspection, Program, SyscallDoor
+from llmasos.runtimes.runtime import CallResult, Inspection, Program, StillInstalled, SyscallDoor
 from llmasos.settings import Settings
-from llmasos_runner.protocol import Call, Limits, Start
+from llmasos_runner.protocol import FUEL_PER_CPU_SECOND, Call, Limits, Start
 from llmasos_sdk.host import BASELINE_CAPABILITIES
 
 # What an interpreter and a scientific stack hold before the app's own first value: numpy alone maps 40 MiB.
@@ -34,10 +38,14 @@ _THREADS: Final = 16
 _STACK_BYTES: Final = 2 << 20
 # An import of a large stack from a cold disk.
 _START_SECONDS: Final = 60.0
-_LONGEST_REST_SECONDS: Final = 60.0
+# How far past its compute an app comes, on every core.
+_LOOK_SECONDS: Final = 0.2
+# An uninstall in another process takes effect here within a moment.
+_INSTALLED_SECONDS: Final = 1.0
 _DESCRIBE: Final = RunLimits(wall_seconds=30.0)
 
 Key: TypeAlias = tuple[str, str, int]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +54,7 @@ class _Slot:
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     runner: Runner | None = None
+    meter: ComputeMeter = field(default_factory=lambda: ComputeMeter(lambda: 0.0))
     users: int = 0
     last_used: float = 0.0
     retired: bool = False
@@ -61,6 +70,7 @@ class NativeRuntime:
         idle_seconds: How long a runner that nobody uses stays.
         most_runners: How many stay at once; past it the one not used for longest ends.
         trusted: Apps, by id, that run without confinement where this system has none.
+        installed: Tells what other processes uninstalled; without it, only `retire` does.
     """
 
     def __init__(
@@ -71,18 +81,22 @@ class NativeRuntime:
         idle_seconds: float = 300.0,
         most_runners: int = 50,
         trusted: frozenset[str] = frozenset(),
+        installed: StillInstalled | None = None,
     ) -> None:
         self._environments = Environments(root)
         self._door = door
         self._idle_seconds = idle_seconds
         self._most_runners = most_runners
         self._trusted = trusted
+        self._installed = installed
         self._slots: dict[Key, _Slot] = {}
-        self._sweeping: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
+        # Retired while they run something: looked after until its end.
+        self._leaving: set[_Slot] = set()
 
     @classmethod
-    def from_settings(cls, settings: Settings, door: SyscallDoor) -> Self:
+    def from_settings(cls, settings: Settings, door: SyscallDoor, installed: StillInstalled | None = None) -> Self:
         """A runtime as the operator configured it."""
         return cls(
             settings.home / "environments",
@@ -90,6 +104,7 @@ class NativeRuntime:
             idle_seconds=settings.native_idle_seconds,
             most_runners=settings.native_runners,
             trusted=frozenset(settings.trusted_apps),
+            installed=installed,
         )
 
     async def inspect(self, code: Path) -> Inspection:
@@ -118,12 +133,17 @@ class NativeRuntime:
 
         return await self._run(program, app_id, invocation.limits.memory_bytes, message, door)
 
+    async def retire(self, installation_id: str) -> None:
+        """End an installation's runners, each once its last call is answered."""
+        self._retire(lambda key: key[0] == installation_id)
+        await asyncio.gather(*self._ending)
+
     async def close(self) -> None:
         """End every runner."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-            await asyncio.wait({self._sweeping})
-        runners = [slot.runner for slot in self._slots.values() if slot.runner is not None]
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
+        runners = [slot.runner for slot in (*self._slots.values(), *self._leaving) if slot.runner is not None]
         self._slots.clear()
         await asyncio.gather(*(runner.close() for runner in runners), *self._ending)
 
@@ -141,16 +161,12 @@ class NativeRuntime:
         if slot is None:
             # Before anything is awaited: what runs now is of this release, and of no other.
             slot = self._slots[key] = _Slot()
-            self._retire(key)
+            self._retire(lambda other: other[0] == key[0] and other[1] != key[1])
         slot.users += 1
         try:
             async with slot.lock:
                 runner = await self._running(slot, program, app_id, memory_bytes)
-            done = await runner.call(message, door)
-        except asyncio.CancelledError as error:
-            told: Done | None = getattr(error, "result", None)
-            error.result = measured(told) if told else None  # type: ignore[attr-defined] # for whoever settles
-            raise
+            done = await _metered(runner, slot.meter, message, door)
         except RunnerDied as error:
             slot.breaker.failed(error.message)
             raise
@@ -158,17 +174,20 @@ class NativeRuntime:
             slot.users -= 1
             slot.last_used = time.monotonic()
             if slot.retired and slot.users == 0:
+                self._leaving.discard(slot)
                 await _end(slot)
         slot.breaker.worked()
         return result_of(done)
 
-    def _retire(self, key: Key) -> None:
-        """End the installation's runners of other releases, each once its last call is answered."""
-        for other, slot in list(self._slots.items()):
-            if other[0] == key[0] and other[1] != key[1]:
+    def _retire(self, goes: Callable[[Key], bool]) -> None:
+        """End some runners, each once its last call is answered."""
+        for key, slot in list(self._slots.items()):
+            if goes(key):
                 slot.retired = True
-                del self._slots[other]
-                if slot.users == 0:
+                del self._slots[key]
+                if slot.users > 0:
+                    self._leaving.add(slot)
+                else:
                     ending = asyncio.create_task(_end(slot))
                     self._ending.add(ending)
                     ending.add_done_callback(self._ending.discard)
@@ -188,8 +207,9 @@ class NativeRuntime:
         script = environment.runner / "llmasos_runner" / "main.py"
         message = _start(environment, confine)
         slot.runner = await Runner.start(message, script=script, start_seconds=_START_SECONDS)
-        if self._sweeping is None:
-            self._sweeping = asyncio.create_task(self._sweep())
+        slot.meter = ComputeMeter(process_clock(slot.runner.process.pid))
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_after())
         return slot.runner
 
     async def _profile(
@@ -214,22 +234,85 @@ class NativeRuntime:
         for slot in idle[: max(0, len(running) - self._most_runners + 1)]:
             await _end(slot)
 
-    async def _sweep(self) -> None:
+    async def _look_after(self) -> None:
+        asked = time.monotonic()
         while True:
-            await asyncio.sleep(max(self._idle_seconds / 4, 0.05))
-            limit = time.monotonic() - self._idle_seconds
-            for key, slot in list(self._slots.items()):
-                if slot.users == 0 and slot.last_used < limit and not slot.lock.locked():
-                    async with slot.lock:
-                        await _end(slot)
-                    if slot.users == 0:
-                        self._slots.pop(key, None)
+            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                for slot in (*self._slots.values(), *self._leaving):
+                    _hold_to_its_compute(slot)
+                await self._end_idle()
+                if time.monotonic() - asked >= _INSTALLED_SECONDS:
+                    asked = time.monotonic()
+                    await self._end_uninstalled()
+            except Exception:
+                logger.exception("could not look after the native runners; trying again")
+
+    async def _end_idle(self) -> None:
+        limit = time.monotonic() - self._idle_seconds
+        for key, slot in list(self._slots.items()):
+            if slot.users == 0 and slot.last_used < limit and not slot.lock.locked():
+                async with slot.lock:
+                    await _end(slot)
+                if slot.users == 0:
+                    self._slots.pop(key, None)
+
+    async def _end_uninstalled(self) -> None:
+        known = frozenset(key[0] for key in self._slots)
+        if self._installed is not None and known:
+            there = await asyncio.to_thread(self._installed, known)
+            self._retire(lambda key: key[0] in known - there)
 
 
 async def _end(slot: _Slot) -> None:
     runner, slot.runner = slot.runner, None
     if runner is not None:
         await runner.close()
+
+
+async def _metered(runner: Runner, meter: ComputeMeter, message: Call, door: Door) -> Done:
+    """Run a call under the meter. What it computed is the host's own measure, where that can be told."""
+    meter.began(message["id"], message["limits"]["fuel"] / FUEL_PER_CPU_SECOND)
+    spent = Spent(0.0, exact=False)
+    try:
+        try:
+            done = await runner.call(message, door)
+        finally:
+            spent = meter.ended(message["id"])
+    except asyncio.CancelledError as error:
+        told: Done | None = getattr(error, "result", None)
+        error.result = measured(told) if told else _unreported(spent)  # type: ignore[attr-defined] # for whoever settles
+        raise
+    except LlmasosError as error:
+        error.result = _unreported(spent)
+        raise
+    return structs.replace(done, fuel=max(done.fuel, _fuel(spent))) if spent.exact else done
+
+
+def _unreported(spent: Spent) -> CallResult:
+    """What a call used whose runner cannot tell any more."""
+    return CallResult("", _fuel(spent), 0, "")
+
+
+def _fuel(spent: Spent) -> int:
+    return int(spent.seconds * FUEL_PER_CPU_SECOND)
+
+
+def _hold_to_its_compute(slot: _Slot) -> None:
+    runner, meter = slot.runner, slot.meter
+    if runner is None or not runner.is_alive or not meter.is_exceeded():
+        return
+    if meter.calls == 0:
+        runner.end("it computed while nobody called the app")
+        return
+    allowed = f"{meter.allowed_seconds:.3g}"
+    together = " that its running calls have together" if meter.calls > 1 else ""
+    failure = ResourceLimit(
+        f"The app computed longer than the {allowed} s of cpu_seconds{together}, and was ended: "
+        "raise cpu_seconds under [limits].",
+        zh=f"应用的计算时间超过了 cpu_seconds 允许的 {allowed} 秒，已被终止：请在 [limits] 下提高 cpu_seconds。",
+    )
+    runner.end("it computed longer than its calls may", failure)
 
 
 async def _no_door(_capability: str, _function: str, _arguments: list[Any]) -> Any:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self, TypeAlias
@@ -64,6 +65,7 @@ class Runner(asyncio.Protocol):
         self._ready: asyncio.Future[Ready] = loop.create_future()
         self._lost: asyncio.Future[None] = loop.create_future()
         self._cause: str | None = None
+        self._failure: LlmasosError | None = None
         self._closing = False
 
     @classmethod
@@ -149,8 +151,9 @@ class Runner(asyncio.Protocol):
             pending.done.set_exception(TimedOut(f"The app took longer than {seconds:g} seconds, and was killed."))
         self._fault(f"it did not end an invocation that was due after {seconds:g} seconds")
 
-    def end(self, cause: str) -> None:
-        """Kill it, with what ran in it, for a reason that the callers are told."""
+    def end(self, cause: str, failure: LlmasosError | None = None) -> None:
+        """Kill it, with what ran in it, for a reason that the callers are told: by `failure`, else as its death."""
+        self._failure = failure
         self._fault(cause)
 
     async def close(self) -> None:
@@ -276,7 +279,7 @@ class Runner(asyncio.Protocol):
             for task in list(pending.syscalls):
                 task.cancel()
             if not pending.done.done():
-                pending.done.set_exception(RunnerDied(error_text))
+                pending.done.set_exception(copy(self._failure) if self._failure else RunnerDied(error_text))
                 pending.done.exception()  # whoever waits raises it; nobody may, after a cancellation
         self._calls.clear()
         if not self._ready.done():

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from llmasos.kernel.invocation import Invocation, Json
+from llmasos.settings import Settings
 
 # The kernel's one door: (invocation, capability, function, arguments) to a JSON value, or a LlmasosError.
 SyscallDoor: TypeAlias = Callable[[Invocation, str, str, list[Json]], Awaitable[Json]]
@@ -17,7 +18,7 @@ SyscallDoor: TypeAlias = Callable[[Invocation, str, str, list[Json]], Awaitable[
 class Program:
     """What is run: a component or wheel by the SHA-256 of its bytes, and the capabilities it is linked with."""
 
-    kind: Literal["wasm", "python"]
+    kind: str
     digest: str
     capabilities: frozenset[str]
     installation_id: str
@@ -70,6 +71,35 @@ class Runtime(Protocol):
         """
         ...
 
+    async def retire(self, installation_id: str) -> None:
+        """End what is kept warm for an installation that is gone, once its last call is answered."""
+        ...
+
     async def close(self) -> None:
         """End every runner."""
         ...
+
+
+StillInstalled: TypeAlias = Callable[[frozenset[str]], frozenset[str]]
+"""Which of these installations are still there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a runtime is made with: the host's settings, the kernel's door, and where to ask what is installed.
+
+    `installed` is None where nothing is: in a build, or while a release is checked.
+    """
+
+    settings: Settings
+    door: SyscallDoor
+    installed: StillInstalled | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeKind:
+    """A runtime for the apps of one `runtime.kind`: wasm, python, or an operator's, which begins with `x-`."""
+
+    kind: str
+    make: Callable[[Surroundings], Runtime]
+    """Called once a host, when something of the kind is first prepared or run."""

@@ -1,0 +1,71 @@
+"""The host's own kinds of runtime, each registered as an operator's plugin registers one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from llmasos.errors import ManifestRejected
+from llmasos.runtimes.runtime import Runtime, RuntimeKind, Surroundings
+
+# Imported where they are made, since few commands run anything: a runtime brings its protocol's decoders with it.
+
+
+def _components(around: Surroundings) -> Runtime:
+    from llmasos.runtimes.component import ComponentRuntime  # noqa: PLC0415
+
+    return ComponentRuntime(around.settings, around.door)
+
+
+def _native(around: Surroundings) -> Runtime:
+    from llmasos.runtimes.native import NativeRuntime  # noqa: PLC0415
+
+    return NativeRuntime.from_settings(around.settings, around.door, around.installed)
+
+
+COMPONENTS: Final = RuntimeKind("wasm", _components)
+NATIVE: Final = RuntimeKind("python", _native)
+
+
+def unknown_kind(kind: str) -> ManifestRejected:
+    """The error for a kind that nothing here runs."""
+    return ManifestRejected(
+        f'No runtime here runs kind = "{kind}": install the operator plugin that registers it (`llmasos plugins list` '
+        'shows what is loaded), or build the app as kind = "wasm" or "python".',
+        zh=f'此处没有运行时可运行 kind = "{kind}"：请安装注册它的运维插件'
+        "（`llmasos plugins list` 可查看已加载的插件），"
+        '或将应用构建为 kind = "wasm" 或 "python"。',
+    )
+
+
+class Runtimes:
+    """The runtimes of a host or a build, each made when something of its kind is first needed.
+
+    Args:
+        find: The runtime of a kind; None where nothing registered one.
+        around: What they are made with.
+    """
+
+    def __init__(self, find: Callable[[str], RuntimeKind | None], around: Surroundings) -> None:
+        self._find = find
+        self._around = around
+        self._made: dict[str, Runtime] = {}
+
+    def of(self, kind: str) -> Runtime:
+        """The runtime of a kind.
+
+        Raises:
+            ManifestRejected: Nothing here runs it.
+        """
+        if kind not in self._made:
+            found = self._find(kind)
+            if found is None:
+                raise unknown_kind(kind)
+            self._made[kind] = found.make(self._around)
+        return self._made[kind]
+
+    async def close(self) -> None:
+        """End every runner."""
+        made, self._made = self._made, {}
+        await asyncio.gather(*(runtime.close() for runtime in made.values()))

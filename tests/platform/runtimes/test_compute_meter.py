@@ -1,0 +1,91 @@
+"""What the calls in one process may compute together, by its clock."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmasos.runtimes.compute import SLACK_SECONDS, ComputeMeter, Spent
+
+
+@dataclass
+class Clocks:
+    computed: float = 100.0
+    passed: float = 0.0
+
+    def meter(self) -> ComputeMeter:
+        return ComputeMeter(lambda: self.computed, lambda: self.passed)
+
+
+@pytest.mark.parametrize(("computed", "exceeded"), [(2.0, False), (2.0 + SLACK_SECONDS, False), (3.1, True)])
+def test_a_call_has_its_own_compute_and_the_slack(computed: float, exceeded: bool) -> None:
+    clocks = Clocks()
+    meter = clocks.meter()
+    meter.began("a", 2.0)
+    clocks.computed += computed
+    assert meter.is_exceeded() is exceeded
+
+
+def test_calls_at_once_have_what_they_have_together_until_one_ends() -> None:
+    clocks = Clocks()
+    meter = clocks.meter()
+    meter.began("a", 2.0)
+    meter.began("b", 3.0)
+    assert (meter.allowed_seconds, meter.calls) == (5.0, 2)
+    clocks.computed += 5.5
+    assert not meter.is_exceeded()
+    assert meter.ended("a") == Spent(2.0, exact=False)
+    assert not meter.is_exceeded()
+    clocks.computed += 1.0
+    assert meter.is_exceeded()
+
+
+def test_what_a_call_left_unused_is_not_saved_up_for_another() -> None:
+    clocks = Clocks()
+    meter = clocks.meter()
+    for name in ("a", "b", "c"):
+        meter.began(name, 10.0)
+    clocks.computed += 1.0
+    assert [meter.ended(name).seconds for name in ("a", "b")] == [1.0, 1.0]
+    clocks.computed += 10.0 + SLACK_SECONDS
+    assert not meter.is_exceeded()
+    clocks.computed += 0.1
+    assert meter.is_exceeded()
+
+
+def test_between_calls_there_is_the_slack_alone() -> None:
+    clocks = Clocks()
+    meter = clocks.meter()
+    meter.began("a", 2.0)
+    assert meter.ended("a") == Spent(0.0, exact=True)
+    clocks.computed += SLACK_SECONDS + 0.1
+    clocks.passed += 3600
+    assert meter.is_exceeded()
+
+
+class Honest:
+    """Calls that come and go and each keep to their compute, under a runner that takes its share."""
+
+    def __init__(self) -> None:
+        self.clocks = Clocks()
+        self.meter = self.clocks.meter()
+        self.left: dict[str, float] = {}
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.floats(0.01, 5), st.floats(0, 1)), max_size=60))
+def test_an_honest_app_is_never_ended(steps: list[tuple[str, float, float]]) -> None:
+    honest = Honest()
+    for name, allowed, share in steps:
+        if name not in honest.left:
+            honest.meter.began(name, allowed)
+            honest.left[name] = allowed
+        else:
+            used = honest.left[name] * share
+            honest.clocks.computed += used
+            honest.left[name] -= used
+        assert not honest.meter.is_exceeded()
+        if share > 0.7:
+            honest.meter.ended(name)
+            del honest.left[name]
+        assert not honest.meter.is_exceeded()
