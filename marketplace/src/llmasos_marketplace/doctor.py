@@ -185,7 +185,7 @@ def check_audit(session: Session) -> Finding:
             "audit",
             "problem",
             f"The audit log was changed: {found.reason}. Keep the database as evidence, and see llmasos audit verify.",
-            f"审计日志被更改：{found.reason}。请保留数据库作为证据，并运行 llmasos audit verify。",
+            f"审计日志被更改：{found.reason_zh}。请保留数据库作为证据，并运行 llmasos audit verify。",
         )
     return Finding(
         "audit",
@@ -254,7 +254,7 @@ def check_installs(session: Session, home: Path) -> Iterator[Finding]:
 
     found = installs.check(session, home)
     for each in found:
-        yield Finding("installs", "problem", str(each))
+        yield Finding("installs", "problem", each.text("en"), each.text("zh"))
     if not found:
         yield Finding("installs", "ok", "What is installed fits together.", "已安装的应用一切正常。")
 

@@ -61,7 +61,7 @@ def check(path: Project = HERE) -> None:
 def _tell(findings: list[Finding]) -> None:
     words = {"error": tr("error", "错误"), "warning": tr("warning", "警告")}
     for finding in findings:
-        say(f"{words[finding.level]}: {finding}")
+        say(f"{words[finding.level]}: {finding.text(locale())}")
     if not findings:
         say(tr("Nothing to mend.", "没有需要修正的问题。"))
 

@@ -187,7 +187,7 @@ def verify_audit() -> None:
     if not found.intact:
         raise Conflict(
             f"The audit log was changed: {found.reason}. The {found.lines:,} lines before it are as they were written.",
-            zh=f"审计日志被改动：第 {found.seq} 行。此前 {found.lines:,} 行完好。",
+            zh=f"审计日志被改动：{found.reason_zh}。此前 {found.lines:,} 行完好。",
         )
     if not options().json:
         say(

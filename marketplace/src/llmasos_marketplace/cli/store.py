@@ -280,7 +280,8 @@ def _say_publication(done: Publication) -> None:
         say(tr(f"{done.app_id} {done.version} was there already.", f"{done.app_id} {done.version} 此前已发布。"))
         return
     if done.state == "quarantined":
-        note(tr(f"Quarantined: {done.state_reason}", f"已隔离：{done.state_reason}"))
+        reason_zh = report.reason("zh") if report else done.state_reason
+        note(tr(f"Quarantined: {done.state_reason}", f"已隔离：{reason_zh}"))
     for risk in report.risks if report else ():
         if risk.level != "info":
             note(f"{tr('Risk', '风险')}: {risk.text(locale())}")

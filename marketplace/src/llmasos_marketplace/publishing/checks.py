@@ -14,6 +14,7 @@ from llmasos.bundles.actions import parse_actions
 from llmasos.bundles.imports import check_imports
 from llmasos.bundles.reader import Bundle
 from llmasos.errors import ComponentRejected, LlmasosError, Unavailable
+from llmasos.i18n import t
 from llmasos.installs.risk import Risk, risks_of
 from llmasos.plugins import Plugins
 from llmasos.runtimes.runtime import Program, Runtime
@@ -23,11 +24,12 @@ Result: TypeAlias = Literal["passed", "failed", "could not run"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check of one release: `detail` says what failed, or why it could not run."""
+    """One check of one release: `detail` says what failed, or why it could not run, and `zh` the same in Chinese."""
 
     name: Literal["bundle", "imports", "actions", "plugins"]
     result: Result
     detail: str = ""
+    zh: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,14 @@ class Report:
     def state(self) -> str:
         """What the release becomes, when nothing failed."""
         return "quarantined" if self.of("could not run") else "available"
+
+    def reason(self, locale: str = "en") -> str:
+        """Why it is quarantined; empty where it is not."""
+        said = (
+            t(locale, f"{check.name} could not be checked: {check.detail}", f"无法检查 {check.name}：{check.zh}")
+            for check in self.of("could not run")
+        )
+        return t(locale, "; ", "；").join(said)
 
 
 async def check_release(bundle: Bundle, runtime_of: Callable[[str], Runtime], plugins: Plugins | None = None) -> Report:
@@ -85,17 +95,18 @@ async def _check_imports(
 ) -> tuple[tuple[str, ...], Check]:
     manifest = bundle.manifest
     if bundle.component is None:
-        return (), Check("imports", "passed", "a native app reaches the host by the kernel alone")
+        told = "a native app reaches the host by the kernel alone", "原生应用只能通过内核访问主机"
+        return (), Check("imports", "passed", *told)
     try:
         found = await runtime_of(manifest.runtime.kind).inspect(code)
     except Unavailable as error:
-        return (), Check("imports", "could not run", error.message)
+        return (), Check("imports", "could not run", error.message, error.message_zh)
     except LlmasosError as error:
-        return (), Check("imports", "failed", error.message)
+        return (), Check("imports", "failed", error.message, error.message_zh)
     try:
         check_imports(found.imports, manifest.capabilities)
     except ComponentRejected as error:
-        return found.imports, Check("imports", "failed", error.message)
+        return found.imports, Check("imports", "failed", error.message, error.message_zh)
     return found.imports, Check("imports", "passed")
 
 
@@ -112,9 +123,10 @@ async def _check_actions(bundle: Bundle, code: Path, runtime_of: Callable[[str],
         await runtime.prepare(program, code)
         described = parse_actions(await runtime.describe(program))
     except Unavailable as error:
-        return Check("actions", "could not run", error.message)
+        return Check("actions", "could not run", error.message, error.message_zh)
     except LlmasosError as error:
-        return Check("actions", "failed", f"the app does not start in the sandbox: {error.message}")
+        told = f"the app does not start in the sandbox: {error.message}", f"应用无法在沙箱中启动：{error.message_zh}"
+        return Check("actions", "failed", *told)
     raw = [*(dict(action.raw) for action in described.actions), *({"name": moment} for moment in described.moments)]
     if _canonical(raw) != _canonical(bundle.listed_json):
         names = ", ".join(str(each["name"]) for each in raw)
@@ -122,6 +134,7 @@ async def _check_actions(bundle: Bundle, code: Path, runtime_of: Callable[[str],
             "actions",
             "failed",
             f"actions.json is not what the app describes ({names}): build it again with `llmasos build`",
+            f"actions.json 与应用的自我描述（{names}）不符：请用 `llmasos build` 重新构建",
         )
     return Check("actions", "passed")
 
@@ -130,11 +143,12 @@ def _check_plugins(bundle: Bundle, plugins: Plugins) -> Check:
     try:
         findings = plugins.check_release(bundle.manifest, bundle.files)
     except Unavailable as error:
-        return Check("plugins", "could not run", error.message)
+        return Check("plugins", "could not run", error.message, error.message_zh)
     except LlmasosError as error:
-        return Check("plugins", "failed", error.message)
+        return Check("plugins", "failed", error.message, error.message_zh)
     told = "; ".join(finding.message for finding in findings)
-    return Check("plugins", "failed" if any(finding.blocks for finding in findings) else "passed", told)
+    # A plugin speaks its operator's language.
+    return Check("plugins", "failed" if any(finding.blocks for finding in findings) else "passed", told, told)
 
 
 def _canonical(value: object) -> str:
@@ -149,8 +163,8 @@ def raise_failures(bundle: Bundle, report: Report) -> None:
     """
     failed = report.of("failed")
     if failed:
-        what = "; ".join(check.detail for check in failed)
+        what, what_zh = "; ".join(check.detail for check in failed), "；".join(check.zh for check in failed)
         raise ComponentRejected(
             f"{bundle.manifest.id} {bundle.manifest.version} was not published: {what}.",
-            zh=f"{bundle.manifest.id} {bundle.manifest.version} 未发布：{what}。",
+            zh=f"{bundle.manifest.id} {bundle.manifest.version} 未发布：{what_zh}。",
         )

@@ -85,7 +85,7 @@ class Publishing:
 
     def _keep(self, bundle: Bundle, data: bytes, report: Report, line: Line, first_party: bool) -> Publication:
         self.catalog.store.put(data)
-        reason = "; ".join(f"{check.name} could not be checked: {check.detail}" for check in report.of("could not run"))
+        reason = report.reason()
         new = NewRelease(bundle, list(report.imports), line.user, report.state, reason)
         manifest = bundle.manifest
         with self.catalog.database.write() as session:

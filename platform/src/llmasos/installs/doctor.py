@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from packaging.specifiers import SpecifierSet
 from pydantic import ValidationError
 from sqlmodel import Session, col, select
 
 from llmasos.bundles.manifest import Manifest
+from llmasos.i18n import Words, t
 from llmasos.installs import repository
 from llmasos.installs.code import CodeStore
 from llmasos.installs.rows import permission_of
@@ -21,14 +23,19 @@ from llmasos.quotas.tables import Quota
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it should be, and the cure."""
+    """Something that is not as it should be, and the cure, in English and Chinese."""
 
     subject: str
-    what: str
-    cure: str
+    what: Words
+    cure: Words
 
     def __str__(self) -> str:
-        return f"{self.subject}: {self.what}; {self.cure}"
+        return self.text("en")
+
+    def text(self, locale: str) -> str:
+        """The finding on one line."""
+        (what, what_zh), (cure, cure_zh) = self.what, self.cure
+        return t(locale, f"{self.subject}: {what}; {cure}", f"{self.subject}：{what_zh}；{cure_zh}")
 
 
 def check(session: Session, home: Path) -> list[Finding]:
@@ -57,8 +64,12 @@ def check(session: Session, home: Path) -> list[Finding]:
     return findings
 
 
-def _reinstall(app_id: str) -> str:
-    return f"run `llmasos uninstall {app_id}`, keeping its data, and install it again"
+_RESTORE: Final[Words] = ("restore the database from a backup", "请从备份恢复数据库")
+
+
+def _reinstall(app_id: str) -> Words:
+    uninstall = f"`llmasos uninstall {app_id}`"
+    return f"run {uninstall}, keeping its data, and install it again", f"请运行 {uninstall}（保留数据）后重新安装"
 
 
 def _orphans(
@@ -67,29 +78,35 @@ def _orphans(
     known = {installation.id for installation in installations}
     for release in releases:
         if release.installation_id not in known:
-            yield Finding(
-                f"release {release.id}", "it belongs to no installation", "restore the database from a backup"
-            )
+            what = "it belongs to no installation", "不属于任何安装"
+            yield Finding(f"release {release.id}", what, _RESTORE)
     ids = {release.id for release in releases}
     for grant in session.exec(select(GrantRow)):
         if grant.installed_release_id not in ids:
-            yield Finding(f"grant {grant.capability}", "it belongs to no release", "restore the database from a backup")
+            what = "it belongs to no release", "不属于任何版本"
+            yield Finding(f"grant {grant.capability}", what, _RESTORE)
     for quota in session.exec(select(Quota).where(Quota.source != "operator")):
         if quota.source not in known:
-            cure = "remove it with `llmasos quota remove`"
-            yield Finding(f"quota of {quota.scope_id}", "the installation that brought it is gone", cure)
+            what = "the installation that brought it is gone", "带来此配额的安装已不存在"
+            cure = "remove it with `llmasos quota remove`", "请用 `llmasos quota remove` 移除"
+            yield Finding(f"quota of {quota.scope_id}", what, cure)
 
 
 def _states(installation: Installation, releases: list[InstalledRelease]) -> Iterator[Finding]:
     app_id = installation.app_id
     current = [release.id for release in releases if release.state == "current"]
     if current != [installation.current_id]:
-        yield Finding(app_id, f"{len(current)} of its releases say that they run", _reinstall(app_id))
+        what = f"{len(current)} of its releases say that they run", f"有 {len(current)} 个版本标记为正在使用"
+        yield Finding(app_id, what, _reinstall(app_id))
     if sum(release.state == "pending" for release in releases) > 1:
-        yield Finding(app_id, "more than one release waits for consent", f"run `llmasos upgrade {app_id}`")
+        what = "more than one release waits for consent", "有多个版本在等待同意"
+        upgrade = f"`llmasos upgrade {app_id}`"
+        yield Finding(app_id, what, (f"run {upgrade}", f"请运行 {upgrade}"))
     unknown = {release.state for release in releases} - {"current", "pending", "previous"}
     if unknown:
-        yield Finding(app_id, f"a release is in the unknown state {sorted(unknown)[0]!r}", _reinstall(app_id))
+        state = sorted(unknown)[0]
+        what = f"a release is in the unknown state {state!r}", f"有版本处于未知状态 {state!r}"
+        yield Finding(app_id, what, _reinstall(app_id))
 
 
 def _release(
@@ -98,14 +115,15 @@ def _release(
     subject = f"{installation.app_id} {release.version}"
     cure = _reinstall(installation.app_id)
     if not code_is_whole:
-        yield Finding(subject, "its code is gone or damaged", cure)
+        yield Finding(subject, ("its code is gone or damaged", "其代码丢失或损坏"), cure)
     try:
         manifest = Manifest.model_validate(release.manifest)
     except ValidationError:
-        yield Finding(subject, "its stored manifest is not valid", cure)
+        yield Finding(subject, ("its stored manifest is not valid", "所存的清单无效"), cure)
         return
     if (manifest.id, manifest.version) != (installation.app_id, release.version):
-        yield Finding(subject, f"its stored manifest is that of {manifest.id} {manifest.version}", cure)
+        other = f"{manifest.id} {manifest.version}"
+        yield Finding(subject, (f"its stored manifest is that of {other}", f"所存的清单属于 {other}"), cure)
     for row in repository.grants(session, release.id or 0):
         declared = manifest.permission(row.capability)
         try:
@@ -113,8 +131,12 @@ def _release(
         except ValidationError:
             within = False
         if not within:
-            revoke = f"run `llmasos grants revoke {installation.app_id} {row.capability}`"
-            yield Finding(subject, f"its grant for {row.capability} is wider than its manifest", revoke)
+            what = (
+                f"its grant for {row.capability} is wider than its manifest",
+                f"{row.capability} 的授权超出了清单所申请的范围",
+            )
+            revoke = f"`llmasos grants revoke {installation.app_id} {row.capability}`"
+            yield Finding(subject, what, (f"run {revoke}", f"请运行 {revoke}"))
     if release.state == "current":
         yield from _quota(session, installation, manifest)
 
@@ -123,7 +145,7 @@ def _quota(session: Session, installation: Installation, manifest: Manifest) -> 
     found = [quota.limit for quota in repository.quotas_from(session, [installation.id])]
     wanted = [manifest.limits.tokens_per_day] if manifest.limits.tokens_per_day is not None else []
     if found != wanted:
-        what = "its daily limit of tokens is not the one that was agreed to"
+        what = "its daily limit of tokens is not the one that was agreed to", "每日 token 上限与当时同意的不同"
         yield Finding(installation.app_id, what, _reinstall(installation.app_id))
 
 
@@ -139,7 +161,13 @@ def _dependencies(installations: list[Installation], releases: list[InstalledRel
         for other, specifier in needs.items():
             there = running.get((workspace, other))
             if there is None:
-                yield Finding(app_id, f"it needs {other}, which is not installed", f"run `llmasos install {other}`")
+                what = f"it needs {other}, which is not installed", f"需要 {other}，但它未安装"
+                install = f"`llmasos install {other}`"
+                yield Finding(app_id, what, (f"run {install}", f"请运行 {install}"))
             elif not SpecifierSet(specifier).contains(there.version, prereleases=True):
-                what = f"it needs {other} {specifier}, and {there.version} is installed"
-                yield Finding(app_id, what, f"run `llmasos upgrade {other}`")
+                what = (
+                    f"it needs {other} {specifier}, and {there.version} is installed",
+                    f"需要 {other} {specifier}，而已安装的是 {there.version}",
+                )
+                upgrade = f"`llmasos upgrade {other}`"
+                yield Finding(app_id, what, (f"run {upgrade}", f"请运行 {upgrade}"))

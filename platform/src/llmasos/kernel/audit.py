@@ -20,6 +20,7 @@ from types import MappingProxyType
 from sqlmodel import Session, col, select
 
 from llmasos.db import WriteSession, utc_now
+from llmasos.i18n import Words
 from llmasos.kernel.invocation import Json
 from llmasos.kernel.tables import AuditEntry, AuditHead
 from llmasos.writer import Transaction
@@ -47,6 +48,7 @@ class Verification:
     head: str
     seq: int | None = None
     reason: str = ""
+    reason_zh: str = ""
 
 
 def append(transaction: Transaction, line: Line) -> int:
@@ -91,21 +93,28 @@ def verify(session: Session) -> Verification:
     for row in session.exec(select(AuditEntry).order_by(col(AuditEntry.seq)).execution_options(yield_per=1000)):
         count += 1
         if row.seq != count:
-            return Verification(count - 1, False, previous, count, f"line {count} is missing")
+            return Verification(count - 1, False, previous, count, *_line(count, "is missing", "缺失"))
         moment = row.at.isoformat(timespec="microseconds")
         who = (row.workspace_id, row.user_id, row.app_id, row.invocation_id)
         fields = [row.seq, moment, *who, row.event, row.outcome, _canonical(row.detail)]
         if row.previous_hash != previous:
-            return Verification(count - 1, False, previous, count, f"line {count} does not follow line {count - 1}")
+            return Verification(
+                count - 1, False, previous, count, *_line(count, f"does not follow line {count - 1}", "与上一行不衔接")
+            )
         if row.hash != _hash(previous, fields):
-            return Verification(count - 1, False, previous, count, f"line {count} was changed")
+            return Verification(count - 1, False, previous, count, *_line(count, "was changed", "被改动"))
         previous = row.hash
         session.expunge(row)
     if (head.count, head.hash) != (count, previous) if head else count > 0:
         missing = head.count - count if head else 0
-        reason = f"{missing} lines were cut from its end" if missing > 0 else "its head does not fit its last line"
-        return Verification(count, False, previous, count + 1, reason)
+        cut = f"{missing} lines were cut from its end", f"末尾被截去 {missing} 行"
+        misfit = "its head does not fit its last line", "头部记录与最后一行不符"
+        return Verification(count, False, previous, count + 1, *(cut if missing > 0 else misfit))
     return Verification(count, True, previous)
+
+
+def _line(number: int, en: str, zh: str) -> Words:
+    return f"line {number} {en}", f"第 {number} 行{zh}"
 
 
 # Made once: `json.dumps` makes one at each call with such options.

@@ -99,6 +99,7 @@ class Lifecycle:
             raise
         except BaseException as raised:
             error = raised
+            run.speak(raised)
             raise
         finally:
             await _uninterrupted(self._end(run, error))

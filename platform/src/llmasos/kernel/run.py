@@ -56,6 +56,19 @@ class Run:
     opened: int = 0
     cancel_requested: bool = False
     failures: Counter[str] = field(default_factory=Counter[str])
+    # What the app was told went wrong: the English that it knows, and the Chinese.
+    refusals: dict[str, str] = field(default_factory=dict[str, str])
+
+    def note(self, error: LlmasosError) -> None:
+        """Remember the Chinese of an error that the app is told in English."""
+        if len(self.refusals) < MAX_FAILURE_LINES:
+            self.refusals[error.message] = error.message_zh
+
+    def speak(self, error: BaseException) -> None:
+        """Give an app's error its Chinese, where the app passes on what it was told."""
+        if isinstance(error, LlmasosError) and error.message_zh == error.message:
+            for en, zh in self.refusals.items():
+                error.message_zh = error.message_zh.replace(en, zh)
 
     def open(self, capability: str, stream: Stream, call: Call) -> OpenStream:
         """Give a stream its number, counted from 1.

@@ -79,6 +79,7 @@ class Kernel(Lifecycle):
                 return await self._stream_call(run, capability, function, arguments)
             return await self._call(run, found, function, arguments)
         except LlmasosError as error:
+            run.note(error)
             self._audit_refusal(run, event, error)
             raise
         except Exception as error:
