@@ -59,8 +59,58 @@ def test_every_error_code_is_documented_with_its_status_and_exit_code() -> None:
     assert told == {each.code: (each.status, each.exit_code) for each in named}
 
 
-def test_every_error_says_in_its_docstring_what_happened() -> None:
+def test_every_error_says_in_its_docstring_what_happened_and_in_chinese() -> None:
     assert [each for each in error_classes() if not each.__doc__] == []
+    # Its own: an inherited one would say what happened to another.
+    assert [each for each in error_classes() if not is_chinese(each.__dict__.get("zh", ""))] == []
+
+
+def is_chinese(text: str) -> bool:
+    return re.search(r"[\u4e00-\u9fff]", text) is not None
+
+
+def english_only(source: str, classes: set[str]) -> list[int]:
+    """The lines where an error is made with a message of its own that lacks its Chinese."""
+    lines: list[int] = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+        if name not in classes:
+            continue
+        said = [keyword.value for keyword in node.keywords if keyword.arg == "zh"]
+        texts = [part.value for value in said for part in ast.walk(value) if isinstance(part, ast.Constant)]
+        # Chinese that was put together elsewhere has no letters here.
+        if not said or (texts and not any(is_chinese(str(text)) for text in texts)):
+            lines.append(node.lineno)
+    return lines
+
+
+def test_every_error_is_raised_in_english_and_chinese() -> None:
+    classes = {each.__name__ for each in error_classes()}
+    sources = [*(ROOT / "platform/src/llmasos").rglob("*.py"), *(ROOT / "marketplace/src").rglob("*.py")]
+    found = {
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in sources
+        for line in english_only(path.read_text(encoding="utf-8"), classes)
+    }
+    assert found == set(), "give each its Chinese, as zh="
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ('raise Invalid("no")', [1]),
+        ('\nx = errors.Invalid(f"no {name}", zh="no")', [2]),
+        ('raise Invalid("no", zh="不行")', []),
+        ('raise Invalid("no", zh=error.message_zh)', []),
+        ("raise Invalid", []),
+        ("raise Invalid()", []),
+        ('raise ValueError("no")', []),
+    ],
+)
+def test_an_error_in_english_only_is_seen(source: str, lines: list[int]) -> None:
+    assert english_only(source, {"Invalid"}) == lines
 
 
 def test_every_setting_is_documented_with_its_variable_and_default() -> None:

@@ -299,7 +299,7 @@ async def _walls() -> AsyncGenerator[Finding]:
             "problem",
             f"The second wall is missing ({', '.join(missing)}): components run behind WebAssembly alone, "
             "native apps do not start. Use Linux 5.19 or newer.",
-            f"缺少第二道墙（{', '.join(missing)}）：组件仅由 WebAssembly 隔离，原生应用无法启动。"
+            f"缺少第二道防护（{', '.join(missing)}）：组件仅由 WebAssembly 隔离，原生应用无法启动。"
             "请使用 Linux 5.19 或更新版本。",
         )
     else:

@@ -253,15 +253,42 @@ def _say_quota(host: Host) -> None:
                 )
 
 
+# What each wall around a runner's process means to who runs an app, by how its name begins; several are one to them.
+_WALLS: Final = (
+    (("landlock", "private root", "mount"), "it can open none of your files", "打不开你的任何文件"),
+    (("net",), "it reaches no network", "连不上任何网络"),
+    (("seccomp",), "it can ask little of the system", "只能向系统提出极少的请求"),
+    (("limits",), "its memory and computing time are capped", "内存和计算时间都有上限"),
+    (("no_new_privs", "no capabilities", "own user"), "it has no rights beyond these", "除此之外没有任何权限"),
+)
+
+
 def _say_walls(walls: tuple[str, ...]) -> None:
+    say()
     say(
         tr(
-            "The sandbox: WebAssembly with metered compute and memory, no files, no network, no environment; "
-            + (f"around its process: {', '.join(walls)}." if walls else "no second wall on this system."),
-            "沙箱：WebAssembly，计量的计算与内存，无文件、网络与环境变量；"
-            + (f"进程之外：{'、'.join(walls)}。" if walls else "此系统没有第二道墙。"),
+            "What kept these apps in: each ran in a box of its own (WebAssembly), in which there are no files, no "
+            "network and no settings of yours. It reached only what you allowed it.",
+            "应用受到的限制：每个应用都在自己的封闭环境（WebAssembly）中运行，里面没有文件、网络，也没有你的系统设置，"
+            "只能使用你允许的内容。",
         )
     )
+    told = [(en, zh) for names, en, zh in _WALLS if any(wall.startswith(names) for wall in walls)]
+    if told:
+        names = ", ".join(walls)
+        say(
+            tr(
+                f"And if it broke out of the box: {'; '.join(en for en, _ in told)} ({names}).",
+                f"即使它突破了这个环境：{'；'.join(zh for _, zh in told)}（{names}）。",
+            )
+        )
+    else:
+        say(
+            tr(
+                "This system puts no second wall around the box; `llmasos doctor` says what is missing.",
+                "此系统没有在该环境之外再设一道防护；运行 `llmasos doctor` 可查看缺少什么。",
+            )
+        )
 
 
 def _say_next(home: Path) -> None:
