@@ -119,7 +119,9 @@ class Plugins:
         for hook in marked:
             if hook not in HOOK_NAMES:
                 near = difflib.get_close_matches(hook, HOOK_NAMES, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"the hooks are {', '.join(HOOK_NAMES)}"
+                hooks = ", ".join(HOOK_NAMES)
+                hint = f"did you mean {near[0]}?" if near else f"the hooks are {hooks}"
+                hint_zh = f"是否想用 {near[0]}？" if near else f"可用的钩子：{hooks}"
                 raise Invalid(f"the plugin {name} implements {hook}, which is not a hook; {hint}")
         if not marked:
             raise Invalid(f"the plugin {name} implements no hook; mark its functions with llmasos.hooks.hookimpl")

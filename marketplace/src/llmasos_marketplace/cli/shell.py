@@ -244,9 +244,13 @@ def _answer(error: Exception, words: list[str]) -> int:
         if error.format_message().startswith("Usage:"):  # a group named without a part shows its help
             sys.stderr.write(error.format_message() + "\n")
             return code
+        if locale() == "zh":
+            from llmasos_marketplace.cli.usage import in_chinese
+
+            text = in_chinese(error)
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "llmasos"
-        hint = tr(f"See: {path} --help", f"参见：{path} --help")
+        hint = tr(f"See: {path} --help", f"（参见 {path} --help）")
     else:
         code, kind, status = 1, "internal", 500
         text = f"{type(error).__name__}: {text}"

@@ -311,7 +311,10 @@ def _move(release: str, reason: str, *, yanked: bool) -> None:
 
     app_id, at, version = release.partition("@")
     if not at or not version:
-        raise Invalid(f"{release!r} names no release: write {app_id}@1.0.0.", zh=f"请写成 {app_id}@1.0.0 的形式。")
+        raise Invalid(
+            f"{release!r} names no release: write {app_id}@1.0.0.",
+            zh=f"{release!r} 没有写明版本：请写成 {app_id}@1.0.0。",
+        )
     with open_local() as local:
         catalog = local.catalog
         changed = catalog.yank(app_id, version, reason) if yanked else catalog.unyank(app_id, version)

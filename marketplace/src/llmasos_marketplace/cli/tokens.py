@@ -57,7 +57,8 @@ def create(
     except ValueError as error:
         known = ", ".join(Scope)
         raise Invalid(
-            f"There is no scope {str(error).split()[0]}; there are {known}.", zh=f"没有此权限范围；可用：{known}。"
+            f"There is no scope {str(error).split()[0]}; there are {known}.",
+            zh=f"没有权限范围 {str(error).split()[0]}；可用：{known}。",
         ) from error
     life = None if forever else timedelta(days=days)
     with _database() as database, database.write() as session:
