@@ -122,15 +122,24 @@ class Plugins:
                 hooks = ", ".join(HOOK_NAMES)
                 hint = f"did you mean {near[0]}?" if near else f"the hooks are {hooks}"
                 hint_zh = f"是否想用 {near[0]}？" if near else f"可用的钩子：{hooks}"
-                raise Invalid(f"the plugin {name} implements {hook}, which is not a hook; {hint}")
+                raise Invalid(
+                    f"the plugin {name} implements {hook}, which is not a hook; {hint}",
+                    zh=f"插件 {name} 实现了 {hook}，而没有这个钩子；{hint_zh}",
+                )
         if not marked:
-            raise Invalid(f"the plugin {name} implements no hook; mark its functions with llmasos.hooks.hookimpl")
+            raise Invalid(
+                f"the plugin {name} implements no hook; mark its functions with llmasos.hooks.hookimpl",
+                zh=f"插件 {name} 没有实现任何钩子：请用 llmasos.hooks.hookimpl 标记其函数",
+            )
         try:
             self._manager.register(plugin, name)
         except (pluggy.PluginValidationError, ValueError) as error:
             if self._manager.has_plugin(name) and self._manager.get_plugin(name) is plugin:
                 self._manager.unregister(plugin)
-            raise Invalid(f"the plugin {name} cannot be registered: {str(error).splitlines()[-1]}") from None
+            raise Invalid(
+                f"the plugin {name} cannot be registered: {str(error).splitlines()[-1]}",
+                zh=f"无法注册插件 {name}：{str(error).splitlines()[-1]}",
+            ) from None
         self._states[name] = PluginState(name, version, source, marked)
 
     def states(self) -> list[PluginState]:
@@ -183,7 +192,7 @@ class Plugins:
             if reach.includes(choice.entry) or choice.entry.name == request.model:
                 return choice
             logger.error("plugin chose a model out of reach", extra={"plugin": name, "model": choice.entry.name})
-        raise Unavailable("no plugin chose a model, not even the built-in one")
+        raise Unavailable("no plugin chose a model, not even the built-in one", zh="没有任何插件选择模型，内置的也没有")
 
     def tune(self, request: GenerateRequest, model: ModelEntry) -> GenerateRequest:
         """The request, with what each plugin set."""
@@ -280,7 +289,9 @@ def _fail_closed(hook: str, implementation: HookImpl, act: Callable[[], T]) -> T
         logger.exception("guard failed", extra={"plugin": name, "hook": hook})
         raise Unavailable(
             f"the plugin {name} failed in {hook} ({type(error).__name__}), and what it guards is refused; "
-            "mend it, or start without plugins: LLMASOS_PLUGINS=off"
+            "mend it, or start without plugins: LLMASOS_PLUGINS=off",
+            zh=f"插件 {name} 在 {hook} 中出错（{type(error).__name__}），"
+            "它所守护的操作被拒绝：请修复该插件，或不加载插件启动：LLMASOS_PLUGINS=off",
         ) from error
 
 

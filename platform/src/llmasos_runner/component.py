@@ -107,14 +107,21 @@ class ComponentRunner:
                 "tag": "invalid",
                 "code": "component-rejected",
                 "message": f"The component does not link: {error}.",
+                "zh": f"组件无法链接：{error}。",
             }
         except TooLarge as error:
-            answer = {"tag": "invalid", "code": "resource-limit", "message": f"The app's answer is too large: {error}."}
+            answer = {
+                "tag": "invalid",
+                "code": "resource-limit",
+                "message": f"The app's answer is too large: {error}.",
+                "zh": f"应用的返回值过大：{error}。",
+            }
         except Exception as error:  # whatever it is, it ends this invocation and no other
             answer = {
                 "tag": "unavailable",
                 "code": "internal",
                 "message": f"The component cannot be run: {error!r}",
+                "zh": f"组件无法运行：{error!r}",
             }
         finally:
             current.run = None
@@ -243,20 +250,26 @@ def _why(run: Run, trap: str) -> Failure:  # noqa: PLR0911 -- one for each cause
     if run.reason is not None:
         return run.reason
     if run.exit_code is not None:
-        return _failure("app-failed", f"The app ended itself with exit code {run.exit_code} instead of answering.", run)
+        en = f"The app ended itself with exit code {run.exit_code} instead of answering."
+        return _failure("app-failed", en, f"应用没有作答，而是以退出码 {run.exit_code} 自行结束。", run)
     if "all fuel consumed" in trap:
-        used = f"{run.limits['fuel']:,} units of fuel"
-        return _failure("resource-limit", f"The app used all the compute that it may use: {used}.", run)
+        fuel = f"{run.limits['fuel']:,}"
+        en = f"The app used all the compute that it may use: {fuel} units of fuel."
+        return _failure("resource-limit", en, f"应用用完了允许的计算量：{fuel} 单位燃料。", run)
     if "exceeds memory limits" in trap or "memory minimum size" in trap or _ran_out_of_memory(run):
         mib = run.limits["memory_bytes"] >> 20
-        return _failure("resource-limit", f"The app used more memory than it may use: {mib} MiB.", run)
+        en = f"The app used more memory than it may use: {mib} MiB."
+        return _failure("resource-limit", en, f"应用使用的内存超过了允许的 {mib} MiB。", run)
     if "call stack exhausted" in trap:
-        return _failure("resource-limit", "The app's calls nest deeper than the stack allows.", run)
+        en = "The app's calls nest deeper than the stack allows."
+        return _failure("resource-limit", en, "应用的调用嵌套过深，超出了栈的限制。", run)
     if "resource limit exceeded" in trap:
-        return _failure("resource-limit", "The app has more instances, tables or memories than it may have.", run)
+        en = "The app has more instances, tables or memories than it may have."
+        return _failure("resource-limit", en, "应用的实例、表或内存数量超过了允许的数量。", run)
     causes = [line.strip() for line in trap.splitlines() if line.strip()]
     cause = next((line for line in reversed(causes) if "wasm trap:" in line), causes[-1])
-    return _failure("app-failed", f"The app crashed: {cause.split('wasm trap: ')[-1]}.", run)
+    trapped = cause.split("wasm trap: ")[-1]
+    return _failure("app-failed", f"The app crashed: {trapped}.", f"应用崩溃：{trapped}。", run)
 
 
 def _ran_out_of_memory(run: Run) -> bool:
@@ -265,9 +278,11 @@ def _ran_out_of_memory(run: Run) -> bool:
     return any(word in end for word in ("MemoryError", "memory allocation of", "out of memory"))
 
 
-def _failure(code: str, message: str, run: Run) -> Failure:
+def _failure(code: str, en: str, zh: str, run: Run) -> Failure:
     # A Python guest prints its traceback; then the Rust beneath it prints that it panicked, which tells nobody more.
     printed = run.log.text().split("\nthread '")[0]
     lines = [line for line in printed.splitlines() if line.strip()]
-    said = f" It said last: {lines[-1].strip()[:500]}" if lines else ""
-    return {"tag": "invalid", "code": code, "message": message + said}
+    if lines:
+        last = lines[-1].strip()[:500]
+        en, zh = f"{en} It said last: {last}", f"{zh}它最后输出：{last}"
+    return {"tag": "invalid", "code": code, "message": en, "zh": zh}

@@ -6,10 +6,22 @@ import errno
 import traceback
 from typing import Final
 
-_PROCESSES: Final = "An app cannot start processes: use threads, or call another app by ctx.apps."
-_NETWORK: Final = "An app has no sockets: use ctx.http, and name the servers in llmapp.toml."
-_FILES: Final = "An app has no files of its own: use ctx.storage, or io.BytesIO and io.StringIO."
-_SHARED: Final = "An app cannot share memory with other processes: use threads."
+_PROCESSES: Final = (
+    "An app cannot start processes: use threads, or call another app by ctx.apps.",
+    "应用不能启动进程：请使用线程，或用 ctx.apps 调用其他应用。",
+)
+_NETWORK: Final = (
+    "An app has no sockets: use ctx.http, and name the servers in llmapp.toml.",
+    "应用没有套接字：请使用 ctx.http，并在 llmapp.toml 中写明服务器。",
+)
+_FILES: Final = (
+    "An app has no files of its own: use ctx.storage, or io.BytesIO and io.StringIO.",
+    "应用没有自己的文件：请使用 ctx.storage，或 io.BytesIO 和 io.StringIO。",
+)
+_SHARED: Final = (
+    "An app cannot share memory with other processes: use threads.",
+    "应用不能与其他进程共享内存：请使用线程。",
+)
 
 # Parts of the files in a traceback, the more telling ones first.
 _PLACES: Final = (
@@ -28,13 +40,14 @@ _PLACES: Final = (
     ("/sqlite3/", _FILES),
 )
 _ELSEWHERE: Final = (
-    "An app runs confined, without processes, sockets and files of its own: use threads, ctx.http and ctx.storage."
+    "An app runs confined, without processes, sockets and files of its own: use threads, ctx.http and ctx.storage.",
+    "应用在隔离环境中运行，没有自己的进程、套接字和文件：请使用线程、ctx.http 和 ctx.storage。",
 )
 _REFUSED: Final = {errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSYS}
 
 
-def of(error: BaseException) -> str | None:
-    """What to use instead, where confinement is why it failed; else None."""
+def of(error: BaseException) -> tuple[str, str] | None:
+    """What to use instead, in English and Chinese, where confinement is why it failed; else None."""
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     place = next((hint for part, hint in _PLACES if any(part in file for file in files)), None)
     if not isinstance(error, OSError):
@@ -48,9 +61,9 @@ def of(error: BaseException) -> str | None:
     return place if place is _NETWORK else None
 
 
-def told(error: BaseException) -> str:
-    """An error in one line, with what to use instead where that is known."""
+def told(error: BaseException) -> tuple[str, str]:
+    """An error in one line, in English and Chinese, with what to use instead where that is known."""
     said = " ".join(str(error).split())
     line = f"{type(error).__name__}{': ' if said else ''}{said}"
     hint = of(error)
-    return f"{line}. {hint}" if hint else line
+    return (f"{line}. {hint[0]}", f"{line}。{hint[1]}") if hint else (line, line)

@@ -158,7 +158,12 @@ def serve_calls(
         except OSError:
             return  # the host is gone, and this process will see it
         except Exception as error:  # whatever cannot be told must still end the invocation
-            failure = {"tag": "invalid", "code": "resource-limit", "message": f"The answer cannot be sent: {error}."}
+            failure = {
+                "tag": "invalid",
+                "code": "resource-limit",
+                "message": f"The answer cannot be sent: {error}.",
+                "zh": f"无法发送返回值：{error}。",
+            }
             host.send({**{key: done[key] for key in ("t", "id", "fuel", "memory_bytes")}, "log": "", "error": failure})
 
     def next_call() -> Callable[[], None] | None:
@@ -174,13 +179,16 @@ def serve_calls(
                 running.answer(message)
             elif message["t"] == "cancel":
                 reason = message["reason"]
-                running.end(reason, "It was cancelled." if reason == "cancelled" else "It took too long.")
+                was = (
+                    ("It was cancelled.", "已取消。") if reason == "cancelled" else ("It took too long.", "用时过长。")
+                )
+                running.end(reason, *was)
         return None
 
     workers = Workers(threads, next_call, patient=watch is not None, watch=watch)
     workers.serve()
     for run in list(runs.values()):
-        run.end("cancelled", "The host is gone.")
+        run.end("cancelled", "The host is gone.", "主机已不在。")
 
 
 if __name__ == "__main__":

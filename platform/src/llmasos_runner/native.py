@@ -72,7 +72,7 @@ class NativeRunner:
 
     def __init__(self) -> None:
         self._manager = plugin_manager()
-        self._fault: str | None = None
+        self._fault: tuple[str, str] | None = None
         self._active: dict[int, Run] = {}
         self._lock = threading.Lock()
         self._printed = _Printed(self._run_of_this_thread)
@@ -92,9 +92,13 @@ class NativeRunner:
             if len(named) == 1:
                 self._manager.register(_plugin(named[0]), "app")
             else:
-                self._fault = f"The app's environment holds {len(named)} apps in {GROUP}, and it must hold one."
+                self._fault = (
+                    f"The app's environment holds {len(named)} apps in {GROUP}, and it must hold one.",
+                    f"应用的环境在 {GROUP} 中有 {len(named)} 个应用，而只能有一个。",
+                )
         except BaseException as error:  # SystemExit and what else an import may raise
-            self._fault = f"The app cannot be loaded: {hints.told(error)}"
+            en, zh = hints.told(error)
+            self._fault = f"The app cannot be loaded: {en}", f"应用无法加载：{zh}"
 
     def execute(self, run: Run, call: Call) -> Done:
         """Run one invocation from its start to its end; never raises."""
@@ -108,7 +112,7 @@ class NativeRunner:
             self._leave(thread)
         except Interrupted:
             self._leave(thread)
-            answer = run.reason or {"tag": "cancelled", "message": "It was cancelled."}
+            answer = run.reason or {"tag": "cancelled", "message": "It was cancelled.", "zh": "已取消。"}
         fuel = int((time.thread_time() - began) * FUEL_PER_CPU_SECOND)
         done: Done = {
             "t": "done",
@@ -125,7 +129,7 @@ class NativeRunner:
 
     def _answer(self, run: Run, call: Call) -> str | Failure:
         if self._fault is not None:
-            return _failure("app-failed", self._fault)
+            return _failure("app-failed", *self._fault)
         try:
             output = self._call(NativeHost(run, frozenset(call["capabilities"])), call["action"], call["input"])
         except AppError as error:
@@ -133,10 +137,17 @@ class NativeRunner:
         except Interrupted:
             raise
         except BaseException as error:  # SystemExit, and an app's own BaseException
-            return _failure("app-failed", f"The app ended itself instead of answering: {hints.told(error)}")
+            en, zh = hints.told(error)
+            return _failure(
+                "app-failed", f"The app ended itself instead of answering: {en}", f"应用没有作答，而是自行结束：{zh}"
+            )
         if (size := len(output.encode(errors="replace"))) > run.limits["output_bytes"]:
             limit = run.limits["output_bytes"]
-            return _failure("resource-limit", f"The app's answer has {size} bytes, and it may have {limit}.")
+            return _failure(
+                "resource-limit",
+                f"The app's answer has {size} bytes, and it may have {limit}.",
+                f"应用的返回值为 {size} 字节，最多允许 {limit} 字节。",
+            )
         return output
 
     def _call(self, host: NativeHost, action: str | None, input_json: str) -> str:
@@ -184,8 +195,9 @@ def _hold_to_its_compute(thread: int, run: Run) -> None:
     used = time.clock_gettime(time.pthread_getcpuclockid(thread)) - run.computed_before
     if used * FUEL_PER_CPU_SECOND > run.limits["fuel"]:
         allowed = run.limits["fuel"] / FUEL_PER_CPU_SECOND
-        message = f"The app computed longer than the {allowed:.3g} s of cpu_seconds: raise cpu_seconds under [limits]."
-        run.end("invalid", message, "resource-limit")
+        en = f"The app computed longer than the {allowed:.3g} s of cpu_seconds: raise cpu_seconds under [limits]."
+        zh = f"应用的计算时间超过了 cpu_seconds 的 {allowed:.3g} 秒：请在 [limits] 中调高 cpu_seconds。"
+        run.end("invalid", en, zh, "resource-limit")
 
 
 def _interrupt(thread: int, error: type[BaseException] | None) -> None:
@@ -193,16 +205,27 @@ def _interrupt(thread: int, error: type[BaseException] | None) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
 
 
-def _failure(code: str, message: str) -> Failure:
-    return {"tag": "invalid", "code": code, "message": message[:_MESSAGE_CHARACTERS]}
+def _failure(code: str, en: str, zh: str) -> Failure:
+    return {
+        "tag": "invalid",
+        "code": code,
+        "message": en[:_MESSAGE_CHARACTERS],
+        "zh": zh[:_MESSAGE_CHARACTERS],
+    }
 
 
 def _failure_of(error: AppError) -> Failure:
     if isinstance(error.__cause__, MemoryError):
-        return _failure("resource-limit", "The app used more memory than it may use: raise memory_mib under [limits].")
+        return _failure(
+            "resource-limit",
+            "The app used more memory than it may use: raise memory_mib under [limits].",
+            "应用使用的内存超过了上限：请在 [limits] 中调高 memory_mib。",
+        )
     hint = hints.of(error.__cause__) if error.__cause__ is not None else None
-    message = f"{error.message} {hint}" if hint else error.message
-    return {"tag": error.tag, "message": message[:_MESSAGE_CHARACTERS]}
+    if hint is None:
+        return {"tag": error.tag, "message": error.message[:_MESSAGE_CHARACTERS]}
+    en, zh = (f"{error.message} {each}"[:_MESSAGE_CHARACTERS] for each in hint)
+    return {"tag": error.tag, "message": en, "zh": zh}
 
 
 class _Printed(io.TextIOBase):

@@ -109,10 +109,12 @@ class Failure(TypedDict):
     """A case of the contract's `error` variant.
 
     `code` is the host's own (see `llmasos.errors`) where the runner found the fault; without it the app answered so.
+    `zh` is the message in Chinese, where the runner wrote it.
     """
 
     tag: str
     message: str
+    zh: NotRequired[str]
     code: NotRequired[str]
 
 

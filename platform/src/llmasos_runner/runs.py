@@ -87,11 +87,11 @@ class Run:
         """Why it had to end, if it had to."""
         return self._reason
 
-    def end(self, tag: str, message: str, code: str | None = None) -> None:
+    def end(self, tag: str, en: str, zh: str, code: str | None = None) -> None:
         """End it, from any thread; the first reason stays."""
         if self._reason is None:
-            self._reason = {"tag": tag, "message": message} if code is None else {
-                "tag": tag, "message": message, "code": code
+            self._reason = {"tag": tag, "message": en, "zh": zh} if code is None else {
+                "tag": tag, "message": en, "zh": zh, "code": code
             }  # fmt: skip
         self._wake()
 
@@ -103,7 +103,8 @@ class Run:
     def is_over(self) -> bool:
         """Whether the guest must stop now."""
         if self._reason is None and time.monotonic() >= self.deadline:
-            self.end("timeout", f"It took longer than {self.limits['wall_seconds']:.3g} seconds.")
+            seconds = f"{self.limits['wall_seconds']:.3g}"
+            self.end("timeout", f"It took longer than {seconds} seconds.", f"用时超过 {seconds} 秒。")
         return self._reason is not None
 
     def sleep(self, seconds: float) -> None:
@@ -139,7 +140,7 @@ class Run:
         except (FrameError, ValueError) as error:
             return {"error": {"tag": "invalid", "message": str(error)}}
         except OSError as error:
-            self.end("cancelled", "The host is gone.")
+            self.end("cancelled", "The host is gone.", "主机已不在。")
             raise Ended from error
         while True:
             reply = self._answer

@@ -36,11 +36,11 @@ _ZH: Final = tuple(
 def in_chinese(error: Any) -> str:
     """A `typer.TyperException` in Chinese; what is not known here stays in English."""
     said = " ".join(str(error.format_message()).split())
-    faults = getattr(error.__cause__, "errors", None)
-    if callable(faults):  # pydantic's, which Typer converts values with
+    cause: Any = error.__cause__
+    if hasattr(cause, "errors"):  # pydantic's, which Typer converts values with
         from llmasos.validation import in_both
 
-        en, zh = in_both(faults()[0])
+        en, zh = in_both(cause.errors()[0])
         said = said.replace(en, _translated(en) if en.startswith("Value error, ") else zh)
     return _translated(said)
 

@@ -48,6 +48,7 @@ class Failure(msgspec.Struct, forbid_unknown_fields=True):
 
     tag: Name
     message: Line
+    zh: Line = ""
     code: Name | None = None
 
 

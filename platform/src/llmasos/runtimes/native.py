@@ -110,7 +110,7 @@ class NativeRuntime:
     async def inspect(self, code: Path) -> Inspection:
         """Nothing: what machine code may reach is held by its runner's walls, and told by no list of imports."""
         if not await asyncio.to_thread(code.exists):
-            raise NotFound(f"there is no {code}")
+            raise NotFound(f"there is no {code}", zh=f"{code} 不存在")
         return Inspection(imports=(), exports=())
 
     async def prepare(self, program: Program, code: Path) -> None:
@@ -199,7 +199,10 @@ class NativeRuntime:
         await _end(slot)
         environment = self._environments.find(program.digest)
         if environment is None:
-            raise Unavailable(f"the environment of {app_id} is not built: install the app again")
+            raise Unavailable(
+                f"the environment of {app_id} is not built: install the app again",
+                zh=f"{app_id} 的环境尚未构建：请重新安装应用",
+            )
         confine = await self._profile(app_id, program, environment, memory_bytes)
         await self._make_room()
         slot.breaker.check()
@@ -316,7 +319,7 @@ def _hold_to_its_compute(slot: _Slot) -> None:
 
 
 async def _no_door(_capability: str, _function: str, _arguments: list[Any]) -> Any:
-    raise Unavailable("an app that is being described has no host to call")
+    raise Unavailable("an app that is being described has no host to call", zh="应用在描述自身时没有可调用的主机")
 
 
 def _start(environment: Environment, confine: Mapping[str, Any]) -> Start:

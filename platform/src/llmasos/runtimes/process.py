@@ -38,7 +38,10 @@ def search_path() -> tuple[str, ...]:
     for package in ("llmasos_runner", "llmasos_sdk", "wasmtime"):
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
-            raise Unavailable(f"The package {package} is not installed: install llmasos again.")
+            raise Unavailable(
+                f"The package {package} is not installed: install llmasos again.",
+                zh=f"没有安装软件包 {package}：请重新安装 llmasos。",
+            )
         folder = str(Path(spec.origin).parent.parent)
         if folder not in folders:
             folders.append(folder)
@@ -101,7 +104,7 @@ async def start(message: Start, *, script: Path = MAIN, descriptors: Sequence[in
         )  # fmt: skip
     except OSError as error:
         ours.close()
-        raise Unavailable(f"A runner cannot be started: {error}.") from error
+        raise Unavailable(f"A runner cannot be started: {error}.", zh=f"无法启动运行器：{error}。") from error
     finally:
         theirs.close()
     # Should memory run out all the same, the system ends a runner and not the host.

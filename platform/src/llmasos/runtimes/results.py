@@ -60,5 +60,5 @@ def limits_message(limits: RunLimits, wall_seconds: float) -> Limits:
 
 def _error(failure: Failure) -> LlmasosError:
     if failure.code is not None:
-        return _BY_CODE.get(failure.code, Unavailable)(failure.message)
-    return errors.BY_TAG.get(failure.tag, Invalid)(failure.message)
+        return _BY_CODE.get(failure.code, Unavailable)(failure.message, zh=failure.zh)
+    return errors.BY_TAG.get(failure.tag, Invalid)(failure.message, zh=failure.zh)

@@ -39,6 +39,10 @@ _GONE: Final = "its connection closed"
 Door: TypeAlias = Callable[[str, str, list[Any]], Awaitable[Any]]
 
 
+def _died(cause: str) -> RunnerDied:
+    return RunnerDied(f"The app's runner died: {cause}.", zh=f"运行此应用的进程已退出：{cause}。")
+
+
 @dataclass(slots=True, eq=False)
 class _Pending:
     """A call that the runner has not ended yet."""
@@ -98,7 +102,10 @@ class Runner(asyncio.Protocol):
         except TimeoutError as error:
             runner._fault(f"it was not ready after {start_seconds:g} seconds")
             await runner.close()
-            raise RunnerDied(f"A runner died: it was not ready after {start_seconds:g} seconds.") from error
+            raise RunnerDied(
+                f"A runner died: it was not ready after {start_seconds:g} seconds.",
+                zh=f"运行器已退出：{start_seconds:g} 秒内未就绪。",
+            ) from error
         except BaseException:
             runner._fault("nobody waits for it")
             await runner.close()
@@ -124,11 +131,11 @@ class Runner(asyncio.Protocol):
             TimedOut: It did not end at its deadline, and the process was killed for it.
         """
         if not self.is_alive:
-            raise RunnerDied(f"The app's runner died: {self._cause or 'it is closing'}.")
+            raise _died(self._cause or "it is closing")
         try:
             frame = encode(message)
         except FrameError as error:
-            raise Invalid(f"The input is too large: {error}.") from error
+            raise Invalid(f"The input is too large: {error}.", zh=f"输入过大：{error}。") from error
         loop = asyncio.get_running_loop()
         identifier, seconds = message["id"], message["limits"]["wall_seconds"]
         pending = _Pending(loop.create_future(), door, self._syscalls_at_once)
@@ -148,7 +155,12 @@ class Runner(asyncio.Protocol):
 
     def _overdue(self, pending: _Pending, seconds: float) -> None:
         if not pending.done.done():
-            pending.done.set_exception(TimedOut(f"The app took longer than {seconds:g} seconds, and was killed."))
+            pending.done.set_exception(
+                TimedOut(
+                    f"The app took longer than {seconds:g} seconds, and was killed.",
+                    zh=f"应用用时超过 {seconds:g} 秒，已被终止。",
+                )
+            )
         self._fault(f"it did not end an invocation that was due after {seconds:g} seconds")
 
     def end(self, cause: str, failure: LlmasosError | None = None) -> None:
@@ -270,7 +282,6 @@ class Runner(asyncio.Protocol):
         if self._cause == _GONE:
             self._cause = ended
         cause = self._cause or "it was closed"
-        error_text = f"The app's runner died: {cause}."
         if not self._closing:
             _log.warning(
                 "a runner died", extra={"pid": self.process.pid, "cause": cause, "invocations": len(self._calls)}
@@ -279,10 +290,10 @@ class Runner(asyncio.Protocol):
             for task in list(pending.syscalls):
                 task.cancel()
             if not pending.done.done():
-                pending.done.set_exception(copy(self._failure) if self._failure else RunnerDied(error_text))
+                pending.done.set_exception(copy(self._failure) if self._failure else _died(cause))
                 pending.done.exception()  # whoever waits raises it; nobody may, after a cancellation
         self._calls.clear()
         if not self._ready.done():
-            self._ready.set_exception(RunnerDied(error_text))
+            self._ready.set_exception(_died(cause))
             with suppress(RunnerDied):
                 self._ready.exception()
