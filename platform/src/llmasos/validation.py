@@ -63,4 +63,6 @@ def in_both(detail: ErrorDetails) -> tuple[str, str]:
     if isinstance(cause, Misfit):
         return str(cause), cause.zh
     template = _ZH.get(detail["type"])
+    # As pydantic writes them: a limit of 1.0 is 1.
+    context = {key: f"{value:g}" if isinstance(value, float) else value for key, value in context.items()}
     return en, f"无效（{en}）" if template is None else template.format_map(context).replace(" or ", " 或 ")

@@ -146,3 +146,22 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     with pytest.raises(LlmasosError, match="LLMASOS_HOME"):
         default_home()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run"], "缺少参数 'app'"),
+        (["list", "--nope"], "没有选项 --nope"),
+        (["quota", "frobnicate"], "没有命令 'frobnicate'"),
+        (["quota", "set", "--meter", "apples"], "'--meter' 的值无效：'apples' 不在可选值之中：'tokens'"),
+        (["search", "--limit", "x"], "'--limit' 的值无效：'x': 须为整数"),
+        (["new", "x", "--language"], "选项 '--language' 需要一个值"),
+        (["list", "--json=3"], "选项 '--json' 不接受值"),
+        (["list", "more", "words"], "多余的参数：more words"),
+    ],
+)
+def test_an_error_of_usage_is_told_in_chinese_too(words: list[str], said: str) -> None:
+    done = run(*words, LLMASOS_LOCALE="zh")
+    assert done.returncode == 2
+    assert said in done.stderr

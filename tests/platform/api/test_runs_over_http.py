@@ -24,8 +24,9 @@ async def events_of(answer: httpx.Response) -> AsyncIterator[tuple[str, Any]]:
             yield name, json.loads(line.removeprefix("data: "))
 
 
-async def all_events(served: Any, action: str, **options: Any) -> list[tuple[str, Any]]:
-    async with served.client.stream("POST", f"{RUN}/{action}", headers=EVENTS, **options) as answer:
+async def all_events(served: Any, action: str, language: str = "en", **options: Any) -> list[tuple[str, Any]]:
+    headers = {**EVENTS, "accept-language": language}
+    async with served.client.stream("POST", f"{RUN}/{action}", headers=headers, **options) as answer:
         assert answer.status_code == 200, await answer.aread()
         assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
         return [event async for event in events_of(answer)]
@@ -132,6 +133,11 @@ async def test_bad_input_is_refused_before_a_stream_begins(served: Any) -> None:
 async def test_bad_input_is_told_in_the_callers_language(served: Any) -> None:
     answer = await served.client.post(f"{RUN}/echo", json={}, headers={"accept-language": "zh-CN,zh;q=0.9"})
     assert answer.json()["detail"] == "text：缺少此项"
+
+
+async def test_the_error_that_ends_a_stream_is_told_in_the_callers_language(served: Any) -> None:
+    events = await all_events(served, "lie", language="zh-CN", json={})
+    assert "需由作者修正" in events[-1][1]["detail"]
 
 
 @pytest.mark.parametrize(

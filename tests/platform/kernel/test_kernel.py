@@ -214,6 +214,18 @@ async def test_what_is_declared_but_not_granted_is_denied(kernel: Kernel) -> Non
             await kernel.syscall(invocation, "http", "request", ["{}"])
 
 
+async def test_a_refusal_that_an_app_passes_on_keeps_its_chinese(kernel: Kernel) -> None:
+    with pytest.raises(Invalid) as caught:
+        async with kernel.invocation(Principal(), APP, "go") as invocation:
+            with pytest.raises(PermissionNotDeclared) as refused:
+                await kernel.syscall(invocation, "storage", "get", ["k"])
+            # As a guest does: it knows the English alone, and adds words of its own.
+            raise Invalid(f"no luck: {refused.value.message}")
+    assert caught.value.message.startswith("no luck: acme/one used storage")
+    assert caught.value.message_zh == f"no luck: {refused.value.message_zh}"
+    assert "清单" in caught.value.message_zh
+
+
 async def test_a_program_without_an_app_has_its_users_rights_and_quotas(kernel: Kernel, database: Database) -> None:
     async with kernel.invocation(ME, None, "v1") as invocation:
         assert await kernel.syscall(invocation, "model", "generate", [20]) == 20

@@ -127,6 +127,7 @@ async def test_an_endless_loop_ends_at_its_deadline(host):
     started = time.monotonic()
     with pytest.raises(TimedOut) as caught:
         await host.run("spin", wall_seconds=0.3)
+    assert caught.value.message_zh == "用时超过 0.3 秒。"
     assert time.monotonic() - started < 1.0
     assert caught.value.result.fuel > 1_000_000
 

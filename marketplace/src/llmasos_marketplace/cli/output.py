@@ -75,7 +75,8 @@ def is_interactive() -> bool:
 
 def message_of(error: LlmasosError) -> str:
     """The error on one line, in the user's language."""
-    return " ".join(tr(error.message, error.message_zh).split())
+    # The lines of a list are indented.
+    return " ".join(tr(error.message, error.message_zh).replace("\n  ", " • ").split())
 
 
 def problem_of(error: LlmasosError) -> dict[str, object]:

@@ -167,7 +167,7 @@ def _report(faults: list[Fault], locale: str) -> str:
     if len(shown) == 1:
         return t(locale, f"llmapp.toml: {shown[0]}", f"llmapp.toml：{shown[0]}")
     heading = t(locale, f"llmapp.toml has {len(lines)} faults:", f"llmapp.toml 有 {len(lines)} 处错误：")
-    return "\n".join((heading, *(f"  • {line}" for line in shown)))
+    return "\n".join((heading, *(f"  {line}" for line in shown)))
 
 
 def _parts(data: dict[str, Any]) -> Parts:

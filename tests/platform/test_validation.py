@@ -1,0 +1,56 @@
+"""What pydantic finds wrong, in English and Chinese."""
+
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from llmasos.validation import Misfit, in_both
+
+
+class Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=2, max_length=4, pattern="^[a-z]+$")] = "ab"
+    count: Annotated[int, Field(ge=1, le=9)] = 1
+    share: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.5
+    kind: Literal["a", "b"] = "a"
+    parts: Annotated[list[str], Field(min_length=1, max_length=2)] = ["x"]
+    odd: int = 1
+
+    @field_validator("odd")
+    @classmethod
+    def _is_odd(cls, value: int) -> int:
+        if value == 2:
+            raise Misfit("it is even", "这是偶数")
+        if value == 4:
+            raise ValueError("it is four")
+        return value
+
+
+@pytest.mark.parametrize(
+    ("value", "en", "zh"),
+    [
+        ({"name": 1}, "Input should be a valid string", "须为字符串"),
+        ({"name": "a"}, "String should have at least 2 characters", "长度不得小于 2"),
+        ({"name": "abcde"}, "String should have at most 4 characters", "长度不得大于 4"),
+        ({"name": "AB"}, "String should match pattern '^[a-z]+$'", "格式不符：^[a-z]+$"),
+        ({"count": "x"}, "Input should be a valid integer, unable to parse string as an integer", "须为整数"),
+        ({"count": 0}, "Input should be greater than or equal to 1", "不得小于 1"),
+        ({"count": 10}, "Input should be less than or equal to 9", "不得大于 9"),
+        ({"share": 0}, "Input should be greater than 0", "须大于 0"),
+        ({"share": 1}, "Input should be less than 1", "须小于 1"),
+        ({"share": float("nan")}, "Input should be a finite number", "须为有限的数字"),
+        ({"kind": "c"}, "Input should be 'a' or 'b'", "须为以下之一：'a' 或 'b'"),
+        ({"parts": []}, "List should have at least 1 item after validation, not 0", "至少需要 1 项"),
+        ({"parts": ["", "", ""]}, "List should have at most 2 items after validation, not 3", "最多 2 项"),
+        ({"parts": 1}, "Input should be a valid list", "须为数组"),
+        ({"what": 1}, "Extra inputs are not permitted", "没有此字段"),
+        ({"odd": 2}, "it is even", "这是偶数"),
+        ({"odd": 4}, "Value error, it is four", "无效（Value error, it is four）"),
+    ],
+)
+def test_each_fault_is_told_in_both_languages(value: dict[str, Any], en: str, zh: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Shape.model_validate(value)
+    assert [in_both(fault) for fault in caught.value.errors()] == [(en, zh)]
