@@ -195,6 +195,37 @@ def test_two_actions_of_one_name_are_refused() -> None:
         app.action(sort)
 
 
+def test_a_hook_is_listed_after_the_actions_and_runs_by_its_reserved_name() -> None:
+    heard: list[object] = []
+    hooked = App()
+
+    @hooked.on_event
+    def told(ctx: Context, event: dict[str, object]) -> None:
+        heard.append(event["name"])
+
+    @hooked.on_upgrade
+    def moved(ctx: Context, from_version: str) -> None:
+        heard.append(from_version)
+        if from_version == "0.9":
+            raise ValueError("too old")
+
+    hooked.action(sort)
+    assert [each["name"] for each in hooked.describe()] == ["sort", "@upgrade", "@event"]
+    assert call(hooked, "@upgrade", FakeContext(), from_version="1.0") is None
+    assert call(hooked, "@event", FakeContext(), event={"name": "grants", "payload": {}}) is None
+    with pytest.raises(AppFailed, match="ValueError: too old"):
+        call(hooked, "@upgrade", FakeContext(), from_version="0.9")
+    assert heard == ["1.0", "grants", "0.9"]
+    with pytest.raises(NotFound, match="no hook for @install"):
+        call(hooked, "@install", FakeContext())
+
+    async def later(ctx: Context) -> None:
+        """Not offered."""
+
+    with pytest.raises(TypeError, match="on_install is async"):
+        hooked.on_install(later)
+
+
 def test_pluggy_loads_an_app_and_calls_it_by_the_hooks() -> None:
     seen: list[object] = []
     native = App()

@@ -157,6 +157,8 @@ class FakeContext(Context):
 def call(app: App, action: str, ctx: Context, /, **inputs: JsonValue) -> Any:
     """Run an action as the host does: JSON in, JSON out, streamed pieces through the host.
 
+    A hook runs by its reserved name: `call(app, "@upgrade", ctx, from_version="1.0.0")`.
+
     Raises:
         AppError: What the host would answer its caller with.
     """

@@ -1,14 +1,21 @@
 """An app's own hooks, by the commands that install, change and remove it: one source, native and as a component."""
 
+import asyncio
 import json
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlmodel import select
 from typer.testing import CliRunner, Result
 
+from llmasos.host import Host
+from llmasos.installs.tables import Installation
+from llmasos.kernel.invocation import Principal
 from llmasos.runtimes.confinement import confinement
+from llmasos.runtimes.native import NativeRuntime
+from llmasos.settings import Settings
 from llmasos_marketplace.cli.shell import app
 
 SOURCE = '''
@@ -121,7 +128,7 @@ def test_one_source_hears_of_its_installation_native_and_as_a_component(home: Pa
     gone = llmasos("uninstall", "acme/hooked", "--keep-data")
     assert (gone.exit_code, gone.stdout) == (0, "acme/hooked 1.0.0 is uninstalled\n")
     assert "what it does before that failed (the app failed: ValueError: no goodbye" in gone.stderr
-    assert gone.stderr.count("\n") == 1
+    assert gone.stderr.count("\n") == 2
     with sqlite3.connect(home / "llmasos.db") as database:
         [kept] = database.execute("select value from stored_value").fetchone()
         runs = database.execute("select action, status, user_id from invocation order by started_at").fetchall()
@@ -151,3 +158,20 @@ def test_an_upgrade_stands_though_its_hook_fails_and_a_rollback_is_an_upgrade_ba
     again = llmasos("upgrade", "acme/hooked", "--yes")
     assert again.exit_code == 0
     assert "请运行 `llmasos rollback acme/hooked`，或告知其作者" in again.stderr
+
+
+@pytest.mark.skipif(not confinement().stands, reason=str(confinement().missing))
+async def test_an_uninstall_by_command_ends_the_runner_of_the_host_beside_it(home: Path, tmp_path: Path) -> None:
+    await asyncio.to_thread(publish, tmp_path, "python", "1.0.0")
+    await asyncio.to_thread(answer, "install", "acme/hooked", "--yes")
+    async with Host.open(Settings()) as host:
+        await host.run(Principal(), "acme/hooked", "heard", {})
+        with host.database.read() as session:
+            [installation] = session.exec(select(Installation))
+        runtime = host.runtime_of("python")
+        assert isinstance(runtime, NativeRuntime)
+        assert runtime.walls(installation.id)
+        await asyncio.to_thread(llmasos, "uninstall", "acme/hooked", "--keep-data")
+        async with asyncio.timeout(10):
+            while runtime.walls(installation.id):  # noqa: ASYNC110 - a process that ends sets no event
+                await asyncio.sleep(0.05)

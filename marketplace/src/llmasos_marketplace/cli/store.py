@@ -165,7 +165,7 @@ def uninstall(
     """Remove an app. What it stored is kept or deleted as you say; it asks where you don't."""
     from llmasos.installs import repository
     from llmasos.installs.plan import require_current
-    from llmasos_marketplace.cli.asking import ask
+    from llmasos_marketplace.cli.asking import ask, working
     from llmasos_marketplace.local import open_local
 
     with open_local() as local:
@@ -189,7 +189,9 @@ def uninstall(
                     workspace, app, local.principal.user, delete_data=bool(delete_data)
                 )
 
-        _report([asyncio.run(remove())])
+        with working(f"Uninstalling {app} …", f"正在卸载 {app} …"):
+            result = asyncio.run(remove())
+        _report([result])
 
 
 grants = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
