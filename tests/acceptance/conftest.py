@@ -65,3 +65,9 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> tuple[User, dict[str, 
 @pytest.fixture(scope="session")
 def user(newcomer: tuple[User, dict[str, Any]]) -> User:
     return newcomer[0]
+
+
+@pytest.fixture(scope="session")
+def somebody() -> type[User]:
+    """Users with homes of their own: `somebody(home)`."""
+    return User

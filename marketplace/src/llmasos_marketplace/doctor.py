@@ -21,7 +21,7 @@ from sqlmodel import Session, col, select
 
 from llmasos.errors import LlmasosError
 from llmasos.i18n import t
-from llmasos.schema import check_revision, database_file, newest_revision, revision_of
+from llmasos.schema import check_revision, database_file, newest_revision, open_to_read, revision_of
 
 Status: TypeAlias = Literal["ok", "note", "problem"]
 
@@ -121,6 +121,8 @@ def check_schema(url: str) -> Finding:
 
 
 async def _inside(home: Path, url: str) -> AsyncGenerator[Finding]:
+    from sqlalchemy.exc import OperationalError  # noqa: PLC0415
+
     from llmasos.db import Database  # noqa: PLC0415  (a home without a database is examined without SQLAlchemy)
     from llmasos.kernel.syscall import Kernel  # noqa: PLC0415
     from llmasos.quotas.ledger import Ledger  # noqa: PLC0415
@@ -129,6 +131,8 @@ async def _inside(home: Path, url: str) -> AsyncGenerator[Finding]:
         yield finding
         if finding.status == "problem":
             return
+    if not os.access(home, os.W_OK):  # which `check_home` told; what follows frees what dead processes held
+        return
     database = Database(url)
     try:
         # What dead processes held is freed whenever a host starts, so it is freed before it is looked for.
@@ -142,6 +146,13 @@ async def _inside(home: Path, url: str) -> AsyncGenerator[Finding]:
                 yield finding
             for finding in check_installs(session, home):
                 yield finding
+    except OperationalError as error:
+        yield Finding(
+            "database",
+            "problem",
+            f"The database cannot be used ({error.orig}): make room on its disk, or see who owns it.",
+            f"数据库无法使用（{error.orig}）：请腾出磁盘空间，或检查其所有者。",
+        )
     finally:
         database.close()
 
@@ -152,7 +163,7 @@ def check_integrity(url: str) -> Iterator[Finding]:
     if file is None:
         return
     try:
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+        with closing(open_to_read(file)) as connection:
             said = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(5)")]
             broken = connection.execute("PRAGMA foreign_key_check").fetchall()
     except sqlite3.DatabaseError as error:

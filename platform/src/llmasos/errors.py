@@ -154,6 +154,12 @@ class Unavailable(LlmasosError):
     status = 503
 
 
+class DiskFull(Unavailable):
+    """The disk is full: nothing was changed. Free some space in the home (LLMASOS_HOME) and run it again."""
+
+    code = "disk-full"
+
+
 class RunnerDied(Unavailable):
     """The process that ran the app died; the invocation was settled and nothing else was touched."""
 

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from llmasos.errors import Unavailable
+from llmasos.machine import disk_full
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,32 @@ def database_file(url: str) -> Path | None:
     return Path(path) if url.startswith(prefix) and path and path != ":memory:" else None
 
 
+def open_to_read(file: Path) -> sqlite3.Connection:
+    """A connection to a SQLite database that reads, and never makes one.
+
+    SQLite reads a database with a write-ahead log only where it may make an index beside it. Where it may not (the
+    disk is full, or the home cannot be written) and the log is empty, the file alone is the whole database.
+
+    Raises:
+        sqlite3.DatabaseError: It cannot be read.
+    """
+    address = f"{file.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(address, uri=True, timeout=30)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    except sqlite3.OperationalError as error:
+        connection.close()
+        log = file.with_name(f"{file.name}-wal")
+        cannot_index = any(part in str(error).lower() for part in ("unable to open", "disk i/o error", "readonly"))
+        if not cannot_index or not file.is_file() or (log.exists() and log.stat().st_size):
+            raise
+        return sqlite3.connect(f"{address}&immutable=1", uri=True)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def revision_of(url: str) -> str | None:
     """The revision that the database has; None where it has none yet.
 
@@ -56,12 +83,13 @@ def revision_of(url: str) -> str | None:
     if not file.exists():
         return None
     try:
-        # A file: URL with mode=ro: looking must never make a database.
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+        with closing(open_to_read(file)) as connection:
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             return None
+        if "disk i/o error" in str(error).lower():  # what SQLite says where it finds no room for its log
+            raise disk_full(f" ({file})") from error
         raise Unavailable(
             f"The database {file} cannot be read: {error}. Check its permissions.",
             zh=f"无法读取数据库 {file}：{error}。请检查其权限。",

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy.exc import DBAPIError
 
 from llmasos.errors import LlmasosError, Unavailable
+from llmasos.machine import known
 from llmasos.pending import Pending, resolve
 from llmasos.transaction import Row, SqlValue, Transaction
 
@@ -296,12 +297,7 @@ class Writer:
         if not isinstance(error, DBAPIError | OSError) and not _is_driver_error(error):
             logger.error("a batch of %d writes failed", len(batch), exc_info=error)
         for pending in batch:
-            pending.fail(
-                Unavailable(
-                    f"The database does not take writes: {_first_line(error)}",
-                    zh=f"数据库无法写入：{error.message_zh if isinstance(error, LlmasosError) else _first_line(error)}",
-                )
-            )
+            pending.fail(_told(error))
         self._disconnect()
 
     def _connect(self) -> Transaction:
@@ -356,6 +352,14 @@ def _begin(transaction: Transaction) -> None:
 
 def _is_driver_error(error: BaseException) -> bool:
     return any(cls.__name__ == "Error" and cls.__module__ in {"sqlite3", "psycopg"} for cls in type(error).__mro__)
+
+
+def _told(error: BaseException) -> LlmasosError:
+    told = known(error) if isinstance(error, Exception) else error
+    if isinstance(told, LlmasosError):
+        return told
+    line = _first_line(error)
+    return Unavailable(f"The database does not take writes: {line}", zh=f"数据库无法写入：{line}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,6 +7,7 @@ engine that will run it, and held against the contract; the host never parses gu
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from typing import Any, Final
@@ -16,7 +17,7 @@ from wasmtime import component as wasm
 
 from llmasos_runner import contract, wasi
 from llmasos_runner.component import engine
-from llmasos_runner.protocol import Compiled, CompileTask, Refused
+from llmasos_runner.protocol import EXIT_DISK_FULL, Compiled, CompileTask, Refused
 from llmasos_runner.signature import Unsupported, signature
 
 # A bundle may unpack to as much.
@@ -51,6 +52,10 @@ def compile_component(task: CompileTask) -> Compiled | Refused:
         return {"t": "refused", "message": str(refusal)}
     except MemoryError:
         return {"t": "refused", "message": f"Compiling it takes more than {task['memory_bytes'] >> 20} MiB of memory."}
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SystemExit(EXIT_DISK_FULL) from error
+        raise
 
 
 def _read(descriptor: int) -> bytes:

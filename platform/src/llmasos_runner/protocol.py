@@ -13,6 +13,7 @@ This module imports the standard library alone: a native runner has nothing else
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
 from collections.abc import Callable
@@ -26,6 +27,9 @@ HEADER: Final = struct.Struct(">I")
 # ended while it computed (the engine keeps no count then), its processor time into fuel. Measured: a Python
 # component in an endless loop burns 3.7 thousand million units a second on a machine with both cores busy.
 FUEL_PER_CPU_SECOND: Final = 4_000_000_000
+
+# How a compile runner ends that found no room for what it wrote: the system's own number for it.
+EXIT_DISK_FULL: Final = errno.ENOSPC
 
 Json = Any  # one JSON value, already decoded
 

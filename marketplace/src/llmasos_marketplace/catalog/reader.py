@@ -14,7 +14,7 @@ from contextlib import closing
 from typing import Any
 
 from llmasos.errors import NotFound, Unavailable
-from llmasos.schema import check_revision, database_file, revision_of
+from llmasos.schema import check_revision, database_file, open_to_read, revision_of
 from llmasos_marketplace.catalog.names import normalise
 
 Row = dict[str, Any]
@@ -46,7 +46,7 @@ def rows(url: str, sql: str, values: Mapping[str, object]) -> list[Row]:
     if file is None:
         return [_decoded(row) for row in _by_sqlalchemy(url, sql, values)]
     try:
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+        with closing(open_to_read(file)) as connection:
             connection.row_factory = sqlite3.Row
             return [_decoded(dict(row)) for row in connection.execute(sql, values)]
     except sqlite3.DatabaseError as error:

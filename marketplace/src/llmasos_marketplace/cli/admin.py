@@ -43,7 +43,8 @@ def doctor() -> None:
         checks = [{"part": each.part, "status": each.status, "detail": each.en} for each in found]
         emit_json({"healthy": not problems, "checks": checks})
     elif problems:
-        say(tr(f"{len(problems)} things need you.", f"有 {len(problems)} 处需要处理。"))
+        things = "1 thing needs" if len(problems) == 1 else f"{len(problems)} things need"
+        say(tr(f"{things} you.", f"有 {len(problems)} 处需要处理。"))
     else:
         say(tr("All is well.", "一切正常。"))
     if problems:

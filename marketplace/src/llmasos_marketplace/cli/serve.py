@@ -18,9 +18,12 @@ def serve(
 ) -> None:
     """Serve apps, catalog and API until Ctrl-C."""
     from llmasos.api.guards import is_loopback
+    from llmasos.db import Database
+    from llmasos.schema import ensure_schema
     from llmasos.settings import Settings
     from llmasos_marketplace import server
 
+    settings = Settings()
     # Bound first: a taken port is told at once, before anything is opened.
     listener = server.listen(host, port)
     with listener:
@@ -40,7 +43,11 @@ def serve(
                 )
             )
 
-        app = server.create_app(Settings(), hosts=names, warm=True)
+        # Written to now: what keeps the host from opening is told as one line, and not as a server's traceback.
+        ensure_schema(settings.resolved_database_url, settings.home)
+        with Database(settings.resolved_database_url) as database, database.write():
+            pass
+        app = server.create_app(settings, hosts=names, warm=True)
         server.serve(app, listener, ready)
     if not options().json:
         note(tr("Stopped; everything is settled.", "已停止，所有用量均已结算。"))

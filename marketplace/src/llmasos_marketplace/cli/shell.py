@@ -231,7 +231,7 @@ def _bounded(run: Callable[[], object], words: list[str]) -> int:
 
 def _answer(error: Exception, words: list[str]) -> int:
     """Say what failed on one line, or as a problem document, and give the exit code."""
-    from llmasos_marketplace.cli.system import known
+    from llmasos.machine import known
 
     error = known(error)
     if isinstance(error, LlmasosError):

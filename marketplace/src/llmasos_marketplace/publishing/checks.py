@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 from llmasos.bundles.actions import parse_actions
 from llmasos.bundles.imports import check_imports
 from llmasos.bundles.reader import Bundle
-from llmasos.errors import ComponentRejected, LlmasosError, Unavailable
+from llmasos.errors import ComponentRejected, DiskFull, LlmasosError, Unavailable
 from llmasos.i18n import t
 from llmasos.installs.risk import Risk, risks_of
 from llmasos.plugins import Plugins
@@ -99,6 +99,8 @@ async def _check_imports(
         return (), Check("imports", "passed", *told)
     try:
         found = await runtime_of(manifest.runtime.kind).inspect(code)
+    except DiskFull:
+        raise
     except Unavailable as error:
         return (), Check("imports", "could not run", error.message, error.message_zh)
     except LlmasosError as error:
@@ -122,6 +124,8 @@ async def _check_actions(bundle: Bundle, code: Path, runtime_of: Callable[[str],
         runtime = runtime_of(manifest.runtime.kind)
         await runtime.prepare(program, code)
         described = parse_actions(await runtime.describe(program))
+    except DiskFull:  # no matter of the release: nobody learns of it by a quarantine
+        raise
     except Unavailable as error:
         return Check("actions", "could not run", error.message, error.message_zh)
     except LlmasosError as error:
@@ -163,7 +167,8 @@ def raise_failures(bundle: Bundle, report: Report) -> None:
     """
     failed = report.of("failed")
     if failed:
-        what, what_zh = "; ".join(check.detail for check in failed), "；".join(check.zh for check in failed)
+        what = "; ".join(check.detail.rstrip(".") for check in failed)
+        what_zh = "；".join(check.zh.rstrip("。") for check in failed)
         raise ComponentRejected(
             f"{bundle.manifest.id} {bundle.manifest.version} was not published: {what}.",
             zh=f"{bundle.manifest.id} {bundle.manifest.version} 未发布：{what_zh}。",

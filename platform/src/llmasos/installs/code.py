@@ -17,6 +17,7 @@ from typing import Final
 from llmasos.bundles import layout
 from llmasos.bundles.reader import Bundle, code_digest
 from llmasos.errors import Unavailable
+from llmasos.machine import unwritable
 
 _TEMPORARY: Final = ".tmp-"
 # An install that takes longer to write its code than this has died.
@@ -51,7 +52,7 @@ class CodeStore:
             else:
                 self._write(folder, bundle.code)
         except OSError as error:
-            raise Unavailable(
+            raise unwritable(error) or Unavailable(
                 f"the app's code cannot be written to {self.root}: {error.strerror}",
                 zh=f"无法将应用的代码写入 {self.root}：{error.strerror}",
             ) from error

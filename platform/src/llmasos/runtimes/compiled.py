@@ -23,10 +23,11 @@ import filelock
 import msgspec
 
 from llmasos.errors import ComponentRejected, LlmasosError, Unavailable
+from llmasos.machine import disk_full, unwritable
 from llmasos.runtimes import process
 from llmasos.runtimes.frames import Compiled, FrameReader, ProtocolFault, Refused
 from llmasos.runtimes.runtime import Inspection
-from llmasos_runner.protocol import MAX_FRAME_BYTES, CompileTask, Start
+from llmasos_runner.protocol import EXIT_DISK_FULL, MAX_FRAME_BYTES, CompileTask, Start
 
 # A Python component takes 8 s of compute and 600 MiB, and makes 40 MB. The memory limit is on addresses, of which
 # the compiler's threads and allocator take more than they use.
@@ -98,9 +99,7 @@ class CompiledStore:
         try:
             handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=self._folder)
         except OSError as error:
-            raise Unavailable(
-                f"The compiled component cannot be stored: {error}.", zh=f"无法存储编译后的组件：{error}。"
-            ) from error
+            raise _unstorable(error) from error
         temporary = Path(name)
         try:
             with os.fdopen(handle, "w+b") as output, code.open("rb") as source:
@@ -111,9 +110,7 @@ class CompiledStore:
             record = Record(size, sha256, tuple(answer.imports), tuple(answer.exports))
             await asyncio.to_thread(self._publish, temporary, path, record)
         except OSError as error:
-            raise Unavailable(
-                f"The compiled component cannot be stored: {error}.", zh=f"无法存储编译后的组件：{error}。"
-            ) from error
+            raise _unstorable(error) from error
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(name)  # noqa: PTH108 -- pathlib's is refused here, and this is one system call
@@ -144,9 +141,7 @@ class CompiledStore:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Unavailable(
-                f"The compiled component cannot be stored: {error}.", zh=f"无法存储编译后的组件：{error}。"
-            ) from error
+            raise _unstorable(error) from error
         lock = filelock.FileLock(self.path(digest).with_suffix(".lock"), thread_local=False)
         async with self._locks.setdefault(digest, asyncio.Lock()):
             while True:
@@ -156,9 +151,7 @@ class CompiledStore:
                 except filelock.Timeout:
                     await asyncio.sleep(0.05)
                 except OSError as error:
-                    raise Unavailable(
-                        f"The compiled component cannot be stored: {error}.", zh=f"无法存储编译后的组件：{error}。"
-                    ) from error
+                    raise _unstorable(error) from error
             try:
                 yield
             finally:
@@ -204,10 +197,18 @@ async def compile_between(source: int, output: int) -> Compiled:
             return answer
         case Refused():
             raise ComponentRejected(answer.message, zh=f"组件未通过检查：{answer.message}")
+        case _ if ended.startswith(f"exit code {EXIT_DISK_FULL}"):
+            raise disk_full()
         case _:
             ending = (f"the compiler ended with {ended}", f"编译器以 {ended} 结束")
             why, why_zh = next((said for name, said in _limits_met() if name in ended), ending)
             raise ComponentRejected(f"The component cannot be compiled: {why}.", zh=f"无法编译组件：{why_zh}。")
+
+
+def _unstorable(error: OSError) -> Unavailable:
+    return unwritable(error) or Unavailable(
+        f"The compiled component cannot be stored: {error}.", zh=f"无法存储编译后的组件：{error}。"
+    )
 
 
 def _limits_met() -> list[tuple[str, tuple[str, str]]]:

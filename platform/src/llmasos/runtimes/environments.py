@@ -32,7 +32,8 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from llmasos.bundles.layout import LOCK, WHEEL
 from llmasos.bundles.lock import check_lock
 from llmasos.bundles.reader import code_digest
-from llmasos.errors import AppFailed, BundleRejected, Unavailable
+from llmasos.errors import AppFailed, BundleRejected, LlmasosError, Unavailable
+from llmasos.machine import disk_full
 
 _MARKER: Final = "complete"
 _BUILDING: Final = ".building-"
@@ -187,7 +188,7 @@ def _install(building: Path, what: list[str]) -> None:
     raise _failure(done.stderr)
 
 
-def _failure(report: str) -> AppFailed | Unavailable:
+def _failure(report: str) -> LlmasosError:
     said = " ".join(report.replace("╰─▶", " ").replace("×", " ").split())[:_MAX_REPORT_CHARACTERS]
     lowered = said.lower()
     if "hash mismatch" in lowered:
@@ -200,6 +201,8 @@ def _failure(report: str) -> AppFailed | Unavailable:
             f"a package has no wheel for this machine, and nothing is built here: {said}",
             zh=f"有软件包没有适用于此机器的 wheel，而此处不做编译：{said}",
         )
+    if "no space left" in lowered or "disk quota" in lowered:
+        return disk_full()
     if "failed to fetch" in lowered or "dns" in lowered or "connect" in lowered:
         return Unavailable(
             f"the packages of the app cannot be fetched now: {said}", zh=f"目前无法下载应用的软件包：{said}"

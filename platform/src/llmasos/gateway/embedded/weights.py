@@ -23,6 +23,7 @@ from types import MappingProxyType
 from filelock import FileLock
 
 from llmasos.errors import ModelUnavailable
+from llmasos.machine import unwritable
 
 Progress = Callable[[int, int], None]
 """Told (bytes so far, bytes in all), several times a second, from another thread."""
@@ -143,7 +144,7 @@ def filling(models: Path, name: str, needed_bytes: int) -> Generator[Path]:
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
-        raise ModelUnavailable(
+        raise unwritable(error) or ModelUnavailable(
             f"The model {name} cannot be written to {models}: {error.strerror or error}.",
             zh=f"无法将模型 {name} 写入 {models}：{error.strerror or error}。",
         ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from llmasos.errors import Unavailable
+from llmasos.errors import DiskFull, Unavailable
 
 
 def known(error: Exception) -> Exception:
@@ -15,26 +15,47 @@ def known(error: Exception) -> Exception:
     cause: BaseException = getattr(error, "orig", None) or error  # SQLAlchemy wraps the driver's error
     text = str(cause).lower()
     if isinstance(cause, OSError):
-        return _of_system(cause) or error
+        if cause.errno in (errno.EMFILE, errno.ENFILE):
+            return Unavailable("Too many files are open: raise `ulimit -n`.", zh="打开的文件过多：请调高 ulimit -n。")
+        return unwritable(cause) or error
     if type(cause).__module__.partition(".")[0] != "sqlite3":
         return error
+    if "disk is full" in text or "disk i/o error" in text:
+        return disk_full()
     for part, answer in _OF_SQLITE:
         if part in text:
             return Unavailable(answer[0], zh=answer[1])
     return error
 
 
-_FULL = (
-    "The disk is full: nothing was changed. Free some space in the home (LLMASOS_HOME) and run it again.",
-    "磁盘已满，未做任何改动：请在主目录（LLMASOS_HOME）所在磁盘腾出空间后重试。",
-)
+def unwritable(error: OSError) -> Unavailable | None:
+    """Why something in the home could not be written, with its cure; None where it is another kind of error."""
+    where = f" ({error.filename})" if error.filename else ""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return disk_full(where)
+        case errno.EROFS | errno.EACCES | errno.EPERM:
+            return Unavailable(
+                f"No permission{where}: check who owns it, or set LLMASOS_HOME to a folder that you may write to.",
+                zh=f"没有权限{where}：请检查其所有者，或把 LLMASOS_HOME 设为可写的目录。",
+            )
+        case _:
+            return None
+
+
+def disk_full(where: str = "") -> DiskFull:
+    """The error, in both languages."""
+    return DiskFull(
+        f"The disk is full: nothing was changed. Free some space in the home (LLMASOS_HOME) and run it again.{where}",
+        zh=f"磁盘已满，未做任何改动：请在主目录（LLMASOS_HOME）所在磁盘腾出空间后重试。{where}",
+    )
+
+
 _READ_ONLY = (
     "The home cannot be written: set LLMASOS_HOME to a folder that you may write to.",
     "主目录不可写：请把 LLMASOS_HOME 设为可写的目录。",
 )
 _OF_SQLITE = (
-    ("disk is full", _FULL),
-    ("disk i/o error", _FULL),
     ("readonly", _READ_ONLY),
     ("unable to open", _READ_ONLY),
     (
@@ -53,19 +74,3 @@ _OF_SQLITE = (
         ("The database file is not one: move it away, or put a copy back.", "数据库文件无效：请移走它或恢复备份。"),
     ),
 )
-
-
-def _of_system(error: OSError) -> Unavailable | None:
-    where = f" ({error.filename})" if error.filename else ""
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-            return Unavailable(f"{_FULL[0]}{where}", zh=f"{_FULL[1]}{where}")
-        case errno.EROFS | errno.EACCES | errno.EPERM:
-            return Unavailable(
-                f"No permission{where}: check who owns it, or set LLMASOS_HOME to a folder that you may write to.",
-                zh=f"没有权限{where}：请检查其所有者，或把 LLMASOS_HOME 设为可写的目录。",
-            )
-        case errno.EMFILE | errno.ENFILE:
-            return Unavailable("Too many files are open: raise `ulimit -n`.", zh="打开的文件过多：请调高 ulimit -n。")
-        case _:
-            return None
