@@ -158,6 +158,7 @@ class DiskFull(Unavailable):
     """The disk is full: nothing was changed. Free some space in the home (LLMASOS_HOME) and run it again."""
 
     code = "disk-full"
+    zh = "磁盘已满，未做任何改动：请在主目录（LLMASOS_HOME）所在磁盘腾出空间后重试。"
 
 
 class RunnerDied(Unavailable):

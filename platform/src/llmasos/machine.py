@@ -44,11 +44,9 @@ def unwritable(error: OSError) -> Unavailable | None:
 
 
 def disk_full(where: str = "") -> DiskFull:
-    """The error, in both languages."""
-    return DiskFull(
-        f"The disk is full: nothing was changed. Free some space in the home (LLMASOS_HOME) and run it again.{where}",
-        zh=f"磁盘已满，未做任何改动：请在主目录（LLMASOS_HOME）所在磁盘腾出空间后重试。{where}",
-    )
+    """The error, with where it showed."""
+    error = DiskFull()
+    return DiskFull(f"{error.message}{where}", zh=f"{error.message_zh}{where}")
 
 
 _READ_ONLY = (
