@@ -137,7 +137,7 @@ def serve_calls(
         host: Where answers go.
         threads: The most calls at once.
         execute: Runs one call to its end.
-        watch: Ends runs that must end, called now and then. With it, a short call keeps the thread that read it.
+        watch: Ends runs that must end, called now and then.
     """
     from llmasos_runner.protocol import read_frame  # noqa: PLC0415
     from llmasos_runner.runs import Run  # noqa: PLC0415
@@ -185,7 +185,7 @@ def serve_calls(
                 running.end(reason, *was)
         return None
 
-    workers = Workers(threads, next_call, patient=watch is not None, watch=watch)
+    workers = Workers(threads, next_call, watch=watch)
     workers.serve()
     for run in list(runs.values()):
         run.end("cancelled", "The host is gone.", "主机已不在。")

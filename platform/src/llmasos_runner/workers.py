@@ -1,9 +1,9 @@
 """Threads for runs, made when needed, up to a limit; one of them reads the host's messages.
 
 The thread that reads a call runs it: a thread that must be woken costs more than a short call does. Another reads on
-once the run has taken a moment or waits for the host; where runs are long anyway, at once. Of the threads that rest,
-the one used last is next: the standard library's pool wakes its threads in turn, so that a hundred short runs in
-sequence would touch a hundred stacks; here they touch one.
+once the run has taken a moment or waits for the host. Of the threads that rest, the one used last is next: the
+standard library's pool wakes its threads in turn, so that a hundred short runs in sequence would touch a hundred
+stacks; here they touch one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ class Workers:
     Args:
         limit: How many tasks run at once.
         next_task: Waits for the next task; None when there will be no more. Called by one thread at a time.
-        patient: Whether the thread that read a task runs it before another reads on, for up to two moments.
         watch: Called now and then while tasks run.
     """
 
@@ -42,12 +41,10 @@ class Workers:
         limit: int,
         next_task: Callable[[], Task | None],
         *,
-        patient: bool = False,
         watch: Callable[[], None] | None = None,
     ) -> None:
         self._limit = limit
         self._next_task = next_task
-        self._patient = patient
         self._watch = watch
         self._lock = threading.Lock()
         self._running = 0
@@ -141,9 +138,7 @@ class Workers:
                 self._waiting.append(task)
         else:
             return None
-        if not self._patient:
-            self.yield_reading()
-        elif self._asleep:
+        if self._asleep:
             self._stir.set()
         return task
 

@@ -55,7 +55,7 @@ class CompiledStore:
         self._folder = folder
         self._suffix = f"-{version('wasmtime')}-{platform.machine()}-{ENGINE_CONFIGURATION}"
         self._locks: dict[str, asyncio.Lock] = {}
-        self._checked: dict[str, tuple[int, int]] = {}
+        self._checked: dict[str, tuple[Record, int, int]] = {}
 
     def path(self, digest: str) -> Path:
         """Where the compiled file of a component stands, or will."""
@@ -68,15 +68,17 @@ class CompiledStore:
         """
         path = self.path(digest)
         try:
-            record = msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=Record)
             stat = path.stat()
+            # Every invocation comes by here, so that what was checked is kept.
+            checked = self._checked.get(digest)
+            if checked is not None and checked[1:] == (stat.st_size, stat.st_mtime_ns):
+                return checked[0]
+            record = msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=Record)
         except (OSError, msgspec.MsgspecError):
             return None
-        state = (stat.st_size, stat.st_mtime_ns)
-        if self._checked.get(digest) != state:
-            if stat.st_size != record.size or await asyncio.to_thread(sha256_of, path) != record.sha256:
-                return None
-            self._checked[digest] = state
+        if stat.st_size != record.size or await asyncio.to_thread(sha256_of, path) != record.sha256:
+            return None
+        self._checked[digest] = (record, stat.st_size, stat.st_mtime_ns)
         return record
 
     async def ensure(self, digest: str, code: Path) -> Record:
@@ -115,7 +117,7 @@ class CompiledStore:
             with suppress(FileNotFoundError):
                 os.unlink(name)  # noqa: PTH108 -- pathlib's is refused here, and this is one system call
         stat = path.stat()
-        self._checked[digest] = (stat.st_size, stat.st_mtime_ns)
+        self._checked[digest] = (record, stat.st_size, stat.st_mtime_ns)
         return record
 
     def _publish(self, temporary: Path, path: Path, record: Record) -> None:
