@@ -207,7 +207,7 @@ async def test_a_guest_that_fails_is_one_clear_error(host, action, text, error, 
 
 
 async def test_an_input_larger_than_a_frame_is_refused(host):
-    with pytest.raises(Invalid, match="too large"):
+    with pytest.raises(Invalid, match="over the limit"):
         await host.run("echo", "x" * 5_000_000)
 
 

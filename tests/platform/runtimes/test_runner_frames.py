@@ -1,3 +1,4 @@
+import io
 import json
 import struct
 from contextlib import suppress
@@ -6,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmasos.runtimes import frames
 from llmasos.runtimes.frames import Done, FrameReader, ProtocolFault, Syscall, decode
-from llmasos_runner.protocol import encode
+from llmasos_runner.protocol import MAX_FRAME_BYTES, FrameError, encode, read_frame
 
 SCALARS = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -22,6 +24,18 @@ def test_what_a_runner_encodes_the_host_decodes(arguments, name, seq):
     assert isinstance(decoded, Syscall)
     assert decoded.arguments == arguments
     assert (decoded.id, decoded.seq) == (name, seq)
+
+
+@given(st.recursive(SCALARS | TEXTS, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner), max_leaves=20))
+def test_what_the_host_encodes_a_runner_reads(value):
+    message = {"t": "reply", "id": "x", "seq": 1, "value": value}
+    assert read_frame(io.BytesIO(frames.encode(message)).read) == message
+
+
+@pytest.mark.parametrize("text", ["\ud800", "x" * (MAX_FRAME_BYTES + 1)], ids=["a lone surrogate", "too large"])
+def test_what_cannot_be_sent_is_a_frame_error(text):
+    with pytest.raises(FrameError):
+        frames.encode({"t": "reply", "id": "x", "seq": 1, "value": text})
 
 
 @given(TEXTS, TEXTS)
@@ -40,13 +54,13 @@ def test_any_bytes_are_a_message_or_a_fault(body):
 
 @given(st.lists(st.integers(1, 50)), st.integers(1, 5))
 def test_frames_come_whole_however_the_stream_is_cut(cuts, count):
-    frames = [{"t": "refused", "message": f"é{number}"} for number in range(count)]
-    stream = b"".join(encode(frame) for frame in frames)
+    messages = [{"t": "refused", "message": f"é{number}"} for number in range(count)]
+    stream = b"".join(encode(message) for message in messages)
     reader, seen = FrameReader(), []
     for cut in [*cuts, len(stream)]:
         seen += reader.feed(stream[:cut])
         stream = stream[cut:]
-    assert [message.message for message in seen] == [frame["message"] for frame in frames]
+    assert [message.message for message in seen] == [message["message"] for message in messages]
 
 
 def test_a_key_twice_is_a_fault_even_with_the_same_value():

@@ -57,22 +57,26 @@ class CompiledStore:
         self._locks: dict[str, asyncio.Lock] = {}
         self._checked: dict[str, tuple[Record, int, int]] = {}
 
+    def name(self, digest: str) -> str:
+        """Where the compiled file of a component stands, or will, as a text: every invocation asks for it."""
+        return f"{self._folder}/{digest}{self._suffix}.cwasm"
+
     def path(self, digest: str) -> Path:
-        """Where the compiled file of a component stands, or will."""
-        return self._folder / f"{digest}{self._suffix}.cwasm"
+        """The same, as a path."""
+        return Path(self.name(digest))
 
     async def find(self, digest: str) -> Record | None:
         """The record of a compiled file that is there and whole.
 
         The bytes are read once in a process, and again when the file's size or time changed.
         """
-        path = self.path(digest)
         try:
-            stat = path.stat()
-            # Every invocation comes by here, so that what was checked is kept.
+            # Every invocation comes by here: hence no pathlib, and what was checked is kept.
+            stat = os.stat(self.name(digest))  # noqa: PTH116
             checked = self._checked.get(digest)
             if checked is not None and checked[1:] == (stat.st_size, stat.st_mtime_ns):
                 return checked[0]
+            path = self.path(digest)
             record = msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=Record)
         except (OSError, msgspec.MsgspecError):
             return None

@@ -144,12 +144,11 @@ class ComponentRuntime:
     ) -> CallResult:
         if await self._store.find(program.digest) is None:
             raise NotPrepared
-        path = str(self._store.path(program.digest))
         async with self._admission.slot(program.installation_id, program.digest, limits.memory_bytes):
             runner = await self._pool.acquire()
             left = limits.wall_seconds if asked.until is None else max(asked.until - time.monotonic(), 0.0)
             message: Call = {
-                "t": "call", "id": asked.invocation_id, "program": path,
+                "t": "call", "id": asked.invocation_id, "program": self._store.name(program.digest),
                 "action": asked.action, "input": asked.input_json,
                 "capabilities": sorted(program.capabilities | BASELINE_CAPABILITIES),
                 "limits": limits_message(limits, left),

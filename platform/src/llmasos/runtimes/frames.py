@@ -1,4 +1,4 @@
-"""Frames from a runner, decoded as strictly as they can be: a runner is not trusted.
+"""Frames to a runner, and from it, decoded as strictly as they can be: a runner is not trusted.
 
 Beyond the types: no unknown field, no NaN, no lone surrogate, no number out of range, nothing nested (no argument of
 the contract is), and no key twice. Two decoders that each keep another of two equal keys are how one message comes to
@@ -13,7 +13,7 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from llmasos_runner.protocol import HEADER, MAX_FRAME_BYTES
+from llmasos_runner.protocol import HEADER, MAX_FRAME_BYTES, FrameError
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=200)]
@@ -85,6 +85,24 @@ class ProtocolFault(Exception):
 
 _decoder: Final[msgspec.json.Decoder[Incoming]] = msgspec.json.Decoder(Incoming)
 _keys: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+def encode(message: object) -> bytes:
+    """One message to a runner as a frame: `protocol.encode` with the host's faster library.
+
+    Raises:
+        FrameError: It is over `MAX_FRAME_BYTES`, or a text in it is no Unicode.
+    """
+    try:
+        body = _encoder.encode(message)
+    except UnicodeEncodeError as error:
+        raise FrameError(f"a text holds what is no character: {error.reason}") from error
+    if len(body) > MAX_FRAME_BYTES:
+        raise FrameError(f"a message of {len(body)} bytes is over the limit of {MAX_FRAME_BYTES}")
+    return HEADER.pack(len(body)) + body
 
 
 def decode(body: bytes | memoryview) -> Incoming:

@@ -20,8 +20,8 @@ from typing_extensions import override
 
 from llmasos.errors import Invalid, LlmasosError, RunnerDied, TimedOut
 from llmasos.runtimes import process
-from llmasos.runtimes.frames import Done, FrameReader, Incoming, ProtocolFault, Ready, Syscall
-from llmasos_runner.protocol import Call, FrameError, Start, encode
+from llmasos.runtimes.frames import Done, FrameReader, Incoming, ProtocolFault, Ready, Syscall, encode
+from llmasos_runner.protocol import Call, FrameError, Start
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +135,9 @@ class Runner(asyncio.Protocol):
         try:
             frame = encode(message)
         except FrameError as error:
-            raise Invalid(f"The input is too large: {error}.", zh=f"输入过大：{error}。") from error
+            raise Invalid(
+                f"The input cannot be sent to the app: {error}.", zh=f"无法把输入交给应用：{error}。"
+            ) from error
         loop = asyncio.get_running_loop()
         identifier, seconds = message["id"], message["limits"]["wall_seconds"]
         pending = _Pending(loop.create_future(), door, self._syscalls_at_once)
@@ -236,7 +238,9 @@ class Runner(asyncio.Protocol):
         except LlmasosError as error:
             frame = encode(reply | {"error": {"tag": error.tag, "message": error.message}})
         except FrameError as error:
-            frame = encode(reply | {"error": {"tag": "invalid", "message": f"The answer is too large: {error}."}})
+            frame = encode(
+                reply | {"error": {"tag": "invalid", "message": f"The answer cannot be sent to the app: {error}."}}
+            )
         except Exception:
             _log.exception("a capability failed", extra={"capability": call.capability, "function": call.function})
             failure = {"tag": "unavailable", "message": f"{call.capability} failed; the host's log has the reason."}
