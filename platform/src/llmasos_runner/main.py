@@ -46,6 +46,9 @@ class Connection:
     """Sends messages to the host, whole, from any thread."""
 
     def __init__(self, connection: socket.socket) -> None:
+        from llmasos_runner.protocol import encode  # noqa: PLC0415 -- known only once the first frame was read
+
+        self._encode = encode
         self._connection = connection
         self._lock = threading.Lock()
 
@@ -56,9 +59,7 @@ class Connection:
             FrameError: It is larger than a frame.
             OSError: The host is gone.
         """
-        from llmasos_runner.protocol import encode  # noqa: PLC0415 -- known only once the first frame was read
-
-        frame = encode(message)
+        frame = self._encode(message)
         with self._lock:
             self._connection.sendall(frame)
 

@@ -159,8 +159,9 @@ class Refused(TypedDict):
     message: str
 
 
-# Made once: `json.dumps` would make one for every message.
+# Made once: `json.dumps` would make one for every message, and `json.loads` guess at its encoding.
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_decode: Final = json.JSONDecoder().decode
 
 
 class FrameError(Exception):
@@ -195,7 +196,7 @@ def read_frame(read_exactly: Callable[[int], bytes]) -> dict[str, Json] | None:
     if length > MAX_FRAME_BYTES:
         raise FrameError(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
     try:
-        message: Json = json.loads(read_exactly(length))
+        message: Json = _decode(read_exactly(length).decode())
     except ValueError as error:
         raise FrameError("a frame is not JSON") from error
     if not isinstance(message, dict):

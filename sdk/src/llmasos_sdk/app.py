@@ -23,6 +23,9 @@ F = TypeVar("F", bound=Callable[..., object])
 Title = str | Mapping[str, str]
 Lifecycle = Callable[..., None]
 
+# Made once: `json.dumps` would make an encoder for every answer.
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
+
 # An action's name becomes a route, a command and a tool.
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -45,7 +48,7 @@ class Action:
         """The hints and defaults of the inputs, by name, the context left out."""
         return signature_of(self.function, skip=1)
 
-    @property
+    @cached_property
     def streaming(self) -> bool:
         """Whether it answers in pieces."""
         return inspect.isgeneratorfunction(self.function)
@@ -221,7 +224,7 @@ class App:
             raise Invalid(f"the input is not JSON: {error}") from error
         if not isinstance(value, dict):
             raise Invalid("the input is a JSON object, with a key for each input of the action")
-        return json.dumps(self._guard(ctx, lambda: action.run(ctx, value)), ensure_ascii=False)
+        return _to_json(self._guard(ctx, lambda: action.run(ctx, value)))
 
     def _at_moment(self, name: str, input_json: str, ctx: Context) -> str:
         if name[1:] not in self._lifecycle:
