@@ -556,6 +556,20 @@ async def test_compute_in_threads_that_evades_the_runners_watch_is_ended_by_the_
     assert await host.run(program, "rest", seconds=0) == "rested"
 
 
+async def test_an_app_that_was_uninstalled_meanwhile_is_held_to_its_compute_too(host):
+    program = await host.install(HOSTILE)
+    await host.run(program, "rest", seconds=0)
+    limits = RunLimits(wall_seconds=30, fuel=FUEL_PER_CPU_SECOND // 2)
+    app = host.invocation().app
+    resting = asyncio.create_task(host.run(program, "rest", Invocation(Principal(), app, "rest", limits), seconds=20))
+    burning = asyncio.create_task(host.run(program, "many", Invocation(Principal(), app, "many", limits)))
+    await asyncio.sleep(0.2)
+    await host.runtime.retire("one")
+    for task in (resting, burning):
+        with pytest.raises(ResourceLimit, match=r"the 1 s of cpu_seconds that its running calls have together"):
+            await task
+
+
 async def test_compute_while_nobody_calls_is_ended_too(host):
     program = await host.install(HOSTILE)
     assert await host.run(program, "leave_behind") == "innocent"
