@@ -165,3 +165,18 @@ def test_an_error_of_usage_is_told_in_chinese_too(words: list[str], said: str) -
     done = run(*words, LLMASOS_LOCALE="zh")
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_help_is_told_in_chinese_too() -> None:
+    # In a process of its own: some texts are chosen when their module is imported.
+    code = (
+        "from llmasos_marketplace.cli import registry, shell\n"
+        "for entry in registry.ENTRIES:\n"
+        "    command = shell.load(entry)\n"
+        "    for part in (command, *getattr(command, 'commands', {}).values()):\n"
+        "        told = [part.help, *(getattr(each, 'help', None) for each in part.params)]\n"
+        "        print(*(text for text in told if text and text.isascii()), sep='\\n', end='')\n"
+    )
+    environment = {**os.environ, "LLMASOS_LOCALE": "zh"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == ""

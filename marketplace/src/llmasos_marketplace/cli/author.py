@@ -20,14 +20,19 @@ if TYPE_CHECKING:
     from llmasos.authoring.project import Project as AppProject
     from llmasos.bundles.reader import Bundle
 
-Project = Annotated[Path, typer.Argument(help="The app's folder.")]
+Project = Annotated[Path, typer.Argument(help=tr("The app's folder.", "应用所在的目录。"))]
 HERE = Path()
 
 
 def new(
-    name: Annotated[str, typer.Argument(help="NAME, or publisher/NAME.")],
-    runtime: Annotated[Literal["wasm", "python"], typer.Option(help="A component, or a native Python app.")] = "wasm",
-    language: Annotated[Literal["python", "javascript"], typer.Option(help="Of the source.")] = "python",
+    name: Annotated[str, typer.Argument(help=tr("NAME, or publisher/NAME.", "NAME，或 publisher/NAME。"))],
+    runtime: Annotated[
+        Literal["wasm", "python"],
+        typer.Option(help=tr("A component, or a native Python app.", "组件，或原生 Python 应用。")),
+    ] = "wasm",
+    language: Annotated[
+        Literal["python", "javascript"], typer.Option(help=tr("Of the source.", "源代码的语言。"))
+    ] = "python",
 ) -> None:
     """Start a new app."""
     from llmasos.authoring import scaffold
@@ -68,7 +73,9 @@ def _tell(findings: list[Finding]) -> None:
 
 def test(
     path: Project = HERE,
-    arguments: Annotated[list[str] | None, typer.Argument(help="For pytest or node --test.")] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help=tr("For pytest or node --test.", "传给 pytest 或 node --test 的参数。"))
+    ] = None,
 ) -> None:
     """Run an app's tests, without a host."""
     from llmasos.authoring.project import open_project
@@ -103,7 +110,10 @@ def _test_environment() -> dict[str, str]:
 
 def build(
     path: Project = HERE,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="The bundle, or a folder for it.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help=tr("The bundle, or a folder for it.", "应用包的路径，或存放它的目录。")),
+    ] = None,
 ) -> None:
     """Build an app's bundle."""
     started = time.monotonic()
@@ -172,7 +182,7 @@ async def _develop(path: Path) -> None:
     say(tr(f"Built {bundle}. Waiting for the next change.", f"已构建 {bundle}。等待下一次改动。"))
 
 
-def inspect(bundle: Annotated[Path, typer.Argument(help="A .llmapp file.")]) -> None:
+def inspect(bundle: Annotated[Path, typer.Argument(help=tr("A .llmapp file.", ".llmapp 文件。"))]) -> None:
     """Show what a bundle is, what it asks for, what its binary imports, and who signed it."""
     from llmasos.bundles.reader import read_bundle
 

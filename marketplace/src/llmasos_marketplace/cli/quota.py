@@ -20,20 +20,28 @@ if TYPE_CHECKING:
 WORKSPACE = "default"
 USER = "local"
 
-quota = typer.Typer(help="Set, list and remove quotas.", no_args_is_help=True)
-audit = typer.Typer(help="Read and verify the audit log.", invoke_without_command=True)
+quota = typer.Typer(help=tr("Set, list and remove quotas.", "设置、查看和移除配额。"), no_args_is_help=True)
+audit = typer.Typer(help=tr("Read and verify the audit log.", "查看并校验审计日志。"), invoke_without_command=True)
 
-App = Annotated[str | None, typer.Option("--app", help="For one app, such as acme/translator.")]
-User = Annotated[str | None, typer.Option("--user", help="For one user.")]
-Model = Annotated[str | None, typer.Option("--model", help="For one model, by its name.")]
-MeterOption = Annotated[Meter, typer.Option("--meter", help="What is counted.")]
-WindowOption = Annotated[Window, typer.Option("--window", help="Over what; calendar windows are in UTC.")]
+App = Annotated[
+    str | None,
+    typer.Option("--app", help=tr("For one app, such as acme/translator.", "只限一个应用，例如 acme/translator。")),
+]
+User = Annotated[str | None, typer.Option("--user", help=tr("For one user.", "只限一个用户。"))]
+Model = Annotated[
+    str | None, typer.Option("--model", help=tr("For one model, by its name.", "只限一个模型（按名称）。"))
+]
+MeterOption = Annotated[Meter, typer.Option("--meter", help=tr("What is counted.", "计量的对象。"))]
+WindowOption = Annotated[
+    Window,
+    typer.Option("--window", help=tr("Over what; calendar windows are in UTC.", "时间范围；日历时段按 UTC 计。")),
+]
 
 
 @quota.command("set")
 def set_(
     *,
-    limit: Annotated[int, typer.Option("--limit", help="How much of it, at most.")],
+    limit: Annotated[int, typer.Option("--limit", help=tr("How much of it, at most.", "上限。"))],
     meter: MeterOption = Meter.TOKENS,
     window: WindowOption = Window.DAY,
     app: App = None,
@@ -117,7 +125,9 @@ def list_() -> None:
 
 
 def usage(
-    days: Annotated[int, typer.Option("--days", help="How many days back, today counted.")] = 30,
+    days: Annotated[
+        int, typer.Option("--days", help=tr("How many days back, today counted.", "向前多少天，含今天。"))
+    ] = 30,
     app: App = None,
     user: User = None,
 ) -> None:
@@ -152,7 +162,9 @@ def usage(
 @audit.callback()
 def read_audit(
     context: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many lines, the newest.")] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=10_000, help=tr("How many lines, the newest.", "显示最新的多少行。"))
+    ] = 50,
 ) -> None:
     """Read the audit log's newest lines; `verify` holds the whole of it against its hashes."""
     if context.invoked_subcommand is not None:

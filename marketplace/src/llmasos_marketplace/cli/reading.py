@@ -46,8 +46,12 @@ def local_text(value: object) -> str:
 
 
 def search(
-    text: Annotated[list[str] | None, typer.Argument(help="Words; none lists every app.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many apps at most.")] = 50,
+    text: Annotated[
+        list[str] | None, typer.Argument(help=tr("Words; none lists every app.", "关键词；不填则列出所有应用。"))
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, max=1000, help=tr("How many apps at most.", "最多显示多少个应用。"))
+    ] = 50,
 ) -> None:
     """Search the catalog: every word must stand in an app's id, name, summary or categories."""
     words = " ".join(text or [])
@@ -76,7 +80,14 @@ def _app_json(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def show(app: Annotated[str, typer.Argument(help="publisher/name, or publisher/name@version.")]) -> None:
+def show(
+    app: Annotated[
+        str,
+        typer.Argument(
+            help=tr("publisher/name, or publisher/name@version.", "publisher/name，或 publisher/name@version。")
+        ),
+    ],
+) -> None:
     """Show an app and its releases; with @version, that release."""
     from packaging.version import Version
 

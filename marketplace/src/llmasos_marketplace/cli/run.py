@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmasos_marketplace.cli.output import emit_json, locale, note, options, say
+from llmasos_marketplace.cli.output import emit_json, locale, note, options, say, tr
 
 if TYPE_CHECKING:
     from llmasos.kernel.invocation import Event
@@ -21,21 +21,34 @@ if TYPE_CHECKING:
 
 
 def run(
-    app: Annotated[str, typer.Argument(help="An installed app, such as acme/translator.")],
-    action: Annotated[str, typer.Argument(help="One of its actions.")],
+    app: Annotated[
+        str,
+        typer.Argument(help=tr("An installed app, such as acme/translator.", "已安装的应用，例如 acme/translator。")),
+    ],
+    action: Annotated[str, typer.Argument(help=tr("One of its actions.", "应用的一个操作。"))],
     parameter: Annotated[
         list[str] | None,
         typer.Option(
             "--param",
             "-p",
             metavar="KEY=VALUE",
-            help="An input; may be given again. KEY=@FILE takes it from a file; KEY=@@TEXT is a text with one @.",
+            help=tr(
+                "An input; may be given again. KEY=@FILE takes it from a file; KEY=@@TEXT is a text with one @.",
+                "一项输入，可重复给出。KEY=@FILE 从文件读取；KEY=@@TEXT 表示以一个 @ 开头的文本。",
+            ),
         ),
     ] = None,
     input_json: Annotated[
-        str | None, typer.Option("--input", metavar="JSON", help="All inputs as a JSON object; - reads stdin.")
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="JSON",
+            help=tr("All inputs as a JSON object; - reads stdin.", "以 JSON 对象给出全部输入；- 表示从标准输入读取。"),
+        ),
     ] = None,
-    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it comes.")] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help=tr("Print the answer as it comes.", "边生成边输出回答。"))
+    ] = False,
 ) -> None:
     """Run an action of an installed app and print its answer."""
     result = asyncio.run(_run(app, action, parameter or [], input_json, stream))

@@ -18,7 +18,9 @@ from llmasos.settings import Settings
 from llmasos_marketplace.cli.output import emit_json, is_interactive, options, say, tr
 
 secrets = typer.Typer(no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="Lower-case letters, digits and underscores.")]
+Name = Annotated[
+    str, typer.Argument(help=tr("Lower-case letters, digits and underscores.", "小写字母、数字和下划线。"))
+]
 
 
 @secrets.callback()

@@ -10,10 +10,18 @@ from llmasos_marketplace.cli.output import emit_json, note, options, tr
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8765,
+    host: Annotated[str, typer.Option(help=tr("The address to listen on.", "监听地址。"))] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help=tr("The port; 0 takes a free one.", "端口；0 表示自动选择空闲端口。"))
+    ] = 8765,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="A name that it answers for, beside those of loopback; * for any.")
+        list[str] | None,
+        typer.Option(
+            help=tr(
+                "A name that it answers for, beside those of loopback; * for any.",
+                "除回环地址外还应答的主机名；* 表示任意。",
+            )
+        ),
     ] = None,
 ) -> None:
     """Serve apps, catalog and API until Ctrl-C."""

@@ -59,11 +59,23 @@ def _take_debug(value: bool) -> bool:
 def _shared(
     json: Annotated[
         bool,
-        typer.Option("--json", help="Answer in JSON.", expose_value=False, is_eager=True, callback=_take_json),
+        typer.Option(
+            "--json",
+            help=tr("Answer in JSON.", "以 JSON 输出。"),
+            expose_value=False,
+            is_eager=True,
+            callback=_take_json,
+        ),
     ] = False,
     debug: Annotated[
         bool,
-        typer.Option("--debug", help="Show tracebacks.", expose_value=False, is_eager=True, callback=_take_debug),
+        typer.Option(
+            "--debug",
+            help=tr("Show tracebacks.", "显示错误堆栈。"),
+            expose_value=False,
+            is_eager=True,
+            callback=_take_debug,
+        ),
     ] = False,
 ) -> None:
     """Carry the options of every command."""
@@ -84,6 +96,8 @@ def load(entry: registry.Entry) -> TyperCommand | TyperGroup:
     command = make_command(entry.name, found)
     if locale() == "zh":
         command.help = entry.zh
+        for name, part in getattr(command, "commands", {}).items():
+            part.help = registry.PARTS_ZH.get(f"{entry.name} {name}", part.help)
     return command
 
 
@@ -295,9 +309,14 @@ def _print_version(value: bool) -> None:
 @app.callback()
 def llmasos(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_print_version)
+        bool,
+        typer.Option("--version", help=tr("Show the version.", "显示版本。"), is_eager=True, callback=_print_version),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Answer in JSON.", callback=_take_json)] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", callback=_take_debug)] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help=tr("Answer in JSON.", "以 JSON 输出。"), callback=_take_json)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help=tr("Show tracebacks.", "显示错误堆栈。"), callback=_take_debug)
+    ] = False,
 ) -> None:
     """An operating system for LLM apps. Begin with: llmasos quickstart."""

@@ -27,18 +27,40 @@ if TYPE_CHECKING:
     from llmasos_marketplace.local import Local
     from llmasos_marketplace.publishing.service import Publication
 
-App = Annotated[str, typer.Argument(help="publisher/name.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to what it asks for, without being asked.")]
+App = Annotated[str, typer.Argument(help=tr("publisher/name.", "publisher/name。"))]
+Yes = Annotated[
+    bool,
+    typer.Option(
+        "--yes", "-y", help=tr("Agree to what it asks for, without being asked.", "不再询问，直接同意其请求的权限。")
+    ),
+]
 Config = Annotated[
-    list[str] | None, typer.Option("--config", "-c", help="key=value of the app's form; may be given several times.")
+    list[str] | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help=tr("key=value of the app's form; may be given several times.", "应用配置项 key=value；可多次给出。"),
+    ),
 ]
 Decline = Annotated[
-    list[str] | None, typer.Option("--decline", help="An optional capability to leave out; may be given several times.")
+    list[str] | None,
+    typer.Option(
+        "--decline",
+        help=tr("An optional capability to leave out; may be given several times.", "不授予的可选能力；可多次给出。"),
+    ),
 ]
 
 
 def install(
-    app: Annotated[str, typer.Argument(help="publisher/name, with @1.2.0 or a specifier such as '>=1,<2'.")],
+    app: Annotated[
+        str,
+        typer.Argument(
+            help=tr(
+                "publisher/name, with @1.2.0 or a specifier such as '>=1,<2'.",
+                "publisher/name，可加 @1.2.0 或版本范围，例如 '>=1,<2'。",
+            )
+        ),
+    ],
     yes: Yes = False,
     config: Config = None,
     decline: Decline = None,
@@ -57,7 +79,9 @@ def install(
 
 
 def upgrade(
-    app: Annotated[str | None, typer.Argument(help="publisher/name; none: every app.")] = None,
+    app: Annotated[
+        str | None, typer.Argument(help=tr("publisher/name; none: every app.", "publisher/name；不填表示所有应用。"))
+    ] = None,
     yes: Yes = False,
     config: Config = None,
     decline: Decline = None,
@@ -159,7 +183,11 @@ def rollback(app: App) -> None:
 def uninstall(
     app: App,
     delete_data: Annotated[
-        bool | None, typer.Option("--delete-data/--keep-data", help="What becomes of what it stored for you.")
+        bool | None,
+        typer.Option(
+            "--delete-data/--keep-data",
+            help=tr("What becomes of what it stored for you.", "删除或保留应用为你保存的数据。"),
+        ),
     ] = None,
 ) -> None:
     """Remove an app. What it stored is kept or deleted as you say; it asks where you don't."""
@@ -203,7 +231,11 @@ def _grants() -> None:
 
 
 @grants.command("show")
-def grants_show(app: Annotated[str | None, typer.Argument(help="publisher/name; none: every app.")] = None) -> None:
+def grants_show(
+    app: Annotated[
+        str | None, typer.Argument(help=tr("publisher/name; none: every app.", "publisher/name；不填表示所有应用。"))
+    ] = None,
+) -> None:
     """Show what was granted to an app, or to all."""
     from llmasos_marketplace.cli.reading import show_grants
 
@@ -211,7 +243,9 @@ def grants_show(app: Annotated[str | None, typer.Argument(help="publisher/name; 
 
 
 @grants.command("revoke")
-def grants_revoke(app: App, capability: Annotated[str, typer.Argument(help="Such as http.")]) -> None:
+def grants_revoke(
+    app: App, capability: Annotated[str, typer.Argument(help=tr("Such as http.", "例如 http。"))]
+) -> None:
     """Take a capability from an app, at once. `llmasos install` asks for it again."""
     from llmasos_marketplace.local import open_local
 
@@ -230,7 +264,9 @@ def grants_revoke(app: App, capability: Annotated[str, typer.Argument(help="Such
 
 
 def publish(
-    path: Annotated[Path, typer.Argument(help="An app's folder, or a bundle.")] = Path(),
+    path: Annotated[
+        Path, typer.Argument(help=tr("An app's folder, or a bundle.", "应用所在的目录，或应用包。"))
+    ] = Path(),
 ) -> None:
     """Publish an app to the local catalog, after its bundle and its binary were checked."""
     from llmasos_marketplace.cli.asking import working
@@ -295,10 +331,13 @@ def _say_publication(done: Publication) -> None:
     )
 
 
-Release = Annotated[str, typer.Argument(help="publisher/name@version.")]
+Release = Annotated[str, typer.Argument(help=tr("publisher/name@version.", "publisher/name@version。"))]
 
 
-def yank(release: Release, reason: Annotated[str, typer.Option(help="Shown beside the release.")] = "") -> None:
+def yank(
+    release: Release,
+    reason: Annotated[str, typer.Option(help=tr("Shown beside the release.", "显示在该版本旁的说明。"))] = "",
+) -> None:
     """Keep new installs from a release. Where it is installed or locked, it stays."""
     _move(release, reason, yanked=True)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llmasos.db import Database
     from llmasos_marketplace.accounts.tables import ApiToken
 
-tokens = typer.Typer(no_args_is_help=True, help="Create, list and revoke tokens.")
+tokens = typer.Typer(no_args_is_help=True, help=tr("Create, list and revoke tokens.", "创建、查看和撤销令牌。"))
 
 
 @contextmanager
@@ -35,16 +35,29 @@ def _database() -> Generator[Database]:
 
 @tokens.command("create")
 def create(
-    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    name: Annotated[str, typer.Option(help=tr("What it is for.", "用途。"))] = "",
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="What it allows: run, read or admin; may be given again. Else run and read."),
+        typer.Option(
+            help=tr(
+                "What it allows: run, read or admin; may be given again. Else run and read.",
+                "允许的范围：run、read 或 admin，可重复给出；默认为 run 和 read。",
+            )
+        ),
     ] = None,
     app: Annotated[
-        list[str] | None, typer.Option(help="An app that it reaches; may be given again. Else every app.")
+        list[str] | None,
+        typer.Option(
+            help=tr(
+                "An app that it reaches; may be given again. Else every app.",
+                "可访问的应用，可重复给出；默认为所有应用。",
+            )
+        ),
     ] = None,
-    days: Annotated[int, typer.Option(min=1, max=3650, help="How long it is good.")] = 90,
-    forever: Annotated[bool, typer.Option("--forever", help="Good until it is revoked.")] = False,
+    days: Annotated[int, typer.Option(min=1, max=3650, help=tr("How long it is good.", "有效天数。"))] = 90,
+    forever: Annotated[
+        bool, typer.Option("--forever", help=tr("Good until it is revoked.", "在撤销之前一直有效。"))
+    ] = False,
 ) -> None:
     """Make a token. It is shown once."""
     from llmasos.api.identity import Scope
@@ -101,7 +114,11 @@ def list_() -> None:
 
 
 @tokens.command("revoke")
-def revoke(token_id: Annotated[str, typer.Argument(metavar="ID", help="As `tokens list` shows it.")]) -> None:
+def revoke(
+    token_id: Annotated[
+        str, typer.Argument(metavar="ID", help=tr("As `tokens list` shows it.", "`tokens list` 中显示的 ID。"))
+    ],
+) -> None:
     """End a token now."""
     from llmasos.kernel.invocation import Principal
     from llmasos_marketplace.accounts.service import revoke_token

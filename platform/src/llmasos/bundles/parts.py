@@ -175,7 +175,7 @@ class SecretPlace(Frozen):
         if pattern.wildcard or pattern.is_everything:
             raise Misfit(
                 f"a secret goes to one server: name it instead of {value!r}",
-                f"机密只能发往一台服务器：请写明该服务器，而不是 {value!r}",
+                f"密钥只能发往一台服务器：请写明该服务器，而不是 {value!r}",
             )
         return value
 

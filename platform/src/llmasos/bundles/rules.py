@@ -116,7 +116,7 @@ def _secrets(permissions: Sequence[Permission | None]) -> Iterator[Fault]:
                 )
                 what = (
                     f"the secret {place.name!r} goes to {place.host}, which the app may not reach",
-                    f"机密 {place.name!r} 会发往 {place.host}，而应用不得访问该服务器",
+                    f"密钥 {place.name!r} 会发往 {place.host}，而应用不得访问该服务器",
                 )
                 yield Fault(f"permissions[{index}].secrets", what, cure)
         places = Counter((place.host, (place.header or "").lower(), place.query) for place in permission.secrets)
@@ -124,10 +124,10 @@ def _secrets(permissions: Sequence[Permission | None]) -> Iterator[Fault]:
             if times > 1:
                 what = (
                     f"{times} secrets go into {header or query} of {host}",
-                    f"有 {times} 个机密放入 {host} 的 {header or query}",
+                    f"有 {times} 个密钥放入 {host} 的 {header or query}",
                 )
                 yield Fault(
-                    f"permissions[{index}].secrets", what, ("give each its own place", "请为每个机密指定各自的位置")
+                    f"permissions[{index}].secrets", what, ("give each its own place", "请为每个密钥指定各自的位置")
                 )
 
 

@@ -164,7 +164,7 @@ class HttpOperation:
         if parsed.userinfo:
             raise Invalid(
                 "a URL holds no user name or password: declare a secret and where it goes",
-                zh="URL 中不能含用户名或密码：请声明一个机密及其用途",
+                zh="URL 中不能含用户名或密码：请声明一个密钥及其用途",
             )
         port = parsed.port or DEFAULT_PORTS[parsed.scheme]
         if self.grant is not None:
@@ -291,7 +291,7 @@ class HttpOperation:
             if value is None:
                 raise Unavailable(
                     f"the secret {place.name} is not set: llmasos secrets set {place.name}",
-                    zh=f"机密 {place.name} 尚未设置：llmasos secrets set {place.name}",
+                    zh=f"密钥 {place.name} 尚未设置：llmasos secrets set {place.name}",
                 )
             found.append((place, value))
         return found

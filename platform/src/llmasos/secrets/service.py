@@ -45,12 +45,12 @@ class Secrets:
         if not _NAME.fullmatch(name):
             raise Invalid(
                 f"{name[:64]!r} is not a name for a secret: use lower-case letters, digits and underscores",
-                zh=f"{name[:64]!r} 不能作为机密的名称：请使用小写字母、数字和下划线",
+                zh=f"{name[:64]!r} 不能作为密钥的名称：请使用小写字母、数字和下划线",
             )
         if not value or len(value.encode()) > MAX_SECRET_BYTES or not value.isprintable():
             raise Invalid(
                 f"a secret is one line of 1 to {MAX_SECRET_BYTES} bytes",
-                zh=f"机密须为单行文本，长度 1 到 {MAX_SECRET_BYTES} 字节",
+                zh=f"密钥须为单行文本，长度 1 到 {MAX_SECRET_BYTES} 字节",
             )
         row = session.get(SecretRow, (workspace, user, name)) or SecretRow(
             workspace_id=workspace, user_id=user, name=name, ciphertext="", updated_at=datetime.now(UTC)
@@ -79,7 +79,7 @@ class Secrets:
         if row is None:
             raise NotFound(
                 f"no secret is called {name[:64]!r}; `llmasos secrets list` shows those that are set",
-                zh=f"没有名为 {name[:64]!r} 的机密；用 `llmasos secrets list` 查看已设置的机密",
+                zh=f"没有名为 {name[:64]!r} 的密钥；用 `llmasos secrets list` 查看已设置的密钥",
             )
         session.delete(row)
         audit.record(session, Line(workspace, user, "secret.remove", detail={"name": name}))
@@ -98,7 +98,7 @@ class Secrets:
         except InvalidToken:
             raise Unavailable(
                 f"the secret {name} was encrypted under another key than {self._path.name} in the home; set it again",
-                zh=f"机密 {name} 是用主目录中 {self._path.name} 之外的密钥加密的：请重新设置",
+                zh=f"密钥 {name} 是用主目录中 {self._path.name} 之外的主密钥加密的：请重新设置",
             ) from None
 
     def _cipher(self) -> Fernet:
