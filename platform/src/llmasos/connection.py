@@ -24,6 +24,7 @@ from llmasos.run_result import RunResult
 from llmasos.settings import Settings
 
 if TYPE_CHECKING:
+    from llmasos.gateway.embedded.local import OnFetch
     from llmasos.host import Host
 
 _BY_STATUS: Final[Mapping[int, type[LlmasosError]]] = {
@@ -173,12 +174,15 @@ class RemoteConnection:
 
 
 @asynccontextmanager
-async def connected(settings: Settings, principal: Principal | None = None) -> AsyncGenerator[Connection]:
+async def connected(
+    settings: Settings, principal: Principal | None = None, on_fetch: OnFetch | None = None
+) -> AsyncGenerator[Connection]:
     """The host that the settings mean: the server at `settings.url`, else one in this process.
 
     Args:
         settings: Where the state is, or which server.
         principal: Whom a host in this process acts for; with a server the token says so.
+        on_fetch: Told (model, bytes so far, bytes in all) while a host in this process fetches a model's weights.
     """
     if settings.url:
         remote = RemoteConnection(settings.url, settings.token)
@@ -187,9 +191,10 @@ async def connected(settings: Settings, principal: Principal | None = None) -> A
         finally:
             await remote.close()
     else:
-        from llmasos.host import Host  # noqa: PLC0415 - a second that a server's client spares
+        from llmasos.host import Host, Parts, open_gateway  # noqa: PLC0415 - a second that a server's client spares
 
-        async with Host.open(settings) as host:
+        parts = Parts(gateway=lambda settings, database: open_gateway(settings, database, on_fetch))
+        async with Host.open(settings, parts) as host:
             yield LocalConnection(host, principal or Principal())
 
 

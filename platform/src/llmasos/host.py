@@ -23,6 +23,7 @@ from llmasos.capabilities.storage import StorageCapability
 from llmasos.db import Database
 from llmasos.errors import Unavailable
 from llmasos.gateway import opening
+from llmasos.gateway.embedded.local import OnFetch
 from llmasos.gateway.gateway import Gateway
 from llmasos.installs.current import InstalledApps
 from llmasos.kernel.capability import Capability
@@ -178,12 +179,18 @@ def capabilities_of(settings: Settings, database: Database, gateway: Gateway, ru
     )
 
 
-def open_gateway(settings: Settings, database: Database) -> Gateway:
-    """The models of this home: configured, added and embedded; keys by reference to the operator's secrets."""
+def open_gateway(settings: Settings, database: Database, on_fetch: OnFetch | None = None) -> Gateway:
+    """The models of this home: configured, added and embedded; keys by reference to the operator's secrets.
+
+    Args:
+        settings: Where the home is.
+        database: Where added models and secrets are.
+        on_fetch: Told (model, bytes so far, bytes in all) while weights are fetched, from another thread.
+    """
     secrets, operator = Secrets(settings.home), Principal()
 
     def read_secret(name: str) -> str | None:
         with database.read() as session:
             return secrets.value(session, operator.workspace, operator.user, name)
 
-    return opening.open_gateway(settings.home, database, read_secret=read_secret)
+    return opening.open_gateway(settings.home, database, read_secret=read_secret, on_fetch=on_fetch)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llmasos.errors import Invalid
-from llmasos_marketplace.cli.run import parsed_parameters
+from llmasos_marketplace.cli.run import _Fetching, parsed_parameters
 
 SCHEMA = {
     "properties": {
@@ -47,3 +47,14 @@ def test_what_cannot_be_read_is_told_with_the_cure(tmp_path: Path) -> None:
         parsed_parameters(SCHEMA, [f"text=@{tmp_path / 'latin'}"])
     with pytest.raises(Invalid, match="larger than the 1024 KiB"):
         parsed_parameters(SCHEMA, ["document=@/dev/zero"])
+
+
+def test_a_fetch_of_a_model_is_told_once_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMASOS_LOCALE", "en")
+    fetching = _Fetching()
+    for done in (0, 5 << 20, 93 << 20):
+        fetching.told("smollm2", done, 93 << 20)
+    fetching.close()
+    assert capsys.readouterr().err == "Fetching smollm2 (93 MiB, once) …\n"
