@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
-from llmasos.actions import action_named, check_input, check_output, checked, encode_input
+from llmasos.actions import InputRejected, action_named, check_input, check_output, checked, encode_input
 from llmasos.bundles.actions import Action
 from llmasos.errors import NotFound, Unavailable
 from llmasos.kernel.grants import intersect_all
@@ -199,7 +199,10 @@ class Runs:
         parent: Invocation | None = None,
         on_start: Callable[[Invocation], None] | None = None,
     ) -> RunResult:
-        taken = await checked(lambda steps: check_input(action, value, steps))
+        try:
+            taken = await checked(lambda steps: check_input(action, value, steps))
+        except InputRejected as error:
+            raise _with_config_hint(error, found) from None
         text = encode_input(taken)
         runtime = self._runtime_of(found.program.kind)
         notices: list[str] = []
@@ -244,3 +247,17 @@ def _this_task() -> asyncio.Task[object]:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine runs in a task
     return task
+
+
+def _with_config_hint(error: InputRejected, found: Runnable) -> InputRejected:
+    """The same, and where a field that the action lacks is one of the app's form, how that is set."""
+    set_at_install = [fault.field for fault in error.faults if fault.field in found.app.config]
+    if not set_at_install:
+        return error
+    name = set_at_install[0]
+    command = f"llmasos install {found.app.id} -c {name}=…"
+    return InputRejected(
+        f"{error.message}. {name} is one of the app's settings, for all its runs: {command}",
+        zh=f"{error.message_zh}。{name} 是此应用的设置，对每次运行都有效：{command}",
+        faults=error.faults,
+    )

@@ -57,6 +57,8 @@ class FakeApps:
     actions: dict[str, dict[str, FakeAction]] = field(default_factory=dict[str, dict[str, FakeAction]])
     grants: dict[str, Mapping[str, Permission]] = field(default_factory=dict[str, Mapping[str, Permission]])
     limits: RunLimits = field(default_factory=RunLimits)
+    config: dict[str, Mapping[str, Json]] = field(default_factory=dict[str, Mapping[str, Json]])
+    """By app, what its installer chose."""
 
     def add(self, app_id: str, grants: Mapping[str, Permission] | None = None, **actions: FakeAction) -> None:
         """Install an app."""
@@ -69,7 +71,7 @@ class FakeApps:
             raise not_installed(app_id)
         grants = self.grants[app_id]
         return Runnable(
-            app=InstalledApp(app_id, "1.0.0", f"fake-{app_id}", grants, frozenset(grants)),
+            app=InstalledApp(app_id, "1.0.0", f"fake-{app_id}", grants, frozenset(grants), self.config.get(app_id, {})),
             program=Program("wasm", app_id, frozenset(grants), f"fake-{app_id}"),
             actions={
                 name: Action(name, fake.input_schema, fake.output_schema, fake.streaming, {})

@@ -296,6 +296,20 @@ def test_on_a_terminal_the_person_is_asked_and_may_leave_out_what_is_optional(
     assert [row["capability"] for row in answer("grants", "show")["items"]] == ["model"]
 
 
+def test_a_setting_of_an_installed_app_is_changed_by_installing_it_again(
+    home: Path, tmp_path: Path, binary: bytes
+) -> None:
+    form = '[config.tone]\ntype = "string"\ndefault = "warm"\ntitle.en = "Tone"\n'
+    path = tmp_path / "a.llmapp"
+    write_bundle(bundle_files(manifest_text(extra=MODEL_PERMISSION + form), binary), path)
+    assert llmasos("publish", str(path)).exit_code == 0
+    assert llmasos("install", "acme/hello", "--yes").exit_code == 0
+    assert "is set as you said" in llmasos("install", "acme/hello", "-c", "tone=curt").stdout
+    assert "was there already" in llmasos("install", "acme/hello", "-c", "tone=curt").stdout
+    assert llmasos("install", "acme/hello", "-c", "pitch=low").exit_code == 1
+    assert problems() == []
+
+
 def test_who_says_no_gets_nothing(released: None) -> None:
     terminal = Terminal("install", "acme/hello")
     terminal.wait_for("Do you agree?")

@@ -239,6 +239,15 @@ async def test_an_invocation_of_somebody_else_does_not_exist(served: Any) -> Non
     assert (await served.client.get(f"/api/v1/invocations/{made}", headers=bounded)).status_code == 404
 
 
+async def test_a_field_that_is_one_of_the_apps_settings_is_told_where_it_is_set(served: Any) -> None:
+    served.apps.config["acme/tool"] = {"words": 300}
+    answer = await served.client.post(f"{RUN}/echo", json={"text": "a", "words": 300})
+    assert answer.json()["code"] == "input-rejected"
+    assert "llmasos install acme/tool -c words=" in answer.json()["detail"]
+    other = await served.client.post(f"{RUN}/echo", json={"text": "a", "other": 300})
+    assert "-c" not in other.json()["detail"]
+
+
 async def test_an_admin_sees_and_cancels_what_others_of_the_workspace_run(served: Any) -> None:
     bob, admin = {"authorization": "Bearer bob"}, {"authorization": "Bearer admin"}
     running = asyncio.create_task(served.client.post(f"{RUN}/wait", json={}, headers=bob))

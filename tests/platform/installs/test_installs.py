@@ -205,6 +205,22 @@ async def test_config_is_checked_and_defaults_are_filled_in(setting: Setting) ->
         assert installed_app(session, "default", "acme/hello").app.config == {"tone": "kind", "labels": ["a"]}
 
 
+async def test_the_form_of_an_installed_app_is_filled_in_again(setting: Setting) -> None:
+    fields = "".join(
+        f'[config.{name}]\ntype = "string"\ndefault = "kind"\ntitle.en = "{name}"\n' for name in ("tone", "name")
+    )
+    setting.publish(extra=MODEL_PERMISSION + fields)
+    await setting.install()
+    outcomes = [setting.installer.configure("default", "acme/hello", {"tone": "curt"}, "ann").outcome for _ in range(2)]
+    assert outcomes == ["configured", "already"]
+    with setting.database.read() as session:
+        assert installed_app(session, "default", "acme/hello").app.config == {"tone": "curt", "name": "kind"}
+    for wrong in ({"tone": 5}, {"other": "x"}):
+        with pytest.raises(Invalid, match="Fields: tone, name"):
+            setting.installer.configure("default", "acme/hello", wrong, "ann")
+    assert setting.events()[-1] == "configure"
+
+
 async def test_dependencies_come_with_their_own_consent_and_stay_while_needed(setting: Setting) -> None:
     apps = '[[permissions]]\ncapability = "apps"\napps = ["acme/words"]\nreason.en = "x"\n'
     setting.publish(extra=apps + '[dependencies]\n"acme/words" = ">=1"')

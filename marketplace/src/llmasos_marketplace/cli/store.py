@@ -65,7 +65,7 @@ def install(
     config: Config = None,
     decline: Decline = None,
 ) -> None:
-    """Install an app, with what it depends on, after you saw and agreed to what it may do."""
+    """Install an app, with what it depends on, after you agreed to what it may do; or set an installed one by -c."""
     from llmasos.installs.resolve import parse_requirement
     from llmasos_marketplace.cli.asking import parse_config
     from llmasos_marketplace.local import open_local
@@ -75,7 +75,11 @@ def install(
         wanted = parse_requirement(app)
         local.catalog.app(wanted.app_id)
         plan = local.installer.plan_install(local.principal.workspace, wanted)
-        _report(_carry_out(local, plan, yes=yes, decline=decline or [], config=values))
+        results = _carry_out(local, plan, yes=yes, decline=decline or [], config=values)
+        if values and results[-1].outcome in ("already", "granted"):
+            me = local.principal
+            results[-1] = local.installer.configure(me.workspace, wanted.app_id, values, me.user)
+        _report(results)
 
 
 def upgrade(
@@ -144,6 +148,7 @@ def _report(results: list[Result]) -> None:
             "upgraded": tr("is the release that runs now", "现为运行版本"),
             "waiting": tr("waits for your consent: llmasos upgrade", "等待你的同意：llmasos upgrade"),
             "granted": tr("has its permissions again", "已重新获得权限"),
+            "configured": tr("is set as you said", "已按你的设置更新"),
             "already": tr("was there already", "此前已安装"),
             "rolled-back": tr("runs again", "已恢复运行"),
             "revoked": tr("may do less", "权限已减少"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from packaging.specifiers import SpecifierSet
 from sqlmodel import Session
 
@@ -9,6 +12,7 @@ from llmasos.bundles.manifest import Manifest
 from llmasos.db import WriteSession
 from llmasos.errors import Conflict, NotFound
 from llmasos.installs import repository
+from llmasos.installs.form import config_values
 from llmasos.installs.plan import require_current
 from llmasos.installs.rows import active_grants, audit, release_detail, set_quotas
 from llmasos.installs.service import Result
@@ -110,3 +114,23 @@ def revoke(session: WriteSession, workspace: str, app_id: str, capability: str, 
     left = active_grants(session, release)
     audit(session, installation, user, "grants.revoke", left, detail={**release_detail(release), "revoked": capability})
     return Result(app_id, release.version, "revoked", installation.id)
+
+
+def configure(session: WriteSession, workspace: str, app_id: str, values: Mapping[str, Any], user: str) -> Result:
+    """Fill in the form of an installed app again; a field left out keeps its value.
+
+    Raises:
+        NotFound: The app is not installed.
+        Invalid: A value does not fit, or is of no field.
+    """
+    installation, release = require_current(session, workspace, app_id)
+    chosen = config_values(Manifest.model_validate(release.manifest), {**release.config, **values})
+    if chosen == release.config:
+        return Result(app_id, release.version, "already", installation.id)
+    release.config = chosen
+    session.add(release)
+    session.flush()
+    # The names alone: a value may be anything that somebody typed.
+    detail = {**release_detail(release), "fields": sorted(values)}
+    audit(session, installation, user, "configure", active_grants(session, release), detail=detail)
+    return Result(app_id, release.version, "configured", installation.id)

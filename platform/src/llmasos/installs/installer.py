@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
+from typing import Any
 
 from llmasos.bundles.actions import moments_of
 from llmasos.bundles.imports import check_imports
@@ -129,6 +130,11 @@ class Installer:
         before = self._look(workspace, app_id)
         result = await asyncio.to_thread(self._revoke, workspace, app_id, capability, user)
         return await self._told(Principal(workspace, user), result, before)
+
+    def configure(self, workspace: str, app_id: str, values: Mapping[str, Any], user: str) -> Result:
+        """Fill in an installed app's form again; see `changes.configure`."""
+        with self._database.write() as session:
+            return changes.configure(session, workspace, app_id, values, user)
 
     async def make_ready(self, program: Program) -> None:
         """Prepare an installed program again, as after an upgrade of the engine. Quick where it is ready.
