@@ -4,17 +4,24 @@ The same calls (`log.write`, which only passes the kernel, and `storage.get`, wh
 the ledger) are made by a native app in its confined runner, through its socket, and by code in the host's process at
 `Kernel.syscall`. Rounds of both alternate in one run, so that a busy machine slows both. The bound is issue 3's: a
 call from a native app within 100 µs of the same from in-process code.
+
+Beside them: `bare echo`, what a frame to a bare child and back costs over such a socket, which no protocol can go
+below; and `woken`, the call in process that follows that echo, since a host that just woke is slower than a loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import statistics
+import struct
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from bench_confine import ECHO, Echoes
 
 from llmasos.authoring.native import build_native
 from llmasos.bundles.manifest import StoragePermission, Text, parse_manifest
@@ -26,6 +33,7 @@ from llmasos.kernel.invocation import InstalledApp, Invocation, Principal, RunLi
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas.ledger import Ledger
 from llmasos.runtimes.confinement import confinement
+from llmasos.runtimes.environments import base_python
 from llmasos.runtimes.native import NativeRuntime
 from llmasos.runtimes.runtime import Program
 from llmasos.schema import ensure_schema
@@ -97,6 +105,43 @@ async def in_process(kernel: Kernel, invocation: Invocation, kind: str, count: i
     return (time.perf_counter() - began) / count
 
 
+class Bare:
+    """A child that echoes, over a socket pair."""
+
+    async def start(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._child = await asyncio.create_subprocess_exec(
+            base_python(), "-I", "-S", "-c", ECHO, str(theirs.fileno()), pass_fds=[theirs.fileno()]
+        )
+        theirs.close()
+        self._loop = asyncio.get_running_loop()
+        self._transport, self._echoes = await self._loop.create_connection(Echoes, sock=ours)
+
+    async def echo(self) -> None:
+        """One frame as long as a call's, out and back."""
+        self._echoes.answer = self._loop.create_future()
+        self._transport.write(struct.pack(">I", 150) + b"x" * 150)
+        await self._echoes.answer
+
+    async def close(self) -> None:
+        self._transport.close()
+        await self._child.wait()
+
+
+async def woken(bare: Bare, kernel: Kernel, invocation: Invocation, kind: str, count: int) -> tuple[float, float]:
+    """Median seconds of an echo, and of a call in process that follows it."""
+    capability, function, arguments = CALLS[kind]
+    echoes, calls = [], []
+    for _ in range(count):
+        began = time.perf_counter()
+        await bare.echo()
+        between = time.perf_counter()
+        await kernel.syscall(invocation, capability, function, [*arguments])
+        echoes.append(between - began)
+        calls.append(time.perf_counter() - between)
+    return statistics.median(echoes), statistics.median(calls)
+
+
 async def from_the_app(
     runtime: NativeRuntime, program: Program, invocation: Invocation, kind: str, count: int
 ) -> float:
@@ -121,20 +166,29 @@ async def main() -> int:
                 runtime, program = await installed(root, kernel)
                 async with kernel.invocation(Principal(), app, "calls", INVOCATION) as invocation:
                     await runtime.call(program, invocation, "put", "{}")
-                    print(f"{'call':<14}{'in process µs':>15}{'native app µs':>15}{'added µs':>10}{'bound':>8}")
+                    bare = Bare()
+                    await bare.start()
+                    heads = ("in process", "woken", "bare echo", "native app", "added", "to woken", "bound")
+                    print(f"{'µs a call':<14}" + "".join(f"{head:>12}" for head in heads))
                     for kind in CALLS:
-                        pairs = [
+                        rounds = [
                             (
                                 await in_process(kernel, invocation, kind, count),
+                                *await woken(bare, kernel, invocation, kind, count),
                                 await from_the_app(runtime, program, invocation, kind, count),
                             )
                             for _ in range(ROUNDS)
                         ]
-                        inside, outside = (statistics.median(each) * 1e6 for each in zip(*pairs, strict=True))
-                        added = statistics.median(there - here for here, there in pairs) * 1e6
+                        loop, echo, after_wake, outside = (
+                            statistics.median(each) * 1e6 for each in zip(*rounds, strict=True)
+                        )
+                        added = statistics.median(each[3] - each[0] for each in rounds) * 1e6
+                        to_woken = statistics.median(each[3] - each[2] for each in rounds) * 1e6
                         held = held and added <= BOUND_US
+                        figures = (loop, after_wake, echo, outside, added, to_woken, BOUND_US)
                         verdict = "" if added <= BOUND_US else "  PAST ITS BOUND"
-                        print(f"{kind:<14}{inside:>15.0f}{outside:>15.0f}{added:>10.0f}{BOUND_US:>8}{verdict}")
+                        print(f"{kind:<14}" + "".join(f"{figure:>12.0f}" for figure in figures) + verdict)
+                    await bare.close()
                 await runtime.close()
     return 0 if held else 1
 
