@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmasos.errors import LlmasosError
 from llmasos.runtimes import frames
-from llmasos.runtimes.frames import Done, FrameReader, ProtocolFault, Syscall, decode
+from llmasos.runtimes.frames import Done, Failure, FrameReader, ProtocolFault, Syscall, decode
+from llmasos.runtimes.results import result_of
 from llmasos_runner.protocol import MAX_FRAME_BYTES, FrameError, encode, read_frame
 
 SCALARS = (
@@ -68,3 +70,21 @@ def test_a_key_twice_is_a_fault_even_with_the_same_value():
     assert json.loads(body)
     with pytest.raises(ProtocolFault, match="a key twice"):
         list(FrameReader().feed(struct.pack(">I", len(body)) + body))
+
+
+@pytest.mark.parametrize(
+    ("failure", "zh"),
+    [
+        (Failure("invalid", "the app failed: KeyError: 'x'"), "应用出错：KeyError: 'x'"),
+        (
+            Failure("denied", "ctx.http is not there: llmapp.toml does not declare it. Add:\n[[permissions]]"),
+            "没有 ctx.http：llmapp.toml 未声明它。请添加：\n[[permissions]]",
+        ),
+        (Failure("invalid", "The app crashed: oh.", "应用崩溃：oh。", "app-failed"), "应用崩溃：oh。"),
+        (Failure("conflict", "words of its own"), "words of its own"),
+    ],
+)
+def test_what_ended_an_invocation_is_told_in_chinese_but_for_the_apps_own_words(failure: Failure, zh: str) -> None:
+    with pytest.raises(LlmasosError) as caught:
+        result_of(Done("i", 0, 0, "", error=failure))
+    assert (caught.value.message, caught.value.message_zh) == (failure.message, zh)

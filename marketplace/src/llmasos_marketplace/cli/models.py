@@ -174,7 +174,10 @@ def test(name: Name) -> None:
     say(str(answer["said"]).strip())
     tokens = used["prompt_tokens"] + used["completion_tokens"]
     say(
-        tr(f"{name} answers: {milliseconds} ms, {tokens} tokens.", f"{name} 正常：{milliseconds} 毫秒，{tokens} 词元。")
+        tr(
+            f"{name} answers: {milliseconds} ms, {tokens} tokens.",
+            f"{name} 正常：{milliseconds} 毫秒，{tokens} 个 token。",
+        )
     )
 
 
@@ -294,4 +297,4 @@ def _price_text(entry: ModelEntry) -> str:
     if not price.input and not price.output:
         return tr("free", "免费")
     each = f"{price.input / 1e6:g} / {price.output / 1e6:g} USD"
-    return tr(f"{each} per million tokens", f"每百万词元 {each}")
+    return tr(f"{each} per million tokens", f"每百万 token {each}")

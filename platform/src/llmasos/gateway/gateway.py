@@ -270,7 +270,7 @@ def finish(plan: Plan, entry: ModelEntry, reason: str, limit: int) -> Plan:
         remarks = remarks.with_notice(t(plan.locale, en, f"{plan.entry.name} 没有回答，由 {entry.name} 回答。"))
     if plan.wants_json and reason == "length":
         en = f"The answer was cut at {limit} tokens, so its JSON is not complete; allow a larger max_tokens."
-        zh = f"回答在 {limit} 个词元处被截断，JSON 不完整；请增大 max_tokens。"
+        zh = f"回答在 {limit} 个 token 处被截断，JSON 不完整；请增大 max_tokens。"
         remarks = remarks.with_notice(t(plan.locale, en, zh))
     return replace(plan, remarks=remarks)
 

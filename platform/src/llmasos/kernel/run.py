@@ -66,7 +66,7 @@ class Run:
 
     def speak(self, error: BaseException) -> None:
         """Give an app's error its Chinese, where the app passes on what it was told."""
-        if isinstance(error, LlmasosError) and error.message_zh == error.message:
+        if isinstance(error, LlmasosError):
             for en, zh in self.refusals.items():
                 error.message_zh = error.message_zh.replace(en, zh)
 

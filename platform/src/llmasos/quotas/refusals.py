@@ -18,7 +18,7 @@ _PER = {
     Window.MONTH: ("a month", "每月"),
 }
 _UNITS = {
-    Meter.TOKENS: ("tokens", "个词元"),
+    Meter.TOKENS: ("tokens", "个 token"),
     Meter.COST: ("micro-USD", "微美元"),
     Meter.INVOCATIONS: ("runs", "次运行"),
     Meter.COMPUTE: ("units of compute", "计算单位"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import msgspec
@@ -58,7 +59,24 @@ def limits_message(limits: RunLimits, wall_seconds: float) -> Limits:
     }
 
 
+# The SDK speaks English inside the sandbox. These are its own sentences; what stands after them is the app's.
+_OF_THE_SDK: Final = (
+    (re.compile(r"\Athe app failed: "), "应用出错："),
+    (
+        re.compile(r"ctx\.(\w+) is not there: llmapp\.toml does not declare it\. Add:"),
+        r"没有 ctx.\1：llmapp.toml 未声明它。请添加：",
+    ),
+)
+
+
+def _in_chinese(message: str) -> str:
+    for sentence, zh in _OF_THE_SDK:
+        message = sentence.sub(zh, message)
+    return message
+
+
 def _error(failure: Failure) -> LlmasosError:
+    zh = failure.zh or _in_chinese(failure.message)
     if failure.code is not None:
-        return _BY_CODE.get(failure.code, Unavailable)(failure.message, zh=failure.zh)
-    return errors.BY_TAG.get(failure.tag, Invalid)(failure.message, zh=failure.zh)
+        return _BY_CODE.get(failure.code, Unavailable)(failure.message, zh=zh)
+    return errors.BY_TAG.get(failure.tag, Invalid)(failure.message, zh=zh)
