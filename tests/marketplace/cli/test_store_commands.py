@@ -227,6 +227,12 @@ def test_what_an_app_stored_is_only_deleted_by_somebody_who_said_so(released: No
     assert done.exit_code == 1
     assert "--keep-data or --delete-data" in done.stderr
     assert installed() == {"acme/hello": "1.1.0"}
+    terminal = Terminal("uninstall", "acme/hello")
+    terminal.wait_for("Delete the 1 values")
+    terminal.type("\x03")
+    assert terminal.end() == 130, terminal.seen
+    assert "Traceback" not in terminal.seen
+    assert installed() == {"acme/hello": "1.1.0"}
     assert llmasos("uninstall", "acme/hello", "--delete-data").exit_code == 0
 
 
@@ -327,6 +333,38 @@ def test_ctrl_c_at_the_prompt_of_an_install_changes_nothing(released: None, keys
     assert "Traceback" not in terminal.seen
     assert installed() == {}
     assert problems() == []
+
+
+def test_ctrl_c_at_the_second_question_of_an_install_changes_nothing(home: Path, tmp_path: Path, binary: bytes) -> None:
+    path = tmp_path / "a.llmapp"
+    write_bundle(bundle_files(manifest_text(extra=MODEL_PERMISSION + OPTIONAL), binary), path)
+    assert llmasos("publish", str(path)).exit_code == 0
+    terminal = Terminal("install", "acme/hello")
+    terminal.wait_for("Do you agree?")
+    terminal.type("y\n")
+    terminal.wait_for("allow it too?")
+    terminal.type("\x03")
+    assert terminal.end() == 130, terminal.seen
+    assert installed() == {}
+    assert problems() == []
+
+
+def test_ctrl_c_where_a_secret_is_typed_keeps_none(home: Path) -> None:
+    terminal = Terminal("secrets", "set", "key")
+    terminal.wait_for("Value of key")
+    terminal.type("half\x03")
+    assert terminal.end() == 130, terminal.seen
+    assert "Traceback" not in terminal.seen
+    assert answer("secrets", "list")["secrets"] == []
+    refused = subprocess.run(
+        [sys.executable, "-m", "llmasos_marketplace.cli", "secrets", "set", "key"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert "pipe it in" in refused.stderr
 
 
 def test_ctrl_c_at_the_prompt_of_an_upgrade_leaves_the_old_release_running(released: None) -> None:
