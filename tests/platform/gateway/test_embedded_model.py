@@ -136,6 +136,17 @@ async def test_it_gives_labels_by_a_schema_as_the_app_triage_asks_it(gateway, as
     assert right >= 5
 
 
+async def test_a_prompt_that_was_read_ahead_is_not_read_again(gateway, local):
+    messages = [{"role": "user", "content": "Write one sentence about each of these birds: owl, crow, heron, wren."}]
+    provider = EmbeddedProvider(local)
+    await provider.read_ahead("smollm2", {"messages": messages, "max_tokens": 20})
+    async with provider._client("smollm2") as client:
+        asked = {"messages": messages, "max_tokens": 1, "cache_prompt": True}
+        answer = (await client.post("/v1/chat/completions", json=asked)).json()
+    assert answer["timings"]["cache_n"] >= answer["usage"]["prompt_tokens"] - 1
+    assert answer["usage"]["prompt_tokens"] > 20
+
+
 async def test_json_that_max_tokens_cuts_says_so(gateway, ask):
     schema = {"type": "object", "properties": {"text": {"type": "string", "minLength": 200}}, "required": ["text"]}
     shape = {"type": "json_schema", "json_schema": {"name": "long", "schema": schema}}
@@ -194,7 +205,7 @@ async def test_cancelling_stops_the_decoding(gateway, local, ask, streamed):
         assert stream.used.completion_tokens >= 1
     else:
         task = asyncio.create_task(gateway.generate(request))
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.3)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -55,6 +55,15 @@ class Tokeniser(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """A provider of ours whose engine can read a prompt before it is asked to answer it."""
+
+    async def read_ahead(self, model: str, parameters: Parameters) -> None:
+        """Read the prompt, so that the call finds it read; where that fails, the call tells why."""
+        ...
+
+
 def no_secrets(_name: str) -> str | None:
     """The reader of a host that keeps none."""
     return None
@@ -139,6 +148,7 @@ class Engine:
             return await litellm.acompletion(**fixed, **parameters)
 
         async with self._slot(entry):
+            await self._read_ahead(entry, parameters)
             return await self._attempts(entry, ask)
 
     async def stream(self, entry: ModelEntry, parameters: Parameters) -> Parts:
@@ -163,6 +173,7 @@ class Engine:
         slot = self._slot(entry)
         await slot.__aenter__()
         try:
+            await self._read_ahead(entry, asked)
             wrapper, first = await self._attempts(entry, ask)
         except BaseException:
             await slot.__aexit__(None, None, None)
@@ -217,6 +228,13 @@ class Engine:
                     raise failure.error from error
                 await asyncio.sleep(_pause_seconds(attempt, failure.pause_seconds))
         raise AssertionError("the last attempt returns or raises")
+
+    async def _read_ahead(self, entry: ModelEntry, parameters: Parameters) -> None:
+        """While litellm is being imported, which takes seconds, have our own engine read the prompt."""
+        provider_name, _, model = entry.litellm.partition("/")
+        provider = self._providers.get(provider_name)
+        if _loaded is None and isinstance(provider, ReadsAhead):
+            await asyncio.gather(self._ready(), provider.read_ahead(model, parameters))
 
     async def _ready(self) -> Any:
         # The lock-free look first: a thread for nothing would cost more than the rest of the gateway.

@@ -6,13 +6,13 @@ A connection for each call: its end is what stops the engine, at a cancellation 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
 
-from llmasos.errors import Invalid, ModelUnavailable
+from llmasos.errors import Invalid, LlmasosError, ModelUnavailable
 from llmasos.gateway.embedded.local import LocalModels
 from llmasos.gateway.embedded.process import EngineProcess
 from llmasos.gateway.embedded.shapes import EngineRequest, Said, engine_request, read_tools
@@ -108,6 +108,13 @@ class EmbeddedProvider:
         """Tokens of a text, by the model's own tokeniser."""
         async with self._client(model) as client:
             return len(_checked(await client.post("/tokenize", json={"content": text})).json()["tokens"])
+
+    async def read_ahead(self, model: str, parameters: Mapping[str, Any]) -> None:
+        """Read a prompt into the engine's cache; where that fails, so does the call, which says why."""
+        with suppress(LlmasosError, httpx.HTTPError):
+            asked = engine_request(parameters["messages"], parameters)
+            async with self._client(model) as client:
+                await client.post("/v1/chat/completions", json={**asked.body, "max_tokens": 0})
 
     @staticmethod
     def _held(asked: EngineRequest, held: list[str], reason: str) -> Said:
