@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -21,11 +22,26 @@ T = TypeVar("T")
 class Pending(Generic[T]):
     """A write that was submitted. `await` it in a task, or call `result()` in a thread: both wait for the commit."""
 
-    __slots__ = ("_done", "_error", "_finished", "_loop", "_then", "_value", "_waiter", "_writer", "hot", "work")
+    __slots__ = (
+        "_done",
+        "_error",
+        "_finished",
+        "_loop",
+        "_then",
+        "_value",
+        "_waiter",
+        "_writer",
+        "buffered",
+        "hot",
+        "work",
+    )
 
-    def __init__(self, writer: Writer, work: Callable[[Transaction], T], hot: bool = False) -> None:
+    def __init__(
+        self, writer: Writer, work: Callable[[Transaction], T], hot: bool = False, buffered: bool = False
+    ) -> None:
         self.work = work
         self.hot = hot
+        self.buffered = buffered
         self._writer = writer
         self._value: T | None = None
         self._error: BaseException | None = None
@@ -86,10 +102,20 @@ class Pending(Generic[T]):
     # The rest is the writer's.
 
     def attempt(self, transaction: Transaction) -> None:
-        """Run it in a savepoint."""
+        """Run it, in a savepoint unless it only fills buffers."""
+        if self.buffered and transaction.is_sqlite:
+            try:
+                self._value = self.work(transaction)
+            except sqlite3.Error:
+                # The transaction may be gone, and what the others buffered with it.
+                raise
+            except Exception as error:
+                self._error = error
+            return
         transaction.open_savepoint()
         try:
             self._value = self.work(transaction)
+            transaction.flush()
         except Exception as error:
             self._error = error
             transaction.undo()

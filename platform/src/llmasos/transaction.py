@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from datetime import date, datetime
 from functools import lru_cache
-from typing import Any, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from sqlalchemy import Connection
 
@@ -14,8 +14,18 @@ from llmasos.db import WriteSession
 SqlValue: TypeAlias = str | int | float | bool | datetime | date | bytes | None
 Row: TypeAlias = tuple[Any, ...]
 
+B = TypeVar("B", bound="Buffer")
+
 # Quotas of a few thousand subjects: a MiB or two. Past it everything is read again.
 MAX_MEMO = 4096
+
+
+class Buffer(Protocol):
+    """Gathers what many writes change in the same rows, to write it once."""
+
+    def write(self, transaction: Transaction) -> None:
+        """Write it all."""
+        ...
 
 
 class Transaction:
@@ -34,6 +44,7 @@ class Transaction:
         self._cursor = self._driver.cursor()
         self._marks = connection.dialect.paramstyle
         self._version = -1
+        self._buffers: dict[type[Any], Any] = {}
         self.for_update = "" if self.is_sqlite else " FOR UPDATE"
 
     @classmethod
@@ -70,11 +81,25 @@ class Transaction:
         """A day as its column keeps it."""
         return day.isoformat() if self.is_sqlite else day
 
+    def buffer(self, kind: type[B]) -> B:
+        """The buffer of a kind, empty at first. It is written before the transaction ends."""
+        found: B | None = self._buffers.get(kind)
+        if found is None:
+            found = self._buffers[kind] = kind()
+        return found
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        buffers, self._buffers = self._buffers, {}
+        for buffer in buffers.values():
+            buffer.write(self)
+
     def undo(self) -> None:
         """Take back what this write did so far; it goes on from its start."""
         self.run("ROLLBACK TO SAVEPOINT write_of_batch")
         # It may remember rows that no longer are.
         self.memo.clear()
+        self._buffers.clear()
 
     # The rest is the writer's: its connection keeps one of these, for one transaction after another.
 
@@ -96,14 +121,17 @@ class Transaction:
 
     def open_savepoint(self) -> None:
         """Where `undo` goes back to."""
+        self.flush()
         self._cursor.execute("SAVEPOINT write_of_batch")
 
     def close_savepoint(self) -> None:
         """Keep what was done since it was opened."""
+        self.flush()
         self._cursor.execute("RELEASE SAVEPOINT write_of_batch")
 
     def commit(self) -> None:
         """Make it last."""
+        self.flush()
         if self.is_sqlite:
             self._cursor.execute("COMMIT")
         else:

@@ -1,7 +1,8 @@
 """The process's one writer: small writes from every thread and task, many in one commit.
 
-Each write runs in a savepoint of its own: one that fails takes nothing of the others with it. Writes run in the order
-in which they were submitted.
+Each write runs in a savepoint of its own: one that fails takes nothing of the others with it. One that only fills
+buffers (`Transaction.buffer`) needs none; they are written before the next savepoint and at the end of the batch.
+Writes run in the order in which they were submitted.
 
 Two ways lead to a commit. Where nobody else writes, the hot writes of a task are committed by its own event loop, at
 once: a commit to SQLite's log takes 50 µs and waits for no disk, a hand-over to another thread and back takes several
@@ -82,16 +83,26 @@ class Writer:
         self._committed_by: asyncio.AbstractEventLoop | None = None
         self._turn_waits = False
         self._linger_of: asyncio.AbstractEventLoop | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._serve, name="llmasos-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[Transaction], T], *, essential: bool = False, hot: bool = False) -> Pending[T]:
+    def submit(
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        essential: bool = False,
+        hot: bool = False,
+        buffered: bool = False,
+    ) -> Pending[T]:
         """Queue a write; it runs in the writer's thread, or, if it is hot, in an event loop's.
 
         Args:
             work: Gets the transaction; what it returns is the value of the pending.
             essential: Never refused for a long queue: it frees what others wait for.
             hot: It takes microseconds, whatever it is given.
+            buffered: It writes by `Transaction.buffer` alone, and fails, if it does, before it changes anything:
+                on SQLite it needs no savepoint. On PostgreSQL any statement may fail for what others do.
 
         Raises:
             Unavailable: Too many writes wait, or the writer is closed.
@@ -103,15 +114,17 @@ class Writer:
                 "Too many writes wait for the database; try again in a few seconds.",
                 zh="等待写入数据库的请求过多：请几秒后重试。",
             )
-        pending = Pending(self, work, hot)
+        pending = Pending(self, work, hot, buffered)
         self._queue.append(pending)
         if not (hot and self._loops_may and self._linger()):
             self.wake()
         return pending
 
-    def post(self, work: Callable[[Transaction], object], *, hot: bool = False) -> Pending[object]:
+    def post(
+        self, work: Callable[[Transaction], object], *, hot: bool = False, buffered: bool = False
+    ) -> Pending[object]:
         """Queue a write that nobody waits for, and that must not be refused; the log is told if it fails."""
-        return self.submit(_reported(work), essential=True, hot=hot)
+        return self.submit(_reported(work), essential=True, hot=hot, buffered=buffered)
 
     def every(self, seconds: float, work: Callable[[Transaction], object]) -> Callable[[], None]:
         """Run a write again and again, also while nothing else happens. Answers a function that ends it."""
@@ -177,11 +190,11 @@ class Writer:
             return False
         if self._linger_of is not loop:
             self._linger_of = loop
-            loop.call_later(LINGER_SECONDS, self._end_linger, loop)
+            self._linger_timer = loop.call_later(LINGER_SECONDS, self._end_linger, loop)
         return True
 
     def _end_linger(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._linger_of = None
+        self._linger_of = self._linger_timer = None
         if self._queue and not self._commit_here(loop):
             self.wake()
 
@@ -212,6 +225,10 @@ class Writer:
             self._loops_may_from = ended + SLOW_FOR_SECONDS
         if self._queue or self._since_checkpoint >= CHECKPOINT_WRITES:
             self.wake()
+        elif self._linger_of is loop and self._linger_timer is not None:
+            # It would wake the loop for nothing.
+            self._linger_timer.cancel()
+            self._linger_of = self._linger_timer = None
         return True
 
     # The half of the thread.

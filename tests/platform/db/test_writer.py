@@ -267,3 +267,48 @@ async def test_the_log_of_the_database_begins_anew_from_time_to_time(database: D
     # Each of these writes dirties two pages at least.
     assert log.stat().st_size < 2 * 4096 * 2 * CHECKPOINT_WRITES
     assert len(values(database)) == 3 * CHECKPOINT_WRITES
+
+
+class Sum:
+    """A buffer: writes one row for all that was added."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def write(self, transaction: Transaction) -> None:
+        transaction.run("INSERT INTO n VALUES (?)", self.total)
+
+
+def buffer(value: int):
+    def work(transaction: Transaction) -> None:
+        if value < 0:
+            raise ValueError("before it adds anything")
+        transaction.buffer(Sum).total += value
+
+    return work
+
+
+async def test_what_is_buffered_is_written_once_and_before_what_follows(database: Database) -> None:
+    def fails(transaction: Transaction) -> None:
+        buffer(1000)(transaction)
+        raise ValueError
+
+    await database.writer.submit(lambda transaction: None, hot=True)
+    submit = database.writer.submit
+    pending = [submit(buffer(n), hot=True, buffered=True) for n in (1, 2, -1, 4)]
+    pending += [submit(add(50), hot=True), submit(buffer(20), hot=True, buffered=True), submit(fails, hot=True)]
+    outcomes = await asyncio.gather(*(_awaited(each) for each in pending), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes if outcome != 1] == [
+        *(type(None), type(None), ValueError, type(None)),
+        *(type(None), ValueError),
+    ]
+    assert values(database) == [7, 50, 20]
+
+
+async def test_a_buffer_that_cannot_be_written_fails_what_filled_it(database: Database) -> None:
+    await database.writer.submit(add(7), hot=True)
+    pending = [database.writer.submit(buffer(n), hot=True, buffered=True) for n in (3, 4)]
+    outcomes = await asyncio.gather(*(_awaited(each) for each in pending), return_exceptions=True)
+    assert all(isinstance(outcome, Unavailable) for outcome in outcomes)
+    assert await database.writer.submit(add(8), hot=True) == 1
+    assert values(database) == [7, 8]

@@ -1,8 +1,12 @@
 """The audit log: every change of it is found, and the first one named."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel, text
 
@@ -88,3 +92,19 @@ def test_a_line_that_fails_with_its_transaction_leaves_no_gap(database: Database
             database.writer.submit(fail).result()
         database.writer.submit(lambda transaction: audit.append(transaction, Line("w", "u", "y"))).result()
     assert (verify(database).intact, verify(database).lines) == (True, 7)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), st.lists
+)
+
+
+@given(st.dictionaries(st.text(), VALUES), st.lists(st.none() | st.text(), max_size=5), st.integers(1))
+def test_a_line_is_hashed_as_the_json_that_the_module_promises(detail: dict, texts: list, seq: int) -> None:
+    def plain(value: object) -> str:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    text = audit._canonical(detail)
+    assert text == plain(detail)
+    expected = hashlib.sha256(f"before\n{plain([seq, *texts, text])}".encode()).hexdigest()
+    assert audit._hash("before", seq, [*texts, text]) == expected

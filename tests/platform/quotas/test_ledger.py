@@ -291,3 +291,57 @@ def test_totals_are_read_by_day_app_and_model(database: Database) -> None:
         assert [(each.app_id, each.model, each.calls) for each in found] == [("", "n", 2), ("a/b", "m", 4)]
         assert [each.calls for each in service.usage(session, "w", user="v", app="a/b")] == [2]
         assert service.usage(session, "other") == []
+
+
+async def test_a_reservation_takes_over_the_row_of_one_that_ends_in_the_same_commit(
+    ledger: Ledger, database: Database, clock: Clock
+) -> None:
+    set_quota(database, 100)
+    first = await ledger.reserve(SUBJECT, tokens(60))
+    ledger.settle(first, Used(prompt_tokens=20))
+    second = await ledger.reserve(SUBJECT, tokens(60))
+    assert second.id == first.id
+    assert state(database) == [(20, 60, 0)]
+    # One of another size does not; and what was held is freed with the lease either way.
+    ledger.settle(second, Used(prompt_tokens=70))
+    third = await ledger.reserve(SUBJECT, tokens(10))
+    assert third.id != second.id
+    assert state(database) == [(80, 10, 10)]
+    with Database(database.url) as elsewhere:
+        clock.now += 31
+        elsewhere.writer.submit(Ledger(elsewhere, clock).lease.sweep).result()
+        assert state(database) == [(80, 0, 10)]
+    # Taken for dead: what it says late is charged to the room that is left, and the rest to the overrun.
+    await ledger.settle(third, Used(prompt_tokens=30))
+    assert state(database) == [(100, 0, 20)]
+    with database.read() as session:
+        assert session.exec(select(Reservation)).all() == []
+
+
+async def test_what_the_own_writer_frees_is_not_remembered_as_held(ledger: Ledger, database: Database) -> None:
+    set_quota(database, 100)
+    held = await ledger.reserve(SUBJECT, tokens(100))
+    ledger.lease.stop()
+    assert state(database) == [(0, 0, 0)]
+    await ledger.settle(held, Used(prompt_tokens=30))
+    assert state(database) == [(30, 0, 0)]
+    await ledger.reserve(SUBJECT, tokens(70))
+
+
+@pytest.mark.parametrize(("said", "counted"), [(10**30, 1 << 48), (-5, 0)])
+async def test_a_provider_that_says_nonsense_harms_no_call_that_shares_its_commit(
+    ledger: Ledger, database: Database, said: int, counted: int
+) -> None:
+    set_quota(database, 1000)
+    first, second = await ledger.reserve(SUBJECT, tokens(50)), await ledger.reserve(SUBJECT, tokens(50))
+    settled = [
+        ledger.settle(first, Used(completion_tokens=said, model="m")),
+        ledger.settle(second, Used(prompt_tokens=7, model="m")),
+    ]
+    for each in settled:
+        await each
+    ((used, reserved, overrun),) = state(database)
+    assert (used + overrun, reserved) == (counted + 7, 0)
+    with database.read() as session:
+        row = session.exec(select(UsageDay)).one()
+        assert (row.calls, row.prompt_tokens, row.completion_tokens) == (2, 7, counted)

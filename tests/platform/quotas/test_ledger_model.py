@@ -140,10 +140,42 @@ class LedgerModel(RuleBasedStateMachine):
             self.reserved[name] -= granted
             self.used[name] += used
 
+    @rule(
+        target=held,
+        ended=st.lists(consumes(held), max_size=4),
+        share=st.floats(0, 2),
+        wanted=st.lists(st.tuples(st.sampled_from(SUBJECTS), st.integers(1, 30)), max_size=4),
+    )
+    def settle_and_reserve_in_few_commits(self, ended: list, share: float, wanted: list):
+        demands = [Demand({Meter.TOKENS: amount}) for _subject, amount in wanted]
+
+        async def at_once() -> list:
+            for held, _names, granted in ended:
+                self.ledger.settle(held, Used(completion_tokens=int(granted * share)))
+            reserves = (self.ledger.reserve(who, it) for (who, _amount), it in zip(wanted, demands, strict=True))
+            return await asyncio.gather(*reserves, return_exceptions=True)
+
+        outcomes = asyncio.run(at_once())
+        for _held, names, granted in ended:
+            for name in names:
+                self.reserved[name] -= granted
+                self.used[name] += int(granted * share)
+        taken = []
+        for (subject, amount), outcome in zip(wanted, outcomes, strict=True):
+            names = self.applying(subject)
+            fits = all(self.limits[name] - self.used[name] - self.reserved[name] >= amount for name in names)
+            assert isinstance(outcome, Held if fits else QuotaExceeded)
+            if fits:
+                for name in names:
+                    self.reserved[name] += amount
+                taken.append((outcome, names, amount))
+        return multiple(*taken)
+
     @invariant()
     def the_tables_say_the_same(self) -> None:
         if not hasattr(self, "database"):
             return
+        self.database.writer.submit(lambda transaction: None).result()
         with self.database.read() as session:
             rows = session.exec(select(LedgerWindow)).all()
             assert sum(row.used + row.overrun for row in rows) == sum(self.used.values())

@@ -11,12 +11,12 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from llmasos.db import Database
 from llmasos.errors import QuotaExceeded
 from llmasos.leases import Lease
-from llmasos.quotas import refusals, repository
+from llmasos.quotas import book, refusals, repository
+from llmasos.quotas.book import Book, Holds, Limit
 from llmasos.quotas.fit import fit
 from llmasos.quotas.meters import NOTHING_USED, Demand, Meter, Subject, Used, Window
 from llmasos.quotas.repository import Applying
@@ -31,8 +31,7 @@ class Held:
     id: str
     subject: Subject
     granted: Demand
-    windows: tuple[tuple[int, Meter, int], ...] = ()
-    """What is held where: window id, meter, amount."""
+    windows: Holds = ()
     pots: tuple[Pot, ...] = ()
 
 
@@ -71,7 +70,7 @@ class Ledger:
             return Held(self._number(), subject, demand)
         self.lease.start()
         pending = self._writer.submit(
-            lambda transaction: self.reserve_in(transaction, subject, demand, account), hot=True
+            lambda transaction: self.reserve_in(transaction, subject, demand, account), hot=True, buffered=True
         )
         try:
             return await pending
@@ -89,7 +88,10 @@ class Ledger:
             counts: Whether it is a call in the totals of the day.
         """
         return self._writer.submit(
-            lambda transaction: self.settle_in(transaction, held, used, counts=counts), essential=True, hot=True
+            lambda transaction: self.settle_in(transaction, held, used, counts=counts),
+            essential=True,
+            hot=True,
+            buffered=True,
         )
 
     def reserve_in(
@@ -99,7 +101,7 @@ class Ledger:
         demand: Demand,
         account: RunAccount | None = None,
     ) -> Held:
-        """`reserve`, inside a write of the caller's, which has nothing before it."""
+        """`reserve`, inside a write of the caller's; where it raises, it changed nothing."""
         now = int(self._clock())
         quotas = repository.applying(transaction, subject, now)
         if demand.unknown_price:
@@ -107,23 +109,22 @@ class Ledger:
                 if quota.meter is Meter.COST:
                     raise refusals.unknown_price(quota, subject.model)
         pots = _pots(account, quotas, demand)
-        granted = fit(demand, _least((pot.meter, pot.room) for pot in pots))
+        granted = fit(demand, _least((pot.meter, pot.room) for pot in pots)) if pots else demand
         if granted is None:
             raise _run_refusal(pots, demand, quotas)
-        windows = self._hold(transaction, quotas, granted)
+        limits = book.limits(transaction, quotas, subject, granted, now)
+        windows = transaction.buffer(Book).hold(limits, granted.amounts)
         if windows is None:
-            transaction.undo()
-            quotas = repository.applying(transaction, subject, now)
-            granted = self._fitting(transaction, quotas, granted, now)
-            windows = self._hold(transaction, quotas, granted)
+            granted = _fitting(limits, granted, now)
+            windows = transaction.buffer(Book).hold(limits, granted.amounts)
             if windows is None:
                 raise QuotaExceeded
-        held = Held(self._number(), subject, granted, windows, pots)
+        id_ = self._number()
         if windows:
-            repository.insert_reservation(transaction, held.id, self.lease.id, windows)
+            id_ = transaction.buffer(Book).open(transaction, id_, self.lease.id, windows)
         for pot in pots:
             pot.reserved += granted.amounts[pot.meter]
-        return held
+        return Held(id_, subject, granted, windows, pots)
 
     def settle_in(self, transaction: Transaction, held: Held, used: Used, *, counts: bool = True) -> list[Overrun]:
         """`settle`, inside a write of the caller's."""
@@ -132,53 +133,15 @@ class Ledger:
             pot.reserved -= held.granted.amounts[pot.meter]
             pot.used += actual[pot.meter]
         if held.windows:
-            still = repository.take_reservation(transaction, held.id)
-            repository.settle_windows(
-                transaction,
-                [
-                    (amount, min(amount, actual[meter]), max(0, actual[meter] - amount), window_id)
-                    for window_id, meter, amount in held.windows
-                    if window_id in still
-                ],
-            )
-            for window_id, meter, _amount in held.windows:
-                if window_id not in still:
-                    repository.charge_late(transaction, window_id, actual[meter])
+            changes = transaction.buffer(Book)
+            still = changes.end(transaction, held.id, self.lease.id, held.windows)
+            for window_id, meter, amount in held.windows:
+                changes.charge(transaction, window_id, amount if window_id in still else 0, actual[meter])
         if counts:
-            day = datetime.fromtimestamp(self._clock(), UTC).date()
-            repository.add_usage(transaction, held.subject, used.model or held.granted.model, used, day)
+            model = used.model or held.granted.model
+            transaction.buffer(Book).add_usage(held.subject, model, used, int(self._clock()))
         amounts = held.granted.amounts
         return [Overrun(meter, amounts[meter], is_) for meter, is_ in actual.items() if is_ > amounts[meter]]
-
-    def _hold(
-        self, transaction: Transaction, quotas: Sequence[Applying], demand: Demand
-    ) -> tuple[tuple[int, Meter, int], ...] | None:
-        """Hold in every window, in one statement; None where one has no room."""
-        amounts = demand.amounts
-        bound = [quota for quota in quotas if quota.window is not Window.RUN and amounts.get(quota.meter)]
-        if not bound:
-            return ()
-        windows = [repository.open_window(transaction, quota) for quota in bound]
-        holds = [(row, amounts[quota.meter], quota.limit) for row, quota in zip(windows, bound, strict=True)]
-        if not repository.hold(transaction, holds):
-            return None
-        return tuple((row, quota.meter, amounts[quota.meter]) for row, quota in zip(windows, bound, strict=True))
-
-    def _fitting(self, transaction: Transaction, quotas: Sequence[Applying], demand: Demand, now: int) -> Demand:
-        """The demand cut to what the windows have left."""
-        rooms: list[tuple[Applying, repository.WindowState, int]] = []
-        for quota in quotas:
-            if quota.window is not Window.RUN and demand.amounts.get(quota.meter):
-                row = repository.open_window(transaction, quota)
-                state = repository.state(transaction, row)
-                rooms.append((quota, state, max(0, quota.limit - state.used - state.reserved - state.overrun)))
-        granted = fit(demand, _least((quota.meter, room) for quota, _state, room in rooms))
-        if granted is not None:
-            return granted
-        for quota, state, room in rooms:
-            if fit(demand, {quota.meter: room}) is None:
-                raise refusals.used_up(quota, state, _least_need(demand, quota.meter), now)
-        raise QuotaExceeded
 
     def _number(self) -> str:
         return f"{self.lease.id}-{next(self._numbers)}"
@@ -191,6 +154,17 @@ def _pots(account: RunAccount | None, quotas: Sequence[Applying], demand: Demand
         account.quota(quota.quota_id, quota.meter, quota.limit) for quota in quotas if quota.window is Window.RUN
     )
     return tuple(pot for pot in itertools.chain(account.own(), of_quotas) if demand.amounts.get(pot.meter))
+
+
+def _fitting(limits: Sequence[Limit], demand: Demand, now: int) -> Demand:
+    """The demand cut to what the windows have left."""
+    granted = fit(demand, _least((limit.meter, max(0, limit.room)) for limit in limits))
+    if granted is not None:
+        return granted
+    for limit in limits:
+        if fit(demand, {limit.meter: max(0, limit.room)}) is None:
+            raise refusals.used_up(limit.quota, limit.state, _least_need(demand, limit.meter), now)
+    raise QuotaExceeded
 
 
 def _least(rooms: Iterable[tuple[Meter, int]]) -> dict[Meter, int]:

@@ -11,6 +11,9 @@ from types import MappingProxyType
 class Meter(StrEnum):
     """What a quota counts."""
 
+    # That of an enum is a Python function; a call looks meters up dozens of times.
+    __hash__ = str.__hash__
+
     TOKENS = "tokens"
     COST = "cost_micro_usd"
     INVOCATIONS = "invocations"

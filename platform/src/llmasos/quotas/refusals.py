@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from llmasos.errors import QuotaExceeded
+from llmasos.quotas.book import WindowState
 from llmasos.quotas.meters import Meter, Scope, Window
-from llmasos.quotas.repository import Applying, WindowState
+from llmasos.quotas.repository import Applying
 from llmasos.quotas.runs import Pot
 from llmasos.quotas.windows import window_end
 

@@ -1,8 +1,7 @@
-"""Every query of quotas and the ledger."""
+"""Every query of quotas and the ledger, but for what a batch of writes changes in it: that is in `book`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -10,7 +9,7 @@ from sqlalchemy import func
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, SQLModel, col, select
 
-from llmasos.quotas.meters import Meter, Scope, Subject, Used, Window
+from llmasos.quotas.meters import Meter, Scope, Subject, Window
 from llmasos.quotas.tables import LedgerWindow, Quota
 from llmasos.quotas.windows import window_start
 from llmasos.writer import Transaction
@@ -29,15 +28,6 @@ class Applying:
     source: str
     starts_at: int
     window_id: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class WindowState:
-    """What a window holds."""
-
-    used: int = 0
-    reserved: int = 0
-    overrun: int = 0
 
 
 _APPLYING = """
@@ -90,66 +80,10 @@ def open_window(transaction: Transaction, quota: Applying) -> int:
     return found
 
 
-def state(transaction: Transaction, window_id: int) -> WindowState:
-    """What a window holds, kept from change until the transaction ends."""
-    row = transaction.one(
-        f"SELECT used, reserved, overrun FROM ledger_window WHERE id = ?{transaction.for_update}",  # noqa: S608
-        window_id,
-    )
-    return WindowState(*row) if row else WindowState()
-
-
-def hold(transaction: Transaction, holds: Sequence[tuple[int, int, int]]) -> bool:
-    """Reserve (window id, amount, limit) in each; False where one has not enough room: then undo."""
-    # In the order of their ids, so that two transactions that want the same rows wait instead of locking each other.
-    rows = [(amount, limit, window_id, amount, limit) for window_id, amount, limit in sorted(holds)]
-    # The row's limit follows the quota's, which somebody may have set meanwhile.
-    touched = transaction.run_many(
-        'UPDATE ledger_window SET reserved = reserved + ?, "limit" = ?'
-        " WHERE id = ? AND used + reserved + overrun + ? <= ?",
-        rows,
-    )
-    return touched == len(rows)
-
-
-def insert_reservation(
-    transaction: Transaction, id_: str, lease_id: str, holds: Iterable[tuple[int, Meter, int]]
-) -> None:
-    """Write down what is held, so that it can be freed when the process dies."""
-    transaction.run_many(
-        "INSERT INTO reservation (id, window_id, meter, amount, lease_id) VALUES (?, ?, ?, ?, ?)",
-        [(id_, window_id, meter.value, amount, lease_id) for window_id, meter, amount in holds],
-    )
-
-
-def take_reservation(transaction: Transaction, id_: str) -> set[int]:
-    """End a reservation; the windows in which it was still held."""
-    # Two statements: in SQLite, DELETE … RETURNING takes five times as long as both.
-    rows = transaction.all(f"SELECT window_id FROM reservation WHERE id = ?{transaction.for_update}", id_)  # noqa: S608
-    transaction.run("DELETE FROM reservation WHERE id = ?", id_)
-    return {row[0] for row in rows}
-
-
-def settle_windows(transaction: Transaction, rows: Iterable[tuple[int, int, int, int]]) -> None:
-    """Turn holds into use: (held, used of it, used beyond it, window id) each."""
-    transaction.run_many(
-        "UPDATE ledger_window SET reserved = reserved - ?, used = used + ?, overrun = overrun + ? WHERE id = ?", rows
-    )
-
-
-def charge_late(transaction: Transaction, window_id: int, amount: int) -> None:
-    """Charge what no reservation holds any more: what has no room goes into the overrun."""
-    transaction.run(
-        "UPDATE ledger_window SET"
-        ' used = used + CASE WHEN used + reserved + ? <= "limit" THEN ? ELSE "limit" - used - reserved END,'
-        ' overrun = overrun + CASE WHEN used + reserved + ? <= "limit" THEN 0'
-        ' ELSE ? - ("limit" - used - reserved) END WHERE id = ?',
-        *(amount, amount, amount, amount, window_id),
-    )
-
-
 def release_lease(transaction: Transaction, lease_id: str) -> int:
     """Free everything that a process held; how many reservations."""
+    # It changes windows and reservations behind the back of what was remembered of them.
+    transaction.memo.clear()
     transaction.run(
         "UPDATE ledger_window SET reserved = reserved - (SELECT SUM(r.amount) FROM reservation r"
         " WHERE r.window_id = ledger_window.id AND r.lease_id = ?)"
@@ -157,28 +91,6 @@ def release_lease(transaction: Transaction, lease_id: str) -> int:
         *(lease_id, lease_id),
     )
     return transaction.run("DELETE FROM reservation WHERE lease_id = ?", lease_id)
-
-
-_ADD_USAGE = """
-UPDATE usage_day SET calls = calls + 1, prompt_tokens = prompt_tokens + ?, completion_tokens = completion_tokens + ?,
-cost_micro_usd = cost_micro_usd + ?, unpriced_calls = unpriced_calls + ?, fuel = fuel + ?
-WHERE workspace_id = ? AND user_id = ? AND app_id = ? AND model = ? AND day = ?
-"""
-_BEGIN_DAY = """
-INSERT INTO usage_day (workspace_id, user_id, app_id, model, day,
-calls, prompt_tokens, completion_tokens, cost_micro_usd, unpriced_calls, fuel)
-VALUES (?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 0) ON CONFLICT (workspace_id, user_id, app_id, model, day) DO NOTHING
-"""
-
-
-def add_usage(transaction: Transaction, subject: Subject, model: str | None, used: Used, day: date) -> None:
-    """Add one call to the totals of its day."""
-    key = (subject.workspace, subject.user, subject.app or "", model or "", transaction.day(day))
-    cost, fuel = used.cost_micro_usd, used.amounts.get(Meter.COMPUTE, 0)
-    amounts = (used.prompt_tokens, used.completion_tokens, cost or 0, int(cost is None), fuel)
-    if not transaction.run(_ADD_USAGE, *amounts, *key):
-        transaction.run(_BEGIN_DAY, *key)
-        transaction.run(_ADD_USAGE, *amounts, *key)
 
 
 def quotas_of(session: Session, workspace_id: str) -> list[Quota]:
