@@ -143,6 +143,7 @@ class Lifecycle:
         """Close streams, settle, write the row: whatever one of them fails at, the next is done."""
         invocation = run.invocation
         self._runs.pop(invocation.id, None)
+        run.deadline.stop()
         for opened in list(run.streams.values()):
             await self._end_stream(run, opened, "ok" if error is None else code_of(error))
         result = getattr(error, "result", None)

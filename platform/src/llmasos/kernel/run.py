@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from llmasos.errors import Cancelled, Invalid, LlmasosError, NotFound, Unavailable
 from llmasos.kernel.audit import Line
 from llmasos.kernel.capability import Stream
+from llmasos.kernel.deadline import Deadline
 from llmasos.kernel.invocation import Invocation, Json
 from llmasos.kernel.limits import MAX_STREAMS
 from llmasos.kernel.observation import UsageRecord
@@ -58,6 +59,10 @@ class Run:
     failures: Counter[str] = field(default_factory=Counter[str])
     # What the app was told went wrong: the English that it knows, and the Chinese.
     refusals: dict[str, str] = field(default_factory=dict[str, str])
+    deadline: Deadline = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.deadline = Deadline(self.invocation.deadline_monotonic)
 
     def note(self, error: LlmasosError) -> None:
         """Remember the Chinese of an error that the app is told in English."""

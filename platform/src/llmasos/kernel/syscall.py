@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Iterable
 from typing import TypeVar
 
@@ -14,6 +13,7 @@ from llmasos.db import Database
 from llmasos.errors import Cancelled, Denied, Invalid, LlmasosError, TimedOut, Unavailable
 from llmasos.kernel import audit
 from llmasos.kernel.capability import Capability, Json, Metered, Operation
+from llmasos.kernel.deadline import Expired
 from llmasos.kernel.grants import denial
 from llmasos.kernel.invocation import Invocation
 from llmasos.kernel.lifecycle import Lifecycle
@@ -161,7 +161,7 @@ class Kernel(Lifecycle):
             if line is not None:
                 audit.append(transaction, line)
 
-        self._database.writer.post(settle, hot=True)
+        self._database.writer.post(settle, hot=True, buffered=True)
 
     def _audit_refusal(self, run: Run, event: str, error: LlmasosError) -> None:
         """Write down what was refused before anything ran; what failed later was written down as it settled."""
@@ -210,15 +210,10 @@ class Kernel(Lifecycle):
 
 async def _until_deadline(run: Run, work: Awaitable[T]) -> T:
     """Wait for it as long as the invocation may run."""
-    invocation = run.invocation
-    timeout = asyncio.timeout(invocation.deadline_monotonic - time.monotonic())
     try:
-        async with timeout:
-            return await work
-    except TimeoutError:
-        if timeout.expired():
-            raise TimedOut(
-                f"The run reached its limit of {invocation.limits.wall_seconds:g} seconds.",
-                zh=f"运行达到了 {invocation.limits.wall_seconds:g} 秒的上限。",
-            ) from None
-        raise
+        return await run.deadline.bound(work)
+    except Expired:
+        seconds = run.invocation.limits.wall_seconds
+        raise TimedOut(
+            f"The run reached its limit of {seconds:g} seconds.", zh=f"运行达到了 {seconds:g} 秒的上限。"
+        ) from None
