@@ -3,7 +3,7 @@
 The same calls (`log.write`, which only passes the kernel, and `storage.get`, which reads the database; neither meets
 the ledger) are made by a native app in its confined runner, through its socket, and by code in the host's process at
 `Kernel.syscall`. Rounds of both alternate in one run, so that a busy machine slows both. The bound is issue 3's: a
-call from a native app within 100 µs of the same from in-process code.
+call from a native app within 100 µs of the same from in-process code. No processor halts meanwhile (`awake.py`).
 
 Beside them: `bare echo`, what a frame to a bare child and back costs over such a socket, which no protocol can go
 below; and `woken`, the call in process that follows that echo, since a host that just woke is slower than a loop.
@@ -21,6 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from awake import awake
 from bench_confine import ECHO, Echoes
 
 from llmasos.authoring.native import build_native
@@ -171,14 +172,15 @@ async def main() -> int:
                     heads = ("in process", "woken", "bare echo", "native app", "added", "to woken", "bound")
                     print(f"{'µs a call':<14}" + "".join(f"{head:>12}" for head in heads))
                     for kind in CALLS:
-                        rounds = [
-                            (
-                                await in_process(kernel, invocation, kind, count),
-                                *await woken(bare, kernel, invocation, kind, count),
-                                await from_the_app(runtime, program, invocation, kind, count),
-                            )
-                            for _ in range(ROUNDS)
-                        ]
+                        with awake():
+                            rounds = [
+                                (
+                                    await in_process(kernel, invocation, kind, count),
+                                    *await woken(bare, kernel, invocation, kind, count),
+                                    await from_the_app(runtime, program, invocation, kind, count),
+                                )
+                                for _ in range(ROUNDS)
+                            ]
                         loop, echo, after_wake, outside = (
                             statistics.median(each) * 1e6 for each in zip(*rounds, strict=True)
                         )

@@ -99,8 +99,9 @@ class Area:
 
     async def get(self, key: str) -> str | None:
         """The value and its version as JSON, or None."""
-        with self.database.read() as session:
-            row = Transaction(session.connection()).one(
+        # One statement is of one moment by itself; a session around it takes three times as long as it does.
+        with self.database.engine.connect() as connection:
+            row = Transaction(connection).one(
                 f"SELECT value, base64, version FROM stored_value {_WHERE} AND key = ?", *self.owner, key
             )
         if row is None:
