@@ -66,19 +66,20 @@ async def no_door(_invocation: Invocation, _capability: str, _function: str, _ar
     """The app calls nothing."""
 
 
-async def installed(root: Path) -> tuple[NativeRuntime, Program]:
-    """The app in its environment."""
+async def installed(
+    root: Path, runtime: NativeRuntime, source: str, manifest: str, capabilities: frozenset[str] = frozenset()
+) -> Program:
+    """An app in its environment."""
     (root / "project").mkdir()
-    (root / "project" / "app.py").write_text(SOURCE)
-    built = build_native(root / "project", parse_manifest(MANIFEST))
+    (root / "project" / "app.py").write_text(source)
+    built = build_native(root / "project", parse_manifest(manifest))
     files = {built.wheel_name: built.wheel, "requirements.txt": built.lock.encode()}
     (root / "code").mkdir()
     for name, content in files.items():
         (root / "code" / name).write_bytes(content)
-    runtime = NativeRuntime(root / "environments", no_door, most_runners=RUNNERS)
-    program = Program("python", code_digest(files), frozenset(), "one")
+    program = Program("python", code_digest(files), capabilities, "one")
     await runtime.prepare(program, root / "code")
-    return runtime, program
+    return program
 
 
 def message(program: Program, number: int) -> dict:
@@ -176,7 +177,8 @@ async def main() -> int:
     print("walls:", ", ".join(confinement().walls) or confinement().missing)
     root = Path(tempfile.mkdtemp(prefix="llmasos-bench-"))
     try:
-        runtime, program = await installed(root)
+        runtime = NativeRuntime(root / "environments", no_door, most_runners=RUNNERS)
+        program = await installed(root, runtime, SOURCE, MANIFEST)
         starts: dict[bool, list[float]] = {True: [], False: []}
         for _ in range(STARTS):
             for confined in (False, True):

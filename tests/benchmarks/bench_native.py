@@ -22,11 +22,9 @@ import time
 from pathlib import Path
 
 from awake import awake
-from bench_confine import ECHO, Echoes
+from bench_confine import ECHO, Echoes, installed
 
-from llmasos.authoring.native import build_native
-from llmasos.bundles.manifest import StoragePermission, Text, parse_manifest
-from llmasos.bundles.reader import code_digest
+from llmasos.bundles.manifest import StoragePermission, Text
 from llmasos.capabilities.baseline import ConfigCapability, LogCapability
 from llmasos.capabilities.storage import StorageCapability
 from llmasos.db import Database
@@ -80,21 +78,6 @@ CALLS = {"log.write": ("log", "write", ["info", "a line"]), "storage.get": ("sto
 ROUNDS = 30
 BOUND_US = 100
 INVOCATION = RunLimits(wall_seconds=600, log_bytes=1 << 30)
-
-
-async def installed(root: Path, kernel: Kernel) -> tuple[NativeRuntime, Program]:
-    """The app in its environment."""
-    (root / "project").mkdir()
-    (root / "project" / "app.py").write_text(SOURCE)
-    built = build_native(root / "project", parse_manifest(MANIFEST))
-    files = {built.wheel_name: built.wheel, "requirements.txt": built.lock.encode()}
-    (root / "code").mkdir()
-    for name, content in files.items():
-        (root / "code" / name).write_bytes(content)
-    runtime = NativeRuntime(root / "environments", kernel.syscall)
-    program = Program("python", code_digest(files), frozenset({"storage"}), "one")
-    await runtime.prepare(program, root / "code")
-    return runtime, program
 
 
 async def in_process(kernel: Kernel, invocation: Invocation, kind: str, count: int) -> float:
@@ -164,7 +147,8 @@ async def main() -> int:
         with Database(f"sqlite:///{root / 'llmasos.db'}") as database:
             capabilities = [LogCapability(), StorageCapability(database), ConfigCapability()]
             async with Kernel(database, Ledger(database), capabilities) as kernel:
-                runtime, program = await installed(root, kernel)
+                runtime = NativeRuntime(root / "environments", kernel.syscall)
+                program = await installed(root, runtime, SOURCE, MANIFEST, frozenset({"storage"}))
                 async with kernel.invocation(Principal(), app, "calls", INVOCATION) as invocation:
                     await runtime.call(program, invocation, "put", "{}")
                     bare = Bare()

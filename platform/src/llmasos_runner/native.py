@@ -24,7 +24,7 @@ from llmasos_runner import hints
 from llmasos_runner.protocol import FUEL_PER_CPU_SECOND
 from llmasos_runner.runs import Ended
 from llmasos_sdk.errors import AppError, CapabilityNotDeclared, from_tag
-from llmasos_sdk.hooks import GROUP, plugin_manager
+from llmasos_sdk.hooks import GROUP, MOMENTS, plugin_manager
 
 if TYPE_CHECKING:
     from llmasos_runner.protocol import Call, Done, Failure
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _MESSAGE_CHARACTERS: Final = 4000
 
 # The moments of an installation, beside the actions, whose names begin with a letter.
-LIFECYCLE: Final = ("@install", "@upgrade", "@uninstall", "@event")
+LIFECYCLE: Final = frozenset(f"@{moment}" for moment in MOMENTS)
 
 
 class Interrupted(BaseException):

@@ -174,7 +174,15 @@ def encode(message: object) -> bytes:
     Raises:
         FrameError: It is over `MAX_FRAME_BYTES`.
     """
-    body = _encode(message).encode()
+    return framed(_encode(message).encode())
+
+
+def framed(body: bytes) -> bytes:
+    """An encoded message as a frame.
+
+    Raises:
+        FrameError: It is over `MAX_FRAME_BYTES`.
+    """
     if len(body) > MAX_FRAME_BYTES:
         raise FrameError(f"a message of {len(body)} bytes is over the limit of {MAX_FRAME_BYTES}")
     return HEADER.pack(len(body)) + body

@@ -90,9 +90,10 @@ class Run:
     def end(self, tag: str, en: str, zh: str, code: str | None = None) -> None:
         """End it, from any thread; the first reason stays."""
         if self._reason is None:
-            self._reason = {"tag": tag, "message": en, "zh": zh} if code is None else {
-                "tag": tag, "message": en, "zh": zh, "code": code
-            }  # fmt: skip
+            reason: Failure = {"tag": tag, "message": en, "zh": zh}
+            if code is not None:
+                reason["code"] = code
+            self._reason = reason
         self._wake()
 
     def answer(self, reply: dict[str, Any]) -> None:

@@ -131,9 +131,8 @@ async def _check_actions(bundle: Bundle, code: Path, runtime_of: Callable[[str],
     except LlmasosError as error:
         told = f"the app does not start in the sandbox: {error.message}", f"应用无法在沙箱中启动：{error.message_zh}"
         return Check("actions", "failed", *told)
-    raw = [*(dict(action.raw) for action in described.actions), *({"name": moment} for moment in described.moments)]
-    if _canonical(raw) != _canonical(bundle.listed_json):
-        names = ", ".join(str(each["name"]) for each in raw)
+    if _canonical(described.entries) != _canonical(bundle.listed_json):
+        names = ", ".join(str(each["name"]) for each in described.entries)
         return Check(
             "actions",
             "failed",

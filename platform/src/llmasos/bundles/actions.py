@@ -17,13 +17,14 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeGuard
 
 from llmasos.errors import BundleRejected
+from llmasos_sdk import hooks
 
 MAX_ACTIONS: Final = 64
 # A form of a hundred fields with texts in two languages has about 1,500 nodes.
 MAX_NODES: Final = 20_000
 MAX_DEPTH: Final = 32
-# What an app may hear of, as in `llmasos_sdk.hooks`: a caller can never name one, since no action's name has an @.
-MOMENTS: Final = frozenset({"@install", "@upgrade", "@uninstall", "@event"})
+# What an app may hear of: a caller can never name one, since no action's name has an @.
+MOMENTS: Final = frozenset(f"@{moment}" for moment in hooks.MOMENTS)
 NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 KEYS: Final = frozenset({"name", "title", "description", "input_schema", "output_schema", "streaming"})
 
@@ -71,6 +72,11 @@ class Listed(NamedTuple):
     actions: tuple[Action, ...]
     moments: tuple[str, ...]
     """Those that the app hears of, such as `@install`."""
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """What was listed, the actions first."""
+        return [*(dict(action.raw) for action in self.actions), *({"name": moment} for moment in self.moments)]
 
 
 def parse_actions(text: str) -> Listed:

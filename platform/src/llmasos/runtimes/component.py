@@ -15,9 +15,8 @@ from llmasos.kernel.invocation import Invocation, RunLimits
 from llmasos.runtimes import process
 from llmasos.runtimes.admission import Admission
 from llmasos.runtimes.compiled import CompiledStore, as_inspection, sha256_of
-from llmasos.runtimes.frames import Done
 from llmasos.runtimes.pool import Pool, held_bytes
-from llmasos.runtimes.results import limits_message, measured, result_of
+from llmasos.runtimes.results import limits_message, result_of
 from llmasos.runtimes.runner import Door, Runner
 from llmasos.runtimes.runtime import CallResult, Inspection, Program, SyscallDoor
 from llmasos.settings import Settings
@@ -155,10 +154,6 @@ class ComponentRuntime:
             }  # fmt: skip
             try:
                 done = await runner.call(message, door)
-            except asyncio.CancelledError as error:
-                told: Done | None = getattr(error, "result", None)
-                error.result = measured(told) if told else None  # type: ignore[attr-defined] # for whoever settles
-                raise
             finally:
                 self._pool.released()
             self._admission.saw(program.digest, done.memory_bytes)

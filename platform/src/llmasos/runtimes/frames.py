@@ -13,7 +13,7 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from llmasos_runner.protocol import HEADER, MAX_FRAME_BYTES, FrameError
+from llmasos_runner.protocol import HEADER, MAX_FRAME_BYTES, FrameError, framed
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=200)]
@@ -100,9 +100,7 @@ def encode(message: object) -> bytes:
         body = _encoder.encode(message)
     except UnicodeEncodeError as error:
         raise FrameError(f"a text holds what is no character: {error.reason}") from error
-    if len(body) > MAX_FRAME_BYTES:
-        raise FrameError(f"a message of {len(body)} bytes is over the limit of {MAX_FRAME_BYTES}")
-    return HEADER.pack(len(body)) + body
+    return framed(body)
 
 
 def decode(body: bytes | memoryview) -> Incoming:

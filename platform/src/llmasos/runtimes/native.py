@@ -24,7 +24,7 @@ from llmasos.runtimes.confinement import confinement, refusal
 from llmasos.runtimes.environments import Environment, Environments
 from llmasos.runtimes.frames import Done
 from llmasos.runtimes.pool import Breaker
-from llmasos.runtimes.results import limits_message, measured, result_of
+from llmasos.runtimes.results import limits_message, result_of
 from llmasos.runtimes.runner import Door, Runner
 from llmasos.runtimes.runtime import CallResult, Inspection, Program, StillInstalled, SyscallDoor
 from llmasos.settings import Settings
@@ -283,8 +283,8 @@ async def _metered(runner: Runner, meter: ComputeMeter, message: Call, door: Doo
         finally:
             spent = meter.ended(message["id"])
     except asyncio.CancelledError as error:
-        told: Done | None = getattr(error, "result", None)
-        error.result = measured(told) if told else _unreported(spent)  # type: ignore[attr-defined] # for whoever settles
+        told: CallResult | None = getattr(error, "result", None)
+        error.result = told or _unreported(spent)  # type: ignore[attr-defined] # for whoever settles
         raise
     except LlmasosError as error:
         error.result = _unreported(spent)

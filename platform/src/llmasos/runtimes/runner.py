@@ -21,6 +21,7 @@ from typing_extensions import override
 from llmasos.errors import Invalid, LlmasosError, RunnerDied, TimedOut
 from llmasos.runtimes import process
 from llmasos.runtimes.frames import Done, FrameReader, Incoming, ProtocolFault, Ready, Syscall, encode
+from llmasos.runtimes.results import measured
 from llmasos_runner.protocol import Call, FrameError, Start
 
 _log = logging.getLogger(__name__)
@@ -149,7 +150,8 @@ class Runner(asyncio.Protocol):
         try:
             return await pending.done
         except asyncio.CancelledError as error:
-            error.result = await self._cancel(identifier, pending)  # type: ignore[attr-defined] # for whoever settles
+            told = await self._cancel(identifier, pending)
+            error.result = measured(told) if told else None  # type: ignore[attr-defined] # for whoever settles
             raise
         finally:
             timer.cancel()
