@@ -9,51 +9,61 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
+import select
 import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from llmasos_runner.protocol import Call, Start
     from llmasos_runner.runs import Run
 
+_RECEIVE_BYTES: Final = 1 << 16
+# What poll takes; whoever waits longer asks again.
+_LONGEST_WAIT_SECONDS: Final = 3600.0
+
 
 def main() -> None:
     """Serve the host on the inherited socket until it closes it."""
     connection = socket.socket(fileno=int(sys.argv[1]))
-    stream: BinaryIO = connection.makefile("rb", buffering=1 << 16)  # type: ignore[assignment] # typeshed has no overload
-    start = _first_frame(stream)
+    start = _first_frame(connection)
     # After what the interpreter itself has, so that nothing there can stand in for the standard library.
     sys.path.extend(start["search_path"])
     serve = {"component": _components, "compile": _compile, "native": _native}[start["kind"]]
-    serve(connection, stream, start)
+    serve(connection, start)
     # Not sys.exit: daemon threads may still unwind, and nothing here needs an interpreter that tears itself down.
     os._exit(0)
 
 
-def _first_frame(stream: BinaryIO) -> Start:
-    # As in `protocol.read_frame`, which cannot be imported before this frame tells where it is.
-    (length,) = struct.unpack(">I", stream.read(4))
-    start: Start = json.loads(stream.read(length))
+def _first_frame(connection: socket.socket) -> Start:
+    # As in `protocol.take_frame`, which cannot be imported before this frame tells where it is.
+    (length,) = struct.unpack(">I", connection.recv(4, socket.MSG_WAITALL))
+    start: Start = json.loads(connection.recv(length, socket.MSG_WAITALL))
     return start
 
 
 class Connection:
-    """Sends messages to the host, whole, from any thread."""
+    """The host's messages, and the answers to it, whole."""
 
     def __init__(self, connection: socket.socket) -> None:
-        from llmasos_runner.protocol import encode  # noqa: PLC0415 -- known only once the first frame was read
+        from llmasos_runner.protocol import encode, take_frame  # noqa: PLC0415 -- known once the first frame was read
 
         self._encode = encode
+        self._take = take_frame
         self._connection = connection
         self._lock = threading.Lock()
+        self._received = bytearray()
+        self._readable = select.poll()
+        self._readable.register(connection, select.POLLIN)
 
     def send(self, message: object) -> None:
-        """Send one message.
+        """Send one message, from any thread.
 
         Raises:
             FrameError: It is larger than a frame.
@@ -62,6 +72,26 @@ class Connection:
         frame = self._encode(message)
         with self._lock:
             self._connection.sendall(frame)
+
+    def receive(self, seconds: float | None) -> dict[str, Any] | None:
+        """The host's next message, or None if there is none for so long. Called by one thread at a time.
+
+        Raises:
+            EOFError: The host closed.
+            FrameError: The host broke the protocol.
+            OSError: The connection failed.
+        """
+        until = None if seconds is None else time.monotonic() + seconds
+        while (message := self._take(self._received)) is None:
+            if until is not None:
+                left = max(until - time.monotonic(), 0)
+                if not self._readable.poll(math.ceil(min(left, _LONGEST_WAIT_SECONDS) * 1000)):
+                    return None
+            data = self._connection.recv(_RECEIVE_BYTES)
+            if not data:
+                raise EOFError
+            self._received += data
+        return message
 
 
 def _confine(connection: socket.socket, start: Start, *kept: int) -> list[str]:
@@ -79,7 +109,7 @@ def _confine(connection: socket.socket, start: Start, *kept: int) -> list[str]:
         return []
 
 
-def _compile(connection: socket.socket, _stream: BinaryIO, start: Start) -> None:
+def _compile(connection: socket.socket, start: Start) -> None:
     from llmasos_runner import compile as compiling  # noqa: PLC0415
 
     task = start.get("compile")
@@ -93,7 +123,7 @@ def _compile(connection: socket.socket, _stream: BinaryIO, start: Start) -> None
     Connection(connection).send(compiling.compile_component(task))
 
 
-def _native(connection: socket.socket, stream: BinaryIO, start: Start) -> None:
+def _native(connection: socket.socket, start: Start) -> None:
     from llmasos_runner.native import NativeRunner, environment_paths  # noqa: PLC0415
     from llmasos_runner.workers import STACK_BYTES  # noqa: PLC0415
 
@@ -105,10 +135,10 @@ def _native(connection: socket.socket, stream: BinaryIO, start: Start) -> None:
     runner.load(paths)
     host = Connection(connection)
     host.send({"t": "ready", "pid": os.getpid(), "engine": "python", "walls": walls})
-    serve_calls(stream, host, start["threads"], runner.execute, watch=runner.watch)
+    serve_calls(host, start["threads"], runner.execute, watch=runner.watch)
 
 
-def _components(connection: socket.socket, stream: BinaryIO, start: Start) -> None:
+def _components(connection: socket.socket, start: Start) -> None:
     from llmasos_runner.component import ComponentRunner  # noqa: PLC0415
     from llmasos_runner.engine_abi import ENGINE_VERSION  # noqa: PLC0415
     from llmasos_runner.workers import STACK_BYTES  # noqa: PLC0415
@@ -120,36 +150,28 @@ def _components(connection: socket.socket, stream: BinaryIO, start: Start) -> No
     runner.ticker.start()
     host = Connection(connection)
     host.send({"t": "ready", "pid": os.getpid(), "engine": ENGINE_VERSION, "walls": walls})
-    serve_calls(stream, host, start["threads"], runner.execute)
+    serve_calls(host, start["threads"], runner.execute)
 
 
 def serve_calls(
-    stream: BinaryIO,
     host: Connection,
     threads: int,
     execute: Callable[[Run, Call], Any],
     *,
-    watch: Callable[[], None] | None = None,
+    watch: Callable[[int | None], None] | None = None,
 ) -> None:
     """Read the host's messages until it closes; each call runs by `execute`, at most `threads` of them at once.
 
     Args:
-        stream: Where the host's messages come from.
-        host: Where answers go.
+        host: Where calls come from and answers go.
         threads: The most calls at once.
         execute: Runs one call to its end.
-        watch: Ends runs that must end, called now and then.
+        watch: Ends runs that must end, called now and then; see `Workers`.
     """
-    from llmasos_runner.protocol import read_frame  # noqa: PLC0415
     from llmasos_runner.runs import Run  # noqa: PLC0415
     from llmasos_runner.workers import Workers  # noqa: PLC0415
 
     runs: dict[str, Run] = {}
-
-    def send(message: object) -> None:
-        # A run that asks the host waits for its answer, which another thread must read.
-        workers.yield_reading()
-        host.send(message)
 
     def work(run: Run, call: Call) -> None:
         done = execute(run, call)
@@ -167,15 +189,16 @@ def serve_calls(
             }
             host.send({**{key: done[key] for key in ("t", "id", "fuel", "memory_bytes")}, "log": "", "error": failure})
 
-    def next_call() -> Callable[[], None] | None:
-        while (message := read_frame(stream.read)) is not None:
-            if message["t"] == "call":
-                call: Any = message
-                run = runs[call["id"]] = Run(call["id"], call["limits"], send)
-                return functools.partial(work, run, call)
-            # Anything else for a run that has just ended is late.
-            if (running := runs.get(message["id"])) is None:
-                continue
+    def next_call(seconds: float | None) -> Callable[[], None] | None:
+        message = host.receive(seconds)
+        if message is None:
+            return None
+        if message["t"] == "call":
+            call: Any = message
+            run = runs[call["id"]] = Run(call["id"], call["limits"], host.send, workers.wait)
+            return functools.partial(work, run, call)
+        # Anything else for a run that has just ended is late.
+        if (running := runs.get(message["id"])) is not None:
             if message["t"] == "reply":
                 running.answer(message)
             elif message["t"] == "cancel":

@@ -104,13 +104,15 @@ class NativeRunner:
         """Run one invocation from its start to its end; never raises."""
         thread = threading.get_ident()
         run.computed_before = began = time.thread_time()
-        with self._lock:
-            self._active[thread] = run
         answer: str | Failure
         try:
+            with self._lock:
+                self._active[thread] = run
             answer = self._answer(run, call)
             self._leave(thread)
         except Interrupted:
+            # Before anything is called, so that no second one can have been raised.
+            run.unwound = True
             self._leave(thread)
             answer = run.reason or {"tag": "cancelled", "message": "It was cancelled.", "zh": "已取消。"}
         fuel = int((time.thread_time() - began) * FUEL_PER_CPU_SECOND)
@@ -171,23 +173,18 @@ class NativeRunner:
 
     def _leave(self, thread: int) -> None:
         """End the run's hold on its thread, and take back an interruption that has not struck yet."""
-        while True:
-            try:
-                with self._lock:
-                    run = self._active.pop(thread, None)
-                    if run is None or run.reason is not None:  # it may have been interrupted
-                        _interrupt(thread, None)
-                    return
-            except Interrupted:
-                continue
+        with self._lock:
+            run = self._active.pop(thread, None)
+            if run is not None and run.reason is not None:
+                _interrupt(thread, None)
 
-    def watch(self) -> None:
-        """Interrupt the runs that must end; called every 20 ms or so while there are runs."""
+    def watch(self, shielded: int | None) -> None:
+        """Interrupt the runs that must end, as `Workers` asks: on any thread but the shielded one."""
         with self._lock:
             for thread, run in self._active.items():
                 _hold_to_its_compute(thread, run)
                 # Again each time: an app may have caught the one before.
-                if run.is_over():
+                if run.is_over() and not run.unwound and thread != shielded:
                     _interrupt(thread, Interrupted)
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 import json
 import struct
-from collections.abc import Callable
 from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
 # A 4 MiB frame holds any payload that the host accepts (1 MiB of text, twice escaped, and its envelope).
@@ -188,23 +187,24 @@ def framed(body: bytes) -> bytes:
     return HEADER.pack(len(body)) + body
 
 
-def read_frame(read_exactly: Callable[[int], bytes]) -> dict[str, Json] | None:
-    """The next message, or None at the end of the stream.
-
-    Args:
-        read_exactly: Returns as many bytes as asked for, or none at the end.
+def take_frame(received: bytearray) -> dict[str, Json] | None:
+    """Take the first message out of the bytes that were received; None while it is not whole.
 
     Raises:
         FrameError: The frame is too large or is not a JSON object.
     """
-    header = read_exactly(HEADER.size)
-    if not header:
+    if len(received) < HEADER.size:
         return None
-    (length,) = HEADER.unpack(header)
+    (length,) = HEADER.unpack_from(received)
     if length > MAX_FRAME_BYTES:
         raise FrameError(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
+    end = HEADER.size + length
+    if len(received) < end:
+        return None
+    body = received[HEADER.size : end]
+    del received[:end]
     try:
-        message: Json = _decode(read_exactly(length).decode())
+        message: Json = _decode(body.decode())
     except ValueError as error:
         raise FrameError("a frame is not JSON") from error
     if not isinstance(message, dict):

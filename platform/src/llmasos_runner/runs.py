@@ -1,7 +1,7 @@
 """One invocation inside a runner: its deadline, its log, and the calls that it waits on.
 
-A run belongs to the one thread that its store lives on. The thread that reads the socket only sets its `ended` and
-hands it answers.
+A run belongs to the one thread that its store lives on. The thread that reads the socket, which may be the same one,
+hands it answers, or tells it why it must end.
 """
 
 from __future__ import annotations
@@ -32,6 +32,14 @@ class Sender(Protocol):
             ValueError: It is no JSON.
             OSError: The host is gone.
         """
+        ...
+
+
+class Wait(Protocol):
+    """Waits within a run."""
+
+    def __call__(self, news: threading.Lock, seconds: float) -> None:
+        """Until `news` can be acquired, and then it is; at most so long. It may return earlier for no reason."""
         ...
 
 
@@ -66,7 +74,7 @@ class Log:
 class Run:
     """One invocation."""
 
-    def __init__(self, invocation_id: str, limits: Limits, send: Sender) -> None:
+    def __init__(self, invocation_id: str, limits: Limits, send: Sender, wait: Wait) -> None:
         self.id = invocation_id
         self.limits = limits
         self.log = Log(limits["log_bytes"])
@@ -74,7 +82,10 @@ class Run:
         self.exit_code: int | None = None
         # What its thread had computed when it began, in seconds.
         self.computed_before = 0.0
+        # Whether its thread was interrupted, and must not be again.
+        self.unwound = False
         self._send = send
+        self._wait = wait
         self._seq = 0
         self._reason: Failure | None = None
         self._answer: dict[str, Any] | None = None
@@ -119,7 +130,7 @@ class Run:
             left = min(until, self.deadline) - time.monotonic()
             if left <= 0 and time.monotonic() >= until:
                 return
-            self._news.acquire(timeout=max(left, 0))
+            self._wait(self._news, max(left, 0))
         raise Ended
 
     def call(self, capability: str, function: str, arguments: list[Any]) -> dict[str, Any]:
@@ -149,7 +160,7 @@ class Run:
                 return reply
             if self.is_over():
                 raise Ended
-            self._news.acquire(timeout=max(self.deadline - time.monotonic(), 0))
+            self._wait(self._news, max(self.deadline - time.monotonic(), 0))
 
     def _wake(self) -> None:
         # Several may wake it before it looks; one is enough.

@@ -1,4 +1,3 @@
-import io
 import json
 import struct
 from contextlib import suppress
@@ -11,7 +10,7 @@ from llmasos.errors import LlmasosError
 from llmasos.runtimes import frames
 from llmasos.runtimes.frames import Done, Failure, FrameReader, ProtocolFault, Syscall, decode
 from llmasos.runtimes.results import result_of
-from llmasos_runner.protocol import MAX_FRAME_BYTES, FrameError, encode, read_frame
+from llmasos_runner.protocol import MAX_FRAME_BYTES, FrameError, encode, take_frame
 
 SCALARS = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -31,7 +30,29 @@ def test_what_a_runner_encodes_the_host_decodes(arguments, name, seq):
 @given(st.recursive(SCALARS | TEXTS, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner), max_leaves=20))
 def test_what_the_host_encodes_a_runner_reads(value):
     message = {"t": "reply", "id": "x", "seq": 1, "value": value}
-    assert read_frame(io.BytesIO(frames.encode(message)).read) == message
+    assert take_frame(bytearray(frames.encode(message))) == message
+
+
+@given(st.lists(st.integers(1, 50)), st.lists(TEXTS, max_size=5))
+def test_a_runner_takes_whole_messages_however_the_stream_is_cut(cuts, texts):
+    stream = b"".join(frames.encode({"t": "reply", "id": text, "seq": 1}) for text in texts)
+    received, taken = bytearray(), []
+    for end in [*cuts, len(stream)]:
+        received += stream[:end]
+        stream = stream[end:]
+        while (message := take_frame(received)) is not None:
+            taken.append(message["id"])
+    assert (taken, bytes(received)) == (texts, b"")
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [struct.pack(">I", MAX_FRAME_BYTES + 1), struct.pack(">I", 2) + b"[]", struct.pack(">I", 2) + b"{]"],
+    ids=["too large", "no object", "no JSON"],
+)
+def test_a_runner_refuses_a_broken_frame(frame):
+    with pytest.raises(FrameError):
+        take_frame(bytearray(frame))
 
 
 @pytest.mark.parametrize("text", ["\ud800", "x" * (MAX_FRAME_BYTES + 1)], ids=["a lone surrogate", "too large"])
