@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from llmasos_runner.runs import Run
 
 _RECEIVE_BYTES: Final = 1 << 16
-# What poll takes; whoever waits longer asks again.
-_LONGEST_WAIT_SECONDS: Final = 3600.0
+# How often a thread that reads looks up, though nothing came. Only who waits for less than that needs a timer.
+_WAKE_SECONDS: Final = 10
 
 
 def main() -> None:
     """Serve the host on the inherited socket until it closes it."""
     connection = socket.socket(fileno=int(sys.argv[1]))
+    # Now, since a confined process sets no options.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _WAKE_SECONDS, 0))
     start = _first_frame(connection)
     # After what the interpreter itself has, so that nothing there can stand in for the standard library.
     sys.path.extend(start["search_path"])
@@ -84,10 +86,13 @@ class Connection:
         until = None if seconds is None else time.monotonic() + seconds
         while (message := self._take(self._received)) is None:
             if until is not None:
-                left = max(until - time.monotonic(), 0)
-                if not self._readable.poll(math.ceil(min(left, _LONGEST_WAIT_SECONDS) * 1000)):
+                left = until - time.monotonic()
+                if left < _WAKE_SECONDS and not self._readable.poll(max(math.ceil(left * 1000), 0)):
                     return None
-            data = self._connection.recv(_RECEIVE_BYTES)
+            try:
+                data = self._connection.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                continue
             if not data:
                 raise EOFError
             self._received += data

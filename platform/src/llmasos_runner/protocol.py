@@ -160,7 +160,7 @@ class Refused(TypedDict):
 
 # Made once: `json.dumps` would make one for every message, and `json.loads` guess at its encoding.
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-_decode: Final = json.JSONDecoder().decode
+_decode: Final = json.JSONDecoder().raw_decode
 
 
 class FrameError(Exception):
@@ -204,7 +204,7 @@ def take_frame(received: bytearray) -> dict[str, Json] | None:
     body = received[HEADER.size : end]
     del received[:end]
     try:
-        message: Json = _decode(body.decode())
+        message: Json = _decode(body.decode())[0]
     except ValueError as error:
         raise FrameError("a frame is not JSON") from error
     if not isinstance(message, dict):

@@ -19,7 +19,9 @@ from typing import Final
 STACK_BYTES: Final = 2 << 20
 # How long a run may keep its thread from reading: far below what a caller notices, far above a short call.
 PATIENCE_SECONDS: Final = 0.001
-# After so many moments without a call, nobody looks until there is one.
+# As long as each run is another one than the moment before, moments grow: each look costs the runs a little.
+_LONGEST_MOMENT_SECONDS: Final = 0.008
+# After so many moments without a run, nobody looks until there is one.
 _QUIET_MOMENTS: Final = 50
 # How often `watch` looks whether a run must end: a fifth of what a person notices.
 _WATCH_SECONDS: Final = 0.02
@@ -71,16 +73,21 @@ class Workers:
             BaseException: What `read` raised, but for EOFError.
         """
         self._start_thread()
-        quiet, before, watched = 0, None, 0.0
+        moment, quiet, before, watched = PATIENCE_SECONDS, 0, None, 0.0
         while not self._ended:
             if quiet < _QUIET_MOMENTS:
-                time.sleep(PATIENCE_SECONDS)
+                time.sleep(moment)
             else:
                 self._sleep()
+                moment = PATIENCE_SECONDS
             holder = self._holder
-            if holder is not None and holder == before:
+            if holder is None:
+                quiet += 1
+            elif holder == before:
                 self._pass_on(holder)
-            quiet = quiet + 1 if holder is None else 0
+                moment, quiet = PATIENCE_SECONDS, 0
+            else:
+                moment, quiet = min(2 * moment, _LONGEST_MOMENT_SECONDS), 0
             before = holder
             if self._watch is not None and self._running and (now := time.monotonic()) - watched >= _WATCH_SECONDS:
                 watched = now
@@ -226,4 +233,3 @@ class Workers:
             self._start_thread()
         else:
             successor.release()
-

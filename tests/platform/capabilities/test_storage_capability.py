@@ -42,7 +42,11 @@ async def kernel(database: Database) -> AsyncIterator[Kernel]:
 
 async def calling(kernel: Kernel, app: InstalledApp = APP, principal: Principal = ME) -> AsyncIterator[Call]:
     async with kernel.invocation(principal, app, "act") as invocation:
-        yield lambda function, *arguments: kernel.syscall(invocation, "storage", function, list(arguments))
+
+        async def call(function: str, *arguments: object) -> object:
+            return await kernel.syscall(invocation, "storage", function, list(arguments))
+
+        yield call
 
 
 @pytest.fixture(params=["host", "fake"])

@@ -9,7 +9,7 @@ from typing import Final
 
 from llmasos.capabilities.plain import PlainOperation
 from llmasos.errors import Invalid, ResourceLimit
-from llmasos.kernel.capability import Json
+from llmasos.kernel.capability import Immediate, Json
 from llmasos.kernel.invocation import Event, Invocation
 
 # A line under a progress bar.
@@ -66,7 +66,7 @@ class LogCapability:
     functions = frozenset({"write"})
     audited = False
 
-    def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> PlainOperation:
+    def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> Immediate:
         """Decode a call.
 
         Raises:
@@ -81,10 +81,7 @@ class LogCapability:
                     zh=f"log.write 接受级别（{', '.join(sorted(LEVELS))}）和消息。",
                 )
 
-        async def write() -> None:
-            invocation.add_log(f"{level.upper()} {message}\n")
-
-        return PlainOperation(write)
+        return Immediate(lambda: invocation.add_log(f"{level.upper()} {message}\n"))
 
 
 class ConfigCapability:
@@ -94,7 +91,7 @@ class ConfigCapability:
     functions = frozenset({"read"})
     audited = False
 
-    def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> PlainOperation:
+    def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> Immediate:
         """Decode a call.
 
         Raises:
@@ -103,7 +100,7 @@ class ConfigCapability:
         if arguments:
             raise Invalid("config.read takes no arguments.", zh="config.read 不接受参数。")
 
-        async def read() -> str:
+        def read() -> str:
             values = dict(invocation.app.config) if invocation.app else {}
             told = {
                 "values": values,
@@ -115,4 +112,4 @@ class ConfigCapability:
             }
             return json.dumps(told, ensure_ascii=False)
 
-        return PlainOperation(read)
+        return Immediate(read)

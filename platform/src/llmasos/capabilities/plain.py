@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
-from llmasos.kernel.capability import Json, Outcome
+from llmasos.kernel.capability import NO_DEMAND, NO_DETAIL, Json, Outcome
 from llmasos.quotas.meters import Demand
-
-_NOTHING = Demand()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +18,12 @@ class PlainOperation:
     @property
     def demand(self) -> Demand:
         """Nothing."""
-        return _NOTHING
+        return NO_DEMAND
 
     @property
     def detail(self) -> Mapping[str, Json]:
         """Nothing."""
-        return MappingProxyType({})
+        return NO_DETAIL
 
     async def execute(self, granted: Demand) -> Outcome:
         """Run it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import unicodedata
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,7 @@ from llmasos.bundles.manifest import StoragePermission
 from llmasos.capabilities.plain import PlainOperation
 from llmasos.db import Database, WriteSession, utc_now
 from llmasos.errors import Conflict, Denied, Invalid, QuotaExceeded
-from llmasos.kernel.capability import Json
+from llmasos.kernel.capability import Immediate, Json
 from llmasos.kernel.invocation import Invocation
 from llmasos.writer import Transaction
 
@@ -23,6 +23,9 @@ MAX_KEY_BYTES: Final = 512
 MAX_PAGE: Final = 1000
 _WHERE: Final = "WHERE workspace_id = ? AND app_id = ? AND user_id = ?"
 _OWNER: Final = "(workspace_id, app_id, user_id"
+# Unicode's category Cc.
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
+_encode: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class StorageCapability:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> PlainOperation:
+    def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> Immediate | PlainOperation:
         """Decode a call.
 
         Raises:
@@ -62,7 +65,7 @@ class StorageCapability:
         match function, arguments:
             case "get", [str(key)]:
                 check_key(key)
-                return PlainOperation(lambda: area.get(key))
+                return Immediate(lambda: area.get(key))
             case "put", [str(key), str(text), bool(is_base64)]:
                 check_key(key)
                 value = decoded(text, is_base64)
@@ -82,7 +85,7 @@ class StorageCapability:
                     )
                 _check_text(prefix)
                 _check_text(after or "")
-                return PlainOperation(lambda: area.keys(prefix, after, limit))
+                return Immediate(lambda: area.keys(prefix, after, limit))
             case _:
                 raise Invalid(
                     f"These are not the arguments of storage.{function}.", zh=f"这些不是 storage.{function} 的参数。"
@@ -97,16 +100,14 @@ class Area:
     owner: tuple[str, str, str]
     max_bytes: int
 
-    async def get(self, key: str) -> str | None:
+    def get(self, key: str) -> str | None:
         """The value and its version as JSON, or None."""
-        # One statement is of one moment by itself; a session around it takes three times as long as it does.
-        with self.database.engine.connect() as connection:
-            row = Transaction(connection).one(
-                f"SELECT value, base64, version FROM stored_value {_WHERE} AND key = ?", *self.owner, key
-            )
+        row = self.database.row(
+            f"SELECT value, base64, version FROM stored_value {_WHERE} AND key = ?", *self.owner, key
+        )
         if row is None:
             return None
-        return json.dumps({"value": row[0], "base64": bool(row[1]), "version": row[2]}, ensure_ascii=False)
+        return _encode({"value": row[0], "base64": bool(row[1]), "version": row[2]})
 
     async def put(self, key: str, value: Value) -> int:
         """Write a value; its new version."""
@@ -143,7 +144,7 @@ class Area:
 
         return await self.database.writer.submit(delete)
 
-    async def keys(self, prefix: str, after: str | None, limit: int) -> list[str]:
+    def keys(self, prefix: str, after: str | None, limit: int) -> list[str]:
         """Keys that start with `prefix`, in the order of their characters, those after `after`."""
         conditions, values = "AND key >= ?", [prefix]
         if (end := _past(prefix)) is not None:
@@ -214,7 +215,7 @@ def check_key(key: str) -> None:
             f"A key has from 1 to {MAX_KEY_BYTES} bytes in UTF-8.",
             zh=f"键的长度应为 1 到 {MAX_KEY_BYTES} 字节（UTF-8）。",
         )
-    if any(unicodedata.category(character) == "Cc" for character in key):
+    if _CONTROLS.search(key):
         raise Invalid("A key has no control characters.", zh="键中不能有控制字符。")
 
 

@@ -6,14 +6,15 @@ under what was reserved (`Operation.execute`). Reserving, settling and auditing 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Final, Protocol, runtime_checkable
 
 from llmasos.kernel.invocation import Invocation, Json
 from llmasos.quotas.meters import NOTHING_USED, Demand, Used
 
-__all__ = ["NOTHING_USED", "Capability", "Json", "Metered", "Operation", "Outcome", "Stream", "Used"]
+__all__ = ["NOTHING_USED", "Capability", "Immediate", "Json", "Metered", "Operation", "Outcome", "Stream", "Used"]
 
 
 class Stream(Protocol):
@@ -58,6 +59,31 @@ class Operation(Protocol):
     async def execute(self, granted: Demand) -> Outcome:
         """Run it, within `granted`, which the ledger may have shrunk below `demand`."""
         ...
+
+
+NO_DEMAND: Final = Demand()
+NO_DETAIL: Final[Mapping[str, Json]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Immediate:
+    """A call that costs nothing and waits for nothing: `work` answers it within microseconds, or raises."""
+
+    work: Callable[[], Json]
+
+    @property
+    def demand(self) -> Demand:
+        """Nothing."""
+        return NO_DEMAND
+
+    @property
+    def detail(self) -> Mapping[str, Json]:
+        """Nothing."""
+        return NO_DETAIL
+
+    async def execute(self, granted: Demand) -> Outcome:
+        """Run it."""
+        return Outcome(value=self.work())
 
 
 @runtime_checkable

@@ -138,10 +138,10 @@ def add_usage(invocation: Invocation, used: Used) -> None:
         at = at.parent
 
 
-def usage_record(invocation: Invocation, call: Call, used: Used, code: str) -> UsageRecord:
-    """What an observer is told of a settled call."""
-    capability, _, function = call.event.partition(".")
-    seconds = time.monotonic() - call.started_monotonic
+def usage_record(invocation: Invocation, event: str, started: float, used: Used, code: str) -> UsageRecord:
+    """What an observer is told of a call that ended; it began at `started` on the monotonic clock."""
+    capability, _, function = event.partition(".")
+    seconds = time.monotonic() - started
     app = invocation.app.id if invocation.app else None
     principal = invocation.principal
     return UsageRecord(

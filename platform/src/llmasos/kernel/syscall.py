@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Iterable
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from typing_extensions import override
 from llmasos.db import Database
 from llmasos.errors import Cancelled, Denied, Invalid, LlmasosError, TimedOut, Unavailable
 from llmasos.kernel import audit
-from llmasos.kernel.capability import Capability, Json, Metered, Operation
+from llmasos.kernel.capability import Capability, Immediate, Json, Metered, Operation
 from llmasos.kernel.deadline import Expired
 from llmasos.kernel.grants import denial
 from llmasos.kernel.invocation import Invocation
@@ -56,7 +57,7 @@ class Kernel(Lifecycle):
         """Add a capability that itself needs the kernel."""
         self._capabilities[capability.name] = capability
 
-    async def syscall(self, invocation: Invocation, capability: str, function: str, arguments: list[Json]) -> Json:
+    def syscall(self, invocation: Invocation, capability: str, function: str, arguments: list[Json]) -> Awaitable[Json]:
         """One host call, for an invocation of this kernel.
 
         Args:
@@ -65,29 +66,44 @@ class Kernel(Lifecycle):
             function: One of them, or `read` or `close` of a stream.
             arguments: Its WIT parameters, in order.
 
+        Returns:
+            The answer; a future that is done where there was nothing to wait for.
+
         Raises:
             LlmasosError: Denied, over quota, not valid, and so on; nothing else, and nothing of the host's insides.
+                At once, or when it is awaited.
         """
         run = self._runs.get(invocation.id)
         if run is None or run.invocation is not invocation:
             raise Cancelled("The invocation has ended.", zh="调用已经结束。")
         event = f"{capability}.{function}"
-        try:
+        with _Telling(self, run, event):
             check_arguments(arguments)
             found = self._authorise(run, capability)
             if function in {"read", "close"} and function not in found.functions:
-                return await self._stream_call(run, capability, function, arguments)
-            return await self._call(run, found, function, arguments)
-        except LlmasosError as error:
-            run.note(error)
-            self._audit_refusal(run, event, error)
+                return self._awaited(run, event, self._stream_call(run, capability, function, arguments))
+            operation = _prepared(invocation, found, function, arguments)
+            if type(operation) is Immediate and not found.audited:
+                return self._answered(run, event, operation)
+            return self._awaited(run, event, self._call(run, found, function, operation))
+
+    def _answered(self, run: Run, event: str, operation: Immediate) -> asyncio.Future[Json]:
+        """Answer a call that costs nothing and waits for nothing."""
+        started, code = time.monotonic(), "ok"
+        answer: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
+        try:
+            answer.set_result(operation.work())
+        except BaseException as error:
+            code = code_of(error)
             raise
-        except Exception as error:
-            logger.exception("%s failed for invocation %s", event, invocation.id)
-            raise Unavailable(
-                f"The host could not do {event}; its log says why, under invocation {invocation.id}.",
-                zh=f"主机未能完成 {event}；原因见主机日志中的调用 {invocation.id}。",
-            ) from error
+        finally:
+            if self._observer is not None:
+                self._observer(usage_record(run.invocation, event, started, NOTHING_USED, code))
+        return answer
+
+    async def _awaited(self, run: Run, event: str, call: Awaitable[Json]) -> Json:
+        with _Telling(self, run, event):
+            return await call
 
     def _authorise(self, run: Run, name: str) -> Capability:
         invocation = run.invocation
@@ -103,18 +119,10 @@ class Kernel(Lifecycle):
             )
         return capability
 
-    async def _call(self, run: Run, capability: Capability, function: str, arguments: list[Json]) -> Json:
+    async def _call(self, run: Run, capability: Capability, function: str, operation: Operation) -> Json:
         """Reserve, execute, settle."""
-        if function not in capability.functions:
-            known = ", ".join(sorted(capability.functions))
-            raise Invalid(
-                f"{capability.name} has no function {function[:80]!r}; it has {known}.",
-                zh=f"{capability.name} 没有函数 {function[:80]!r}；可用：{known}。",
-            )
-        invocation = run.invocation
-        operation = capability.prepare(invocation, function, arguments)
         demand = operation.demand
-        held = await self._ledger.reserve(invocation.subject(demand.model), demand, run.account)
+        held = await self._ledger.reserve(run.invocation.subject(demand.model), demand, run.account)
         call = Call(f"{capability.name}.{function}", held, capability.audited, operation.detail)
         return await self._execute(run, capability, operation, call)
 
@@ -142,7 +150,7 @@ class Kernel(Lifecycle):
         invocation, held = run.invocation, call.held
         add_usage(invocation, used)
         if self._observer is not None:
-            self._observer(usage_record(invocation, call, used, code))
+            self._observer(usage_record(invocation, call.event, call.started_monotonic, used, code))
         line = None
         if call.audited and (code == "ok" or run.worth_a_line(call.event, code)):
             detail = {**call.detail, "model": used.model or held.granted.model, "tokens": used.tokens}
@@ -163,8 +171,9 @@ class Kernel(Lifecycle):
 
         self._database.writer.post(settle, hot=True, buffered=True)
 
-    def _audit_refusal(self, run: Run, event: str, error: LlmasosError) -> None:
+    def refused(self, run: Run, event: str, error: LlmasosError) -> None:
         """Write down what was refused before anything ran; what failed later was written down as it settled."""
+        run.note(error)
         if isinstance(error, Denied) or error.tag == "quota":
             # The names are the guest's: nothing of any length goes into the log.
             event = event[:120]
@@ -206,6 +215,41 @@ class Kernel(Lifecycle):
             logger.exception("a stream of %s did not close", opened.call.event)
         finally:
             self._settle(run, opened.call, opened.stream.used, code)
+
+
+class _Telling:
+    """Lets nothing out but a LlmasosError, and writes down what was refused."""
+
+    __slots__ = ("_event", "_kernel", "_run")
+
+    def __init__(self, kernel: Kernel, run: Run, event: str) -> None:
+        self._kernel = kernel
+        self._run = run
+        self._event = event
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, LlmasosError):
+            self._kernel.refused(self._run, self._event, error)
+        elif isinstance(error, Exception):
+            id_ = self._run.invocation.id
+            logger.error("%s failed for invocation %s", self._event, id_, exc_info=error)
+            raise Unavailable(
+                f"The host could not do {self._event}; its log says why, under invocation {id_}.",
+                zh=f"主机未能完成 {self._event}；原因见主机日志中的调用 {id_}。",
+            ) from error
+
+
+def _prepared(invocation: Invocation, capability: Capability, function: str, arguments: list[Json]) -> Operation:
+    if function not in capability.functions:
+        known = ", ".join(sorted(capability.functions))
+        raise Invalid(
+            f"{capability.name} has no function {function[:80]!r}; it has {known}.",
+            zh=f"{capability.name} 没有函数 {function[:80]!r}；可用：{known}。",
+        )
+    return capability.prepare(invocation, function, arguments)
 
 
 async def _until_deadline(run: Run, work: Awaitable[T]) -> T:

@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -103,12 +104,8 @@ class ComponentRuntime:
             LlmasosError: What the guest answered, the limit it met, or the death of its runner. Its `result` has the
                 fuel, memory and log, where the runner told them.
         """
-
-        async def door(capability: str, function: str, arguments: list[Any]) -> Any:
-            return await self._door(invocation, capability, function, arguments)
-
         asked = _Asked(invocation.id, action, input_json, invocation.deadline_monotonic)
-        return await self._run(program, asked, invocation.limits, door)
+        return await self._run(program, asked, invocation.limits, partial(self._door, invocation))
 
     async def retire(self, installation_id: str) -> None:
         """Nothing: an instance lives as long as its call, and its runner is everybody's."""

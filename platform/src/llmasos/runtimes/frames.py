@@ -21,7 +21,7 @@ Line: TypeAlias = Annotated[str, msgspec.Meta(max_length=20_000)]
 Argument: TypeAlias = str | float | int | bool | None
 
 
-class Message(msgspec.Struct, tag_field="t", forbid_unknown_fields=True):
+class Message(msgspec.Struct, tag_field="t", forbid_unknown_fields=True, omit_defaults=True):
     """What every message is."""
 
 
@@ -85,8 +85,6 @@ class ProtocolFault(Exception):
 
 _decoder: Final[msgspec.json.Decoder[Incoming]] = msgspec.json.Decoder(Incoming)
 _keys: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -111,6 +109,9 @@ def decode(body: bytes | memoryview) -> Incoming:
     """
     try:
         message = _decoder.decode(body)
+        # What is written as this library writes it has neither, and that is soon told.
+        if _encoder.encode(message) == body:
+            return message
         # {"key":value,…}: two braces, and for each member two quotes, a colon and a comma but for the last.
         compact = 1 + sum(len(key) + len(memoryview(value)) + 4 for key, value in _keys.decode(body).items())
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

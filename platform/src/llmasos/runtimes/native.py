@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, TypeAlias
 
@@ -128,10 +129,9 @@ class NativeRuntime:
         left = max(invocation.deadline_monotonic - time.monotonic(), 0.0)
         message = _call(invocation.id, program, action, input_json, limits_message(invocation.limits, left))
 
-        async def door(capability: str, function: str, arguments: list[Any]) -> Any:
-            return await self._door(invocation, capability, function, arguments)
-
-        return await self._run(program, app_id, invocation.limits.memory_bytes, message, door)
+        return await self._run(
+            program, app_id, invocation.limits.memory_bytes, message, partial(self._door, invocation)
+        )
 
     async def retire(self, installation_id: str) -> None:
         """End an installation's runners, each once its last call is answered."""

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeAlias, cast
 
@@ -36,12 +36,30 @@ GRACE_SECONDS: Final = 3.0
 END_SECONDS: Final = 2.0
 _GONE: Final = "its connection closed"
 
-# The door as one invocation sees it: (capability, function, arguments) to a JSON value, or a LlmasosError.
+# The door as one invocation sees it: (capability, function, arguments) to a JSON value, or a LlmasosError. Where it
+# answers with a future that is done, the runner has its answer at once.
 Door: TypeAlias = Callable[[str, str, list[Any]], Awaitable[Any]]
 
 
 def _died(cause: str) -> RunnerDied:
     return RunnerDied(f"The app's runner died: {cause}.", zh=f"运行此应用的进程已退出：{cause}。")
+
+
+def _reply(call: Syscall, value: Any) -> bytes:
+    return encode({"t": "reply", "id": call.id, "seq": call.seq, "value": value})
+
+
+def _refusal(call: Syscall, error: Exception) -> bytes:
+    match error:
+        case LlmasosError():
+            failure = {"tag": error.tag, "message": error.message}
+        case FrameError():
+            failure = {"tag": "invalid", "message": f"The answer cannot be sent to the app: {error}."}
+        case _:
+            about = {"capability": call.capability, "function": call.function}
+            _log.error("a capability failed", extra=about, exc_info=error)
+            failure = {"tag": "unavailable", "message": f"{call.capability} failed; the host's log has the reason."}
+    return encode({"t": "reply", "id": call.id, "seq": call.seq, "error": failure})
 
 
 @dataclass(slots=True, eq=False)
@@ -50,20 +68,21 @@ class _Pending:
 
     done: asyncio.Future[Done]
     door: Door
-    concurrent: int
     ended: Done | None = None
     seq: int = 0
-    syscalls: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+    # In which piece of what the runner sent its last call came, and what serves that call.
+    reading: int = 0
+    serving: asyncio.Task[None] | None = None
 
 
 class Runner(asyncio.Protocol):
     """One runner process, started by `Runner.start`."""
 
-    def __init__(self, started: process.Process, syscalls_at_once: int) -> None:
+    def __init__(self, started: process.Process) -> None:
         self.process = started
         self.walls: tuple[str, ...] = ()
-        self._syscalls_at_once = syscalls_at_once
         self._frames = FrameReader()
+        self._reading = 0
         self._calls: dict[str, _Pending] = {}
         self._transport: asyncio.Transport | None = None
         loop = asyncio.get_running_loop()
@@ -79,7 +98,6 @@ class Runner(asyncio.Protocol):
         message: Start,
         *,
         script: Path = process.MAIN,
-        syscalls_at_once: int = 1,
         start_seconds: float = START_SECONDS,
     ) -> Self:
         """Start one and wait until it is confined and ready.
@@ -87,14 +105,13 @@ class Runner(asyncio.Protocol):
         Args:
             message: Its first frame.
             script: What it runs; another than `main.py` only in tests.
-            syscalls_at_once: How many calls of the host one invocation may have open. A component waits for each.
             start_seconds: How long it may take.
 
         Raises:
             RunnerDied: It ended, or was not ready in time.
         """
         started = await process.start(message, script=script)
-        runner = cls(started, syscalls_at_once)
+        runner = cls(started)
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: runner, sock=started.connection)
         try:
@@ -141,7 +158,7 @@ class Runner(asyncio.Protocol):
             ) from error
         loop = asyncio.get_running_loop()
         identifier, seconds = message["id"], message["limits"]["wall_seconds"]
-        pending = _Pending(loop.create_future(), door, self._syscalls_at_once)
+        pending = _Pending(loop.create_future(), door)
         self._calls[identifier] = pending
         # A timer and the bare future: `asyncio.timeout` and `shield` would take the loop twice around, as long as a
         # short call takes in the runner.
@@ -187,6 +204,7 @@ class Runner(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
+        self._reading += 1
         try:
             for message in self._frames.feed(data):
                 self._on(message)
@@ -226,37 +244,33 @@ class Runner(asyncio.Protocol):
             raise ProtocolFault("it called the host for an invocation that it does not run")
         if message.seq <= pending.seq:
             raise ProtocolFault("it numbered its calls out of order")
-        if len(pending.syscalls) >= pending.concurrent:
+        # An app waits for each answer, so that no two calls of an invocation come in one piece.
+        if pending.serving is not None or pending.reading == self._reading:
             raise ProtocolFault("it made more calls at once than an app can")
-        pending.seq = message.seq
-        task = asyncio.create_task(self._serve(message, pending.door))
-        pending.syscalls.add(task)
-        task.add_done_callback(pending.syscalls.discard)
-
-    async def _serve(self, call: Syscall, door: Door) -> None:
-        reply: dict[str, Any] = {"t": "reply", "id": call.id, "seq": call.seq}
+        pending.seq, pending.reading = message.seq, self._reading
         try:
-            frame = encode(reply | {"value": await door(call.capability, call.function, list(call.arguments))})
-        except LlmasosError as error:
-            frame = encode(reply | {"error": {"tag": error.tag, "message": error.message}})
-        except FrameError as error:
-            frame = encode(
-                reply | {"error": {"tag": "invalid", "message": f"The answer cannot be sent to the app: {error}."}}
-            )
-        except Exception:
-            _log.exception("a capability failed", extra={"capability": call.capability, "function": call.function})
-            failure = {"tag": "unavailable", "message": f"{call.capability} failed; the host's log has the reason."}
-            frame = encode(reply | {"error": failure})
+            answer = pending.door(message.capability, message.function, message.arguments)
+            if isinstance(answer, asyncio.Future) and answer.done():
+                value: Any = answer.result()
+                self._write(_reply(message, value))
+                return
+        except Exception as error:
+            self._write(_refusal(message, error))
+            return
+        pending.serving = asyncio.create_task(self._serve(message, pending, answer))
+
+    async def _serve(self, call: Syscall, pending: _Pending, answer: Awaitable[Any]) -> None:
+        try:
+            frame = _reply(call, await answer)
+        except Exception as error:
+            frame = _refusal(call, error)
         # Noted as served before the answer is out: the guest's next call may arrive before this task ends.
-        pending = self._calls.get(call.id)
-        task = asyncio.current_task()
-        if pending is not None and task is not None:
-            pending.syscalls.discard(task)
+        pending.serving = None
         self._write(frame)
 
     async def _cancel(self, invocation_id: str, pending: _Pending) -> Done | None:
-        for task in list(pending.syscalls):
-            task.cancel()
+        if pending.serving is not None:
+            pending.serving.cancel()
         # Cancelling the task cancelled the future that it waited on.
         if invocation_id in self._calls:
             pending.done = asyncio.get_running_loop().create_future()
@@ -268,8 +282,8 @@ class Runner(asyncio.Protocol):
 
     def _forget(self, invocation_id: str, pending: _Pending) -> None:
         self._calls.pop(invocation_id, None)
-        for task in list(pending.syscalls):
-            task.cancel()
+        if pending.serving is not None:
+            pending.serving.cancel()
 
     def _write(self, frame: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -293,8 +307,8 @@ class Runner(asyncio.Protocol):
                 "a runner died", extra={"pid": self.process.pid, "cause": cause, "invocations": len(self._calls)}
             )
         for pending in list(self._calls.values()):
-            for task in list(pending.syscalls):
-                task.cancel()
+            if pending.serving is not None:
+                pending.serving.cancel()
             if not pending.done.done():
                 pending.done.set_exception(copy(self._failure) if self._failure else _died(cause))
                 pending.done.exception()  # whoever waits raises it; nobody may, after a cancellation
