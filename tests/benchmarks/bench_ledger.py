@@ -63,6 +63,7 @@ async def pairs(url: str, seconds: float, tasks: int, barrier: Any = None) -> tu
                 took.append(time.perf_counter() - began)
 
         await asyncio.gather(*(one() for _ in range(tasks)))
+        await ledger.close()
     return len(took), took
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -25,6 +25,9 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from llmasos.transaction import SqlValue, Transaction
     from llmasos.writer import Writer
+
+
+T = TypeVar("T")
 
 
 class ReadSession(Session):
@@ -55,6 +58,8 @@ class Database:
         self.gate = WriteGate(self.engine.url.database if self.is_sqlite else None)
         if self.is_sqlite:
             event.listen(self.engine, "connect", _set_up_sqlite)
+        self.sessions_that_wrote = 0
+        """How often `write` was called; the writer's commits are not among them. Counted in the gate."""
         self._lookups: Transaction | None = None
         self._lookup = threading.Lock()
 
@@ -95,6 +100,7 @@ class Database:
     def write(self) -> Generator[WriteSession]:
         """A transaction: committed at the end, rolled back on an error."""
         with self.gate, WriteSession(self.engine) as session, session.begin():
+            self.sessions_that_wrote += 1
             if self.is_sqlite:
                 session.connection().exec_driver_sql("BEGIN IMMEDIATE")
             yield session
@@ -166,6 +172,15 @@ class WriteGate:
             except OSError:
                 pass
         return True
+
+    def while_empty(self, work: Callable[[], T]) -> T | None:
+        """Do `work` with everybody in this process kept out; None, and it is not done, where somebody is in."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return work()
+        finally:
+            self._lock.release()
 
     def __exit__(self, *_exc: object) -> None:
         self.leave()

@@ -48,7 +48,7 @@ MAX_WAITING = 20_000
 # How long a writer asks for a lock that another program (a backup, a shell) holds, before it gives up.
 BUSY_SECONDS = 30.0
 # How long a write that nobody waits for may wait for one that it can share a commit with.
-LINGER_SECONDS = 0.002
+LINGER_SECONDS = 0.02
 # A commit that took an event loop so long met a slow disk: for a while the thread does them.
 SLOW_SECONDS, SLOW_FOR_SECONDS = 0.02, 1.0
 # Moving the log into the database waits for the disk several times, 5 ms and more each: rarely, so that it costs a

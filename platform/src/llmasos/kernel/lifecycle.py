@@ -59,7 +59,7 @@ class Lifecycle:
         if self._poller is not None:
             self._poller.cancel()
             self._poller = None
-        await asyncio.to_thread(self._ledger.lease.stop)
+        await self._ledger.close()
 
     async def _end_stream(self, run: Run, opened: OpenStream, code: str) -> None:
         """End a stream of a host call and settle it."""

@@ -69,6 +69,7 @@ class Book:
     def __init__(self) -> None:
         self._windows: dict[int, WindowState] = {}
         self._opened: dict[str, tuple[str, Holds]] = {}
+        self._drawn: dict[str, dict[int, int]] = {}
         self._ended: dict[tuple[str, Holds], list[str]] = {}
         self._usage: dict[tuple[str, str, str, str, int], list[int]] = {}
 
@@ -92,19 +93,36 @@ class Book:
             id_ = ended.pop()
         else:
             self._opened[id_] = (lease_id, holds)
-        transaction.memo["reservation", id_] = {window_id for window_id, _meter, _amount in holds}
+        transaction.memo["reservation", id_] = {window_id: amount for window_id, _meter, amount in holds}
         return id_
 
     def end(self, transaction: Transaction, id_: str, lease_id: str, holds: Holds) -> set[int]:
         """End a reservation; the windows in which it was still held."""
-        still: set[int] | None = transaction.memo.pop(("reservation", id_), None)
-        if still is None:
-            lock = transaction.for_update
-            still = {row[0] for row in transaction.all(f"SELECT window_id FROM reservation WHERE id = ?{lock}", id_)}  # noqa: S608
+        still = set(_held(transaction, id_))
+        transaction.memo.pop(("reservation", id_), None)
         if self._opened.pop(id_, None) is None and still:
             # Where its process was taken for dead, or a quota was removed, its rows are no longer those of the holds.
             whole = len(still) == len(holds)
             self._ended.setdefault((lease_id, holds if whole else ()), []).append(id_)
+        return still
+
+    def draw(self, transaction: Transaction, id_: str, lease_id: str, holds: Holds) -> set[int]:
+        """Take a part out of a reservation, which ends with its last part; the windows in which it was still held."""
+        amounts = _held(transaction, id_)
+        still = {window_id for window_id, _meter, _amount in holds if window_id in amounts}
+        for window_id, _meter, amount in holds:
+            if window_id in still:
+                amounts[window_id] -= amount
+        if not any(amounts.values()):
+            transaction.memo.pop(("reservation", id_), None)
+            self._drawn.pop(id_, None)
+            if self._opened.pop(id_, None) is None:
+                self._ended.setdefault((lease_id, ()), []).append(id_)
+        elif id_ in self._opened:
+            _lease, whole = self._opened[id_]
+            self._opened[id_] = lease_id, tuple([(window, meter, amounts[window]) for window, meter, _all in whole])
+        else:
+            self._drawn[id_] = amounts
         return still
 
     def charge(self, transaction: Transaction, window_id: int, held: int, used: int) -> None:
@@ -139,6 +157,9 @@ class Book:
         for at in self._windows.values():
             at.unwritten = (0, 0, 0)
         transaction.run_many(_CHANGE_WINDOW, changed)
+        for id_, left in self._drawn.items():
+            rows = [(amount, id_, window_id) for window_id, amount in sorted(left.items())]
+            transaction.run_many("UPDATE reservation SET amount = ? WHERE id = ? AND window_id = ?", rows)
         ended = [(id_,) for ids in self._ended.values() for id_ in ids]
         if ended:
             transaction.run_many("DELETE FROM reservation WHERE id = ?", ended)
@@ -156,6 +177,16 @@ class Book:
             if not transaction.run(_ADD_USAGE, *amounts, *key):
                 transaction.run(_BEGIN_DAY, *key)
                 transaction.run(_ADD_USAGE, *amounts, *key)
+
+
+def _held(transaction: Transaction, id_: str) -> dict[int, int]:
+    """What a reservation holds in each window; nothing where its process was taken for dead."""
+    key = ("reservation", id_)
+    found: dict[int, int] | None = transaction.memo.get(key)
+    if found is None:
+        query = f"SELECT window_id, amount FROM reservation WHERE id = ?{transaction.for_update}"  # noqa: S608
+        found = transaction.memo[key] = dict(transaction.all(query, id_))
+    return found
 
 
 def _countable(amount: int) -> int:

@@ -10,13 +10,15 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from llmasos.db import Database
-from llmasos.errors import QuotaExceeded
+from llmasos.errors import QuotaExceeded, Unavailable
 from llmasos.leases import Lease
 from llmasos.quotas import book, refusals, repository
 from llmasos.quotas.book import Book, Holds, Limit
+from llmasos.quotas.credit import AT_ONCE_SECONDS, Credit, Credits, affordable, key_of
 from llmasos.quotas.fit import fit
 from llmasos.quotas.meters import NOTHING_USED, Demand, Meter, Subject, Used, Window
 from llmasos.quotas.repository import Applying
@@ -33,6 +35,8 @@ class Held:
     granted: Demand
     windows: Holds = ()
     pots: tuple[Pot, ...] = ()
+    drawn: bool = False
+    """Whether it is a part of the reservation with this id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,12 @@ class Ledger:
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self.lease = Lease(database, clock)
         self.lease.on_release(repository.release_lease)
+        self._database = database
         self._writer = database.writer
         self._clock = clock
         self._numbers = itertools.count()
+        self._credits = Credits()
+        self._looks_after: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
 
     async def reserve(self, subject: Subject, demand: Demand, account: RunAccount | None = None) -> Held:
         """Hold a demand in every quota that applies, or as much of its answer as fits.
@@ -69,15 +76,32 @@ class Ledger:
         if demand.is_empty and not demand.unknown_price:
             return Held(self._number(), subject, demand)
         self.lease.start()
+        key = key_of(subject, demand)
+        credit = self._credits.find(key)
+        if credit is not None:
+            drawn = self._database.gate.while_empty(lambda: self._draw(credit, subject, demand, account))
+            if drawn is not None:
+                return drawn
+            self._end(credit)
+        calls = self._credits.calls_ahead(key)
         pending = self._writer.submit(
-            lambda transaction: self.reserve_in(transaction, subject, demand, account), hot=True, buffered=True
+            lambda transaction: self._reserve_ahead(transaction, subject, demand, account, calls),
+            hot=True,
+            buffered=True,
         )
+        ahead: Credit | None = None
         try:
-            return await pending
+            held, ahead = await pending
         except asyncio.CancelledError:
             # It may be held already, or be held in a moment, and nobody will settle it.
-            pending.then(lambda held: self.settle(held, NOTHING_USED, counts=False))
+            pending.then(lambda both: self._give_back(*both))
             raise
+        finally:
+            if (before := self._credits.keep(key, ahead)) is not None:
+                self._end(before)
+        if ahead is not None:
+            self._look_after_credits_soon()
+        return held
 
     def settle(self, held: Held, used: Used, *, counts: bool = True) -> Pending[list[Overrun]]:
         """Turn what was held into what was used. It is queued when this returns, whatever becomes of the caller.
@@ -93,6 +117,14 @@ class Ledger:
             hot=True,
             buffered=True,
         )
+
+    async def close(self) -> None:
+        """Give back all that is held, with the process's lease. Safe to call twice."""
+        if self._looks_after is not None:
+            self._looks_after[1].cancel()
+            self._looks_after = None
+        self._credits.clear()
+        await asyncio.to_thread(self.lease.stop)
 
     def reserve_in(
         self,
@@ -134,7 +166,8 @@ class Ledger:
             pot.used += actual[pot.meter]
         if held.windows:
             changes = transaction.buffer(Book)
-            still = changes.end(transaction, held.id, self.lease.id, held.windows)
+            end = changes.draw if held.drawn else changes.end
+            still = end(transaction, held.id, self.lease.id, held.windows)
             for window_id, meter, amount in held.windows:
                 changes.charge(transaction, window_id, amount if window_id in still else 0, actual[meter])
         if counts:
@@ -142,6 +175,76 @@ class Ledger:
             transaction.buffer(Book).add_usage(held.subject, model, used, int(self._clock()))
         amounts = held.granted.amounts
         return [Overrun(meter, amounts[meter], is_) for meter, is_ in actual.items() if is_ > amounts[meter]]
+
+    def _draw(self, credit: Credit, subject: Subject, demand: Demand, account: RunAccount | None) -> Held | None:
+        """`reserve`, from what is reserved ahead; None where that does not do."""
+        of_now = int(self._clock()) // 60, self._database.sessions_that_wrote
+        if (credit.minute, credit.sessions_that_wrote) != of_now or demand.unknown_price:
+            return None
+        pots = _pots(account, credit.quotas, demand)
+        if any(pot.room < demand.amounts[pot.meter] for pot in pots):
+            return None
+        windows = credit.draw(demand.amounts)
+        if windows is None:
+            return None
+        for pot in pots:
+            pot.reserved += demand.amounts[pot.meter]
+        return Held(credit.id, subject, demand, windows, pots, drawn=True)
+
+    def _reserve_ahead(
+        self,
+        transaction: Transaction,
+        subject: Subject,
+        demand: Demand,
+        account: RunAccount | None,
+        calls: int,
+    ) -> tuple[Held, Credit | None]:
+        """`reserve_in`, and a credit for so many calls more, where there is plenty of room."""
+        held = self.reserve_in(transaction, subject, demand, account)
+        if not calls or held.granted.amounts != demand.amounts or demand.unknown_price:
+            return held, None
+        now = int(self._clock())
+        quotas = repository.applying(transaction, subject, now)
+        limits = book.limits(transaction, quotas, subject, demand, now)
+        if not affordable(limits, demand.amounts, calls):
+            return held, None
+        changes = transaction.buffer(Book)
+        windows = changes.hold(limits, {meter: calls * amount for meter, amount in demand.amounts.items()}) or ()
+        id_ = changes.open(transaction, self._number(), self.lease.id, windows) if windows else self._number()
+        return held, Credit(id_, now // 60, self._database.sessions_that_wrote, quotas, windows, calls)
+
+    def _end(self, credit: Credit) -> None:
+        """Give back what is left of a credit, before what is submitted next."""
+
+        def end(transaction: Transaction) -> None:
+            changes, rest = transaction.buffer(Book), credit.rest()
+            still = changes.draw(transaction, credit.id, self.lease.id, rest)
+            for window_id, _meter, amount in rest:
+                if window_id in still:
+                    changes.charge(transaction, window_id, amount, 0)
+
+        self._writer.post(end, hot=True, buffered=True)
+
+    def _give_back(self, held: Held, credit: Credit | None) -> None:
+        self.settle(held, NOTHING_USED, counts=False)
+        if credit is not None:
+            self._end(credit)
+
+    def _look_after_credits_soon(self) -> None:
+        loop = asyncio.get_running_loop()
+        # A loop that was closed forgot its timers.
+        if self._looks_after is None or self._looks_after[0] is not loop:
+            self._looks_after = loop, loop.call_later(AT_ONCE_SECONDS, self._look_after_credits)
+
+    def _look_after_credits(self) -> None:
+        """Give back the credits that nobody draws on."""
+        for credit in self._credits.idle():
+            # Where the writer is closed, it goes with the lease.
+            with suppress(Unavailable):
+                self._end(credit)
+        self._looks_after = None
+        if self._credits:
+            self._look_after_credits_soon()
 
     def _number(self) -> str:
         return f"{self.lease.id}-{next(self._numbers)}"

@@ -26,7 +26,7 @@ class Pot:
 
 @dataclass(slots=True, eq=False)
 class RunAccount:
-    """The limits of an invocation, and of those above it. Only the writer's thread changes it once it is in use."""
+    """The limits of an invocation, and of those above it. Changed in the writer's gate only, once it is in use."""
 
     limits: Mapping[Meter, int]
     parent: RunAccount | None = None
