@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -57,6 +57,14 @@ _THIS: Final = {
 
 def quickstart() -> None:
     """Set up the home, install two apps with what they may do shown, run them on real text, and say what to try."""
+    from llmasos.bytecode import keep_in
+    from llmasos.home import default_home
+
+    # First, so that what is imported for this run is at hand for the next. Whoever needs the home says what is wrong.
+    home = default_home()
+    with suppress(OSError):
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    keep_in(home)
     from llmasos_marketplace.local import open_local
 
     with open_local() as local:

@@ -1,0 +1,29 @@
+"""Compiled Python, kept in the home where it may not stand beside the sources.
+
+Containers often tell Python to write no bytecode (PYTHONDONTWRITEBYTECODE); then every start compiles thousands of
+modules anew, which for litellm alone takes as long as a model's answer.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+
+def keep_in(home: Path) -> None:
+    """Keep the bytecode of what is imported from here on in the home, if Python keeps none.
+
+    Not where anybody else may write to the home: who can put bytecode there can run code as this user.
+
+    Args:
+        home: Nothing is done while it is not there.
+    """
+    if not sys.dont_write_bytecode or sys.pycache_prefix is not None or sys.platform == "win32":
+        return
+    with suppress(OSError):
+        found = home.stat()
+        if found.st_uid == os.geteuid() and not found.st_mode & 0o022:
+            sys.pycache_prefix = str(home / "bytecode")
+            sys.dont_write_bytecode = False

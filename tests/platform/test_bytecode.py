@@ -1,0 +1,53 @@
+"""Bytecode is kept in the home where Python keeps none itself, and nowhere that somebody else may write."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "llmasos_marketplace.cli", "--help"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    tmp_path.chmod(0o700)
+    (tmp_path / "config.toml").touch()
+    return tmp_path
+
+
+def kept(home: Path, **environment: str) -> int:
+    told = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    subprocess.run(COMMAND, env={**told, "LLMASOS_HOME": str(home), **environment}, check=True, capture_output=True)
+    return len(list(home.glob("bytecode/**/*.pyc")))
+
+
+def test_it_is_kept_where_python_is_told_to_write_none(home: Path) -> None:
+    assert kept(home, PYTHONDONTWRITEBYTECODE="1") > 50
+
+
+def test_python_keeps_its_own_ways_otherwise(home: Path) -> None:
+    assert kept(home) == 0
+    mine = home / "mine"
+    assert kept(home, PYTHONDONTWRITEBYTECODE="1", PYTHONPYCACHEPREFIX=str(mine)) == 0
+    assert not mine.exists()
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707], ids=["a group", "others"])
+def test_a_home_that_others_may_write_holds_no_code(home: Path, mode: int) -> None:
+    home.chmod(mode)
+    assert kept(home, PYTHONDONTWRITEBYTECODE="1") == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_home_of_somebody_else_holds_no_code(home: Path) -> None:
+    os.chown(home, 12345, 12345)
+    assert kept(home, PYTHONDONTWRITEBYTECODE="1") == 0
+
+
+def test_help_leaves_nothing_where_there_is_no_home_yet(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    assert kept(tmp_path, PYTHONDONTWRITEBYTECODE="1") == 0
+    kept(tmp_path / "home", PYTHONDONTWRITEBYTECODE="1")
+    assert list(tmp_path.iterdir()) == []
