@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from llmasos import bytecode
+
 COMMAND = [sys.executable, "-m", "llmasos_marketplace.cli", "--help"]
 
 
@@ -38,6 +40,17 @@ def test_python_keeps_its_own_ways_otherwise(home: Path) -> None:
 def test_a_home_that_others_may_write_holds_no_code(home: Path, mode: int) -> None:
     home.chmod(mode)
     assert kept(home, PYTHONDONTWRITEBYTECODE="1") == 0
+
+
+def test_a_disk_with_little_room_is_left_alone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = list(os.statvfs(home))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    for free, kept_in in ((bytecode.SPARE_BYTES, None), (bytecode.SPARE_BYTES + 1, str(home / "bytecode"))):
+        told[0:5] = [1, 1, free, free, free]
+        monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result(told))
+        bytecode.keep_in(home)
+        assert sys.pycache_prefix == kept_in
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")

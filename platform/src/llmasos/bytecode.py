@@ -10,12 +10,17 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
+
+# It takes about 50 MB, and is the last thing that a small disk is for.
+SPARE_BYTES: Final = 1 << 30
 
 
 def keep_in(home: Path) -> None:
     """Keep the bytecode of what is imported from here on in the home, if Python keeps none.
 
-    Not where anybody else may write to the home: who can put bytecode there can run code as this user.
+    Not where anybody else may write to the home: who can put bytecode there can run code as this user. Nor where the
+    disk has little room.
 
     Args:
         home: Nothing is done while it is not there.
@@ -23,7 +28,8 @@ def keep_in(home: Path) -> None:
     if not sys.dont_write_bytecode or sys.pycache_prefix is not None or sys.platform == "win32":
         return
     with suppress(OSError):
-        found = home.stat()
-        if found.st_uid == os.geteuid() and not found.st_mode & 0o022:
+        found, disk = home.stat(), os.statvfs(home)
+        is_mine_alone = found.st_uid == os.geteuid() and not found.st_mode & 0o022
+        if is_mine_alone and disk.f_bavail * disk.f_frsize > SPARE_BYTES:
             sys.pycache_prefix = str(home / "bytecode")
             sys.dont_write_bytecode = False
