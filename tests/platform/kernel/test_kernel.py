@@ -208,6 +208,15 @@ async def test_what_the_manifest_does_not_declare_is_denied_with_the_lines_to_pa
             await kernel.syscall(invocation, "storage", "get", ["a"])
 
 
+async def test_a_call_that_is_cancelled_before_it_began_leaves_nothing(kernel: Kernel) -> None:
+    async with kernel.invocation(ME, APP, "act") as invocation:
+        for function in ("generate", "read"):
+            call = asyncio.ensure_future(kernel.syscall(invocation, "model", function, [20]))
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+
+
 async def test_what_is_declared_but_not_granted_is_denied(kernel: Kernel) -> None:
     async with kernel.invocation(ME, APP, "act") as invocation:
         with pytest.raises(PermissionNotGranted, match="does not grant"):

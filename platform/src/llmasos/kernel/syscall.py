@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 from typing_extensions import override
@@ -81,11 +82,11 @@ class Kernel(Lifecycle):
             check_arguments(arguments)
             found = self._authorise(run, capability)
             if function in {"read", "close"} and function not in found.functions:
-                return self._awaited(run, event, self._stream_call(run, capability, function, arguments))
+                return self._awaited(run, event, partial(self._stream_call, run, capability, function, arguments))
             operation = _prepared(invocation, found, function, arguments)
             if type(operation) is Immediate and not found.audited:
                 return self._answered(run, event, operation)
-            return self._awaited(run, event, self._call(run, found, function, operation))
+            return self._awaited(run, event, partial(self._call, run, found, function, operation))
 
     def _answered(self, run: Run, event: str, operation: Immediate) -> asyncio.Future[Json]:
         """Answer a call that costs nothing and waits for nothing."""
@@ -101,9 +102,9 @@ class Kernel(Lifecycle):
                 self._observer(usage_record(run.invocation, event, started, NOTHING_USED, code))
         return answer
 
-    async def _awaited(self, run: Run, event: str, call: Awaitable[Json]) -> Json:
+    async def _awaited(self, run: Run, event: str, call: Callable[[], Awaitable[Json]]) -> Json:
         with _Telling(self, run, event):
-            return await call
+            return await call()
 
     def _authorise(self, run: Run, name: str) -> Capability:
         invocation = run.invocation

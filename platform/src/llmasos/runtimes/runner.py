@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, TypeAlias, cast
 
@@ -72,7 +73,7 @@ class _Pending:
     seq: int = 0
     # In which piece of what the runner sent its last call came, and what serves that call.
     reading: int = 0
-    serving: asyncio.Task[None] | None = None
+    serving: asyncio.Future[Any] | None = None
 
 
 class Runner(asyncio.Protocol):
@@ -249,23 +250,24 @@ class Runner(asyncio.Protocol):
             raise ProtocolFault("it made more calls at once than an app can")
         pending.seq, pending.reading = message.seq, self._reading
         try:
-            answer = pending.door(message.capability, message.function, message.arguments)
-            if isinstance(answer, asyncio.Future) and answer.done():
-                value: Any = answer.result()
-                self._write(_reply(message, value))
-                return
+            answer = asyncio.ensure_future(pending.door(message.capability, message.function, message.arguments))
         except Exception as error:
             self._write(_refusal(message, error))
             return
-        pending.serving = asyncio.create_task(self._serve(message, pending, answer))
+        if answer.done():
+            self._served(message, pending, answer)
+        else:
+            pending.serving = answer
+            answer.add_done_callback(partial(self._served, message, pending))
 
-    async def _serve(self, call: Syscall, pending: _Pending, answer: Awaitable[Any]) -> None:
+    def _served(self, call: Syscall, pending: _Pending, answer: asyncio.Future[Any]) -> None:
+        pending.serving = None
+        if answer.cancelled():
+            return
         try:
-            frame = _reply(call, await answer)
+            frame = _reply(call, answer.result())
         except Exception as error:
             frame = _refusal(call, error)
-        # Noted as served before the answer is out: the guest's next call may arrive before this task ends.
-        pending.serving = None
         self._write(frame)
 
     async def _cancel(self, invocation_id: str, pending: _Pending) -> Done | None:
