@@ -128,10 +128,8 @@ class NativeRuntime:
         app_id = invocation.app.id if invocation.app else program.installation_id
         left = max(invocation.deadline_monotonic - time.monotonic(), 0.0)
         message = _call(invocation.id, program, action, input_json, limits_message(invocation.limits, left))
-
-        return await self._run(
-            program, app_id, invocation.limits.memory_bytes, message, partial(self._door, invocation)
-        )
+        door = partial(self._door, invocation)
+        return await self._run(program, app_id, invocation.limits.memory_bytes, message, door)
 
     async def retire(self, installation_id: str) -> None:
         """End an installation's runners, each once its last call is answered."""
