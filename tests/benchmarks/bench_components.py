@@ -1,4 +1,4 @@
-"""What a component costs through runner and protocol, beside the engine alone: prints a table.
+"""What a component costs through runner, protocol and kernel, beside the engine alone: prints a table.
 
     uv run python tests/benchmarks/bench_components.py [--quick]
 
@@ -17,18 +17,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import extism
 import wasmtime
+from sqlmodel import SQLModel
 from wasmtime import component as wasm
 
 import llmasos_sdk
+from llmasos import tables  # noqa: F401
 from llmasos.bundles.reader import read_bundle
-from llmasos.kernel.invocation import Invocation, Principal, RunLimits
+from llmasos.db import Database
+from llmasos.kernel.invocation import InstalledApp, Invocation, Principal, RunLimits
+from llmasos.kernel.syscall import Kernel
+from llmasos.quotas.ledger import Ledger
 from llmasos.runtimes.component import ComponentRuntime
 from llmasos.runtimes.runtime import Program
 from llmasos.settings import Settings
+from llmasos.writer import Writer
 
 WIT = Path(llmasos_sdk.__file__).parent / "wit" / "llmasos.wit"
 GUEST = """
@@ -45,6 +53,9 @@ WORLD = "\nworld bench { import output; import log; import config; import model;
 # A plugin that does nothing, as small as one can be.
 EXTISM = '(module (memory (export "memory") 1) (func (export "run") (result i32) (i32.const 0)))'
 WAITING = 500
+
+# Runs a program, for an invocation where the kernel opened one.
+Run: TypeAlias = Callable[..., Awaitable[None]]
 
 
 def build(folder: Path) -> Path:
@@ -105,6 +116,12 @@ def timed(run) -> float:
     return (time.perf_counter() - started) * 1000
 
 
+async def timed_async(run: Awaitable[None]) -> float:
+    started = time.perf_counter()
+    await run
+    return (time.perf_counter() - started) * 1000
+
+
 def pss_bytes(pids: list[int]) -> int:
     total = 0
     for pid in pids:
@@ -134,6 +151,9 @@ async def main(rounds: int) -> None:
         digest = hashlib.sha256(code.read_bytes()).hexdigest()
         program = Program("wasm", digest, frozenset({"model"}), "bench")
         runtime = ComponentRuntime(Settings(home=folder / "home", runners=1), door)
+        database = Database(f"sqlite:///{folder / 'bench.db'}")
+        SQLModel.metadata.create_all(database.engine)
+        kernel = Kernel(database, Ledger(database))
         try:
             started = time.perf_counter()
             await runtime.prepare(program, code)
@@ -141,81 +161,93 @@ async def main(rounds: int) -> None:
             started = time.perf_counter()
             await runtime.prepare(program, code)
             row("prepare again (ms)", f"{(time.perf_counter() - started) * 1000:.1f}", "< 500")
-            await latencies(runtime, program, folder, rounds)
+            await latencies(Ways(runtime, kernel, database.writer, rounds), program, folder)
             await waiting(runtime, program, lambda: calls, gate)
         finally:
             await runtime.close()
+            await kernel.close()
+            database.close()
 
 
-async def latencies(runtime: ComponentRuntime, program: Program, folder: Path, rounds: int) -> None:
+class Ways:
+    """The ways to run a component: they are timed in turns, in milliseconds."""
+
+    def __init__(self, runtime: ComponentRuntime, kernel: Kernel, writer: Writer, rounds: int) -> None:
+        self.runtime = runtime
+        self.rounds = rounds
+        self._kernel = kernel
+        self._writer = writer
+        self._app = InstalledApp("bench/app", "1", "bench", {}, frozenset())
+
+    async def echo(self, program: Program, invocation: Invocation | None = None) -> None:
+        """An action that does nothing, through runner and protocol."""
+        invocation = invocation or Invocation(Principal(), None, "echo", limits=RunLimits())
+        await self.runtime.call(program, invocation, "echo", '"x"')
+
+    async def describe(self, program: Program, _invocation: Invocation | None = None) -> None:
+        """The description of its actions, as trivial, for a component that has no `echo`."""
+        await self.runtime.describe(program)
+
+    async def whole(self, run: Run, program: Program) -> None:
+        """Through the kernel too: reserved, written down, settled and audited, on SQLite."""
+        async with self._kernel.invocation(Principal(), self._app, "echo", RunLimits()) as invocation:
+            await run(program, invocation)
+
+    async def compare(self, name: str, bound: str, alone: Callable[[], None], run: Run, program: Program) -> None:
+        """Print what the engine alone takes, and both ways, taken in turns."""
+        times: list[tuple[float, ...]] = []
+        for _ in range(self.rounds):
+            turn = [timed(alone), await timed_async(run(program)), await timed_async(self.whole(run, program))]
+            committed = await timed_async(self._writer.drained())
+            times.append((*turn, turn[-1] + committed))
+        raw, runner, whole, committed = (statistics.median(column) for column in zip(*times, strict=True))
+        row(f"{name} component, engine alone in process (ms, median)", f"{raw:.2f}")
+        row("the same through runner and protocol (ms, median)", f"{runner:.2f}", f"{runner / raw:.2f} x")
+        row("the same through runner, protocol and kernel (ms, median)", f"{whole:.2f}")
+        row("ratio", f"{whole / raw:.2f}", bound)
+        row("until its end is written down too (ms, median)", f"{committed:.2f}", f"{committed / raw:.2f} x")
+
+
+async def latencies(ways: Ways, program: Program, folder: Path) -> None:
     """One trivial action, the ways there are."""
-
-    def invocation() -> Invocation:
-        return Invocation(Principal(), None, "bench", limits=RunLimits())
-
-    await runtime.warm()
-    started = time.perf_counter()
-    await runtime.call(program, invocation(), "echo", '"x"')
-    row("first run after install, runner warm (ms)", f"{(time.perf_counter() - started) * 1000:.1f}", "< 50")
+    await ways.runtime.warm()
+    first = await timed_async(ways.whole(ways.echo, program))
+    row("first run after install, runner warm (ms)", f"{first:.1f}", "< 50")
     (compiled,) = (folder / "home" / "compiled").glob("*.cwasm")
-    raw = Raw(compiled)
+    await ways.compare("Python", "<= 1.5", Raw(compiled).once, ways.echo, program)
+    await quickjs(ways, folder)
+    small = await minimal(ways, folder)
     manifest = {"wasm": [{"data": bytes(wasmtime.wat2wasm(EXTISM))}]}
     ours: list[float] = []
-    theirs: list[float] = []
     plugin: list[float] = []
-    for _ in range(rounds):
-        theirs.append(timed(raw.once))
-        started = time.perf_counter()
-        await runtime.call(program, invocation(), "echo", '"x"')
-        ours.append((time.perf_counter() - started) * 1000)
+    for _ in range(ways.rounds):
+        ours.append(await timed_async(ways.echo(small)))
         plugin.append(timed(lambda: extism.Plugin(manifest, wasi=False).call("run", b"")))
-    ours_ms, raw_ms, extism_ms = (statistics.median(times) for times in (ours, theirs, plugin))
-    row("Python component, engine alone in process (ms, median)", f"{raw_ms:.2f}")
-    row("the same through runner and protocol (ms, median)", f"{ours_ms:.2f}")
-    row("ratio", f"{ours_ms / raw_ms:.2f}", "<= 1.5")
-    await quickjs(runtime, folder, rounds)
-    small = await minimal(runtime, folder, rounds)
-    row("a minimal component through runner and protocol (ms, median)", f"{small:.2f}")
-    row("a fresh minimal extism plugin in process (ms, median)", f"{extism_ms:.2f}", "the one above is faster")
+    row("a minimal component through runner and protocol (ms, median)", f"{statistics.median(ours):.2f}")
+    row("a fresh minimal extism plugin in process (ms, median)", f"{statistics.median(plugin):.2f}", "slower")
 
 
-async def quickjs(runtime: ComponentRuntime, folder: Path, rounds: int) -> None:
+async def quickjs(ways: Ways, folder: Path) -> None:
     """A JavaScript app that describes itself, beside the engine alone."""
     (bundle,) = (Path(__file__).parents[2] / "plugins" / "digest" / "prebuilt").glob("*.llmapp")
     code = folder / "quickjs.wasm"
     code.write_bytes(read_bundle(bundle).component)
     program = Program("wasm", hashlib.sha256(code.read_bytes()).hexdigest(), frozenset({"model"}), "bench")
     known = set((folder / "home" / "compiled").glob("*.cwasm"))
-    await runtime.prepare(program, code)
+    await ways.runtime.prepare(program, code)
     (compiled,) = set((folder / "home" / "compiled").glob("*.cwasm")) - known
-    raw = Raw(compiled)
-    await runtime.describe(program)
-    ours: list[float] = []
-    theirs: list[float] = []
-    for _ in range(rounds):
-        theirs.append(timed(raw.described))
-        started = time.perf_counter()
-        await runtime.describe(program)
-        ours.append((time.perf_counter() - started) * 1000)
-    row("QuickJS component, engine alone in process (ms, median)", f"{statistics.median(theirs):.2f}")
-    row("the same through runner and protocol (ms, median)", f"{statistics.median(ours):.2f}")
-    row("ratio", f"{statistics.median(ours) / statistics.median(theirs):.2f}", "<= 2")
+    await ways.compare("QuickJS", "<= 2", Raw(compiled).described, ways.describe, program)
 
 
-async def minimal(runtime: ComponentRuntime, folder: Path, rounds: int) -> float:
-    """The median of a component that does as little as the extism plugin."""
+async def minimal(ways: Ways, folder: Path) -> Program:
+    """A component that does as little as the extism plugin."""
     spec = importlib.util.spec_from_file_location("wat", Path(__file__).parents[1] / "platform" / "runtimes" / "wat.py")
     wat = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(wat)
     code = wat.component(folder / "minimal.wasm", wat.core_module())
     program = Program("wasm", hashlib.sha256(code.read_bytes()).hexdigest(), frozenset(), "bench")
-    await runtime.prepare(program, code)
-    times: list[float] = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        await runtime.call(program, Invocation(Principal(), None, "bench", limits=RunLimits()), "any", "1")
-        times.append((time.perf_counter() - started) * 1000)
-    return statistics.median(times)
+    await ways.runtime.prepare(program, code)
+    return program
 
 
 async def waiting(runtime: ComponentRuntime, program: Program, calls, gate: asyncio.Event) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -90,7 +90,9 @@ class Database:
 
     @contextmanager
     def read(self) -> Generator[ReadSession]:
-        """A session for reading; all it reads is of one moment."""
+        """A session for reading; all it reads is of one moment, in which this process's own writes are made."""
+        if (writer := cast("Writer | None", self.__dict__.get("writer"))) is not None:
+            writer.catch_up()
         with ReadSession(self.engine) as session:
             if self.is_sqlite:
                 session.connection().exec_driver_sql("BEGIN")

@@ -33,6 +33,7 @@ class Pending(Generic[T]):
         "_writer",
         "buffered",
         "hot",
+        "posted",
         "work",
     )
 
@@ -42,6 +43,7 @@ class Pending(Generic[T]):
         self.work = work
         self.hot = hot
         self.buffered = buffered
+        self.posted = False
         self._writer = writer
         self._value: T | None = None
         self._error: BaseException | None = None
@@ -55,6 +57,11 @@ class Pending(Generic[T]):
     def done(self) -> bool:
         """Whether it is committed, or has failed."""
         return self._done
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether nothing of it was, or will be, written."""
+        return self._error is not None
 
     def result(self, timeout_seconds: float | None = None) -> T:
         """Its value, once it is committed.

@@ -124,7 +124,32 @@ class Writer:
         self, work: Callable[[Transaction], object], *, hot: bool = False, buffered: bool = False
     ) -> Pending[object]:
         """Queue a write that nobody waits for, and that must not be refused; the log is told if it fails."""
-        return self.submit(_reported(work), essential=True, hot=hot, buffered=buffered)
+        pending = self.submit(_reported(work), essential=True, hot=hot, buffered=buffered)
+        pending.posted = True
+        return pending
+
+    def post_soon(self, work: Callable[[Transaction], object]) -> Pending[object]:
+        """`post` a hot, buffered write; the running loop commits it in its next turn instead of a moment later."""
+        pending = self.post(work, hot=True, buffered=True)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self.hurry, loop)
+        return pending
+
+    def catch_up(self) -> None:
+        """Commit what is queued, so that who reads next in this process sees it.
+
+        Where that cannot be done at once, since another process writes, it is done after it, and the reader goes on.
+        """
+        while self._queue:
+            if not self._commit_here(_running_loop()):
+                self.wake()
+                break
+
+    async def drained(self) -> None:
+        """Wait until what is queued is committed, or has failed."""
+        if self._queue:
+            with suppress(Unavailable):
+                await self.submit(_nothing, essential=True, hot=True, buffered=True)
 
     def every(self, seconds: float, work: Callable[[Transaction], object]) -> Callable[[], None]:
         """Run a write again and again, also while nothing else happens. Answers a function that ends it."""
@@ -184,9 +209,8 @@ class Writer:
 
     def _linger(self) -> bool:
         """Have this thread's loop see to the queue in a moment; False where it has none."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
+        loop = _running_loop()
+        if loop is None:
             return False
         if self._linger_of is not loop:
             self._linger_of = loop
@@ -198,10 +222,10 @@ class Writer:
         if self._queue and not self._commit_here(loop):
             self.wake()
 
-    def _commit_here(self, loop: asyncio.AbstractEventLoop) -> bool:
+    def _commit_here(self, loop: asyncio.AbstractEventLoop | None) -> bool:
         """Commit the hot writes that are first in the queue, if that can be done at once; else False."""
         began = time.monotonic()
-        if self._since_checkpoint >= CHECKPOINT_WRITES or began < self._loops_may_from:
+        if not self._loops_may or self._since_checkpoint >= CHECKPOINT_WRITES or began < self._loops_may_from:
             return False
         if not self._database.gate.enter_at_once():
             return False
@@ -313,8 +337,11 @@ class Writer:
     def _fail(self, batch: list[Pending[Any]], error: BaseException) -> None:
         if not isinstance(error, DBAPIError | OSError) and not _is_driver_error(error):
             logger.error("a batch of %d writes failed", len(batch), exc_info=error)
+        told = _told(error)
+        if alone := sum(pending.posted for pending in batch):
+            logger.error("%d writes that nobody waits for were not made: %s", alone, told)
         for pending in batch:
-            pending.fail(_told(error))
+            pending.fail(told)
         self._disconnect()
 
     def _connect(self) -> Transaction:
@@ -331,6 +358,17 @@ class Writer:
             # Its settings are its own: it does not go back to the pool.
             connection.invalidate()
             connection.close()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _nothing(_transaction: Transaction) -> None:
+    """The write of who waits for those before it."""
 
 
 def _reported(work: Callable[[Transaction], object]) -> Callable[[Transaction], object]:

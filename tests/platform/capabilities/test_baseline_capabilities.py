@@ -73,7 +73,7 @@ async def test_the_log_is_kept_and_capped_without_failing_the_app(kernel: Kernel
             await kernel.syscall(invocation, "log", "write", ["debug", "x" * 50])
         with pytest.raises(Invalid):
             await kernel.syscall(invocation, "log", "write", ["loud", "x"])
-    log = kernel.find(invocation.id, Principal()).log
+    log = (await kernel.find(invocation.id, Principal())).log
     assert log.startswith("INFO started\nDEBUG xxx")
     assert log.endswith("the log is full\n")
     assert len(log.encode()) < 1100

@@ -226,6 +226,35 @@ async def test_what_nobody_waits_for_is_committed_in_a_moment(database: Database
     assert values(database) == list(range(40))
 
 
+async def test_who_reads_in_this_process_sees_what_is_queued(database: Database) -> None:
+    await ready(database)
+    for number in range(40):
+        database.writer.post(add(number), hot=True)
+    assert values(database) == list(range(40))
+
+
+async def test_what_is_due_soon_is_committed_in_the_next_turn(database: Database) -> None:
+    await ready(database)
+    pending = [database.writer.post_soon(add(number)) for number in range(3)]
+    assert not any(each.done for each in pending)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert all(each.done for each in pending)
+
+
+async def test_while_another_process_writes_a_reader_does_not_wait_and_drained_does(database: Database) -> None:
+    await ready(database)
+    other = sqlite3.connect(database.url.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    pending = database.writer.post(add(1), hot=True)
+    assert values(database) == []
+    threading.Timer(0.2, other.execute, ("COMMIT",)).start()
+    await database.writer.drained()
+    assert pending.done
+    assert values(database) == [1]
+    other.close()
+
+
 def test_what_a_loop_left_behind_is_committed_at_the_next_write(database: Database) -> None:
     async def leave() -> None:
         await ready(database)

@@ -1,6 +1,7 @@
 """The one path: authorise, reserve, execute, settle, audit."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -379,7 +380,7 @@ async def test_invocations_of_others_are_not_found(kernel: Kernel) -> None:
     async with kernel.invocation(ME, APP, "act") as invocation:
         for other in (Principal("w", "other"), Principal("other", "u")):
             with pytest.raises(NotFound):
-                kernel.find(invocation.id, other)
+                await kernel.find(invocation.id, other)
             with pytest.raises(NotFound):
                 await kernel.cancel(invocation.id, other)
         assert [row.id for row in kernel.list(ME)] == [invocation.id]
@@ -418,3 +419,77 @@ async def test_closing_the_kernel_cancels_and_settles_what_runs(
     with pytest.raises(Cancelled):
         await task
     assert window(database) == (10, 0, 0)
+
+
+async def draws(kernel: Kernel) -> None:
+    """Let invocations follow each other at once, so that the next draws on what is reserved ahead."""
+    for _ in range(4):
+        async with kernel.invocation(ME, APP, "act"):
+            pass
+
+
+async def test_an_invocation_that_follows_at_once_is_there_for_whoever_looks(
+    kernel: Kernel, database: Database
+) -> None:
+    await draws(kernel)
+    async with kernel.invocation(ME, APP, "act") as invocation:
+        assert (await kernel.find(invocation.id, ME)).status == "running"
+    assert row_of(database, invocation.id).status == "succeeded"
+
+
+async def test_an_invocation_that_is_written_with_its_end_began_when_it_began(
+    kernel: Kernel, database: Database
+) -> None:
+    await draws(kernel)
+    async with kernel.invocation(ME, APP, "act") as invocation:
+        time.sleep(0.05)  # noqa: ASYNC251 - the loop has no turn in which to write its beginning
+    row = row_of(database, invocation.id)
+    assert row.ended_at is not None
+    assert (row.ended_at - row.started_at).total_seconds() >= 0.05
+    assert row.duration_ms >= 50
+
+
+async def test_what_invocations_leave_is_counted_and_audited_once(kernel: Kernel, database: Database) -> None:
+    await draws(kernel)
+    async with kernel.invocation(ME, APP, "act"):
+        pass
+    assert audit_lines(database) == [("invocation", "ok")] * 5
+    with database.read() as session:
+        assert [day.calls for day in session.exec(select(UsageDay))] == [5]
+
+
+async def test_an_invocation_whose_beginning_could_not_be_written_is_written_whole_at_its_end(
+    kernel: Kernel, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    await draws(kernel)
+    async with kernel.invocation(ME, APP, "act") as invocation:
+        with database.write() as session:
+            session.connection().exec_driver_sql(
+                "CREATE TRIGGER full BEFORE INSERT ON invocation BEGIN SELECT RAISE(ABORT, 'no room'); END"
+            )
+        await database.writer.drained()
+        assert "writes that nobody waits for were not made" in caplog.text
+        with database.write() as session:
+            session.connection().exec_driver_sql("DROP TRIGGER full")
+        await kernel.syscall(invocation, "model", "generate", [20])
+    row = row_of(database, invocation.id)
+    assert (row.status, row.app_id, row.completion_tokens) == ("succeeded", "acme/one", 20)
+    assert audit_lines(database)[-1] == ("invocation", "ok")
+
+
+async def test_what_a_guest_says_keeps_no_other_from_being_written(kernel: Kernel, database: Database) -> None:
+    ids: list[str] = []
+
+    async def run(log: str, tokens: int) -> None:
+        async with kernel.invocation(ME, APP, "act") as invocation:
+            invocation.add_log(log)
+            invocation.usage.prompt_tokens = tokens
+            ids.append(invocation.id)
+
+    await asyncio.gather(run("fine", 1), run("\ud800", 1 << 80), run("fine", -1))
+    rows = [row_of(database, id_) for id_ in ids]
+    assert [(row.status, row.log, row.prompt_tokens) for row in rows] == [
+        ("succeeded", "fine", 1),
+        ("succeeded", "?", 1 << 62),
+        ("succeeded", "fine", 0),
+    ]

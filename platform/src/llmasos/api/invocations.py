@@ -47,7 +47,7 @@ async def list_invocations(
 )
 async def read_invocation(request: Request, caller: Reader, invocation: InvocationId) -> InvocationDetail:
     """One of the invocations that the caller may list, running or ended."""
-    return InvocationDetail.of(_found(request, caller, invocation))
+    return InvocationDetail.of(await _found(request, caller, invocation))
 
 
 @router.delete(
@@ -59,13 +59,13 @@ async def read_invocation(request: Request, caller: Reader, invocation: Invocati
 )
 async def cancel_invocation(request: Request, caller: Runner, invocation: InvocationId) -> InvocationDetail:
     """End one of the invocations that the caller may list, wherever it runs. One that has ended stays as it is."""
-    _found(request, caller, invocation)
+    await _found(request, caller, invocation)
     await host_of(request).kernel.cancel(invocation, caller.principal, of_anybody=caller.is_admin)
-    return InvocationDetail.of(_found(request, caller, invocation))
+    return InvocationDetail.of(await _found(request, caller, invocation))
 
 
-def _found(request: Request, caller: Caller, invocation: str) -> InvocationRow:
-    row = host_of(request).kernel.find(invocation, caller.principal, of_anybody=caller.is_admin)
+async def _found(request: Request, caller: Caller, invocation: str) -> InvocationRow:
+    row = await host_of(request).kernel.find(invocation, caller.principal, of_anybody=caller.is_admin)
     if not caller.reaches(row.app_id):
         raise NotFound
     return row

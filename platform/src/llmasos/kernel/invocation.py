@@ -85,6 +85,11 @@ class Usage:
         """Prompt and completion together."""
         return self.prompt_tokens + self.completion_tokens
 
+    @property
+    def amounts(self) -> tuple[int, int, int | None, int, int]:
+        """What was counted, in the order of the columns of an invocation."""
+        return self.prompt_tokens, self.completion_tokens, self.cost_micro_usd, self.fuel, self.memory_bytes
+
 
 @dataclass(slots=True, eq=False)
 class Invocation:

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 from llmasos.db import Database
@@ -19,7 +20,7 @@ from llmasos.kernel.tables import InvocationRow
 from llmasos.quotas.ledger import Held, Ledger
 from llmasos.quotas.meters import Demand, Meter, Shrink, Used
 from llmasos.quotas.runs import RunAccount
-from llmasos.writer import Pending, Transaction
+from llmasos.writer import Transaction
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ FUEL_FLOOR = 500_000_000
 CANCEL_POLL_SECONDS = 1.0
 # How long the kernel waits at its close for what it cancelled.
 CLOSE_SECONDS = 10.0
+_ONE_RUN = Demand({Meter.INVOCATIONS: 1})
 
 
 class Lifecycle:
@@ -102,36 +104,32 @@ class Lifecycle:
             run.speak(raised)
             raise
         finally:
-            await _uninterrupted(self._end(run, error))
+            await self._end(run, error)
 
     async def _begin(self, invocation: Invocation) -> Run:
         limits = invocation.limits
         above = self._runs.get(invocation.parent.id) if invocation.parent else None
         account = RunAccount({Meter.TOKENS: limits.tokens} if limits.tokens else {}, above.account if above else None)
-        demand = Demand({Meter.INVOCATIONS: 1})
-        if invocation.app is not None:
+        if invocation.app is None:
+            demand = _ONE_RUN
+        else:
             cut = Shrink(limits.fuel, min(FUEL_FLOOR, limits.fuel), meter=Meter.COMPUTE)
             demand = Demand({Meter.INVOCATIONS: 1, Meter.COMPUTE: limits.fuel}, shrink=cut)
         subject = invocation.subject()
-        self._ledger.lease.start()
-
-        def begin(transaction: Transaction) -> Held:
-            held = self._ledger.reserve_in(transaction, subject, demand, account)
-            records.insert(transaction, invocation, self._ledger.lease.id)
-            return held
-
         task = asyncio.current_task()
-        pending = self._database.writer.submit(begin, hot=True)
         try:
-            held = await pending
+            held = await self._ledger.reserve(
+                subject, demand, account, partial(records.insert, invocation=invocation, lease_id=self._ledger.lease.id)
+            )
         except asyncio.CancelledError:
-            pending.then(lambda held: self._write_end(Run(invocation, account, task, held), "cancelled", Cancelled()))
+            # It may have begun by now, or begin in a moment; the ledger gives back what it held.
+            self._write_end(Run(invocation, account, task, Held("", subject, Demand())), "cancelled", Cancelled())
             raise
         except LlmasosError as error:
             line = audit_line(invocation, "invocation", error.code, {"action": invocation.action})
-            self._database.writer.post(lambda transaction: audit.append(transaction, line), hot=True)
+            self._database.writer.post(lambda transaction: audit.append(transaction, line), hot=True, buffered=True)
             raise
-        if held.granted.shrink is not None:
+        if held.granted.shrink is not None and held.granted is not demand:
             invocation.limits = replace(limits, fuel=held.granted.shrink.tokens)
         run = Run(invocation, account, task, held)
         self._runs[invocation.id] = run
@@ -140,12 +138,24 @@ class Lifecycle:
         return run
 
     async def _end(self, run: Run, error: BaseException | None) -> None:
-        """Close streams, settle, write the row: whatever one of them fails at, the next is done."""
-        invocation = run.invocation
-        self._runs.pop(invocation.id, None)
+        """Close streams, settle, write the row: whatever one of them fails at, the next is done.
+
+        Nobody waits for the commit: it is made in the loop's next turn, and who reads in this process sees it.
+        """
+        self._runs.pop(run.invocation.id, None)
         run.deadline.stop()
+        try:
+            if run.streams:
+                await _uninterrupted(self._end_streams(run, "ok" if error is None else code_of(error)))
+        finally:
+            self._end_row(run, error)
+
+    async def _end_streams(self, run: Run, code: str) -> None:
         for opened in list(run.streams.values()):
-            await self._end_stream(run, opened, "ok" if error is None else code_of(error))
+            await self._end_stream(run, opened, code)
+
+    def _end_row(self, run: Run, error: BaseException | None) -> None:
+        invocation = run.invocation
         result = getattr(error, "result", None)
         if result is not None:
             invocation.measured(result.fuel, result.memory_bytes, result.log)
@@ -153,9 +163,9 @@ class Lifecycle:
         status = "succeeded" if error is None else "failed"
         if isinstance(error, asyncio.CancelledError | Cancelled):
             status, error = "cancelled", Cancelled()
-        await self._write_end(run, status, error)
+        self._write_end(run, status, error)
 
-    def _write_end(self, run: Run, status: str, error: BaseException | None) -> Pending[object]:
+    def _write_end(self, run: Run, status: str, error: BaseException | None) -> None:
         invocation, usage = run.invocation, run.invocation.usage
         code = None if error is None else code_of(error)
         message = None if error is None else message_of(error)
@@ -166,11 +176,13 @@ class Lifecycle:
         line = audit_line(invocation, "invocation", code or "ok", detail)
 
         def end(transaction: Transaction) -> None:
+            if run.held.record is not None and run.held.record.has_failed:
+                records.insert(transaction, invocation, self._ledger.lease.id)
             self._ledger.settle_in(transaction, run.held, used)
             records.finish(transaction, invocation, status, code, message)
             audit.append(transaction, line)
 
-        return self._database.writer.post(end, hot=True)
+        self._database.writer.post_soon(end)
 
     async def cancel(self, id_: str, principal: Principal, *, of_anybody: bool = False) -> None:
         """Cancel an invocation, in whichever process it runs. Of one that ended: nothing.
@@ -178,19 +190,20 @@ class Lifecycle:
         Raises:
             NotFound: As `find`.
         """
-        self.find(id_, principal, of_anybody=of_anybody)
+        await self.find(id_, principal, of_anybody=of_anybody)
         run = self._runs.get(id_)
         if run is not None:
             self._cancel(run)
         else:
             await self._database.writer.submit(lambda transaction: records.request_cancel(transaction, id_))
 
-    def find(self, id_: str, principal: Principal, *, of_anybody: bool = False) -> InvocationRow:
+    async def find(self, id_: str, principal: Principal, *, of_anybody: bool = False) -> InvocationRow:
         """An invocation of the principal's own, or of anybody in the workspace.
 
         Raises:
             NotFound: There is none, or it is not the principal's to see.
         """
+        await self._database.writer.drained()
         with self._database.read() as session:
             row = records.find(session, id_, principal.workspace, None if of_anybody else principal.user)
         if row is None:

@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
+
 from sqlmodel import Session, col, select
 
 from llmasos.db import utc_now
 from llmasos.kernel.invocation import Invocation
 from llmasos.kernel.tables import InvocationRow
-from llmasos.writer import Transaction
+from llmasos.transaction import SqlValue, Transaction
 
 # The message of an error is for the person who ran the app; a guest's may be long.
 MAX_MESSAGE = 2000
+# Far more than any run can use, and it fits its column.
+MOST = 1 << 62
+
+
+class _Records:
+    """Invocations that began and ended in a batch of writes. A buffer of `Transaction`."""
+
+    def __init__(self) -> None:
+        self.begun: dict[str, tuple[SqlValue, ...]] = {}
+        self.ended: dict[str, tuple[SqlValue, ...]] = {}
+
+    def write(self, transaction: Transaction) -> None:
+        """Write them all; who began and ended in the same batch takes one statement."""
+        if self.begun:
+            running = ("running", *(None,) * 3, 0, None, *(0,) * 5, "")
+            rows = [(*begun, *(self.ended.pop(id_, running)), id_) for id_, begun in self.begun.items()]
+            transaction.run_many(_BEGIN, rows)
+        if self.ended:
+            transaction.run_many(_END, [(*ended, id_) for id_, ended in self.ended.items()])
+
+
+_BEGIN = """
+INSERT INTO invocation (workspace_id, user_id, app_id, version, installation_id, action, parent_id, started_at,
+lease_id, cancel_requested, status, error_code, error_message, ended_at, duration_ms, model, prompt_tokens,
+completion_tokens, cost_micro_usd, fuel, memory_bytes, log, id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_END = """
+UPDATE invocation SET status = ?, error_code = ?, error_message = ?, ended_at = ?, duration_ms = ?, model = ?,
+prompt_tokens = ?, completion_tokens = ?, cost_micro_usd = ?, fuel = ?, memory_bytes = ?, log = ? WHERE id = ?
+"""
 
 
 def insert(transaction: Transaction, invocation: Invocation, lease_id: str) -> None:
-    """Write down that it runs."""
-    app = invocation.app
-    transaction.run(
-        "INSERT INTO invocation (id, workspace_id, user_id, app_id, version, installation_id, action, parent_id,"
-        " status, started_at, lease_id, cancel_requested, duration_ms, prompt_tokens, completion_tokens,"
-        " cost_micro_usd, fuel, memory_bytes, log)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, 0, 0, 0, 0, 0, 0, '')",
-        *(invocation.id, invocation.principal.workspace, invocation.principal.user),
+    """Write down that it runs, and since when: this may be written a moment later, with its end."""
+    app, parent = invocation.app, invocation.parent
+    started = utc_now() - timedelta(seconds=time.monotonic() - invocation.started_monotonic)
+    transaction.buffer(_Records).begun[invocation.id] = (
+        *(invocation.principal.workspace, invocation.principal.user),
         *((app.id, app.version, app.installation_id) if app else (None, None, None)),
-        *(invocation.action, invocation.parent.id if invocation.parent else None),
-        *(transaction.moment(utc_now()), lease_id, False),
+        *(_text(invocation.action), parent.id if parent else None, transaction.moment(started), lease_id, False),
     )
 
 
@@ -33,14 +63,16 @@ def finish(
 ) -> None:
     """Write down how it ended."""
     usage = invocation.usage
-    transaction.run(
-        "UPDATE invocation SET status = ?, error_code = ?, error_message = ?, ended_at = ?, duration_ms = ?, model = ?,"
-        " prompt_tokens = ?, completion_tokens = ?, cost_micro_usd = ?, fuel = ?, memory_bytes = ?, log = ?"
-        " WHERE id = ?",
-        *(status, code, message[:MAX_MESSAGE] if message else None, transaction.moment(utc_now()), usage.duration_ms),
-        *(usage.model, usage.prompt_tokens, usage.completion_tokens, usage.cost_micro_usd, usage.fuel),
-        *(usage.memory_bytes, invocation.log, invocation.id),
+    counts = [None if amount is None else max(0, min(amount, MOST)) for amount in usage.amounts]
+    transaction.buffer(_Records).ended[invocation.id] = (
+        *(status, code, _text(message[:MAX_MESSAGE]) if message else None, transaction.moment(utc_now())),
+        *(usage.duration_ms, _text(usage.model) if usage.model else None, *counts, _text(invocation.log)),
     )
+
+
+# What a guest or a provider says must not make a statement fail that writes others' rows as well.
+def _text(text: str) -> str:
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def lose(transaction: Transaction, lease_id: str) -> int:

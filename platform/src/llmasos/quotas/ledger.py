@@ -37,6 +37,8 @@ class Held:
     pots: tuple[Pot, ...] = ()
     drawn: bool = False
     """Whether it is a part of the reservation with this id."""
+    record: Pending[object] | None = None
+    """What was to be recorded with it, where that is a write of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +63,21 @@ class Ledger:
         self._credits = Credits()
         self._looks_after: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
 
-    async def reserve(self, subject: Subject, demand: Demand, account: RunAccount | None = None) -> Held:
+    async def reserve(
+        self,
+        subject: Subject,
+        demand: Demand,
+        account: RunAccount | None = None,
+        record: Callable[[Transaction], object] | None = None,
+    ) -> Held:
         """Hold a demand in every quota that applies, or as much of its answer as fits.
 
         Args:
             subject: Who it is charged to.
             demand: The most that it may use.
             account: The limits of the run that it belongs to.
+            record: A buffered write that goes with it: into its commit, or, where that was made ahead, into the next
+                of this process, before anything that is written later.
 
         Raises:
             QuotaExceeded: There is not enough room, or a cost quota meets an unknown price. Nothing is held.
@@ -79,16 +89,20 @@ class Ledger:
         key = key_of(subject, demand)
         credit = self._credits.find(key)
         if credit is not None:
-            drawn = self._database.gate.while_empty(lambda: self._draw(credit, subject, demand, account))
-            if drawn is not None:
-                return drawn
+            windows = self._database.gate.while_empty(lambda: self._draw(credit, demand, account))
+            if windows is not None:
+                recorded = self._writer.post(record, hot=True, buffered=True) if record is not None else None
+                return Held(credit.id, subject, demand, *windows, drawn=True, record=recorded)
             self._end(credit)
         calls = self._credits.calls_ahead(key)
-        pending = self._writer.submit(
-            lambda transaction: self._reserve_ahead(transaction, subject, demand, account, calls),
-            hot=True,
-            buffered=True,
-        )
+
+        def hold(transaction: Transaction) -> tuple[Held, Credit | None]:
+            both = self._reserve_ahead(transaction, subject, demand, account, calls)
+            if record is not None:
+                record(transaction)
+            return both
+
+        pending = self._writer.submit(hold, hot=True, buffered=True)
         ahead: Credit | None = None
         try:
             held, ahead = await pending
@@ -176,8 +190,8 @@ class Ledger:
         amounts = held.granted.amounts
         return [Overrun(meter, amounts[meter], is_) for meter, is_ in actual.items() if is_ > amounts[meter]]
 
-    def _draw(self, credit: Credit, subject: Subject, demand: Demand, account: RunAccount | None) -> Held | None:
-        """`reserve`, from what is reserved ahead; None where that does not do."""
+    def _draw(self, credit: Credit, demand: Demand, account: RunAccount | None) -> tuple[Holds, tuple[Pot, ...]] | None:
+        """Hold in the windows and the pots, from what is reserved ahead; None where that does not do."""
         of_now = int(self._clock()) // 60, self._database.sessions_that_wrote
         if (credit.minute, credit.sessions_that_wrote) != of_now or demand.unknown_price:
             return None
@@ -189,7 +203,7 @@ class Ledger:
             return None
         for pot in pots:
             pot.reserved += demand.amounts[pot.meter]
-        return Held(credit.id, subject, demand, windows, pots, drawn=True)
+        return windows, pots
 
     def _reserve_ahead(
         self,
