@@ -31,7 +31,8 @@ the buffers of the pairs and pipes that it makes (a few MiB, bounded by its desc
 
 It fails closed: `CannotConfine` says what this system lacks, and is raised before anything was changed, or by a
 process that must then end. Landlock below ABI 2 or no seccomp filters: there is no confinement. Namespaces are
-behind the other walls and are used where they are allowed. `profiles` says what the three kinds of runner differ in.
+behind the other walls and are used where they are allowed. `llmasos_runner.profiles` says what the three kinds of
+runner differ in.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ from typing import Any, Final
 
 from llmasos_runner.confine import landlock, namespaces, privileges, rlimits, seccomp
 from llmasos_runner.confine.kernel import PR_SET_PDEATHSIG, CannotConfine, calls, prctl, wipe_environment
-from llmasos_runner.confine.profiles import Profile, parse, readable
 from llmasos_runner.confine.rules import ABSENT, rules
+from llmasos_runner.profiles import Profile, parse, readable
 
 __all__ = ["CannotConfine", "apply"]
 

@@ -26,7 +26,7 @@ _ZONES: Final = ("/etc/localtime", "/usr/share/zoneinfo")
 
 @dataclass(frozen=True)
 class Profile:
-    """How far a runner is confined. `apply` takes these fields as a dict, since they come in a frame.
+    """How far a runner is confined. `confine.apply` takes these fields as a dict, since they come in a frame.
 
     Args:
         profile: The kind.
