@@ -7,6 +7,7 @@ is still open to read; confine this process for good; tell the host; and only th
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -31,6 +32,7 @@ _WAKE_SECONDS: Final = 10
 
 def main() -> None:
     """Serve the host on the inherited socket until it closes it."""
+    _prefer_to_lose()
     connection = socket.socket(fileno=int(sys.argv[1]))
     # Now, since a confined process sets no options.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _WAKE_SECONDS, 0))
@@ -41,6 +43,12 @@ def main() -> None:
     serve(connection, start)
     # Not sys.exit: daemon threads may still unwind, and nothing here needs an interpreter that tears itself down.
     os._exit(0)
+
+
+def _prefer_to_lose() -> None:
+    # Should memory run out all the same, the system ends a runner and not the host.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123 -- no pathlib yet
+        file.write("1000")
 
 
 def _first_frame(connection: socket.socket) -> Start:

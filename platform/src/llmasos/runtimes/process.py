@@ -107,18 +107,11 @@ async def start(message: Start, *, script: Path = MAIN, descriptors: Sequence[in
         raise Unavailable(f"A runner cannot be started: {error}.", zh=f"无法启动运行器：{error}。") from error
     finally:
         theirs.close()
-    # Should memory run out all the same, the system ends a runner and not the host.
-    _prefer_to_lose(child.pid)
     ours.setblocking(True)
     with suppress(OSError):  # it died already, which whoever waits for its answer sees
         ours.sendall(encode(message))
     printed = bytearray()
     return Process(child, ours, printed, asyncio.create_task(_keep_end(child.stdout, printed)))
-
-
-def _prefer_to_lose(pid: int) -> None:
-    with suppress(OSError):
-        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
 
 
 async def _keep_end(stream: asyncio.StreamReader | None, printed: bytearray) -> None:

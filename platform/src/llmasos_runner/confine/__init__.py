@@ -79,7 +79,8 @@ def apply(profile: Mapping[str, Any]) -> list[str]:
     read = readable(wanted)
     as_root = os.getuid() == 0
     left = namespaces.enter(as_root=as_root, network=True) if wanted.namespaces else []
-    user = privileges.user_of(wanted.identity or f"runner {os.getpid()}") if as_root else None
+    # Not by the process id, which is the same for every runner in a process namespace of its own.
+    user = privileges.user_of(wanted.identity or f"runner {os.urandom(8).hex()}") if as_root else None
     before = rlimits.footprint(own_user=user is not None or "user" in left)
     rooted = "mount" in left and namespaces.private_root(read, wanted.write)
     if user is not None:
