@@ -16,11 +16,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from llmasos.errors import CannotConfine
+from llmasos.runtimes.bubblewrap import arguments
 from llmasos.runtimes.confinement import confinement
 
 HERE = Path(__file__).parent
@@ -43,6 +45,12 @@ def _catalogue() -> list[tuple[str, str, bool]]:
 
 
 ATTACKS = _catalogue()
+# What reaches outside by a name: bubblewrap alone must leave it none.
+OUTSIDE = [
+    *(("files", name) for name in ("read_a_secret", "write_the_database", "learn_a_file_s_size", "make_a_folder")),
+    *(("processes", name) for name in ("signal_the_host", "read_the_host_s_memory", "read_the_environment")),
+    *(("sockets", name) for name in ("connect_by_tcp", "connect_to_an_abstract_socket", "connect_to_a_socket_file")),
+]
 
 
 def _interpreter(user: int) -> str:
@@ -139,13 +147,19 @@ class Host:
         self.victim.stdin.flush()
         return self.victim.stdout.readline().strip() == SECRET
 
-    def attack(self, mode: str, module: str, name: str) -> dict:
+    def behind_bubblewrap(self) -> list[str]:
+        """What stands before a command of this user's to start it behind bubblewrap."""
+        read = [str(self.code), "/usr", "/lib", "/lib64", *([sys.base_prefix] if self.user == 0 else [])]
+        there = [path for path in read if Path(path).exists()]
+        return [shutil.which("bwrap"), *arguments(there, {}, as_root=self.user == 0), "--"]
+
+    def attack(self, mode: str, module: str, name: str, before: Sequence[str] = ()) -> dict:
         """Run one, with a secret in its environment and in a descriptor left open."""
         facts = json.dumps({**self.facts, "home": str(self.home), "code": str(self.code)})
         left_open = os.open(self.home / "secret", os.O_RDONLY)
         try:
             done = subprocess.run(
-                [self.python, "-I", "-S", str(self.code / "driver.py"), mode, name, module, facts],
+                [*before, self.python, "-I", "-S", str(self.code / "driver.py"), mode, name, module, facts],
                 **_as(self.user), capture_output=True, timeout=60, check=False,
                 env={"HOST_SECRET": SECRET}, pass_fds=(left_open,), cwd=self.home,
             )  # fmt: skip
@@ -195,6 +209,29 @@ def test_an_attack_succeeds_in_a_plain_process_and_fails_in_a_confined_one(host,
         assert confined["effect"] is None, (mode, confined)
         assert "Traceback" not in confined["error"], (mode, confined)
         assert host.state() == before
+
+
+def _why_no_bubblewrap() -> str:
+    try:
+        return confinement(bubblewrap=True).missing or ""
+    except CannotConfine as error:
+        return error.message
+
+
+@pytest.mark.skipif(bool(_why_no_bubblewrap()), reason=_why_no_bubblewrap())
+@pytest.mark.parametrize("mode", ["plain", "confined"])
+@pytest.mark.parametrize(("module", "name"), OUTSIDE, ids=[name for _, name in OUTSIDE])
+def test_bubblewrap_withstands_by_itself_and_before_the_other_walls(host, module, name, mode):
+    plain = host.attack("plain", module, name)
+    host.restore()
+    if plain["effect"] is None:
+        pytest.skip(f"it proves nothing here, since it fails in a plain process too: {plain['error']}")
+    before = host.state()
+    behind = host.attack(mode, module, name, host.behind_bubblewrap())
+    assert host.alive()
+    assert behind["effect"] is None, behind
+    assert "it died with" not in behind["error"], behind
+    assert host.state() == before
 
 
 def test_there_are_more_than_fifty_attacks_and_no_two_of_one_name():

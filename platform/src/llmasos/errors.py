@@ -161,6 +161,13 @@ class DiskFull(Unavailable):
     zh = "磁盘已满，未做任何改动：请在主目录（LLMASOS_HOME）所在磁盘腾出空间后重试。"
 
 
+class CannotConfine(Unavailable):
+    """This system cannot confine an app as it must be, so it is not started; see `llmasos doctor`."""
+
+    zh = "此系统无法按要求隔离应用，因此不会启动它；参见 `llmasos doctor`。"
+    code = "cannot-confine"
+
+
 class RunnerDied(Unavailable):
     """The process that ran the app died; the invocation was settled and nothing else was touched."""
 

@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     """Runners of native apps at once; past it the one not used for longest ends."""
     trusted_apps: tuple[str, ...] = ()
     """Native apps, by id, that run unconfined where this system cannot confine: they may do all that the host may."""
+    bubblewrap: Literal["off", "on"] = "off"
+    """`on` starts every runner that is confined behind `bwrap` besides, and none at all where that cannot be used."""
     call_depth: int = 8
     """How deep an app may call an app that calls an app."""
 

@@ -406,6 +406,18 @@ def test_doctor_names_what_is_wrong_and_ends_with_1(released: None, home: Path) 
     assert "publish it again" in done.stdout
 
 
+def test_doctor_names_bubblewrap_among_the_walls_or_says_how_to_get_it(home: Path, monkeypatch) -> None:
+    monkeypatch.setenv("LLMASOS_BUBBLEWRAP", "on")
+    checks = json.loads(llmasos("doctor", "--json").stdout)["checks"]
+    (runners,) = [check for check in checks if check["part"] == "runners"]
+    assert "bubblewrap" in runners["detail"]
+    if runners["status"] != "ok":
+        assert "Install bubblewrap" in runners["detail"]
+    monkeypatch.setenv("PATH", str(home))
+    (problem,) = [problem for problem in problems() if problem["part"] == "runners"]
+    assert "`bwrap` is not found" in problem["detail"]
+
+
 def test_doctor_finds_a_damaged_database(home: Path) -> None:
     ensure_schema(f"sqlite:///{home / 'llmasos.db'}", home)
     file = home / "llmasos.db"

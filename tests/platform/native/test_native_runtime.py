@@ -17,6 +17,7 @@ from llmasos.bundles.manifest import parse_manifest
 from llmasos.bundles.reader import code_digest
 from llmasos.errors import (
     AppFailed,
+    CannotConfine,
     Denied,
     Invalid,
     NotFound,
@@ -602,8 +603,19 @@ async def test_past_the_most_the_runner_that_rested_longest_ends(host):
     assert host.runtime.walls("c")
 
 
+async def test_where_bubblewrap_is_asked_for_and_missing_no_native_app_starts_not_even_a_trusted_one(host, monkeypatch):
+    program = await host.install(ACTIONS)
+    monkeypatch.setenv("PATH", str(host.root))
+    host.runtime = NativeRuntime(
+        host.root / "environments", host.door, trusted=frozenset({"acme/native"}), bubblewrap=True
+    )
+    with pytest.raises(CannotConfine, match=r"`bwrap` is not found.*Install bubblewrap"):
+        await host.run(program, "shout", text="x")
+    assert host.runtime.walls("one") == ()
+
+
 async def test_where_the_system_cannot_confine_a_native_app_is_refused_unless_trusted(host, monkeypatch):
-    monkeypatch.setattr(native_module, "confinement", lambda: Confinement((), "Landlock ABI 0; 2 is needed"))
+    monkeypatch.setattr(native_module, "confinement", lambda **_: Confinement((), "Landlock ABI 0; 2 is needed"))
     program = await host.install(ACTIONS)
     with pytest.raises(Unavailable, match=r"cannot confine it: Landlock ABI 0.*WASM build.*trusted_apps"):
         await host.run(program, "shout", text="x")

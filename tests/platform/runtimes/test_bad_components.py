@@ -154,10 +154,10 @@ async def test_four_stores_of_one_folder_compile_once(tmp_path, monkeypatch):
     count = 0
     real = compiled.compile_between
 
-    async def counted(*descriptors):
+    async def counted(*descriptors, bubblewrap):
         nonlocal count
         count += 1
-        return await real(*descriptors)
+        return await real(*descriptors, bubblewrap=bubblewrap)
 
     monkeypatch.setattr(compiled, "compile_between", counted)
     await asyncio.gather(*(CompiledStore(tmp_path / "compiled").ensure(digest, path) for _ in range(4)))
@@ -170,7 +170,7 @@ async def test_a_host_that_is_killed_while_it_compiles_leaves_nothing_half(tmp_p
     digest = program_of(path).digest
     script = (
         "import asyncio, os, sys; from pathlib import Path; from llmasos.runtimes import compiled\n"
-        "async def stop(*_): print('here', flush=True); await asyncio.sleep(60)\n"
+        "async def stop(*_, **__): print('here', flush=True); await asyncio.sleep(60)\n"
         "compiled.compile_between = stop\n"
         f"asyncio.run(compiled.CompiledStore(Path({str(folder)!r})).ensure({digest!r}, Path({str(path)!r})))\n"
     )

@@ -51,8 +51,9 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CompiledStore:
     """Compiled components in a folder; several processes may share it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, bubblewrap: bool = False) -> None:
         self._folder = folder
+        self._bubblewrap = bubblewrap
         self._suffix = f"-{version('wasmtime')}-{platform.machine()}-{ENGINE_CONFIGURATION}"
         self._locks: dict[str, asyncio.Lock] = {}
         self._checked: dict[str, tuple[Record, int, int]] = {}
@@ -109,7 +110,7 @@ class CompiledStore:
         temporary = Path(name)
         try:
             with os.fdopen(handle, "w+b") as output, code.open("rb") as source:
-                answer = await compile_between(source.fileno(), output.fileno())
+                answer = await compile_between(source.fileno(), output.fileno(), bubblewrap=self._bubblewrap)
                 size = os.fstat(output.fileno()).st_size
                 await asyncio.to_thread(os.fsync, output.fileno())
             sha256 = await asyncio.to_thread(sha256_of, temporary)
@@ -164,11 +165,12 @@ class CompiledStore:
                 lock.release()
 
 
-async def compile_between(source: int, output: int) -> Compiled:
+async def compile_between(source: int, output: int, *, bubblewrap: bool = False) -> Compiled:
     """Compile in a process of its own, from one descriptor to another.
 
     Raises:
         ComponentRejected: It cannot be.
+        CannotConfine: It should be behind bubblewrap, which cannot be used here.
     """
     task: CompileTask = {
         "input_fd": source, "output_fd": output,
@@ -184,7 +186,7 @@ async def compile_between(source: int, output: int) -> Compiled:
         "t": "start", "kind": "compile", "search_path": list(process.search_path()),
         "confine": confine, "threads": 1, "compile": task,
     }  # fmt: skip
-    runner = await process.start(message, descriptors=(source, output))
+    runner = await process.start(message, descriptors=(source, output), bubblewrap=bubblewrap)
     try:
         async with asyncio.timeout(WALL_SECONDS):
             answer = await _answer(runner)

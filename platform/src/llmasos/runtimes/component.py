@@ -57,7 +57,8 @@ class ComponentRuntime:
         """
         self._settings = settings
         self._door = door
-        self._store = CompiledStore(settings.home / "compiled")
+        self._bubblewrap = settings.bubblewrap == "on"
+        self._store = CompiledStore(settings.home / "compiled", bubblewrap=self._bubblewrap)
         self._pool = Pool(self._spawn, settings.runners, settings.runner_threads)
         self._admission = Admission(
             settings.memory_budget_mib << 20, lambda: held_bytes(list(self._pool.pids)), self._end_fattest
@@ -165,7 +166,7 @@ class ComponentRuntime:
             # Each guest is a thread; beside them stand the ticker and the one that reads.
             "confine": {"profile": "component", "read": [*search, str(folder)], "threads": threads + 16},
         }  # fmt: skip
-        return await Runner.start(message)
+        return await Runner.start(message, bubblewrap=self._bubblewrap)
 
     def _end_fattest(self) -> None:
         runners = self._pool.pids

@@ -7,23 +7,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from llmasos.errors import Unavailable
+from llmasos.errors import CannotConfine
 from llmasos.i18n import t
 from llmasos.runtimes import process
+from llmasos.runtimes.bubblewrap import WALL, prefix
 from llmasos.runtimes.environments import base_python
 
 _TRIAL_SECONDS = 30
-
-
-class CannotConfine(Unavailable):
-    """This system cannot confine a native app, so it is not started; see `llmasos doctor`."""
-
-    zh = "此系统无法隔离原生应用，因此不会启动它；参见 `llmasos doctor`。"
-    code = "cannot-confine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +45,26 @@ class Confinement:
         )
 
 
+def confinement(*, bubblewrap: bool = False) -> Confinement:
+    """What this system offers; tried once in a process of its own, which takes about 0.1 s.
+
+    Args:
+        bubblewrap: Whether runners are started behind bubblewrap.
+
+    Raises:
+        CannotConfine: They should be, and it cannot be used here.
+    """
+    if not bubblewrap:
+        return _tried(())
+    profile = {"profile": "native", "read": [str(process.MAIN.parent)]}
+    offered = _tried(tuple(prefix(base_python(), profile, process.environment())))
+    return replace(offered, walls=(*offered.walls, WALL)) if offered.stands else offered
+
+
 @cache
-def confinement() -> Confinement:
-    """What this system offers; tried once in a process of its own, which takes about 0.1 s."""
+def _tried(before: tuple[str, ...]) -> Confinement:
     trial = process.MAIN.with_name("confine") / "__main__.py"
-    command = [base_python(), "-I", "-S", str(trial)]
+    command = [*before, base_python(), "-I", "-S", str(trial)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_TRIAL_SECONDS, check=True)
         answer: dict[str, Any] = json.loads(done.stdout)

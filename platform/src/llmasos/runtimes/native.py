@@ -71,6 +71,7 @@ class NativeRuntime:
         idle_seconds: How long a runner that nobody uses stays.
         most_runners: How many stay at once; past it the one not used for longest ends.
         trusted: Apps, by id, that run without confinement where this system has none.
+        bubblewrap: Whether confined runners are started behind bubblewrap besides.
         installed: Tells what other processes uninstalled; without it, only `retire` does.
     """
 
@@ -82,6 +83,7 @@ class NativeRuntime:
         idle_seconds: float = 300.0,
         most_runners: int = 50,
         trusted: frozenset[str] = frozenset(),
+        bubblewrap: bool = False,
         installed: StillInstalled | None = None,
     ) -> None:
         self._environments = Environments(root)
@@ -89,6 +91,7 @@ class NativeRuntime:
         self._idle_seconds = idle_seconds
         self._most_runners = most_runners
         self._trusted = trusted
+        self._bubblewrap = bubblewrap
         self._installed = installed
         self._slots: dict[Key, _Slot] = {}
         self._looking: asyncio.Task[None] | None = None
@@ -105,6 +108,7 @@ class NativeRuntime:
             idle_seconds=settings.native_idle_seconds,
             most_runners=settings.native_runners,
             trusted=frozenset(settings.trusted_apps),
+            bubblewrap=settings.bubblewrap == "on",
             installed=installed,
         )
 
@@ -207,7 +211,9 @@ class NativeRuntime:
         await asyncio.sleep(slot.breaker.delay_seconds)
         script = environment.runner / "llmasos_runner" / "main.py"
         message = _start(environment, confine)
-        slot.runner = await Runner.start(message, script=script, start_seconds=_START_SECONDS)
+        slot.runner = await Runner.start(
+            message, script=script, start_seconds=_START_SECONDS, bubblewrap=self._bubblewrap and bool(confine)
+        )
         slot.meter = ComputeMeter(process_clock(slot.runner.process.pid))
         if self._looking is None:
             self._looking = asyncio.create_task(self._look_after())
@@ -216,7 +222,7 @@ class NativeRuntime:
     async def _profile(
         self, app_id: str, program: Program, environment: Environment, memory_bytes: int
     ) -> dict[str, Any]:
-        offered = await asyncio.to_thread(confinement)
+        offered = await asyncio.to_thread(confinement, bubblewrap=self._bubblewrap)
         if offered.missing is not None:
             if app_id in self._trusted:
                 return {}

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from llmasos.errors import LlmasosError, RunnerDied, Unavailable
+from llmasos.errors import CannotConfine, LlmasosError, RunnerDied, Unavailable
 from llmasos.runtimes.runner import Runner
 
 _log = logging.getLogger(__name__)
@@ -123,6 +123,8 @@ class Pool:
             await asyncio.sleep(self.breaker.delay_seconds)
             try:
                 runner = await self._spawn()
+            except CannotConfine:
+                raise  # none was started, and the next try tells the same at once
             except LlmasosError as error:
                 self.breaker.failed(error.message)
                 _log.warning("a runner did not start", extra={"cause": error.message})

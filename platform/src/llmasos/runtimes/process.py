@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Final
 
 import llmasos_runner
-from llmasos.errors import Unavailable
+from llmasos.errors import RunnerDied, Unavailable
+from llmasos.runtimes.bubblewrap import prefix, runner_behind
 from llmasos_runner.protocol import Start, encode
 
 # Enough for a traceback and what led to it.
 _PRINTED_BYTES: Final = 16 << 10
 _READ_BYTES: Final = 1 << 16
 _END_SECONDS: Final = 2.0
+_SIGNALS: Final = frozenset(signal.Signals)
 
 MAIN: Final = Path(llmasos_runner.__file__).with_name("main.py")
 
@@ -56,11 +58,21 @@ class Process:
     connection: socket.socket
     printed: bytearray
     reading: asyncio.Task[None]
+    pid: int
+    """The runner's process id; behind bubblewrap, that of `bwrap` until `find_runner`."""
+    bubblewrap: bool = False
 
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self.child.pid
+    def find_runner(self) -> None:
+        """Learn which process the runner is, once it has spoken: its compute and memory are measured by that.
+
+        Raises:
+            RunnerDied: It has ended.
+        """
+        if self.bubblewrap:
+            try:
+                self.pid = runner_behind(self.child.pid)
+            except ProcessLookupError:
+                raise RunnerDied("A runner died at its start.", zh="运行器在启动时退出。") from None
 
     def kill(self) -> None:
         """End it now."""
@@ -75,6 +87,8 @@ class Process:
             self.kill()
             code = await self.child.wait()
         await self.reading
+        if self.bubblewrap and code - 128 in _SIGNALS:  # as bwrap tells what ended the runner
+            code = 128 - code
         how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
         lines = [line for line in self.printed.decode(errors="replace").splitlines() if line.strip()]
         return f"{how}; it printed last: {lines[-1].strip()[:300]}" if lines else how
@@ -84,23 +98,28 @@ class Process:
         await self.ended(_END_SECONDS)
 
 
-async def start(message: Start, *, script: Path = MAIN, descriptors: Sequence[int] = ()) -> Process:
+async def start(
+    message: Start, *, script: Path = MAIN, descriptors: Sequence[int] = (), bubblewrap: bool = False
+) -> Process:
     """Start a runner and send it its first frame.
 
     Args:
         message: What it is for.
         script: What it runs; another than `main.py` only in tests.
         descriptors: Open descriptors that it inherits beside its socket.
+        bubblewrap: Whether it is started behind bubblewrap.
 
     Raises:
+        CannotConfine: It should be behind bubblewrap, which cannot be used here.
         Unavailable: No process can be started.
     """
+    before = await asyncio.to_thread(_before, message, script) if bubblewrap else []
     ours, theirs = socket.socketpair()
     try:
         child = await asyncio.create_subprocess_exec(
-            _interpreter(), "-I", "-S", str(script), str(theirs.fileno()),
+            *before, _interpreter(), "-I", "-S", str(script), str(theirs.fileno()),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            pass_fds=(theirs.fileno(), *descriptors), env=_environment(), cwd="/",
+            pass_fds=(theirs.fileno(), *descriptors), env=environment(), cwd="/",
         )  # fmt: skip
     except OSError as error:
         ours.close()
@@ -111,7 +130,14 @@ async def start(message: Start, *, script: Path = MAIN, descriptors: Sequence[in
     with suppress(OSError):  # it died already, which whoever waits for its answer sees
         ours.sendall(encode(message))
     printed = bytearray()
-    return Process(child, ours, printed, asyncio.create_task(_keep_end(child.stdout, printed)))
+    reading = asyncio.create_task(_keep_end(child.stdout, printed))
+    return Process(child, ours, printed, reading, child.pid, bubblewrap)
+
+
+def _before(message: Start, script: Path) -> list[str]:
+    confine = message["confine"]
+    read = [*confine.get("read", ()), *message["search_path"], str(script)]
+    return prefix(_interpreter(), {**confine, "read": read}, environment())
 
 
 async def _keep_end(stream: asyncio.StreamReader | None, printed: bytearray) -> None:
@@ -126,7 +152,8 @@ def _interpreter() -> str:
     return base
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """All the variables that a runner is started with."""
     # Where an interpreter is built as a shared library in an unusual place, the loader needs to be told.
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
     return {"LANG": "C.UTF-8", **kept}

@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from llmasos.errors import Invalid, LlmasosError, RunnerDied, TimedOut
 from llmasos.runtimes import process
+from llmasos.runtimes.bubblewrap import WALL
 from llmasos.runtimes.frames import Done, FrameReader, Incoming, ProtocolFault, Ready, Syscall, encode
 from llmasos.runtimes.results import measured
 from llmasos_runner.protocol import Call, FrameError, Start
@@ -100,6 +101,7 @@ class Runner(asyncio.Protocol):
         *,
         script: Path = process.MAIN,
         start_seconds: float = START_SECONDS,
+        bubblewrap: bool = False,
     ) -> Self:
         """Start one and wait until it is confined and ready.
 
@@ -107,17 +109,20 @@ class Runner(asyncio.Protocol):
             message: Its first frame.
             script: What it runs; another than `main.py` only in tests.
             start_seconds: How long it may take.
+            bubblewrap: Whether it is started behind bubblewrap.
 
         Raises:
             RunnerDied: It ended, or was not ready in time.
+            CannotConfine: It should be behind bubblewrap, which cannot be used here.
         """
-        started = await process.start(message, script=script)
+        started = await process.start(message, script=script, bubblewrap=bubblewrap)
         runner = cls(started)
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: runner, sock=started.connection)
         try:
             async with asyncio.timeout(start_seconds):
                 ready = await runner._ready
+            started.find_runner()
         except TimeoutError as error:
             runner._fault(f"it was not ready after {start_seconds:g} seconds")
             await runner.close()
@@ -129,7 +134,7 @@ class Runner(asyncio.Protocol):
             runner._fault("nobody waits for it")
             await runner.close()
             raise
-        runner.walls = tuple(ready.walls)
+        runner.walls = (*ready.walls, *([WALL] if bubblewrap else []))
         return runner
 
     @property

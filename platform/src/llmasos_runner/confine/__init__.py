@@ -22,7 +22,11 @@ own user       the host's files, processes and limits, and the     other files t
 no_new_privs,  rights by set-uid programs; reading this process's
 not dumpable   memory by another of the same user
 clean start    secrets in the environment; inherited descriptors
+bubblewrap     every name of a file outside, the network, IPC and  what the kernel lets any process call; to root's
+(optional)     other processes, before the runner's first line     runner its set-up, until that gives up its rights
 ============== =================================================== =============================================
+
+bubblewrap is the host's to put up, where an operator switched it on: `llmasos.runtimes.bubblewrap`.
 
 What is left: without namespaces (a kernel or container that allows none) an app can learn whether a path exists and
 how large its file is. An app can use its own processor time and memory up to its limits until the host's deadline

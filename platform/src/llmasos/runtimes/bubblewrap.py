@@ -1,0 +1,139 @@
+"""Bubblewrap: a wall of its own around every runner, where an operator asks for it by `bubblewrap = "on"`.
+
+`bwrap` starts the runner in new namespaces, beneath a root that holds only what the runner reads, before the runner's
+first line. Inside, the runner confines itself as it does without: where one of the two has a hole, the other stands.
+
+`bwrap` stays: as the process that the host started, and as the first of the new process namespace, which starts the
+runner. When either is killed, the system ends the others with it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from llmasos.errors import CannotConfine
+from llmasos_runner.profiles import parse, readable
+
+WALL: Final = "bubblewrap"
+
+_NAMESPACES: Final = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
+# What root's runner gives up last: it makes its own namespaces and root, becomes its app's user, and lowers the bound
+# of what it may ever hold. A user namespace would hold root alone, and no user of an app.
+_CAPABILITIES: Final = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
+_TRIAL_SECONDS: Final = 30
+
+
+def arguments(read: Iterable[str], environment: Mapping[str, str], *, as_root: bool) -> list[str]:
+    """The arguments of bwrap(1) 0.8 for a runner.
+
+    Args:
+        read: Files and folders that it sees, read only, by these names.
+        environment: All its variables.
+        as_root: Whether it starts as root, to become another user.
+    """
+    rights = [word for name in _CAPABILITIES for word in ("--cap-add", name)] if as_root else ["--unshare-user"]
+    binds = [word for path in _outermost(read) for word in ("--ro-bind", path, path)]
+    variables = [word for name, value in environment.items() for word in ("--setenv", name, value)]
+    return [
+        *_NAMESPACES, "--cap-drop", "ALL", *rights,
+        "--die-with-parent", "--new-session", "--clearenv", *variables,
+        # The runner counts its threads and memory there, and puts its own root together on top of it.
+        "--proc", "/proc",
+        "--dev-bind", os.devnull, os.devnull,
+        *binds, "--remount-ro", "/", "--chdir", "/",
+    ]  # fmt: skip
+
+
+def prefix(interpreter: str, profile: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
+    """What stands before a runner's command to start it behind bubblewrap.
+
+    Args:
+        interpreter: The path of its interpreter.
+        profile: The fields of its `profiles.Profile`; `read` names its own modules and script too.
+        environment: All its variables.
+
+    Raises:
+        CannotConfine: bubblewrap is not installed, or does not work here.
+    """
+    program = shutil.which("bwrap")
+    if program is None:
+        raise _unusable("`bwrap` is not found", "未找到 `bwrap`")
+    _try(program, interpreter, tuple(environment.items()))
+    return [program, *_arguments(interpreter, profile, environment), "--"]
+
+
+def runner_behind(monitor: int) -> int:
+    """The process id of the runner that a started `bwrap` leads to: the last of the line, for it starts none itself.
+
+    Raises:
+        ProcessLookupError: It has ended.
+    """
+    pid = monitor
+    try:
+        # Each has one thread that starts others, its first.
+        while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            pid = int(children[0])
+    except OSError:
+        raise ProcessLookupError from None
+    if pid == monitor:
+        raise ProcessLookupError
+    return pid
+
+
+@cache
+def _try(program: str, interpreter: str, environment: tuple[tuple[str, str], ...]) -> None:
+    """Start the interpreter once, which takes about 20 ms. A failure is not kept: it may be mended meanwhile."""
+    command = [program, *_arguments(interpreter, {"profile": "component"}, dict(environment)), "--", interpreter]
+    try:
+        done = subprocess.run(
+            [*command, "-I", "-S", "-c", ""], capture_output=True, timeout=_TRIAL_SECONDS, check=False
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise _unusable(f"its trial failed ({error})", f"试运行失败（{error}）") from error
+    if done.returncode != 0:
+        said = " ".join(done.stderr.decode(errors="replace").split())[-300:] or f"exit code {done.returncode}"
+        raise _unusable(said, said)
+    if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
+        # A runner's compute and memory could not be measured.
+        raise _unusable(
+            "the kernel does not tell a process's children (CONFIG_PROC_CHILDREN)",
+            "内核不提供进程的子进程列表（CONFIG_PROC_CHILDREN）",
+        )
+
+
+def _unusable(why: str, why_zh: str) -> CannotConfine:
+    return CannotConfine(
+        f"No app is started: the setting bubblewrap is on, and it cannot be used here: {why}. Install bubblewrap and "
+        'let the host\'s user make namespaces, or set bubblewrap = "off" in config.toml.',
+        zh=f"未启动任何应用：设置 bubblewrap 已开启，但此处无法使用它：{why_zh}。"
+        '请安装 bubblewrap 并允许主机的用户创建命名空间，或在 config.toml 中设置 bubblewrap = "off"。',
+    )
+
+
+def _arguments(interpreter: str, profile: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
+    read = (*readable(parse(profile)), *_interpreters_own(interpreter, environment))
+    return arguments(read, environment, as_root=os.getuid() == 0)
+
+
+def _interpreters_own(interpreter: str, environment: Mapping[str, str]) -> list[str]:
+    """What the loader and the interpreter open before there is a runner: itself, and its shared libraries."""
+    libraries = [str(Path(sys.base_prefix, name)) for name in {"lib", sys.platlibdir}]
+    told = environment.get("LD_LIBRARY_PATH", "").split(":")
+    named = [interpreter, *libraries, *(folder for folder in told if Path(folder).is_absolute())]
+    return [name for path in named if Path(path).exists() for name in (path, os.path.realpath(path))]
+
+
+def _outermost(paths: Iterable[str]) -> list[str]:
+    """The paths that lie beneath none of the others, which are there with those."""
+    kept: list[str] = []
+    for path in sorted(set(paths), key=lambda path: (len(Path(path).parts), path)):
+        if not any(Path(path).is_relative_to(outer) for outer in kept):
+            kept.append(path)
+    return kept
