@@ -12,7 +12,6 @@ from functools import cache
 from typing import Any
 
 from llmasos.errors import CannotConfine
-from llmasos.i18n import t
 from llmasos.runtimes import process
 from llmasos.runtimes.bubblewrap import WALL, prefix
 from llmasos.runtimes.environments import base_python
@@ -31,18 +30,6 @@ class Confinement:
     def stands(self) -> bool:
         """Whether native apps can run here."""
         return self.missing is None
-
-    def summary(self, locale: str = "en") -> str:
-        """One line for `doctor`."""
-        if self.missing is None:
-            walls = ", ".join(self.walls)
-            return t(locale, f"runners are confined: {walls}", f"运行进程已受限：{walls}")
-        return t(
-            locale,
-            f"runners cannot be confined: {self.missing}. Components still run, without this second wall; "
-            "native apps are refused.",
-            f"无法限制运行进程：{self.missing}。组件应用仍可运行，但缺少第二道防线；原生应用会被拒绝。",
-        )
 
 
 def confinement(*, bubblewrap: bool = False) -> Confinement:
