@@ -42,7 +42,7 @@ def triggers_of(engine: Engine) -> dict[str, str]:
 
 
 def test_the_migrated_schema_is_that_of_the_tables(migrated: Engine) -> None:
-    """When this fails, run `python migrations/first.py`, until the first release is out."""
+    """When this fails, write a migration from `migrations/script.py.mako`."""
     fresh = create_engine("sqlite://")
     SQLModel.metadata.create_all(fresh)
     with migrated.connect() as connection:
@@ -101,13 +101,16 @@ def test_up_and_down_and_up_again_with_a_row_in_every_table(tmp_path: Path) -> N
 
 # One process imports everything, and forks a child for each statement at which to die.
 KILLER = """
-import os, signal, sys, json
+import os, shutil, signal, sys, json
 from pathlib import Path
 import alembic.command, llmasos.schema as schema
 from sqlalchemy import Engine, event
 base, outcomes = Path(sys.argv[1]), []
 for step in range(1, 1000):
     home = base / str(step)
+    if len(sys.argv) > 2:
+        home.mkdir()
+        shutil.copy(sys.argv[2], home / "llmasos.db")
     child = os.fork()
     if child == 0:
         seen = 0
@@ -143,6 +146,29 @@ def test_killed_at_any_statement_the_database_is_as_before_or_as_after(tmp_path:
     last = tmp_path / str(len(outcomes) - 1)
     schema.ensure_schema(url_of(last), last)
     assert schema.revision_of(url_of(last)) == schema.newest_revision()
+
+
+def test_killed_at_any_statement_of_an_upgrade_the_rows_are_there_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+    schema.migrate_to(url_of(first), "0001")
+    engine = create_engine(url_of(first))
+    metadata = MetaData()
+    metadata.reflect(engine)
+    with engine.begin() as connection:
+        connection.execute(metadata.tables["invocation"].insert().values(a_row(metadata, "invocation")))
+    engine.dispose()
+    command = [sys.executable, "-c", KILLER, str(tmp_path), str(first / "llmasos.db")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    outcomes = json.loads(done.stdout)
+    assert len(outcomes) > 3
+    assert set(outcomes[:-1]) == {-signal.SIGKILL}
+    for step in range(1, len(outcomes) + 1):
+        home = tmp_path / str(step)
+        assert schema.revision_of(url_of(home)) in ("0001", schema.newest_revision())
+        schema.ensure_schema(url_of(home), home)
+        with closing(sqlite3.connect(home / "llmasos.db")) as connection:
+            assert connection.execute("SELECT id, error_message_zh FROM invocation").fetchall() == [("x", None)]
 
 
 def test_of_processes_that_begin_at_once_one_migrates(tmp_path: Path) -> None:

@@ -140,6 +140,17 @@ async def test_the_error_that_ends_a_stream_is_told_in_the_callers_language(serv
     assert "需由作者修正" in events[-1][1]["detail"]
 
 
+async def test_why_an_invocation_failed_is_kept_in_both_languages(served: Any) -> None:
+    answer = await served.client.post(f"{RUN}/lie", json={})
+    address = f"/api/v1/invocations/{answer.json()['invocation']}"
+    in_english = (await served.client.get(address)).json()["error"]
+    in_chinese = (await served.client.get(address, headers={"accept-language": "zh-CN"})).json()["error"]
+    assert in_english == {"code": "app-failed", "message": answer.json()["detail"]}
+    assert "需由作者修正" in in_chinese["message"]
+    listed = await served.client.get("/api/v1/invocations", headers={"accept-language": "zh-CN"})
+    assert listed.json()["items"][0]["error"] == in_chinese
+
+
 @pytest.mark.parametrize(
     ("body", "media", "status", "code"),
     [

@@ -34,9 +34,9 @@ async def list_invocations(
         rows = host_of(request).kernel.list(caller.principal, limit + 1, before, of_anybody=caller.is_admin)
     except NotFound as error:
         raise InvalidCursor from error
-    shown = rows[:limit]
+    shown, locale = rows[:limit], caller.principal.locale
     following = encode_cursor(shown[-1].id) if len(rows) > limit else None
-    return Page(items=[InvocationView.of(row) for row in shown if caller.reaches(row.app_id)], next=following)
+    return Page(items=[InvocationView.of(row, locale) for row in shown if caller.reaches(row.app_id)], next=following)
 
 
 @router.get(
@@ -47,7 +47,7 @@ async def list_invocations(
 )
 async def read_invocation(request: Request, caller: Reader, invocation: InvocationId) -> InvocationDetail:
     """One of the invocations that the caller may list, running or ended."""
-    return InvocationDetail.of(await _found(request, caller, invocation))
+    return InvocationDetail.of(await _found(request, caller, invocation), caller.principal.locale)
 
 
 @router.delete(
@@ -61,7 +61,7 @@ async def cancel_invocation(request: Request, caller: Runner, invocation: Invoca
     """End one of the invocations that the caller may list, wherever it runs. One that has ended stays as it is."""
     await _found(request, caller, invocation)
     await host_of(request).kernel.cancel(invocation, caller.principal, of_anybody=caller.is_admin)
-    return InvocationDetail.of(await _found(request, caller, invocation))
+    return InvocationDetail.of(await _found(request, caller, invocation), caller.principal.locale)
 
 
 async def _found(request: Request, caller: Caller, invocation: str) -> InvocationRow:

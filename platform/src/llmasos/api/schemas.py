@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmasos.bundles.actions import Action
+from llmasos.i18n import t
 from llmasos.kernel.invocation import Usage
 from llmasos.kernel.tables import InvocationRow
 from llmasos.run_result import RunResult
@@ -85,9 +86,9 @@ class InvocationView(Answer):
     usage: UsageView
 
     @classmethod
-    def of(cls, row: InvocationRow) -> Self:
+    def of(cls, row: InvocationRow, locale: str) -> Self:
         """As the kernel keeps it."""
-        return cls.model_validate(_fields(row))
+        return cls.model_validate(_fields(row, locale))
 
 
 class InvocationDetail(InvocationView):
@@ -96,13 +97,15 @@ class InvocationDetail(InvocationView):
     log: str
 
     @classmethod
-    def of(cls, row: InvocationRow) -> Self:
+    def of(cls, row: InvocationRow, locale: str) -> Self:
         """As the kernel keeps it."""
-        return cls.model_validate({**_fields(row), "log": row.log})
+        return cls.model_validate({**_fields(row, locale), "log": row.log})
 
 
-def _fields(row: InvocationRow) -> dict[str, Any]:
-    failed = ErrorView(code=row.error_code, message=row.error_message or "") if row.error_code else None
+def _fields(row: InvocationRow, locale: str) -> dict[str, Any]:
+    message = row.error_message or ""
+    told = t(locale, message, row.error_message_zh or message)
+    failed = ErrorView(code=row.error_code, message=told) if row.error_code else None
     return {
         "id": row.id,
         "app": row.app_id,

@@ -8,6 +8,7 @@ from datetime import timedelta
 from sqlmodel import Session, col, select
 
 from llmasos.db import utc_now
+from llmasos.i18n import Words
 from llmasos.kernel.invocation import Invocation
 from llmasos.kernel.tables import InvocationRow
 from llmasos.transaction import SqlValue, Transaction
@@ -28,7 +29,7 @@ class _Records:
     def write(self, transaction: Transaction) -> None:
         """Write them all; who began and ended in the same batch takes one statement."""
         if self.begun:
-            running = ("running", *(None,) * 3, 0, None, *(0,) * 5, "")
+            running = ("running", *(None,) * 4, 0, None, *(0,) * 5, "")
             rows = [(*begun, *(self.ended.pop(id_, running)), id_) for id_, begun in self.begun.items()]
             transaction.run_many(_BEGIN, rows)
         if self.ended:
@@ -37,13 +38,14 @@ class _Records:
 
 _BEGIN = """
 INSERT INTO invocation (workspace_id, user_id, app_id, version, installation_id, action, parent_id, started_at,
-lease_id, cancel_requested, status, error_code, error_message, ended_at, duration_ms, model, prompt_tokens,
-completion_tokens, cost_micro_usd, fuel, memory_bytes, log, id)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+lease_id, cancel_requested, status, error_code, error_message, error_message_zh, ended_at, duration_ms, model,
+prompt_tokens, completion_tokens, cost_micro_usd, fuel, memory_bytes, log, id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _END = """
-UPDATE invocation SET status = ?, error_code = ?, error_message = ?, ended_at = ?, duration_ms = ?, model = ?,
-prompt_tokens = ?, completion_tokens = ?, cost_micro_usd = ?, fuel = ?, memory_bytes = ?, log = ? WHERE id = ?
+UPDATE invocation SET status = ?, error_code = ?, error_message = ?, error_message_zh = ?, ended_at = ?,
+duration_ms = ?, model = ?, prompt_tokens = ?, completion_tokens = ?, cost_micro_usd = ?, fuel = ?, memory_bytes = ?,
+log = ? WHERE id = ?
 """
 
 
@@ -59,13 +61,14 @@ def insert(transaction: Transaction, invocation: Invocation, lease_id: str) -> N
 
 
 def finish(
-    transaction: Transaction, invocation: Invocation, status: str, code: str | None, message: str | None
+    transaction: Transaction, invocation: Invocation, status: str, code: str | None, message: Words | None
 ) -> None:
     """Write down how it ended."""
     usage = invocation.usage
     counts = [None if amount is None else max(0, min(amount, MOST)) for amount in usage.amounts]
     transaction.buffer(_Records).ended[invocation.id] = (
-        *(status, code, _text(message[:MAX_MESSAGE]) if message else None, transaction.moment(utc_now())),
+        *(status, code, *((_text(words[:MAX_MESSAGE]) for words in message) if message else (None, None))),
+        transaction.moment(utc_now()),
         *(usage.duration_ms, _text(usage.model) if usage.model else None, *counts, _text(invocation.log)),
     )
 
@@ -79,7 +82,8 @@ def lose(transaction: Transaction, lease_id: str) -> int:
     """The process that ran them died: they failed."""
     return transaction.run(
         "UPDATE invocation SET status = 'failed', error_code = 'host-died',"
-        " error_message = 'The host process that ran it ended; what it held was freed. Run it again.', ended_at = ?"
+        " error_message = 'The host process that ran it ended; what it held was freed. Run it again.',"
+        " error_message_zh = '运行它的主机进程已结束；它占用的资源已释放。请重新运行。', ended_at = ?"
         " WHERE status = 'running' AND lease_id = ?",
         *(transaction.moment(utc_now()), lease_id),
     )

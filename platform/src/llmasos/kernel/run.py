@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llmasos.errors import Cancelled, Invalid, LlmasosError, NotFound, Unavailable
+from llmasos.i18n import Words
 from llmasos.kernel.audit import Line
 from llmasos.kernel.capability import Stream
 from llmasos.kernel.deadline import Deadline
@@ -166,6 +167,7 @@ def code_of(error: BaseException) -> str:
             return Unavailable.code
 
 
-def message_of(error: BaseException) -> str:
+def message_of(error: BaseException) -> Words:
     """What the person reads; nothing of the host's insides."""
-    return error.message if isinstance(error, LlmasosError) else Unavailable().message
+    told = error if isinstance(error, LlmasosError) else Unavailable()
+    return told.message, told.message_zh

@@ -36,6 +36,8 @@ class InvocationRow(SQLModel, table=True):
     """running, succeeded, failed, cancelled."""
     error_code: str | None = None
     error_message: str | None = None
+    error_message_zh: str | None = None
+    """The same in Chinese; null in rows of before it was kept."""
     started_at: datetime
     ended_at: datetime | None = None
     lease_id: str
