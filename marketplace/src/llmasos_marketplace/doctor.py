@@ -209,15 +209,16 @@ def check_audit(session: Session) -> Finding:
 def check_held(session: Session) -> Iterator[Finding]:
     """Whether the ledger adds up, and anything is held by a process that is no more."""
     from llmasos.kernel.tables import InvocationRow  # noqa: PLC0415
-    from llmasos.leases import HostLease  # noqa: PLC0415
+    from llmasos.leases import living  # noqa: PLC0415
     from llmasos.quotas import doctor as ledger  # noqa: PLC0415
 
-    found = ledger.check(session, int(time.time()))
+    now = int(time.time())
+    found = ledger.check(session, now)
     for fault in found:
         yield Finding("ledger", "problem", fault.en, fault.zh)
-    living = set(session.exec(select(HostLease.id)))
+    alive = living(session, now)
     running = session.exec(select(InvocationRow).where(col(InvocationRow.status) == "running"))
-    lost = sum(row.lease_id not in living for row in running)
+    lost = sum(row.lease_id not in alive for row in running)
     if lost:
         yield Finding(
             "ledger",

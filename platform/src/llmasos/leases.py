@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field, Session, SQLModel, select
 
 from llmasos.db import Database
 from llmasos.writer import Transaction
@@ -100,6 +100,12 @@ class Lease:
         transaction.run("DELETE FROM host_lease WHERE id = ?", lease)
         if freed and lease != self.id:
             logger.warning("a host process died; %d things that it held were freed (lease %s)", freed, lease)
+
+
+def living(session: Session, now: int) -> frozenset[str]:
+    """The leases of processes that live, at `now` in seconds since the epoch."""
+    leases = session.exec(select(HostLease))
+    return frozenset(it.id for it in leases if not is_dead(it.machine, it.pid, it.born, it.expires_at, now))
 
 
 def is_dead(machine: str, pid: int, born: str, expires_at: int, now: int) -> bool:

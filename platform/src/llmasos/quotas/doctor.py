@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from sqlmodel import Session, col, func, select
 
-from llmasos.leases import HostLease, is_dead
+from llmasos.leases import living
 from llmasos.quotas.tables import LedgerWindow, Reservation
 
 FaultKind: TypeAlias = Literal["window", "lease"]
@@ -32,19 +32,19 @@ class Holding:
     amount: int
 
 
-def faults(reserved: Mapping[int, int], holdings: Iterable[Holding], living: frozenset[str]) -> list[Fault]:
+def faults(reserved: Mapping[int, int], holdings: Iterable[Holding], alive: frozenset[str]) -> list[Fault]:
     """What does not add up. Pure.
 
     Args:
         reserved: What each window says is held in it, by its id; all of one moment with the rest.
         holdings: What reservations say.
-        living: The leases of processes that live.
+        alive: The leases of processes that live.
     """
     sums: dict[int, int] = {}
     dead: dict[str, int] = {}
     for holding in holdings:
         sums[holding.window_id] = sums.get(holding.window_id, 0) + holding.amount
-        if holding.lease_id not in living:
+        if holding.lease_id not in alive:
             dead[holding.lease_id] = dead.get(holding.lease_id, 0) + 1
     found = [
         Fault(
@@ -90,8 +90,4 @@ def check(session: Session, now: int) -> list[Fault]:
             amounts.group_by(col(Reservation.window_id), col(Reservation.lease_id))
         )
     ]
-    leases = session.exec(select(HostLease))
-    living = frozenset(
-        each.id for each in leases if not is_dead(each.machine, each.pid, each.born, each.expires_at, now)
-    )
-    return faults(reserved, holdings, living)
+    return faults(reserved, holdings, living(session, now))
