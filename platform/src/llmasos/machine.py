@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import logging
 
-from llmasos.errors import DiskFull, Unavailable
+from llmasos.errors import DiskFull, LlmasosError, Unavailable
+
+logger = logging.getLogger(__name__)
 
 
 def known(error: Exception) -> Exception:
@@ -26,6 +29,25 @@ def known(error: Exception) -> Exception:
         if part in text:
             return Unavailable(answer[0], zh=answer[1])
     return error
+
+
+def told_of_database(error: BaseException) -> tuple[LlmasosError, bool]:
+    """Why the database took no write, and whether that may pass by itself, so that the same write is tried again.
+
+    What no database says is a fault of the code: the log gets its traceback.
+    """
+    answer = known(error) if isinstance(error, Exception) else error
+    if isinstance(answer, LlmasosError):
+        return answer, isinstance(answer, Unavailable)
+    if not isinstance(error, OSError) and not _is_of_driver(error):
+        logger.error("a batch of writes failed", exc_info=error)
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    return Unavailable(f"The database does not take writes: {line}", zh=f"数据库无法写入：{line}"), False
+
+
+def _is_of_driver(error: BaseException) -> bool:
+    cause: BaseException = getattr(error, "orig", None) or error
+    return any(kind.__name__ == "Error" and kind.__module__ in {"sqlite3", "psycopg"} for kind in type(cause).__mro__)
 
 
 def unwritable(error: OSError) -> Unavailable | None:

@@ -58,11 +58,6 @@ class Pending(Generic[T]):
         """Whether it is committed, or has failed."""
         return self._done
 
-    @property
-    def has_failed(self) -> bool:
-        """Whether nothing of it was, or will be, written."""
-        return self._error is not None
-
     def result(self, timeout_seconds: float | None = None) -> T:
         """Its value, once it is committed.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Iterable, Sequence
 from datetime import date, datetime
 from functools import lru_cache
@@ -10,6 +11,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, cast
 from sqlalchemy import Connection
 
 from llmasos.db import WriteSession
+from llmasos.errors import Unavailable
 
 SqlValue: TypeAlias = str | int | float | bool | datetime | date | bytes | None
 Row: TypeAlias = tuple[Any, ...]
@@ -18,6 +20,8 @@ B = TypeVar("B", bound="Buffer")
 
 # Quotas of a few thousand subjects: a MiB or two. Past it everything is read again.
 MAX_MEMO = 4096
+# How long a lock is asked for that another program (a backup, a shell) holds.
+BUSY_SECONDS = 30.0
 
 
 class Buffer(Protocol):
@@ -103,12 +107,33 @@ class Transaction:
 
     # The rest is the writer's: its connection keeps one of these, for one transaction after another.
 
-    def begin(self) -> None:
-        """Open it, with the database's write lock on SQLite.
+    def begin_in_turn(self) -> None:
+        """Open it, and wait for another program that holds the lock.
 
         Raises:
-            sqlite3.OperationalError: Another program holds the lock.
+            Unavailable: It held it for too long.
         """
+        give_up = time.monotonic() + BUSY_SECONDS
+        while not self.begins():
+            if time.monotonic() > give_up:
+                raise Unavailable(
+                    "The database does not take writes: another program keeps it locked; end that program, or try "
+                    "again.",
+                    zh="数据库无法写入：另一个程序一直占用它；请结束该程序，或稍后重试。",
+                )
+            time.sleep(0.005)
+
+    def begins(self) -> bool:
+        """Open it; False where another program holds the lock."""
+        try:
+            self._begin()
+        except Exception as error:
+            if "locked" not in str(error):
+                raise
+            return False
+        return True
+
+    def _begin(self) -> None:
         if not self.is_sqlite:
             self.memo.clear()
             return

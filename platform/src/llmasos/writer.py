@@ -23,10 +23,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy.exc import DBAPIError
-
-from llmasos.errors import LlmasosError, Unavailable
-from llmasos.machine import known
+from llmasos.errors import Unavailable
+from llmasos.machine import told_of_database
 from llmasos.pending import Pending, resolve
 from llmasos.transaction import Row, SqlValue, Transaction
 
@@ -45,12 +43,12 @@ BATCH = 64
 BATCH_OF_LOOP = 16
 # Past this many waiting writes, new ones are refused: at 20,000 a second they would wait for longer than a second.
 MAX_WAITING = 20_000
-# How long a writer asks for a lock that another program (a backup, a shell) holds, before it gives up.
-BUSY_SECONDS = 30.0
 # How long a write that nobody waits for may wait for one that it can share a commit with.
 LINGER_SECONDS = 0.02
 # A commit that took an event loop so long met a slow disk: for a while the thread does them.
 SLOW_SECONDS, SLOW_FOR_SECONDS = 0.02, 1.0
+# How often a database that takes no writes is tried again.
+AGAIN_SECONDS = 1.0
 # Moving the log into the database waits for the disk several times, 5 ms and more each: rarely, so that it costs a
 # write 10 µs, and by the thread. So many writes fill about 16 MiB. SQLite itself comes in only where large values
 # filled the log before.
@@ -82,6 +80,8 @@ class Writer:
         self._loops_may_from = 0.0
         self._committed_by: asyncio.AbstractEventLoop | None = None
         self._turn_waits = False
+        # Whether the last commit failed, and something waits for the next.
+        self._fails = False
         self._linger_of: asyncio.AbstractEventLoop | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._serve, name="llmasos-writer", daemon=True)
@@ -123,7 +123,11 @@ class Writer:
     def post(
         self, work: Callable[[Transaction], object], *, hot: bool = False, buffered: bool = False
     ) -> Pending[object]:
-        """Queue a write that nobody waits for, and that must not be refused; the log is told if it fails."""
+        """Queue a write that nobody waits for, and that must not be lost; the log is told if it fails.
+
+        While the database takes no writes (the disk is full, another program holds it) it is tried again and again,
+        before all that was queued after it.
+        """
         pending = self.submit(_reported(work), essential=True, hot=hot, buffered=buffered)
         pending.posted = True
         return pending
@@ -136,10 +140,7 @@ class Writer:
         return pending
 
     def catch_up(self) -> None:
-        """Commit what is queued, so that who reads next in this process sees it.
-
-        Where that cannot be done at once, since another process writes, it is done after it, and the reader goes on.
-        """
+        """Commit what is queued, so that who reads next sees it; where another process writes, after it."""
         while self._queue:
             if not self._commit_here(_running_loop()):
                 self.wake()
@@ -223,7 +224,7 @@ class Writer:
             self.wake()
 
     def _commit_here(self, loop: asyncio.AbstractEventLoop | None) -> bool:
-        """Commit the hot writes that are first in the queue, if that can be done at once; else False."""
+        """Commit the hot writes that are first in the queue; False where that cannot be done at once, or failed."""
         began = time.monotonic()
         if not self._loops_may or self._since_checkpoint >= CHECKPOINT_WRITES or began < self._loops_may_from:
             return False
@@ -232,7 +233,7 @@ class Writer:
         batch: list[Pending[Any]] = []
         try:
             transaction = self._transaction
-            if transaction is None or not _has_begun(transaction):
+            if transaction is None or not transaction.begins():
                 return False
             while self._queue and self._queue[0].hot and len(batch) < BATCH_OF_LOOP:
                 batch.append(self._queue.popleft())
@@ -253,7 +254,7 @@ class Writer:
             # It would wake the loop for nothing.
             self._linger_timer.cancel()
             self._linger_of = self._linger_timer = None
-        return True
+        return not self._fails
 
     # The half of the thread.
 
@@ -263,6 +264,8 @@ class Writer:
             self._queue.extend(self._due())
             while self._queue:
                 self._commit_in_thread()
+                if self._fails and not self._closed:
+                    break
             if self._since_checkpoint >= CHECKPOINT_WRITES and self._database.is_sqlite:
                 self._checkpoint()
             if self._closed and not self._queue:
@@ -274,6 +277,8 @@ class Writer:
         wait: float | None = None
         if self._periodic:
             wait = max(0.0, min(each.due for each in tuple(self._periodic)) - time.monotonic())
+        if self._fails:
+            wait = min(wait or AGAIN_SECONDS, AGAIN_SECONDS)
         with suppress(queue.Empty):
             self._signals.get(timeout=wait)
             while True:
@@ -292,7 +297,7 @@ class Writer:
             try:
                 if self._transaction is None:
                     self._transaction = self._connect()
-                _begin(self._transaction)
+                self._transaction.begin_in_turn()
                 self._take(batch)
                 self._run(self._transaction, batch)
             except BaseException as error:
@@ -333,13 +338,22 @@ class Writer:
             pending.attempt(transaction)
         transaction.commit()
         self._since_checkpoint += len(batch)
+        if self._fails:
+            self._fails = False
+            logger.warning("the database takes writes again")
 
     def _fail(self, batch: list[Pending[Any]], error: BaseException) -> None:
-        if not isinstance(error, DBAPIError | OSError) and not _is_driver_error(error):
-            logger.error("a batch of %d writes failed", len(batch), exc_info=error)
-        told = _told(error)
-        if alone := sum(pending.posted for pending in batch):
-            logger.error("%d writes that nobody waits for were not made: %s", alone, told)
+        """Tell who waits, and take from the batch what is tried again."""
+        told, may_pass = told_of_database(error)
+        posted = [pending for pending in batch if pending.posted]
+        if posted and may_pass and not self._closed:
+            if not self._fails:
+                logger.error("the database takes no writes; those that nobody waits for are tried again: %s", told)
+            self._fails = True
+            self._queue.extendleft(reversed(posted))
+            batch[:] = [pending for pending in batch if not pending.posted]
+        elif posted:
+            logger.error("%d writes that nobody waits for are lost: %s", len(posted), told)
         for pending in batch:
             pending.fail(told)
         self._disconnect()
@@ -382,40 +396,3 @@ def _reported(work: Callable[[Transaction], object]) -> Callable[[Transaction], 
             raise
 
     return run
-
-
-def _has_begun(transaction: Transaction) -> bool:
-    try:
-        transaction.begin()
-    except Exception as error:
-        if "locked" not in str(error):
-            raise
-        return False
-    return True
-
-
-def _begin(transaction: Transaction) -> None:
-    give_up = time.monotonic() + BUSY_SECONDS
-    while not _has_begun(transaction):
-        if time.monotonic() > give_up:
-            raise Unavailable(
-                "another program keeps it locked; end that program, or try again",
-                zh="另一个程序一直占用它：请结束该程序，或稍后重试",
-            )
-        time.sleep(0.005)
-
-
-def _is_driver_error(error: BaseException) -> bool:
-    return any(cls.__name__ == "Error" and cls.__module__ in {"sqlite3", "psycopg"} for cls in type(error).__mro__)
-
-
-def _told(error: BaseException) -> LlmasosError:
-    told = known(error) if isinstance(error, Exception) else error
-    if isinstance(told, LlmasosError):
-        return told
-    line = _first_line(error)
-    return Unavailable(f"The database does not take writes: {line}", zh=f"数据库无法写入：{line}")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,12 +1,15 @@
 """The one path: authorise, reserve, execute, settle, audit."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 from sqlmodel import SQLModel, select
 
 from llmasos import tables  # noqa: F401
@@ -458,23 +461,64 @@ async def test_what_invocations_leave_is_counted_and_audited_once(kernel: Kernel
         assert [day.calls for day in session.exec(select(UsageDay))] == [5]
 
 
-async def test_an_invocation_whose_beginning_could_not_be_written_is_written_whole_at_its_end(
+@asynccontextmanager
+async def full_disk(database: Database) -> AsyncIterator[None]:
+    """No page is added to the database: what SQLite says of it is the same as of a full disk."""
+    limit = "PRAGMA max_page_count = 1"
+
+    def taken(connection: sqlite3.Connection, *_more: object) -> None:
+        connection.execute(limit)
+
+    event.listen(database.engine, "checkout", taken)
+    await database.writer.submit(lambda transaction: transaction.all(limit))
+    try:
+        yield
+    finally:
+        limit = "PRAGMA max_page_count = 1000000"
+        # The writer takes another connection after a commit that failed, as this one does.
+        with suppress(Unavailable):
+            await database.writer.submit(lambda _transaction: None)
+        await database.writer.submit(lambda _transaction: None)
+
+
+async def test_what_ended_while_the_disk_was_full_is_written_once_when_there_is_room(
     kernel: Kernel, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await draws(kernel)
-    async with kernel.invocation(ME, APP, "act") as invocation:
-        with database.write() as session:
-            session.connection().exec_driver_sql(
-                "CREATE TRIGGER full BEFORE INSERT ON invocation BEGIN SELECT RAISE(ABORT, 'no room'); END"
-            )
+    limit(database, 10_000)
+    async with AsyncExitStack() as stack:
+        async with kernel.invocation(ME, APP, "act") as invocation:
+            await kernel.syscall(invocation, "model", "generate", [20])
+            await database.writer.drained()
+            await stack.enter_async_context(full_disk(database))
+            invocation.add_log("x" * 60_000)
         await database.writer.drained()
-        assert "writes that nobody waits for were not made" in caplog.text
-        with database.write() as session:
-            session.connection().exec_driver_sql("DROP TRIGGER full")
-        await kernel.syscall(invocation, "model", "generate", [20])
+        assert "those that nobody waits for are tried again: The disk is full" in caplog.text
+        assert row_of(database, invocation.id).status == "running"
+        with pytest.raises(Unavailable, match="disk is full"):
+            await database.writer.submit(lambda _transaction: None)
     row = row_of(database, invocation.id)
-    assert (row.status, row.app_id, row.completion_tokens) == ("succeeded", "acme/one", 20)
-    assert audit_lines(database)[-1] == ("invocation", "ok")
+    assert (row.status, row.completion_tokens, len(row.log)) == ("succeeded", 20, 60_000)
+    assert window(database) == (30, 0, 0)
+    assert audit_lines(database) == [("model.generate", "ok"), ("invocation", "ok")]
+    assert "takes writes again" in caplog.text
+
+
+async def test_a_kernel_that_closes_while_the_disk_is_full_ends_and_says_what_is_lost(
+    database: Database, capability: TokenCapability, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel = Kernel(database, Ledger(database), [capability])
+    async with kernel.invocation(ME, APP, "act") as invocation:
+        await database.writer.drained()
+        still_full = full_disk(database)
+        await still_full.__aenter__()
+        invocation.add_log("x" * 60_000)
+    await database.writer.drained()
+    with pytest.raises(Unavailable, match="disk is full"):
+        await kernel.close()
+    await asyncio.to_thread(database.writer.close)
+    assert "are lost: The disk is full" in caplog.text
+    with pytest.raises(Unavailable, match="closing"):
+        await still_full.__aexit__(None, None, None)
 
 
 async def test_what_a_guest_says_keeps_no_other_from_being_written(kernel: Kernel, database: Database) -> None:

@@ -176,8 +176,6 @@ class Lifecycle:
         line = audit_line(invocation, "invocation", code or "ok", detail)
 
         def end(transaction: Transaction) -> None:
-            if run.held.record is not None and run.held.record.has_failed:
-                records.insert(transaction, invocation, self._ledger.lease.id)
             self._ledger.settle_in(transaction, run.held, used)
             records.finish(transaction, invocation, status, code, message)
             audit.append(transaction, line)

@@ -22,7 +22,7 @@ from llmasos.quotas.credit import AT_ONCE_SECONDS, Credit, Credits, affordable, 
 from llmasos.quotas.fit import fit
 from llmasos.quotas.meters import NOTHING_USED, Demand, Meter, Subject, Used, Window
 from llmasos.quotas.repository import Applying
-from llmasos.quotas.runs import Pot, RunAccount
+from llmasos.quotas.runs import Part, Pot, RunAccount
 from llmasos.writer import Pending, Transaction
 
 
@@ -34,11 +34,9 @@ class Held:
     subject: Subject
     granted: Demand
     windows: Holds = ()
-    pots: tuple[Pot, ...] = ()
+    pots: tuple[Part, ...] = ()
     drawn: bool = False
     """Whether it is a part of the reservation with this id."""
-    record: Pending[object] | None = None
-    """What was to be recorded with it, where that is a write of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +89,9 @@ class Ledger:
         if credit is not None:
             windows = self._database.gate.while_empty(lambda: self._draw(credit, demand, account))
             if windows is not None:
-                recorded = self._writer.post(record, hot=True, buffered=True) if record is not None else None
-                return Held(credit.id, subject, demand, *windows, drawn=True, record=recorded)
+                if record is not None:
+                    self._writer.post(record, hot=True, buffered=True)
+                return Held(credit.id, subject, demand, *windows, drawn=True)
             self._end(credit)
         calls = self._credits.calls_ahead(key)
 
@@ -168,16 +167,14 @@ class Ledger:
         id_ = self._number()
         if windows:
             id_ = transaction.buffer(Book).open(transaction, id_, self.lease.id, windows)
-        for pot in pots:
-            pot.reserved += granted.amounts[pot.meter]
-        return Held(id_, subject, granted, windows, pots)
+        parts = tuple([pot.hold(granted.amounts[pot.meter]) for pot in pots])
+        return Held(id_, subject, granted, windows, parts)
 
     def settle_in(self, transaction: Transaction, held: Held, used: Used, *, counts: bool = True) -> list[Overrun]:
         """`settle`, inside a write of the caller's."""
         actual = {meter: _actual(meter, held, used) for meter in held.granted.amounts}
-        for pot in held.pots:
-            pot.reserved -= held.granted.amounts[pot.meter]
-            pot.used += actual[pot.meter]
+        for part in held.pots:
+            part.end(actual[part.pot.meter])
         if held.windows:
             changes = transaction.buffer(Book)
             end = changes.draw if held.drawn else changes.end
@@ -190,7 +187,9 @@ class Ledger:
         amounts = held.granted.amounts
         return [Overrun(meter, amounts[meter], is_) for meter, is_ in actual.items() if is_ > amounts[meter]]
 
-    def _draw(self, credit: Credit, demand: Demand, account: RunAccount | None) -> tuple[Holds, tuple[Pot, ...]] | None:
+    def _draw(
+        self, credit: Credit, demand: Demand, account: RunAccount | None
+    ) -> tuple[Holds, tuple[Part, ...]] | None:
         """Hold in the windows and the pots, from what is reserved ahead; None where that does not do."""
         of_now = int(self._clock()) // 60, self._database.sessions_that_wrote
         if (credit.minute, credit.sessions_that_wrote) != of_now or demand.unknown_price:
@@ -201,9 +200,7 @@ class Ledger:
         windows = credit.draw(demand.amounts)
         if windows is None:
             return None
-        for pot in pots:
-            pot.reserved += demand.amounts[pot.meter]
-        return windows, pots
+        return windows, tuple([pot.hold(demand.amounts[pot.meter]) for pot in pots])
 
     def _reserve_ahead(
         self,

@@ -23,6 +23,27 @@ class Pot:
         """What is left of it."""
         return max(0, self.limit - self.used - self.reserved)
 
+    def hold(self, amount: int) -> Part:
+        """Hold an amount of it."""
+        self.reserved += amount
+        return Part(self, amount)
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """What one reservation holds of a pot."""
+
+    pot: Pot
+    amount: int
+    ended: bool = False
+
+    def end(self, used: int) -> None:
+        """Turn what is held into what was used; once, however often its write is tried."""
+        if not self.ended:
+            self.pot.reserved -= self.amount
+            self.pot.used += used
+            self.ended = True
+
 
 @dataclass(slots=True, eq=False)
 class RunAccount:
