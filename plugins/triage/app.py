@@ -74,6 +74,11 @@ def urgency_of(message: str) -> Urgency:
     return "low" if words_found(message, LOW) else "normal"
 
 
+def hints(message: str, words: str) -> str:
+    """The words that a message of its script can hold: both scripts make a prompt a third longer for nothing."""
+    return words if not message.isascii() else " ".join(word for word in words.split() if word.isascii())
+
+
 def ask_model(ctx: Context, message: str, labels: dict[str, str], candidates: list[str]) -> str:
     """The candidate that the model picks. The examples likeliest to fit stand last, where a small model looks."""
     likely = {label: len(words_found(message, words)) for label, words in labels.items()}
@@ -81,7 +86,7 @@ def ask_model(ctx: Context, message: str, labels: dict[str, str], candidates: li
         {
             "role": "system",
             "content": "You sort customer messages. Answer with the label that fits best.\n"
-            + "\n".join(f"- {label}: {words}" for label, words in labels.items()),
+            + "\n".join(f"- {label}: {hints(message, words)}".removesuffix(": ") for label, words in labels.items()),
         }
     ]
     for text, label in sorted(EXAMPLES, key=lambda example: likely.get(example[1], 0)):

@@ -42,6 +42,17 @@ def test_a_chinese_message_is_sorted_by_its_words(llmasos_app, fake_context):
     assert (answer["label"], answer["urgency"], answer["confidence"]) == ("shipping", "high", "high")
 
 
+def test_the_model_is_told_the_words_of_the_message_s_script(llmasos_app, llmasos_manifest):
+    config = {name: field["default"] for name, field in llmasos_manifest["config"].items()}
+    config["labels"] = ["billing: refund 退款", "praise: 谢谢"]
+    told = []
+    for message in ("Please refund me", "请退款"):
+        ctx = FakeContext(model=ScriptedModel({"label": "billing"}), config=config)
+        call(llmasos_app, "classify", ctx, message=message)
+        told.append(ctx.scripted.requests[0]["messages"][0]["content"].splitlines()[1:])
+    assert told == [["- billing: refund", "- praise"], ["- billing: refund 退款", "- praise: 谢谢"]]
+
+
 def test_labels_of_the_installers_own_are_used(llmasos_app):
     config = {"labels": ["sales: buy price", "press: interview"], "routes": ["press: media"], "words_first": True}
     ctx = FakeContext(model=ScriptedModel({"label": "press"}), config=config)

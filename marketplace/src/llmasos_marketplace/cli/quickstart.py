@@ -44,8 +44,8 @@ TRIES: Final = (
         "llmasos/storyteller", "tell", {"premise": "a lighthouse keeper who finds a message in a bottle"}, streamed=True
     ),
 )
-# Stories of 60 words: with the embedded model on one core, that is two seconds.
-CONFIG: Final = {"llmasos/storyteller": {"words": 60}}
+# Stories of 45 words: with the embedded model on one core, that is two seconds.
+CONFIG: Final = {"llmasos/storyteller": {"words": 45}}
 _THIS: Final = {
     "run": ("a run", "每次运行"),
     "minute": ("this minute", "本分钟"),
@@ -65,16 +65,17 @@ def quickstart() -> None:
     with suppress(OSError):
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
     keep_in(home)
-    from llmasos_marketplace.local import open_local
+    from llmasos.schema import ensure_schema
+    from llmasos.settings import Settings
 
-    with open_local() as local:
-        _fetch_model(local.settings)
-        asyncio.run(_prepare(local))
-        runs = asyncio.run(_run(local.settings))
+    settings = Settings()
+    ensure_schema(settings.resolved_database_url, settings.home)
+    _fetch_model(settings)
+    runs = asyncio.run(_prepare_and_run(settings))
     if options().json:
-        emit_json({"installed": list(INSTALLED), "runs": runs, "home": str(local.settings.home)})
+        emit_json({"installed": list(INSTALLED), "runs": runs, "home": str(settings.home)})
     else:
-        _say_next(local.settings.home)
+        _say_next(settings.home)
 
 
 def _fetch_model(settings: Settings) -> None:
@@ -157,13 +158,17 @@ async def _install(local: Local, app_id: str) -> None:
         note_failure(result)
 
 
-async def _run(settings: Settings) -> list[dict[str, Any]]:
+async def _prepare_and_run(settings: Settings) -> list[dict[str, Any]]:
     from llmasos.host import Host
-    from llmasos_marketplace.local import walls_of
 
     runs: list[dict[str, Any]] = []
     async with Host.open(settings) as host:
+        # The model's engine loads, and litellm is imported, while the rest is made ready.
         host.warm()
+        from llmasos_marketplace.local import open_local, walls_of
+
+        with open_local(settings) as local:
+            await _prepare(local)
         for each in TRIES:
             runs.append(await _try(host, each))
         if not options().json:
