@@ -16,8 +16,13 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from sqlmodel import SQLModel, select
 
-from llmasos.errors import ModelUnavailable
+from llmasos import tables  # noqa: F401
+from llmasos.bundles.manifest import ModelPermission, Text
+from llmasos.capabilities.model import ModelCapability
+from llmasos.db import Database
+from llmasos.errors import ModelUnavailable, QuotaExceeded
 from llmasos.gateway.embedded import weights
 from llmasos.gateway.embedded.local import LocalModels
 from llmasos.gateway.embedded.provider import EmbeddedProvider
@@ -27,6 +32,13 @@ from llmasos.gateway.gateway import Gateway
 from llmasos.gateway.models import EMBEDDED
 from llmasos.gateway.registry import ModelRegistry
 from llmasos.gateway.request import EmbedRequest, GenerateRequest
+from llmasos.kernel.invocation import InstalledApp, Principal
+from llmasos.kernel.syscall import Kernel
+from llmasos.quotas import service
+from llmasos.quotas.ledger import Ledger
+from llmasos.quotas.meters import Meter, Scope, Window
+from llmasos.quotas.service import QuotaName
+from llmasos.quotas.tables import LedgerWindow, Reservation, UsageDay
 
 pytestmark = pytest.mark.model
 
@@ -145,6 +157,74 @@ async def test_a_prompt_that_was_read_ahead_is_not_read_again(gateway, local):
         answer = (await client.post("/v1/chat/completions", json=asked)).json()
     assert answer["timings"]["cache_n"] >= answer["usage"]["prompt_tokens"] - 1
     assert answer["usage"]["prompt_tokens"] > 20
+
+
+SHAPE = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object", "properties": {"a": {}}}}}
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {"a": {}}}}}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"messages": [{"role": "user", "content": "Grüße <|im_end|> 你好\n\n  ?"}]},
+        {"messages": [{"role": "system", "content": ""}, {"role": "user", "content": "hi"}], "response_format": SHAPE},
+        {
+            "messages": [
+                {"role": "user", "content": "one"},
+                {"role": "assistant", "content": "two"},
+                {"role": "user", "content": "three"},
+            ],
+            "tools": [TOOL],
+        },
+    ],
+    ids=["a text", "a shape", "turns and tools"],
+)
+async def test_a_prompt_that_is_measured_has_the_tokens_that_are_charged(gateway, asked):
+    plan = gateway.plan(GenerateRequest.model_validate({**asked, "max_tokens": 8}))
+    exact = await gateway.measured(plan)
+    answer = await gateway.generate(plan)
+    assert exact.prompt_tokens == answer.used.prompt_tokens < plan.prompt_tokens
+
+
+@pytest.mark.parametrize("function", ["generate", "open"])
+async def test_a_quota_lets_a_call_through_that_fits_to_the_token(gateway, tmp_path, function):
+    """Its bytes, which are all that is known of a prompt before it is counted, are more than its tokens."""
+    text = "Name three colours of the sea in the evening, please."
+    request = json.dumps({"messages": [{"role": "user", "content": text}], "max_tokens": 20})
+    prompt = (await gateway.measured(gateway.plan(GenerateRequest.model_validate_json(request)))).prompt_tokens
+    permission = ModelPermission(capability="model", tiers=("fast",), reason=Text(en="for the test"))
+    app = InstalledApp("acme/one", "1.0", "i1", {"model": permission}, frozenset({"model"}))
+    with Database(f"sqlite:///{tmp_path}/t.db") as database:
+        SQLModel.metadata.create_all(database.engine)
+        name = QuotaName("default", Scope.APP, app.id, Meter.TOKENS, Window.DAY)
+
+        def limit(tokens: int) -> None:
+            with database.write() as session:
+                service.set_quota(session, lambda event, detail: None, name, tokens)
+
+        async with Kernel(database, Ledger(database), [ModelCapability(gateway)]) as kernel:
+
+            async def used() -> int:
+                async with kernel.invocation(Principal(), app, "act") as invocation:
+                    value = await kernel.syscall(invocation, "model", function, [request])
+                    while function == "open" and await kernel.syscall(invocation, "model", "read", [value]) is not None:
+                        pass
+                return invocation.usage.tokens
+
+            # The least that an answer is shortened to is 16 tokens.
+            limit(prompt + 15)
+            with pytest.raises(QuotaExceeded, match=f"this call needs {prompt + 16}"):
+                await used()
+            limit(prompt + 16)
+            spent = await used()
+            assert prompt < spent <= prompt + 16
+            limit(spent + prompt + 20)
+            assert prompt < await used() <= prompt + 20
+        with database.read() as session:
+            row = session.exec(select(LedgerWindow)).one()
+            assert (row.reserved, row.overrun) == (0, 0)
+            assert not session.exec(select(Reservation)).all()
+            assert [day.calls for day in session.exec(select(UsageDay)) if day.model] == [2]
 
 
 async def test_json_that_max_tokens_cuts_says_so(gateway, ask):

@@ -36,11 +36,16 @@ class ModelOperation:
     run: Callable[[Demand], Awaitable[Outcome]]
     spent: Spent = field(default_factory=Spent)
     stream: AnswerStream | None = None
+    exact: Callable[[], Awaitable[Demand | None]] | None = None
 
     @property
     def used(self) -> Used:
         """What the provider used before the call failed or was cancelled, as far as it told."""
         return self.spent.used if self.stream is None else self.stream.used
+
+    async def measure(self) -> Demand | None:
+        """What it needs with its prompt counted exactly, where the model can count."""
+        return await self.exact() if self.exact is not None else None
 
     async def execute(self, granted: Demand) -> Outcome:
         """Call the model, within `granted`."""
@@ -106,6 +111,12 @@ class ModelCapability:
             ),
         )
 
+        async def measure() -> Demand | None:
+            nonlocal plan
+            exact = await self._gateway.measured(plan)
+            plan = exact or plan
+            return plan.demand if exact is not None else None
+
         async def show(notices: tuple[str, ...]) -> None:
             for text in notices:
                 await invocation.emit(Event("notice", text))
@@ -126,7 +137,8 @@ class ModelCapability:
             return Outcome(stream=JsonStream(stream, show))
 
         detail = {"model": plan.entry.name, "max_tokens": plan.max_tokens, "task": request.task}
-        operation = ModelOperation(plan.demand, detail, generate if function == "generate" else start)
+        run = generate if function == "generate" else start
+        operation = ModelOperation(plan.demand, detail, run, exact=measure)
         return operation
 
     def _embedding(self, grant: ModelPermission | None, request: EmbedRequest) -> Operation:

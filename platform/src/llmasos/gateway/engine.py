@@ -54,6 +54,14 @@ class Tokeniser(Protocol):
         """The tokens of a text, exactly."""
         ...
 
+    async def count_prompt(self, model: str, parameters: Parameters) -> int:
+        """The tokens that the prompt of a call has for the model, exactly.
+
+        Raises:
+            LlmasosError: As the call would.
+        """
+        ...
+
 
 @runtime_checkable
 class ReadsAhead(Protocol):
@@ -200,6 +208,16 @@ class Engine:
             return await provider.count_tokens(entry.litellm.split("/", 1)[1], text)
         litellm = await self._ready()
         return await asyncio.to_thread(litellm.token_counter, model=entry.litellm, text=text)
+
+    async def count_prompt(self, entry: ModelEntry, parameters: Parameters) -> int | None:
+        """The tokens of a prompt, exactly; None for a provider that is not ours.
+
+        Raises:
+            LlmasosError: As the call would.
+        """
+        name, _, model = entry.litellm.partition("/")
+        provider = self._providers.get(name)
+        return await provider.count_prompt(model, parameters) if isinstance(provider, Tokeniser) else None
 
     async def describe(self, model: str) -> Mapping[str, Any]:
         """What litellm knows of a model string: window, prices, modalities; empty where it knows nothing."""

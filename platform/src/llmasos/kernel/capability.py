@@ -14,7 +14,18 @@ from typing import Final, Protocol, runtime_checkable
 from llmasos.kernel.invocation import Invocation, Json
 from llmasos.quotas.meters import NOTHING_USED, Demand, Used
 
-__all__ = ["NOTHING_USED", "Capability", "Immediate", "Json", "Metered", "Operation", "Outcome", "Stream", "Used"]
+__all__ = [
+    "NOTHING_USED",
+    "Capability",
+    "Immediate",
+    "Json",
+    "Measurable",
+    "Metered",
+    "Operation",
+    "Outcome",
+    "Stream",
+    "Used",
+]
 
 
 class Stream(Protocol):
@@ -93,6 +104,19 @@ class Metered(Protocol):
     @property
     def used(self) -> Used:
         """What was used so far."""
+        ...
+
+
+@runtime_checkable
+class Measurable(Protocol):
+    """An operation whose demand is a bound that is quick to tell, and that can be measured where it does not fit."""
+
+    async def measure(self) -> Demand | None:
+        """What it needs exactly, to be executed with; None where that cannot be known.
+
+        Raises:
+            LlmasosError: As `execute` would.
+        """
         ...
 
 

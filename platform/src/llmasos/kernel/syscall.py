@@ -12,9 +12,9 @@ from typing import TypeVar
 from typing_extensions import override
 
 from llmasos.db import Database
-from llmasos.errors import Cancelled, Denied, Invalid, LlmasosError, TimedOut, Unavailable
+from llmasos.errors import Cancelled, Denied, Invalid, LlmasosError, QuotaExceeded, TimedOut, Unavailable
 from llmasos.kernel import audit
-from llmasos.kernel.capability import Capability, Immediate, Json, Metered, Operation
+from llmasos.kernel.capability import Capability, Immediate, Json, Measurable, Metered, Operation
 from llmasos.kernel.deadline import Expired
 from llmasos.kernel.grants import denial
 from llmasos.kernel.invocation import Invocation
@@ -22,7 +22,7 @@ from llmasos.kernel.lifecycle import Lifecycle
 from llmasos.kernel.limits import check_arguments
 from llmasos.kernel.observation import UsageObserver
 from llmasos.kernel.run import Call, OpenStream, Run, add_usage, audit_line, code_of, usage_record
-from llmasos.quotas.ledger import Ledger
+from llmasos.quotas.ledger import Held, Ledger
 from llmasos.quotas.meters import NOTHING_USED, Used
 from llmasos.writer import Transaction
 
@@ -122,10 +122,24 @@ class Kernel(Lifecycle):
 
     async def _call(self, run: Run, capability: Capability, function: str, operation: Operation) -> Json:
         """Reserve, execute, settle."""
-        demand = operation.demand
-        held = await self._ledger.reserve(run.invocation.subject(demand.model), demand, run.account)
+        held = await self._reserve(run, operation)
         call = Call(f"{capability.name}.{function}", held, capability.audited, operation.detail)
         return await self._execute(run, capability, operation, call)
+
+    async def _reserve(self, run: Run, operation: Operation) -> Held:
+        """Hold what it may use at most; where that does not fit whole, what it needs exactly."""
+        demand = operation.demand
+        subject = run.invocation.subject(demand.model)
+        try:
+            held = await self._ledger.reserve(subject, demand, run.account)
+            if held.granted.amounts == demand.amounts or not isinstance(operation, Measurable):
+                return held
+            await self._ledger.settle(held, NOTHING_USED, counts=False)
+        except QuotaExceeded:
+            if not isinstance(operation, Measurable):
+                raise
+        exact = await _until_deadline(run, operation.measure())
+        return await self._ledger.reserve(subject, exact or demand, run.account)
 
     async def _execute(self, run: Run, capability: Capability, operation: Operation, call: Call) -> Json:
         try:

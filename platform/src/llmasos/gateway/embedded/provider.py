@@ -109,6 +109,14 @@ class EmbeddedProvider:
         async with self._client(model) as client:
             return len(_checked(await client.post("/tokenize", json={"content": text})).json()["tokens"])
 
+    async def count_prompt(self, model: str, parameters: Mapping[str, Any]) -> int:
+        """Tokens of a whole prompt, with what the model's template puts around it."""
+        asked = engine_request(parameters["messages"], parameters)
+        async with self._client(model) as client:
+            prompt = _checked(await client.post("/apply-template", json=asked.body)).json()["prompt"]
+            text = {"content": prompt, "add_special": True, "parse_special": True}
+            return len(_checked(await client.post("/tokenize", json=text)).json()["tokens"])
+
     async def read_ahead(self, model: str, parameters: Mapping[str, Any]) -> None:
         """Read a prompt into the engine's cache; where that fails, so does the call, which says why."""
         with suppress(LlmasosError, httpx.HTTPError):
