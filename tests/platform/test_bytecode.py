@@ -1,8 +1,10 @@
 """Bytecode is kept in the home where Python keeps none itself, and nowhere that somebody else may write."""
 
 import os
+import py_compile
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,14 +21,25 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def kept(home: Path, **environment: str) -> int:
-    told = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    subprocess.run(COMMAND, env={**told, "LLMASOS_HOME": str(home), **environment}, check=True, capture_output=True)
+def kept(home: Path, *, compiled: bool = False, **environment: str) -> int:
+    """How many files the command keeps in the home, where packages were compiled beside their sources or were not."""
+    with tempfile.TemporaryDirectory() as sources:
+        (package := Path(sources, "litellm")).mkdir()
+        (package / "__init__.py").touch()
+        if compiled:
+            py_compile.compile(str(package / "__init__.py"))
+        told = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+        told |= {"LLMASOS_HOME": str(home), "PYTHONPATH": sources, **environment}
+        subprocess.run(COMMAND, env=told, check=True, capture_output=True)
     return len(list(home.glob("bytecode/**/*.pyc")))
 
 
 def test_it_is_kept_where_python_is_told_to_write_none(home: Path) -> None:
     assert kept(home, PYTHONDONTWRITEBYTECODE="1") > 50
+
+
+def test_it_is_not_kept_twice_where_the_packages_were_compiled(home: Path) -> None:
+    assert kept(home, compiled=True, PYTHONDONTWRITEBYTECODE="1") == 0
 
 
 def test_python_keeps_its_own_ways_otherwise(home: Path) -> None:
@@ -46,6 +59,7 @@ def test_a_disk_with_little_room_is_left_alone(home: Path, monkeypatch: pytest.M
     told = list(os.statvfs(home))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(sys, "pycache_prefix", None)
+    monkeypatch.setattr(bytecode, "_is_beside_the_sources", lambda: False)
     for free, kept_in in ((bytecode.SPARE_BYTES, None), (bytecode.SPARE_BYTES + 1, str(home / "bytecode"))):
         told[0:5] = [1, 1, free, free, free]
         monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result(told))

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 from typing import Any
+from weakref import proxy
 
 from wasmtime import Config, Engine, Store, WasiConfig
 from wasmtime import component as wasm
@@ -38,16 +39,7 @@ class ComponentRun:
                 with root.add_instance(name) as instance:
                     for function, extern in functions.items():
                         if isinstance(extern.ty, wasm.FuncType):
-                            instance.add_func(function, self._function(interface, function))
-
-    def _function(self, interface: str, name: str) -> Any:
-        def call(_store: Any, *arguments: Any) -> Any:
-            try:
-                return self.host.call(interface, name, *arguments)
-            except AppError as error:
-                return wasm.Variant(error.tag, error.message)
-
-        return call
+                            instance.add_func(function, _function(proxy(self), interface, function))
 
     def _instance(self) -> Any:
         store = Store(self.engine)
@@ -71,6 +63,18 @@ class ComponentRun:
     def contract_imports(self) -> set[str]:
         found = {name.removeprefix(PREFIX).partition("@")[0] for name in self.imports if name.startswith(PREFIX)}
         return found - {"types"}
+
+
+def _function(run: ComponentRun, interface: str, name: str) -> Any:
+    """`run` is a weak proxy: the linker keeps this function, and would else keep itself until the interpreter's end."""
+
+    def call(_store: Any, *arguments: Any) -> Any:
+        try:
+            return run.host.call(interface, name, *arguments)
+        except AppError as error:
+            return wasm.Variant(error.tag, error.message)
+
+    return call
 
 
 _described: dict[str, str] = {}
