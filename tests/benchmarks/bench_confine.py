@@ -51,7 +51,7 @@ summary.en = "Answers what it was asked."
 kind = "python"
 source = "app.py"
 """
-STARTS, CALLS, RUNNERS = 20, 3000, 50
+STARTS, PAIRS, CALLS, RUNNERS = 20, 7, 500, 50
 
 ECHO = """
 import socket, sys
@@ -148,6 +148,16 @@ async def warm_calls(runtime: NativeRuntime, program: Program) -> tuple[float, f
     return statistics.median(bare[100:]), statistics.median(calls[100:])
 
 
+async def pairs_of_warm_calls(runtime: NativeRuntime, program: Program) -> tuple[float, float, list[float]]:
+    """The medians of both in seconds, and their ratio, pair by pair of an echo and a runner, in ascending order.
+
+    A process keeps to the processors that it woke on, well or badly, for as long as it lives: one pair says little.
+    """
+    pairs = [await warm_calls(runtime, program) for _ in range(PAIRS)]
+    bare, calls = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return bare, calls, sorted(call / echo for echo, call in pairs)
+
+
 def memory_of(pid: int) -> tuple[float, float]:
     """MiB resident, and MiB of its own share (PSS)."""
     rollup = dict(
@@ -184,9 +194,9 @@ async def main() -> int:
             for confined in (False, True):
                 starts[confined].append(await first_answer(runtime, program, confined=confined))
         plain, confined_start = (statistics.median(starts[confined]) for confined in (False, True))
-        slept = await warm_calls(runtime, program)
+        *_, slept = await pairs_of_warm_calls(runtime, program)
         with awake():
-            bare, call = await warm_calls(runtime, program)
+            bare, call, ratios = await pairs_of_warm_calls(runtime, program)
         seconds, memory = await many(runtime, program)
         await runtime.close()
     finally:
@@ -198,8 +208,15 @@ async def main() -> int:
         ("  ratio", f"{confined_start / plain:.2f}", "1.30", confined_start / plain <= 1.3),
         ("bare echo of a frame", f"{bare * 1e6:.0f} µs", "", True),
         ("warm call of a native app", f"{call * 1e6:.0f} µs", "", True),
-        ("  ratio", f"{call / bare:.2f}", "3.00", call / bare <= 3),
-        ("  ratio where idle processors halt", f"{slept[1] / slept[0]:.2f}", "", True),
+        (
+            f"  ratio, of {PAIRS} pairs the median",
+            f"{statistics.median(ratios):.2f}",
+            "3.00",
+            statistics.median(ratios) <= 3,
+        ),
+        ("    from the least to the most", f"{ratios[0]:.2f} - {ratios[-1]:.2f}", "", True),
+        ("  ratio where idle processors halt", f"{statistics.median(slept):.2f}", "", True),
+        ("    from the least to the most", f"{slept[0]:.2f} - {slept[-1]:.2f}", "", True),
         ("idle runner, resident", f"{resident:.1f} MiB", "20", resident < 20),
         (f"{RUNNERS} warm runners, all together", f"{sum(each[1] for each in memory):.0f} MiB", "", True),
         (f"{RUNNERS} runners started and answered", f"{seconds:.1f} s", "", True),
