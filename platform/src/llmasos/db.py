@@ -90,7 +90,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Generator[ReadSession]:
-        """A session for reading; all it reads is of one moment, in which this process's own writes are made."""
+        """A session for reading; all it reads is of one moment, with this process's own writes (`Writer.catch_up`)."""
         if (writer := cast("Writer | None", self.__dict__.get("writer"))) is not None:
             writer.catch_up()
         with ReadSession(self.engine) as session:

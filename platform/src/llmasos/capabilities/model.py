@@ -36,16 +36,13 @@ class ModelOperation:
     run: Callable[[Demand], Awaitable[Outcome]]
     spent: Spent = field(default_factory=Spent)
     stream: AnswerStream | None = None
-    exact: Callable[[], Awaitable[Demand | None]] | None = None
+    measure: Callable[[], Awaitable[Demand]] | None = None
+    """Counts the prompt exactly, where the model can."""
 
     @property
     def used(self) -> Used:
         """What the provider used before the call failed or was cancelled, as far as it told."""
         return self.spent.used if self.stream is None else self.stream.used
-
-    async def measure(self) -> Demand | None:
-        """What it needs with its prompt counted exactly, where the model can count."""
-        return await self.exact() if self.exact is not None else None
 
     async def execute(self, granted: Demand) -> Outcome:
         """Call the model, within `granted`."""
@@ -111,11 +108,10 @@ class ModelCapability:
             ),
         )
 
-        async def measure() -> Demand | None:
+        async def measure() -> Demand:
             nonlocal plan
-            exact = await self._gateway.measured(plan)
-            plan = exact or plan
-            return plan.demand if exact is not None else None
+            plan = await self._gateway.measured(plan)
+            return plan.demand
 
         async def show(notices: tuple[str, ...]) -> None:
             for text in notices:
@@ -138,7 +134,8 @@ class ModelCapability:
 
         detail = {"model": plan.entry.name, "max_tokens": plan.max_tokens, "task": request.task}
         run = generate if function == "generate" else start
-        operation = ModelOperation(plan.demand, detail, run, exact=measure)
+        counts = self._gateway.can_measure(plan)
+        operation = ModelOperation(plan.demand, detail, run, measure=measure if counts else None)
         return operation
 
     def _embedding(self, grant: ModelPermission | None, request: EmbedRequest) -> Operation:

@@ -137,6 +137,7 @@ class Engine:
     def __init__(self, providers: Mapping[str, Provider], read_secret: SecretReader = no_secrets) -> None:
         """`providers` are models of ours, by the provider's name in a litellm model string."""
         self._providers = dict(providers)
+        self._tokenisers = {name: each for name, each in providers.items() if isinstance(each, Tokeniser)}
         self._read_secret = read_secret
         self._registered: set[str] = set()
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = WeakKeyDictionary()
@@ -203,21 +204,20 @@ class Engine:
         Raises:
             LlmasosError: A provider of ours failed.
         """
-        provider = self._providers.get(entry.litellm.split("/", 1)[0])
-        if isinstance(provider, Tokeniser):
-            return await provider.count_tokens(entry.litellm.split("/", 1)[1], text)
+        provider, model = _parts_of(entry)
+        if provider in self._tokenisers:
+            return await self._tokenisers[provider].count_tokens(model, text)
         litellm = await self._ready()
         return await asyncio.to_thread(litellm.token_counter, model=entry.litellm, text=text)
 
-    async def count_prompt(self, entry: ModelEntry, parameters: Parameters) -> int | None:
-        """The tokens of a prompt, exactly; None for a provider that is not ours.
+    def counts_prompts(self, entry: ModelEntry) -> bool:
+        """Whether `count_prompt` can be asked of a model: of those of ours."""
+        return _parts_of(entry)[0] in self._tokenisers
 
-        Raises:
-            LlmasosError: As the call would.
-        """
-        name, _, model = entry.litellm.partition("/")
-        provider = self._providers.get(name)
-        return await provider.count_prompt(model, parameters) if isinstance(provider, Tokeniser) else None
+    async def count_prompt(self, entry: ModelEntry, parameters: Parameters) -> int:
+        """The tokens of a prompt, exactly; raises as the call would."""
+        provider, model = _parts_of(entry)
+        return await self._tokenisers[provider].count_prompt(model, parameters)
 
     async def describe(self, model: str) -> Mapping[str, Any]:
         """What litellm knows of a model string: window, prices, modalities; empty where it knows nothing."""
@@ -249,8 +249,8 @@ class Engine:
 
     async def _read_ahead(self, entry: ModelEntry, parameters: Parameters) -> None:
         """While litellm is being imported, which takes seconds, have our own engine read the prompt."""
-        provider_name, _, model = entry.litellm.partition("/")
-        provider = self._providers.get(provider_name)
+        name, model = _parts_of(entry)
+        provider = self._providers.get(name)
         if _loaded is None and isinstance(provider, ReadsAhead):
             await asyncio.gather(self._ready(), provider.read_ahead(model, parameters))
 
@@ -273,7 +273,7 @@ class Engine:
 
     def _register(self, litellm: Any, entry: ModelEntry) -> None:
         """Tell litellm that a local model costs nothing: else it looks for a price at each call, and logs a failure."""
-        provider = entry.litellm.split("/", 1)[0]
+        provider, _ = _parts_of(entry)
         if provider not in self._providers or entry.litellm in self._registered:
             return
         price = entry.price or FREE
@@ -311,6 +311,12 @@ class Engine:
         if not name:
             return None
         return os.environ.get(name) if place == "env" else self._read_secret(name)
+
+
+def _parts_of(entry: ModelEntry) -> tuple[str, str]:
+    """The provider in a litellm model string, and the model's name there."""
+    provider, _, model = entry.litellm.partition("/")
+    return provider, model
 
 
 def _fixed_parameters(entry: ModelEntry, key: str | None) -> dict[str, Any]:

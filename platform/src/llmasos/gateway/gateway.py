@@ -144,15 +144,18 @@ class Gateway:
         call = self.steps.before(call)
         return replace(make_plan(call.request, entries, choice.notices, max_tokens, locale), call=call)
 
-    async def measured(self, plan: Plan) -> Plan | None:
-        """The plan with its prompt counted exactly, where each of its models can; counting costs milliseconds.
+    def can_measure(self, plan: Plan) -> bool:
+        """Whether each of its models can count the prompt exactly."""
+        return all(self._engine.counts_prompts(entry) for entry in plan.entries)
+
+    async def measured(self, plan: Plan) -> Plan:
+        """The plan with its prompt counted exactly, where that can be done; it costs milliseconds.
 
         Raises:
             LlmasosError: The model does not take the request.
         """
         counts = [await self._engine.count_prompt(entry, plan.parameters) for entry in plan.entries]
-        known = [count for count in counts if count is not None]
-        return replace(plan, prompt_tokens=max(known)) if len(known) == len(counts) else None
+        return replace(plan, prompt_tokens=max(counts))
 
     def plan_embedding(self, request: EmbedRequest, *, reach: Reach = EVERYTHING) -> EmbedPlan:
         """Choose the model and measure the texts. Raises as `plan`."""

@@ -6,7 +6,7 @@ under what was reserved (`Operation.execute`). Reserving, settling and auditing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Protocol, runtime_checkable
@@ -111,12 +111,9 @@ class Metered(Protocol):
 class Measurable(Protocol):
     """An operation whose demand is a bound that is quick to tell, and that can be measured where it does not fit."""
 
-    async def measure(self) -> Demand | None:
-        """What it needs exactly, to be executed with; None where that cannot be known.
-
-        Raises:
-            LlmasosError: As `execute` would.
-        """
+    @property
+    def measure(self) -> Callable[[], Awaitable[Demand]] | None:
+        """Tells what it needs exactly, to be executed with, or fails as `execute` would; None where nobody can tell."""
         ...
 
 

@@ -23,7 +23,7 @@ from llmasos.kernel.limits import check_arguments
 from llmasos.kernel.observation import UsageObserver
 from llmasos.kernel.run import Call, OpenStream, Run, add_usage, audit_line, code_of, usage_record
 from llmasos.quotas.ledger import Held, Ledger
-from llmasos.quotas.meters import NOTHING_USED, Used
+from llmasos.quotas.meters import NOTHING_USED, Demand, Used
 from llmasos.writer import Transaction
 
 logger = logging.getLogger(__name__)
@@ -132,14 +132,13 @@ class Kernel(Lifecycle):
         subject = run.invocation.subject(demand.model)
         try:
             held = await self._ledger.reserve(subject, demand, run.account)
-            if held.granted.amounts == demand.amounts or not isinstance(operation, Measurable):
+            if held.granted.amounts == demand.amounts or (measure := _measure_of(operation)) is None:
                 return held
             await self._ledger.settle(held, NOTHING_USED, counts=False)
         except QuotaExceeded:
-            if not isinstance(operation, Measurable):
+            if (measure := _measure_of(operation)) is None:
                 raise
-        exact = await _until_deadline(run, operation.measure())
-        return await self._ledger.reserve(subject, exact or demand, run.account)
+        return await self._ledger.reserve(subject, await _until_deadline(run, measure()), run.account)
 
     async def _execute(self, run: Run, capability: Capability, operation: Operation, call: Call) -> Json:
         try:
@@ -265,6 +264,10 @@ def _prepared(invocation: Invocation, capability: Capability, function: str, arg
             zh=f"{capability.name} 没有函数 {function[:80]!r}；可用：{known}。",
         )
     return capability.prepare(invocation, function, arguments)
+
+
+def _measure_of(operation: Operation) -> Callable[[], Awaitable[Demand]] | None:
+    return operation.measure if isinstance(operation, Measurable) else None
 
 
 async def _until_deadline(run: Run, work: Awaitable[T]) -> T:
