@@ -128,9 +128,14 @@ class Runs:
         Raises:
             LlmasosError: What kept it from starting, or how it failed.
         """
-        return await self._stoppable(
-            lambda: self._run(principal, app_id, action, value, emit=emit, parent=parent, on_start=on_start)
-        )
+        try:
+            return await self._stoppable(
+                lambda: self._run(principal, app_id, action, value, emit=emit, parent=parent, on_start=on_start)
+            )
+        finally:
+            # An app that calls another goes on; whoever stands outside finds what it cost written down.
+            if parent is None:
+                await self._kernel.written()
 
     async def tell(self, principal: Principal, app_id: str, moment: str, value: Json) -> None:
         """Tell an app of a moment of its installation. Of one that it has no hook for, it hears nothing.

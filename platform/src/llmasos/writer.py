@@ -148,9 +148,9 @@ class Writer:
 
     async def drained(self) -> None:
         """Wait until what is queued is committed, or has failed."""
-        if self._queue:
-            with suppress(Unavailable):
-                await self.submit(_nothing, essential=True, hot=True, buffered=True)
+        # Also where the queue is empty: the thread may be in the middle of a commit.
+        with suppress(Unavailable):
+            await self.submit(_nothing, essential=True, hot=True, buffered=True)
 
     def every(self, seconds: float, work: Callable[[Transaction], object]) -> Callable[[], None]:
         """Run a write again and again, also while nothing else happens. Answers a function that ends it."""

@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing, suppress
 from typing import Any
 
 import httpx
 import pytest
 
+from llmasos.errors import LlmasosError
+from llmasos.kernel.invocation import Principal
 from llmasos.testing import FakeAction, Guest
 
 RUN = "/api/v1/apps/acme/tool/actions"
@@ -138,6 +142,16 @@ async def test_bad_input_is_told_in_the_callers_language(served: Any) -> None:
 async def test_the_error_that_ends_a_stream_is_told_in_the_callers_language(served: Any) -> None:
     events = await all_events(served, "lie", language="zh-CN", json={})
     assert "需由作者修正" in events[-1][1]["detail"]
+
+
+async def test_a_run_is_written_down_before_anybody_outside_has_its_answer(served: Any) -> None:
+    file = served.host.database.url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(file)) as elsewhere:
+        for action, status in (("echo", "succeeded"), ("lie", "failed")) * 5:
+            with suppress(LlmasosError):
+                await served.host.run(Principal(), "acme/tool", action, {"text": "x"} if action == "echo" else {})
+            newest = "SELECT status FROM invocation ORDER BY started_at DESC LIMIT 1"
+            assert elsewhere.execute(newest).fetchone() == (status,)
 
 
 async def test_why_an_invocation_failed_is_kept_in_both_languages(served: Any) -> None:

@@ -182,6 +182,10 @@ class Lifecycle:
 
         self._database.writer.post_soon(end)
 
+    async def written(self) -> None:
+        """Wait until what ended before is committed, or has failed to be."""
+        await self._database.writer.drained()
+
     async def cancel(self, id_: str, principal: Principal, *, of_anybody: bool = False) -> None:
         """Cancel an invocation, in whichever process it runs. Of one that ended: nothing.
 
@@ -201,7 +205,7 @@ class Lifecycle:
         Raises:
             NotFound: There is none, or it is not the principal's to see.
         """
-        await self._database.writer.drained()
+        await self.written()
         with self._database.read() as session:
             row = records.find(session, id_, principal.workspace, None if of_anybody else principal.user)
         if row is None:
