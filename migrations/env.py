@@ -1,6 +1,6 @@
 """Runs the migrations, on SQLite and on PostgreSQL, in one transaction.
 
-`llmasos.schema` calls it with the URL in `config.attributes`; for work on migrations, `LLMASOS_DATABASE_URL` names one.
+`llmasos.database.schema` calls it with the URL in `config.attributes`; for work on migrations, `LLMASOS_DATABASE_URL` names one.
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ from llmasos.bundles.actions import MOMENTS
 from llmasos.errors import LlmasosError
 from llmasos.hooks import Hooks
 from llmasos.settings import Settings
-from llmasos_marketplace.cli import registry
-from llmasos_marketplace.cli.shell import app
 from llmasos_sdk import App
 from llmasos_sdk.hooks import AppHooks
+from llmasos_server.cli import registry
+from llmasos_server.cli.shell import app
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

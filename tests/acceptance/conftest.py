@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-LLMASOS = (sys.executable, "-m", "llmasos_marketplace.cli")
+LLMASOS = (sys.executable, "-m", "llmasos_server.cli")
 
 
 def hear_ctrl_c() -> None:

@@ -108,7 +108,10 @@ def test_every_exit_code(user) -> None:
 
 def test_the_audit_log_verifies_until_a_row_is_changed(user, tmp_path: Path) -> None:
     user.does("audit", "verify")
-    with sqlite3.connect(user.home / "llmasos.db") as source, sqlite3.connect(tmp_path / "llmasos.db") as copy:
+    with (
+        sqlite3.connect(user.home / "llmasos.db") as source,
+        sqlite3.connect(tmp_path / "llmasos.db") as copy,
+    ):
         source.backup(copy)
     with sqlite3.connect(tmp_path / "llmasos.db") as copy:
         copy.execute("drop trigger audit_entry_no_update")

@@ -13,7 +13,7 @@ if __name__ == "__main__":
 
     from catalogue.attack import ATTACKS, Target
 
-    from llmasos_runner.confine import apply
+    from llmasos_runner.confinement import apply
 
     import_module(f"catalogue.{module}")
     target = Target(**json.loads(raw))

@@ -12,7 +12,7 @@ import pytest
 from llmasos.bundles.manifest import HttpPermission, SecretPlace, SecretsPermission, Text
 from llmasos.capabilities.http import HttpCapability
 from llmasos.errors import Denied, Invalid, ResourceLimit, TimedOut, Unavailable
-from llmasos.kernel.invocation import InstalledApp, Invocation, Principal, RunLimits
+from llmasos.invocations.invocation import InstalledApp, Invocation, Principal, RunLimits
 
 WHY = Text(en="To test.")
 LOOPBACK = (ip_network("127.0.0.0/8"),)

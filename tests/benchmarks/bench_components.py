@@ -29,14 +29,14 @@ from wasmtime import component as wasm
 import llmasos_sdk
 from llmasos import tables  # noqa: F401
 from llmasos.bundles.reader import read_bundle
-from llmasos.db import Database
-from llmasos.kernel.invocation import InstalledApp, Invocation, Principal, RunLimits
+from llmasos.database.engine import Database
+from llmasos.database.writer import Writer
+from llmasos.invocations.invocation import InstalledApp, Invocation, Principal, RunLimits
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas.ledger import Ledger
 from llmasos.runtimes.component import ComponentRuntime
 from llmasos.runtimes.runtime import Program
 from llmasos.settings import Settings
-from llmasos.writer import Writer
 
 WIT = Path(llmasos_sdk.__file__).parent / "wit" / "llmasos.wit"
 GUEST = """

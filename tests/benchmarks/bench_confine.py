@@ -21,7 +21,7 @@ from awake import awake
 from llmasos.authoring.native import build_native
 from llmasos.bundles.manifest import parse_manifest
 from llmasos.bundles.reader import code_digest
-from llmasos.kernel.invocation import Invocation, Principal, RunLimits
+from llmasos.invocations.invocation import Invocation, Principal, RunLimits
 from llmasos.runtimes import native
 from llmasos.runtimes.confinement import confinement
 from llmasos.runtimes.environments import base_python

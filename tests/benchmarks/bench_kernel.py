@@ -24,9 +24,9 @@ from sqlmodel import SQLModel
 
 from llmasos import tables  # noqa: F401
 from llmasos.bundles.manifest import ModelPermission, Text
-from llmasos.db import Database
+from llmasos.database.engine import Database
+from llmasos.invocations.invocation import InstalledApp, Invocation, Principal, RunLimits
 from llmasos.kernel.capability import Outcome, Used
-from llmasos.kernel.invocation import InstalledApp, Invocation, Principal, RunLimits
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas import service
 from llmasos.quotas.ledger import Ledger

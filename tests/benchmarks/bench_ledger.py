@@ -18,7 +18,7 @@ from typing import Any
 from sqlmodel import SQLModel, select
 
 from llmasos import tables  # noqa: F401
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.errors import QuotaExceeded
 from llmasos.quotas import service
 from llmasos.quotas.ledger import Ledger

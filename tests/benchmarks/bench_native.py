@@ -27,15 +27,15 @@ from bench_confine import ECHO, Echoes, installed
 from llmasos.bundles.manifest import StoragePermission, Text
 from llmasos.capabilities.baseline import ConfigCapability, LogCapability
 from llmasos.capabilities.storage import StorageCapability
-from llmasos.db import Database
-from llmasos.kernel.invocation import InstalledApp, Invocation, Principal, RunLimits
+from llmasos.database.engine import Database
+from llmasos.database.schema import ensure_schema
+from llmasos.invocations.invocation import InstalledApp, Invocation, Principal, RunLimits
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas.ledger import Ledger
 from llmasos.runtimes.confinement import confinement
 from llmasos.runtimes.environments import base_python
 from llmasos.runtimes.native import NativeRuntime
 from llmasos.runtimes.runtime import Program
-from llmasos.schema import ensure_schema
 
 # The app times itself: what is compared is a call as the app feels it. A first call of each is not counted.
 SOURCE = """

@@ -19,12 +19,12 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from llmasos.api.application import create_api, serve_host
-from llmasos.api.identity import Caller, Scope
 from llmasos.host import Host, Parts
-from llmasos.kernel.invocation import Event, Principal, RunLimits
+from llmasos.invocations.invocation import Event, Principal, RunLimits
 from llmasos.settings import Settings
 from llmasos.testing import FakeAction, FakeApps, Guest
+from llmasos_server.rest.application import create_api, serve_host
+from llmasos_server.rest.identity import Caller, Scope
 
 STREAMS = 500
 PROBES = 200

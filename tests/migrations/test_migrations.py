@@ -18,8 +18,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, MetaData, create_engine, event, inspect
 from sqlmodel import SQLModel
 
-import llmasos_marketplace.tables  # noqa: F401  (the metadata is whole)
-from llmasos import schema
+import llmasos_server.tables  # noqa: F401  (the metadata is whole)
+from llmasos.database import schema
 from llmasos.errors import Unavailable
 
 
@@ -103,7 +103,7 @@ def test_up_and_down_and_up_again_with_a_row_in_every_table(tmp_path: Path) -> N
 KILLER = """
 import os, shutil, signal, sys, json
 from pathlib import Path
-import alembic.command, llmasos.schema as schema
+import alembic.command, llmasos.database.schema as schema
 from sqlalchemy import Engine, event
 base, outcomes = Path(sys.argv[1]), []
 for step in range(1, 1000):
@@ -173,7 +173,7 @@ def test_killed_at_any_statement_of_an_upgrade_the_rows_are_there_and_the_next_s
 
 def test_of_processes_that_begin_at_once_one_migrates(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from llmasos.schema import ensure_schema; home = Path(sys.argv[1])\n"
+        "import sys; from pathlib import Path; from llmasos.database.schema import ensure_schema; home = Path(sys.argv[1])\n"
         "print(ensure_schema(f\"sqlite:///{home / 'llmasos.db'}\", home))"
     )
     children = [
@@ -206,7 +206,7 @@ def test_looking_at_a_database_that_is_not_there_makes_none(tmp_path: Path) -> N
 
 def test_a_full_disk_changes_nothing_and_says_what_to_check(tmp_path: Path) -> None:
     code = (
-        "import resource, signal, sys; from pathlib import Path; import llmasos.schema as s; import alembic.command\n"
+        "import resource, signal, sys; from pathlib import Path; import llmasos.database.schema as s; import alembic.command\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
         "home = Path(sys.argv[1])\n"

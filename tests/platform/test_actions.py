@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmasos.actions import InputRejected, action_named, check_input, check_output, checked, encode_input
 from llmasos.bundles.actions import Action
 from llmasos.errors import AppFailed, NotFound, ResourceLimit
+from llmasos.invocations.actions import InputRejected, action_named, check_input, check_output, checked, encode_input
 
 SCHEMA = {
     "type": "object",

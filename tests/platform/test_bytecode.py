@@ -11,7 +11,7 @@ import pytest
 
 from llmasos import bytecode
 
-COMMAND = [sys.executable, "-m", "llmasos_marketplace.cli", "--help"]
+COMMAND = [sys.executable, "-m", "llmasos_server.cli", "--help"]
 
 
 @pytest.fixture

@@ -20,23 +20,23 @@ from llmasos.capabilities.http import HttpCapability
 from llmasos.capabilities.model import ModelCapability
 from llmasos.capabilities.secrets import SecretsCapability, UserSecrets
 from llmasos.capabilities.storage import StorageCapability
-from llmasos.db import Database
+from llmasos.database.engine import Database
+from llmasos.database.schema import ensure_schema
 from llmasos.errors import Unavailable
 from llmasos.gateway import opening
 from llmasos.gateway.embedded.local import OnFetch
 from llmasos.gateway.gateway import Gateway
 from llmasos.installs.current import InstalledApps
+from llmasos.invocations.invocation import EventSink, Invocation, Json, Principal, discard
+from llmasos.invocations.run_result import RunResult
+from llmasos.invocations.runs import Runnables, Runs, Stopping
 from llmasos.kernel.capability import Capability
-from llmasos.kernel.invocation import EventSink, Invocation, Json, Principal, discard
 from llmasos.kernel.observation import AuditFollower
 from llmasos.kernel.syscall import Kernel
 from llmasos.plugins import Plugins
 from llmasos.quotas.ledger import Ledger
-from llmasos.run_result import RunResult
-from llmasos.runs import Runnables, Runs, Stopping
 from llmasos.runtimes.kinds import Runtimes
 from llmasos.runtimes.runtime import Runtime, RuntimeKind, Surroundings, SyscallDoor
-from llmasos.schema import ensure_schema
 from llmasos.secrets import Secrets
 from llmasos.settings import Settings
 

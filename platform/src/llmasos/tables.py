@@ -1,7 +1,7 @@
 """Every table of the host, imported so that the metadata is whole."""
 
-from llmasos import leases as lease_tables
 from llmasos.capabilities import tables as capability_tables
+from llmasos.database import leases as lease_tables
 from llmasos.gateway import tables as gateway_tables
 from llmasos.installs import tables as install_tables
 from llmasos.kernel import tables as kernel_tables

@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 from llmasos.bundles.actions import Action
 from llmasos.bundles.manifest import Permission
 from llmasos.errors import ComponentRejected, TimedOut
-from llmasos.kernel.invocation import InstalledApp, Invocation, Json, RunLimits
-from llmasos.runs import Runnable, not_installed
+from llmasos.invocations.invocation import InstalledApp, Invocation, Json, RunLimits
+from llmasos.invocations.runs import Runnable, not_installed
 from llmasos.runtimes.runtime import CallResult, Inspection, Program, SyscallDoor
 
 

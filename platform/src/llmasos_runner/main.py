@@ -109,14 +109,14 @@ class Connection:
 
 def _confine(connection: socket.socket, start: Start, *kept: int) -> list[str]:
     """Confine this process for good. Where the system cannot, WebAssembly is the only wall, and `ready` says so."""
-    from llmasos_runner import confine  # noqa: PLC0415
+    from llmasos_runner import confinement  # noqa: PLC0415
 
     task = start.get("compile")
     descriptors = [connection.fileno(), *kept, *([task["input_fd"], task["output_fd"]] if task else [])]
     profile = {"read": start["search_path"], **start["confine"], "keep_fds": descriptors}
     try:
-        return confine.apply(profile)
-    except confine.CannotConfine:
+        return confinement.apply(profile)
+    except confinement.CannotConfine:
         if start["kind"] == "native":
             raise
         return []

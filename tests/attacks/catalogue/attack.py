@@ -61,7 +61,7 @@ libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, cty
 
 def call(name: str, *arguments: object) -> int:
     """A system call by name; raises OSError as Python's own do."""
-    from llmasos_runner.confine.kernel import calls
+    from llmasos_runner.confinement.kernel import calls
 
     passed = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
     ctypes.set_errno(0)

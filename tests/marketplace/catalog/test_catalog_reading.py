@@ -12,13 +12,13 @@ from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmasos.api.problems import install_problem_handlers
 from llmasos.bundles.testing import make_bundle, manifest_text
 from llmasos.errors import Conflict, NotFound
 from llmasos_marketplace.catalog import reader
-from llmasos_marketplace.catalog.endpoints import router
 from llmasos_marketplace.catalog.service import Catalog
 from llmasos_marketplace.catalog.testing import add_bundle, open_catalog
+from llmasos_server.rest.catalog import router
+from llmasos_server.rest.problems import install_problem_handlers
 
 
 def text_of(app_id: str, version: str, name: str, summary: str, categories: str = "", zh: str = "") -> str:

@@ -30,7 +30,7 @@ def test_new_test_build_and_inspect_work_one_after_the_other(
     monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
 
     def run(*words: str, cwd: Path) -> dict:
-        command = [sys.executable, "-m", "llmasos_marketplace.cli", *words, "--json"]
+        command = [sys.executable, "-m", "llmasos_server.cli", *words, "--json"]
         done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr + done.stdout
         return json.loads(done.stdout)

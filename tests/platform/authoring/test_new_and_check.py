@@ -176,7 +176,7 @@ async def test_watching_goes_on_after_a_fault_and_sees_only_source(tmp_path: Pat
 def test_the_commands_answer_in_json_with_their_exit_codes(tmp_path: Path) -> None:
     def run(*words: str, cwd: Path = tmp_path) -> tuple[int, dict]:
         done = subprocess.run(
-            [sys.executable, "-m", "llmasos_marketplace.cli", *words, "--json"],
+            [sys.executable, "-m", "llmasos_server.cli", *words, "--json"],
             cwd=cwd, capture_output=True, text=True, check=False,
         )  # fmt: skip
         return done.returncode, json.loads(done.stdout or done.stderr)

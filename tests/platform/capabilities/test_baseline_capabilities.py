@@ -9,9 +9,9 @@ from sqlmodel import SQLModel
 
 from llmasos import tables  # noqa: F401
 from llmasos.capabilities.baseline import ConfigCapability, LogCapability, OutputCapability
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.errors import Invalid, PermissionNotDeclared, PermissionNotGranted, ResourceLimit
-from llmasos.kernel.invocation import Event, InstalledApp, Principal, RunLimits
+from llmasos.invocations.invocation import Event, InstalledApp, Principal, RunLimits
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas.ledger import Ledger
 

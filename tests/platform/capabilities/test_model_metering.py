@@ -13,15 +13,15 @@ from sqlmodel import SQLModel, select
 from llmasos import tables  # noqa: F401
 from llmasos.bundles.manifest import ModelPermission, Text
 from llmasos.capabilities.model import ModelCapability
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.errors import Denied, LlmasosError
 from llmasos.gateway.engine import Engine
 from llmasos.gateway.gateway import Gateway
 from llmasos.gateway.registry import ModelRegistry
 from llmasos.gateway.steps import ModelCall, PlainSteps, TextFilter
 from llmasos.gateway.testing import SCRIPTED, Reply, ScriptedProvider, scripted_entry
+from llmasos.invocations.invocation import Event, EventSink, InstalledApp, Principal, discard
 from llmasos.kernel.capability import Metered
-from llmasos.kernel.invocation import Event, EventSink, InstalledApp, Principal, discard
 from llmasos.kernel.limits import MAX_STREAMS
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas import service

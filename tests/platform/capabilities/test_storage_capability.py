@@ -13,9 +13,9 @@ from llmasos.bundles.manifest import StoragePermission, Text
 from llmasos.capabilities import storage
 from llmasos.capabilities.storage import StorageCapability
 from llmasos.capabilities.tables import StoredTotal, StoredValue
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.errors import LlmasosError, PermissionNotDeclared, PermissionNotGranted
-from llmasos.kernel.invocation import InstalledApp, Principal
+from llmasos.invocations.invocation import InstalledApp, Principal
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas.ledger import Ledger
 from llmasos_sdk.errors import AppError

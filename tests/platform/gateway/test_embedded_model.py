@@ -21,7 +21,7 @@ from sqlmodel import SQLModel, select
 from llmasos import tables  # noqa: F401
 from llmasos.bundles.manifest import ModelPermission, Text
 from llmasos.capabilities.model import ModelCapability
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.errors import ModelUnavailable, QuotaExceeded
 from llmasos.gateway.embedded import weights
 from llmasos.gateway.embedded.local import LocalModels
@@ -32,7 +32,7 @@ from llmasos.gateway.gateway import Gateway
 from llmasos.gateway.models import EMBEDDED
 from llmasos.gateway.registry import ModelRegistry
 from llmasos.gateway.request import EmbedRequest, GenerateRequest
-from llmasos.kernel.invocation import InstalledApp, Principal
+from llmasos.invocations.invocation import InstalledApp, Principal
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas import service
 from llmasos.quotas.ledger import Ledger

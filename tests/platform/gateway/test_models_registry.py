@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import SQLModel
 
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.errors import Conflict, Invalid, ModelUnavailable, NotFound
 from llmasos.gateway.adding import entry_of_file, entry_of_string
 from llmasos.gateway.models import ModelEntry, Price

@@ -137,7 +137,7 @@ def test_two_at_once_fetch_once(server, tmp_path):
 def test_pulling_by_address_adds_a_model_that_can_be_chosen(server, tmp_path):
     from sqlmodel import SQLModel
 
-    from llmasos.db import Database
+    from llmasos.database.engine import Database
     from llmasos.gateway.tables import ModelRow
 
     with Database(f"sqlite:///{tmp_path / 'llmasos.db'}") as database:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel, text
 
 from llmasos import tables  # noqa: F401
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.kernel import audit
 from llmasos.kernel.audit import Line
 

@@ -14,7 +14,7 @@ from sqlmodel import SQLModel, select
 
 from llmasos import tables  # noqa: F401
 from llmasos.bundles.manifest import ModelPermission, Text
-from llmasos.db import Database, utc_now
+from llmasos.database.engine import Database, utc_now
 from llmasos.errors import (
     Cancelled,
     Invalid,
@@ -25,9 +25,9 @@ from llmasos.errors import (
     TimedOut,
     Unavailable,
 )
+from llmasos.invocations.invocation import InstalledApp, Invocation, Principal, RunLimits
 from llmasos.kernel import audit
 from llmasos.kernel.capability import Outcome, Used
-from llmasos.kernel.invocation import InstalledApp, Invocation, Principal, RunLimits
 from llmasos.kernel.syscall import Kernel
 from llmasos.kernel.tables import AuditEntry, InvocationRow
 from llmasos.quotas.ledger import Ledger

@@ -26,7 +26,7 @@ from llmasos.errors import (
     TimedOut,
     Unavailable,
 )
-from llmasos.kernel.invocation import InstalledApp, Invocation, Principal, RunLimits
+from llmasos.invocations.invocation import InstalledApp, Invocation, Principal, RunLimits
 from llmasos.runtimes import native as native_module
 from llmasos.runtimes.confinement import Confinement, confinement
 from llmasos.runtimes.native import NativeRuntime

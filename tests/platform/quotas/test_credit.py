@@ -8,7 +8,7 @@ import pytest
 from sqlmodel import SQLModel, col, func, select
 
 from llmasos import tables  # noqa: F401
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.errors import QuotaExceeded
 from llmasos.quotas import credit, service
 from llmasos.quotas import ledger as ledgers

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel, select, text
 
 from llmasos import tables  # noqa: F401
-from llmasos.db import Database, utc_now
+from llmasos.database.engine import Database, utc_now
 from llmasos.errors import QuotaExceeded
 from llmasos.quotas import service
 from llmasos.quotas.ledger import Ledger, Overrun

@@ -7,7 +7,7 @@ import pytest
 from sqlmodel import SQLModel, text
 
 from llmasos import tables  # noqa: F401
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.quotas import doctor, service
 from llmasos.quotas.doctor import Fault, Holding, faults
 from llmasos.quotas.ledger import Ledger

@@ -12,7 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from sqlmodel import SQLModel, func, select
 
 from llmasos import tables  # noqa: F401
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.errors import QuotaExceeded
 from llmasos.quotas import service
 from llmasos.quotas.fit import fit

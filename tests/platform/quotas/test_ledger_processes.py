@@ -11,7 +11,7 @@ import pytest
 from sqlmodel import SQLModel, select
 
 from llmasos import tables  # noqa: F401
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.kernel import audit
 from llmasos.kernel.tables import InvocationRow
 from llmasos.quotas import service
@@ -26,7 +26,7 @@ PROCESSES = 16
 # Forks sixteen processes once everything is imported, and lets them begin together.
 SPENDERS = """
 import asyncio, multiprocessing, sqlite3, sys
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.errors import QuotaExceeded
 from llmasos.quotas.ledger import Ledger
 from llmasos.quotas.meters import Demand, Meter, Subject, Used
@@ -153,9 +153,9 @@ HOLDER = """
 import asyncio, sys, os, signal
 from llmasos import tables
 from llmasos.bundles.manifest import ModelPermission, Text
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.kernel.capability import Outcome, Used
-from llmasos.kernel.invocation import InstalledApp, Principal
+from llmasos.invocations.invocation import InstalledApp, Principal
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas.ledger import Ledger
 from llmasos.quotas.meters import Demand, Meter

@@ -17,7 +17,7 @@ from llmasos.authoring.native import build_native
 from llmasos.bundles.manifest import parse_manifest
 from llmasos.bundles.reader import code_digest
 from llmasos.errors import LlmasosError
-from llmasos.kernel.invocation import InstalledApp, Invocation, Principal, RunLimits
+from llmasos.invocations.invocation import InstalledApp, Invocation, Principal, RunLimits
 from llmasos.runtimes.component import ComponentRuntime
 from llmasos.runtimes.compute import process_clock
 from llmasos.runtimes.confinement import confinement

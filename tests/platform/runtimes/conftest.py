@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import llmasos_sdk
-from llmasos.kernel.invocation import Invocation, Principal, RunLimits
+from llmasos.invocations.invocation import Invocation, Principal, RunLimits
 from llmasos.runtimes.component import ComponentRuntime
 from llmasos.runtimes.runtime import Program
 from llmasos.settings import Settings

@@ -8,7 +8,7 @@ from sqlmodel import SQLModel
 
 import llmasos.tables  # noqa: F401
 from llmasos.bundles.testing import MODEL_PERMISSION, manifest_text
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.errors import ComponentRejected
 from llmasos.installs.code import CodeStore
 from llmasos.installs.current import InstalledApps

@@ -6,9 +6,9 @@ from sqlmodel import SQLModel
 import llmasos.tables  # noqa: F401
 from llmasos.bundles.manifest import SecretPlace, SecretsPermission, Text
 from llmasos.capabilities.secrets import SecretsCapability, UserSecrets
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.errors import Invalid, NotFound, Unavailable
-from llmasos.kernel.invocation import InstalledApp, Invocation, Principal
+from llmasos.invocations.invocation import InstalledApp, Invocation, Principal
 from llmasos.secrets import Secrets
 
 

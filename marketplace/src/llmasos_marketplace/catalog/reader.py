@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
+from llmasos.database.schema import check_revision, database_file, open_to_read, revision_of
 from llmasos.errors import NotFound, Unavailable
-from llmasos.schema import check_revision, database_file, open_to_read, revision_of
 from llmasos_marketplace.catalog.names import normalise
 
 Row = dict[str, Any]

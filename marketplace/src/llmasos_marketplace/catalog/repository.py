@@ -14,7 +14,7 @@ from sqlmodel import Session, col, select
 
 from llmasos.bundles.manifest import Manifest
 from llmasos.bundles.reader import Bundle
-from llmasos.db import WriteSession
+from llmasos.database.engine import WriteSession
 from llmasos_marketplace.catalog import reader
 from llmasos_marketplace.catalog.tables import CatalogApp, Publisher, Release, ReleaseDependency, ReleasePermission
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from llmasos.bundles.manifest import Manifest
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.errors import Conflict, NotFound
 from llmasos.installs.source import Candidate
 from llmasos_marketplace.catalog import repository

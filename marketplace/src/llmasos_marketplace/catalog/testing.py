@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from llmasos.bundles.reader import read_bundle
-from llmasos.db import Database
-from llmasos.schema import ensure_schema
+from llmasos.database.engine import Database
+from llmasos.database.schema import ensure_schema
 from llmasos_marketplace.catalog import repository
 from llmasos_marketplace.catalog.repository import NewRelease
 from llmasos_marketplace.catalog.service import Catalog

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from llmasos.bundles.reader import Bundle, bundle_of, read_bytes
-from llmasos.db import WriteSession
+from llmasos.database.engine import WriteSession
 from llmasos.errors import Conflict
 from llmasos.kernel.audit import Line, record
 from llmasos.plugins import Plugins

@@ -13,11 +13,11 @@ from typing import Final
 
 from llmasos.bundles.manifest import StoragePermission
 from llmasos.capabilities.plain import PlainOperation
-from llmasos.db import Database, WriteSession, utc_now
+from llmasos.database.engine import Database, WriteSession, utc_now
+from llmasos.database.writer import Transaction
 from llmasos.errors import Conflict, Denied, Invalid, QuotaExceeded
+from llmasos.invocations.invocation import Invocation
 from llmasos.kernel.capability import Immediate, Json
-from llmasos.kernel.invocation import Invocation
-from llmasos.writer import Transaction
 
 MAX_KEY_BYTES: Final = 512
 MAX_PAGE: Final = 1000

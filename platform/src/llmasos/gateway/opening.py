@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.gateway.embedded.local import LocalModels, OnFetch
 from llmasos.gateway.embedded.provider import EmbeddedProvider
 from llmasos.gateway.engine import Engine, SecretReader, no_secrets

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlmodel import select
 
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.errors import Conflict, Invalid, NotFound
 from llmasos.gateway.models import BUILT_IN, ModelEntry
 from llmasos.gateway.tables import ModelRow

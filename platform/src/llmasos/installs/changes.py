@@ -9,7 +9,7 @@ from packaging.specifiers import SpecifierSet
 from sqlmodel import Session
 
 from llmasos.bundles.manifest import Manifest
-from llmasos.db import WriteSession
+from llmasos.database.engine import WriteSession
 from llmasos.errors import Conflict, NotFound
 from llmasos.installs import repository
 from llmasos.installs.form import config_values

@@ -8,12 +8,12 @@ from sqlmodel import Session
 
 from llmasos.bundles.actions import checked_actions, moments_of
 from llmasos.bundles.parts import LimitsRequest
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.installs import repository
 from llmasos.installs.plan import require_current
 from llmasos.installs.rows import active_grants
-from llmasos.kernel.invocation import InstalledApp, RunLimits
-from llmasos.runs import Runnable
+from llmasos.invocations.invocation import InstalledApp, RunLimits
+from llmasos.invocations.runs import Runnable
 from llmasos.runtimes.runtime import Program
 from llmasos_runner.protocol import FUEL_PER_CPU_SECOND
 from llmasos_sdk.host import BASELINE_CAPABILITIES

@@ -18,7 +18,7 @@ from llmasos.bundles.actions import moments_of
 from llmasos.bundles.imports import check_imports
 from llmasos.bundles.manifest import Manifest
 from llmasos.bundles.reader import Bundle
-from llmasos.db import Database
+from llmasos.database.engine import Database
 from llmasos.errors import LlmasosError, Unavailable
 from llmasos.installs import changes, plan, repository, service
 from llmasos.installs.code import CodeStore
@@ -28,7 +28,7 @@ from llmasos.installs.resolve import Requirement
 from llmasos.installs.rows import active_grants
 from llmasos.installs.service import Answers, Result
 from llmasos.installs.source import ReleaseSource
-from llmasos.kernel.invocation import Principal
+from llmasos.invocations.invocation import Principal
 from llmasos.runtimes.runtime import Program, Runtime
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from sqlmodel import Session, col, delete, select, update
 
 from llmasos.capabilities.tables import StoredValue
-from llmasos.db import WriteSession, utc_now
+from llmasos.database.engine import WriteSession, utc_now
 from llmasos.installs.tables import GrantRow, Installation, InstalledRelease, Workspace
 from llmasos.quotas.tables import Quota
 

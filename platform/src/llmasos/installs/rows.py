@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from sqlmodel import Session
 
 from llmasos.bundles.parts import LimitsRequest, Permission
-from llmasos.db import WriteSession, utc_now
+from llmasos.database.engine import WriteSession, utc_now
 from llmasos.installs import repository
 from llmasos.installs.plan import Step
 from llmasos.installs.tables import GrantRow, Installation, InstalledRelease

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from llmasos.bundles.manifest import Manifest
 from llmasos.bundles.parts import Permission
-from llmasos.db import WriteSession, utc_now
+from llmasos.database.engine import WriteSession, utc_now
 from llmasos.errors import Conflict, ConsentNeeded, Invalid, LlmasosError
 from llmasos.installs import repository
 from llmasos.installs.form import config_values, still_valid

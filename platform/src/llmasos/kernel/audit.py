@@ -20,11 +20,11 @@ from types import MappingProxyType
 
 from sqlmodel import Session, col, select
 
-from llmasos.db import WriteSession, utc_now
+from llmasos.database.engine import WriteSession, utc_now
+from llmasos.database.writer import SqlValue, Transaction
 from llmasos.i18n import Words
-from llmasos.kernel.invocation import Json
+from llmasos.invocations.invocation import Json
 from llmasos.kernel.tables import AuditEntry, AuditHead
-from llmasos.writer import SqlValue, Transaction
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TypeAlias
 
+from llmasos.database.transaction import Transaction
 from llmasos.quotas.meters import Demand, Meter, Subject, Used, Window
 from llmasos.quotas.repository import Applying, open_window
-from llmasos.transaction import Transaction
 
 # A provider that says more in one call, or less than nothing, does not fail the writes that share its commit.
 MOST = 1 << 48

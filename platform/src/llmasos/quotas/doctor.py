@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from sqlmodel import Session, col, func, select
 
-from llmasos.leases import living
+from llmasos.database.leases import living
 from llmasos.quotas.tables import LedgerWindow, Reservation
 
 FaultKind: TypeAlias = Literal["window", "lease"]

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from llmasos.db import Database
+from llmasos.database.engine import Database
+from llmasos.database.leases import Lease
+from llmasos.database.writer import Pending, Transaction
 from llmasos.errors import QuotaExceeded, Unavailable
-from llmasos.leases import Lease
 from llmasos.quotas import book, refusals, repository
 from llmasos.quotas.book import Book, Holds, Limit
 from llmasos.quotas.credit import AT_ONCE_SECONDS, Credit, Credits, affordable, key_of
@@ -23,7 +24,6 @@ from llmasos.quotas.fit import fit
 from llmasos.quotas.meters import NOTHING_USED, Demand, Meter, Subject, Used, Window
 from llmasos.quotas.repository import Applying
 from llmasos.quotas.runs import Part, Pot, RunAccount
-from llmasos.writer import Pending, Transaction
 
 
 @dataclass(frozen=True, slots=True)

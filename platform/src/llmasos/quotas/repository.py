@@ -9,10 +9,10 @@ from sqlalchemy import func
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, SQLModel, col, select
 
+from llmasos.database.writer import Transaction
 from llmasos.quotas.meters import Meter, Scope, Subject, Window
 from llmasos.quotas.tables import LedgerWindow, Quota
 from llmasos.quotas.windows import window_start
-from llmasos.writer import Transaction
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from sqlmodel import Session
 
 from llmasos.bundles.manifest import APP_ID
-from llmasos.db import WriteSession, utc_now
+from llmasos.database.engine import WriteSession, utc_now
 from llmasos.errors import Invalid, NotFound
 from llmasos.quotas import repository
 from llmasos.quotas.meters import Meter, Scope, Window

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from llmasos.bundles.imports import check_imports
 from llmasos.errors import ComponentRejected, Denied, Unavailable
-from llmasos.kernel.invocation import Invocation, RunLimits
+from llmasos.invocations.invocation import Invocation, RunLimits
 from llmasos.runtimes import process
 from llmasos.runtimes.admission import Admission
 from llmasos.runtimes.compiled import CompiledStore, as_inspection, sha256_of

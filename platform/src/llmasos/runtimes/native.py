@@ -19,7 +19,7 @@ from typing import Any, Final, Self, TypeAlias
 from msgspec import structs
 
 from llmasos.errors import LlmasosError, NotFound, ResourceLimit, RunnerDied, Unavailable
-from llmasos.kernel.invocation import Invocation, RunLimits
+from llmasos.invocations.invocation import Invocation, RunLimits
 from llmasos.runtimes.compute import ComputeMeter, Spent, process_clock
 from llmasos.runtimes.confinement import confinement, refusal
 from llmasos.runtimes.environments import Environment, Environments

@@ -9,7 +9,7 @@ import msgspec
 
 from llmasos import errors
 from llmasos.errors import AppFailed, ComponentRejected, Invalid, LlmasosError, ResourceLimit, Unavailable
-from llmasos.kernel.invocation import RunLimits
+from llmasos.invocations.invocation import RunLimits
 from llmasos.runtimes.frames import Done, Failure
 from llmasos.runtimes.runtime import CallResult
 from llmasos_runner.protocol import Limits

@@ -18,7 +18,7 @@ from typing import Final
 from cryptography.fernet import Fernet, InvalidToken
 from sqlmodel import col, select
 
-from llmasos.db import ReadSession, WriteSession
+from llmasos.database.engine import ReadSession, WriteSession
 from llmasos.errors import Invalid, NotFound, Unavailable
 from llmasos.kernel import audit
 from llmasos.kernel.audit import Line

@@ -1,0 +1,28 @@
+"""Every query of tokens."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlmodel import col, select
+
+from llmasos.database.engine import ReadSession, WriteSession
+from llmasos_server.accounts.tables import ApiToken
+
+
+def by_id(session: ReadSession | WriteSession, token_id: str) -> ApiToken | None:
+    """One token."""
+    return session.get(ApiToken, token_id)
+
+
+def of_workspace(session: ReadSession, workspace_id: str) -> list[ApiToken]:
+    """Every token of a workspace, the newest first."""
+    query = select(ApiToken).where(ApiToken.workspace_id == workspace_id)
+    return list(session.exec(query.order_by(col(ApiToken.created_at).desc(), col(ApiToken.id))))
+
+
+def note_use(session: WriteSession, token_id: str, at: datetime) -> None:
+    """Keep when a token was last used."""
+    token = session.get(ApiToken, token_id)
+    if token is not None:
+        token.last_used_at = at

@@ -1,0 +1,168 @@
+"""Tokens: made, known again, revoked.
+
+A token is `llmasos_<id>_<secret>`: the prefix lets scanners of leaked secrets find it, the id finds its row, and of
+the secret, 256 random bits, only a SHA-256 hash is kept. A slow hash would protect a guessable secret; nobody guesses
+this one, and it is checked at every request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from llmasos.bundles.manifest import APP_ID
+from llmasos.database.engine import Database, WriteSession
+from llmasos.errors import Invalid, NotFound
+from llmasos.invocations.invocation import Principal
+from llmasos_server.accounts import repository
+from llmasos_server.accounts.tables import ApiToken
+from llmasos_server.rest.identity import Caller, Scope
+
+PREFIX = "llmasos_"
+_SHAPE = re.compile(r"llmasos_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+_APP = "app:"
+# People ask whether a token was used this week; a write at every request would cost more than it tells.
+USE_NOTED_EVERY = timedelta(minutes=1)
+DEFAULT_LIFE_DAYS = 90
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token as it is shown, once."""
+
+    id: str
+    token: str
+
+
+def create_token(
+    session: WriteSession,
+    principal: Principal,
+    *,
+    name: str = "",
+    scopes: Iterable[Scope] = (Scope.RUN, Scope.READ),
+    apps: Iterable[str] = (),
+    life: timedelta | None = timedelta(days=DEFAULT_LIFE_DAYS),
+) -> NewToken:
+    """Make a token that stands for `principal`.
+
+    Args:
+        session: Where it is kept; the caller commits.
+        principal: Whom it stands for.
+        name: What it is for, as its owner calls it.
+        scopes: What it allows.
+        apps: The only apps it reaches; none: every app of the workspace.
+        life: How long it is good; None: until revoked.
+
+    Raises:
+        Invalid: No scope, an app's id that is none, or a life that is over at once.
+    """
+    held = sorted(set(scopes))
+    bounds = sorted(set(apps))
+    if not held:
+        raise Invalid("A token needs a scope: run, read or admin.", zh="令牌需要权限范围：run、read 或 admin。")
+    for app in bounds:
+        if not APP_ID.fullmatch(app):
+            raise Invalid(
+                f"{app!r} is not an app's id such as acme/translator.",
+                zh=f"{app!r} 不是应用标识（例如 acme/translator）。",
+            )
+    if bounds and Scope.ADMIN in held:
+        raise Invalid(
+            "A token with the scope admin reaches every app: leave --app away, or the scope.",
+            zh="权限范围为 admin 的令牌可访问所有应用：请去掉 --app 或该范围。",
+        )
+    if life is not None and life <= timedelta(0):
+        raise Invalid("A token must be good for at least a day.", zh="令牌的有效期至少为一天。")
+    token_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+    now = datetime.now(UTC)
+    session.add(
+        ApiToken(
+            id=token_id,
+            name=name,
+            hash=_hash(secret),
+            workspace_id=principal.workspace,
+            user_id=principal.user,
+            scopes=[*held, *(_APP + app for app in bounds)],
+            created_at=now,
+            expires_at=None if life is None else now + life,
+        )
+    )
+    return NewToken(id=token_id, token=f"{PREFIX}{token_id}_{secret}")
+
+
+def revoke_token(session: WriteSession, workspace_id: str, token_id: str) -> None:
+    """End a token now. Revoking it again changes nothing.
+
+    Raises:
+        NotFound: The workspace has no such token.
+    """
+    token = repository.by_id(session, token_id)
+    if token is None or token.workspace_id != workspace_id:
+        raise NotFound(
+            f"There is no token {token_id!r}; `llmasos tokens list` shows them.",
+            zh=f"没有令牌 {token_id!r}；用 `llmasos tokens list` 查看。",
+        )
+    token.revoked_at = token.revoked_at or datetime.now(UTC)
+
+
+def scopes_of(token: ApiToken) -> tuple[frozenset[Scope], frozenset[str] | None]:
+    """What a token allows, and the only apps it reaches, if it is bound to any."""
+    apps = frozenset(str(scope).removeprefix(_APP) for scope in token.scopes if str(scope).startswith(_APP))
+    known = frozenset(Scope(scope) for scope in token.scopes if not str(scope).startswith(_APP))
+    return known, apps or None
+
+
+def state_of(token: ApiToken) -> Literal["good", "expired", "revoked"]:
+    """Whether a token is good now."""
+    if token.revoked_at is not None:
+        return "revoked"
+    expired = token.expires_at is not None and _utc(token.expires_at) <= datetime.now(UTC)
+    return "expired" if expired else "good"
+
+
+class TokenAuthenticator:
+    """Knows the tokens of one database. Implements `llmasos_server.rest.identity.Authenticator`."""
+
+    def __init__(self, database: Database, in_background: Callable[[Callable[[], None]], object]) -> None:
+        """Answer from `database`; what need not be waited for is handed to `in_background`."""
+        self._database = database
+        self._in_background = in_background
+
+    def authenticate(self, token: str) -> Caller | None:
+        """Whom a token stands for; None where it is unknown, expired or revoked."""
+        shape = _SHAPE.fullmatch(token)
+        if shape is None:
+            return None
+        token_id, secret = shape.groups()
+        with self._database.read() as session:
+            row = repository.by_id(session, token_id)
+        # An unknown id costs the same comparison, and the comparison takes the same time wherever it differs.
+        if not hmac.compare_digest(row.hash if row else "0" * 64, _hash(secret)) or row is None:
+            return None
+        if state_of(row) != "good":
+            return None
+        now = datetime.now(UTC)
+        if row.last_used_at is None or now - _utc(row.last_used_at) >= USE_NOTED_EVERY:
+            self._in_background(lambda: self._note_use(token_id, now))
+        scopes, apps = scopes_of(row)
+        principal = Principal(workspace=row.workspace_id, user=row.user_id)
+        return Caller(principal=principal, scopes=scopes, apps=apps, token_id=token_id)
+
+    def _note_use(self, token_id: str, at: datetime) -> None:
+        with self._database.write() as session:
+            repository.note_use(session, token_id, at)
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _utc(value: datetime) -> datetime:
+    # SQLite keeps no zone; everything is written in UTC.
+    return value if value.tzinfo else value.replace(tzinfo=UTC)

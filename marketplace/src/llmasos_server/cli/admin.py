@@ -1,0 +1,51 @@
+"""`migrate` and `doctor`: the state of the home, and what to do about it."""
+
+from __future__ import annotations
+
+import typer
+
+from llmasos.database.schema import ensure_schema, newest_revision
+from llmasos.home import state_home_and_database_url
+from llmasos_server.cli.output import emit_json, locale, options, say, tr
+
+
+def migrate() -> None:
+    """Bring the database up to date. It is made where it is missing; other commands do this at first use."""
+    home, url = state_home_and_database_url()
+    changed = ensure_schema(url, home)
+    if options().json:
+        emit_json({"schema": newest_revision(), "changed": changed})
+    elif changed:
+        say(tr(f"The database has schema {newest_revision()} now.", f"数据库结构已升级到 {newest_revision()}。"))
+    else:
+        say(tr(f"The database is up to date ({newest_revision()}).", f"数据库已是最新（{newest_revision()}）。"))
+
+
+def doctor() -> None:
+    """Check every part of the home and of this system, and say what to do. Ends with 1 where something is wrong."""
+    import asyncio
+
+    from llmasos_server.doctor import Finding, examine
+
+    home, url = state_home_and_database_url()
+    found: list[Finding] = []
+
+    async def look() -> None:
+        async for finding in examine(home, url):
+            found.append(finding)
+            if not options().json:
+                mark = {"ok": "✓", "note": "·", "problem": "✗"}[finding.status]
+                say(f"{mark} {finding.part}: {finding.text(locale())}")
+
+    asyncio.run(look())
+    problems = [finding for finding in found if finding.status == "problem"]
+    if options().json:
+        checks = [{"part": each.part, "status": each.status, "detail": each.en} for each in found]
+        emit_json({"healthy": not problems, "checks": checks})
+    elif problems:
+        things = "1 thing needs" if len(problems) == 1 else f"{len(problems)} things need"
+        say(tr(f"{things} you.", f"有 {len(problems)} 处需要处理。"))
+    else:
+        say(tr("All is well.", "一切正常。"))
+    if problems:
+        raise typer.Exit(1)

@@ -1,0 +1,260 @@
+"""The author's commands: new, check, dev, test, build, inspect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from llmasos.errors import LlmasosError
+from llmasos_server.cli.output import emit_json, locale, message_of, note, options, say, tr
+
+if TYPE_CHECKING:
+    from llmasos.authoring.check import Finding
+    from llmasos.authoring.project import Project as AppProject
+    from llmasos.bundles.reader import Bundle
+
+Project = Annotated[Path, typer.Argument(help=tr("The app's folder.", "应用所在的目录。"))]
+HERE = Path()
+
+
+def new(
+    name: Annotated[str, typer.Argument(help=tr("NAME, or publisher/NAME.", "NAME，或 publisher/NAME。"))],
+    runtime: Annotated[
+        Literal["wasm", "python"],
+        typer.Option(help=tr("A component, or a native Python app.", "组件，或原生 Python 应用。")),
+    ] = "wasm",
+    language: Annotated[
+        Literal["python", "javascript"], typer.Option(help=tr("Of the source.", "源代码的语言。"))
+    ] = "python",
+) -> None:
+    """Start a new app."""
+    from llmasos.authoring import scaffold
+
+    folder = scaffold.new(name, Path.cwd(), kind=runtime, language=language)
+    identity = scaffold.app_id(name)
+    if options().json:
+        emit_json({"id": identity, "path": str(folder), "runtime": runtime, "language": language})
+        return
+    shown = folder.relative_to(Path.cwd())
+    say(tr(f"Made {identity} in {shown}/. Go on with:", f"已在 {shown}/ 中创建 {identity}。接下来："))
+    say(f"  cd {shown} && llmasos test && llmasos build && llmasos publish . && llmasos install {identity}")
+
+
+def check(path: Project = HERE) -> None:
+    """Check an app's manifest and code."""
+    from llmasos.authoring.check import check as findings_of
+    from llmasos.authoring.check import has_errors
+
+    findings = findings_of(path)
+    failed = has_errors(findings)
+    if options().json:
+        listed = [{"level": each.level, "where": each.where, "message": each.message} for each in findings]
+        emit_json({"ok": not failed, "findings": listed})
+    else:
+        _tell(findings)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _tell(findings: list[Finding]) -> None:
+    words = {"error": tr("error", "错误"), "warning": tr("warning", "警告")}
+    for finding in findings:
+        say(f"{words[finding.level]}: {finding.text(locale())}")
+    if not findings:
+        say(tr("Nothing to mend.", "没有需要修正的问题。"))
+
+
+def test(
+    path: Project = HERE,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help=tr("For pytest or node --test.", "传给 pytest 或 node --test 的参数。"))
+    ] = None,
+) -> None:
+    """Run an app's tests, without a host."""
+    from llmasos.authoring.project import open_project
+
+    project = open_project(path)
+    captured = options().json
+    run = subprocess.run(
+        [*_test_command(project), *(arguments or [])],
+        cwd=project.root,
+        env=_test_environment(),
+        check=False,
+        stdout=subprocess.PIPE if captured else None,
+        stderr=subprocess.STDOUT if captured else None,
+        text=True,
+    )
+    if captured:
+        emit_json({"ok": run.returncode == 0, "output": run.stdout})
+    if run.returncode != 0:
+        raise typer.Exit(1)
+
+
+def _test_command(project: AppProject) -> list[str]:
+    from llmasos.authoring import javascript, testing
+
+    suffix = Path(project.manifest.runtime.source or "").suffix
+    return testing.node_command(project) if suffix in javascript.SUFFIXES else testing.pytest_command(project)
+
+
+def _test_environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def build(
+    path: Project = HERE,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help=tr("The bundle, or a folder for it.", "应用包的路径，或存放它的目录。")),
+    ] = None,
+) -> None:
+    """Build an app's bundle."""
+    started = time.monotonic()
+    bundle = asyncio.run(_build(path, out))
+    seconds = time.monotonic() - started
+    if options().json:
+        from llmasos.bundles.reader import read_bundle
+
+        read = read_bundle(bundle)
+        emit_json({"path": str(bundle), "digest": read.digest, "size_bytes": read.size_bytes, "id": read.manifest.id})
+        return
+    size = bundle.stat().st_size / (1 << 20)
+    say(
+        tr(
+            f"Built {bundle} ({size:.1f} MiB) in {seconds:.1f} s.",
+            f"已构建 {bundle}（{size:.1f} MiB），用时 {seconds:.1f} 秒。",
+        )
+    )
+
+
+async def _build(path: Path, out: Path | None) -> Path:
+    from llmasos.authoring.build import build as build_bundle
+    from llmasos.authoring.describe import in_runners
+    from llmasos.settings import Settings
+
+    note(tr("Building…", "正在构建……"))
+    async with in_runners(Settings()) as runners:
+        return await build_bundle(path, out, describe=runners.describe)
+
+
+def dev(path: Project = HERE) -> None:
+    """Check, test and build an app again on every change, until Ctrl-C."""
+    from llmasos.authoring.dev import watch
+
+    async def step(changed: list[Path]) -> None:
+        if changed:
+            names = ", ".join(each.name for each in changed[:3])
+            say(tr(f"Changed: {names}", f"已改动：{names}"))
+        await _develop(path)
+
+    def complain(error: LlmasosError) -> None:
+        say(tr("Error: ", "错误：") + message_of(error))
+
+    asyncio.run(watch(path, step, complain=complain))
+
+
+async def _develop(path: Path) -> None:
+    from llmasos.authoring.check import check as findings_of
+    from llmasos.authoring.check import has_errors
+    from llmasos.authoring.project import open_project
+
+    findings = findings_of(path)
+    if findings:
+        _tell(findings)
+    if has_errors(findings):
+        return
+    project = open_project(path)
+    process = await asyncio.create_subprocess_exec(*_test_command(project), cwd=project.root, env=_test_environment())
+    try:
+        if await process.wait() != 0:
+            return
+    finally:
+        if process.returncode is None:
+            process.kill()
+    bundle = await _build(path, None)
+    say(tr(f"Built {bundle}. Waiting for the next change.", f"已构建 {bundle}。等待下一次改动。"))
+
+
+def inspect(bundle: Annotated[Path, typer.Argument(help=tr("A .llmapp file.", ".llmapp 文件。"))]) -> None:
+    """Show what a bundle is, what it asks for, what its binary imports, and who signed it."""
+    from llmasos.bundles.reader import read_bundle
+
+    read = read_bundle(bundle)
+    report = asyncio.run(_report(bundle, read))
+    if options().json:
+        emit_json(report)
+        return
+    say(f"{report['id']} {report['version']}  {report['digest']}")
+    for permission in report["permissions"]:
+        optional = tr(" (optional)", "（可选）") if permission["optional"] else ""
+        reason = permission["reason"].get("zh") if locale() == "zh" else None
+        say(f"  {permission['capability']}{optional}: {reason or permission['reason']['en']}")
+    say(tr("Imports: ", "导入：") + (", ".join(report["imports"]) or tr("none", "无")))
+    if report["undeclared"]:
+        say(tr("Imports that it does not declare: ", "未声明的导入：") + ", ".join(report["undeclared"]))
+    for risk in report["risks"]:
+        say(f"[{risk['level']}] {risk['text']}")
+    say(tr("Actions: ", "操作：") + ", ".join(each["name"] for each in report["actions"]))
+    if report["moments"]:
+        say(tr("Runs code of its own at: ", "会在以下时刻自行运行代码：") + ", ".join(report["moments"]))
+    say(tr("Signature: none", "签名：无"))
+
+
+async def _report(path: Path, bundle: Bundle) -> dict[str, Any]:
+    from llmasos.bundles.imports import undeclared
+    from llmasos.installs.risk import risks_of
+
+    manifest = bundle.manifest
+    imports = await _imports(bundle)
+    risks = risks_of(manifest.permissions, manifest.limits)
+    return {
+        "path": str(path),
+        "id": manifest.id,
+        "version": manifest.version,
+        "license": manifest.license,
+        "runtime": manifest.runtime.kind,
+        "digest": bundle.digest,
+        "component_digest": bundle.component_digest,
+        "size_bytes": bundle.size_bytes,
+        "permissions": [json.loads(each.model_dump_json()) for each in manifest.permissions],
+        "limits": json.loads(manifest.limits.model_dump_json()),
+        "dependencies": dict(manifest.dependencies),
+        "imports": imports,
+        "undeclared": undeclared(imports, manifest.capabilities),
+        "risks": [
+            {
+                "code": risk.code,
+                "level": risk.level,
+                "text": risk.text(locale()),
+                "capabilities": list(risk.capabilities),
+            }
+            for risk in risks
+        ],
+        "actions": bundle.actions_json,
+        "moments": list(bundle.moments),
+        "lock": bundle.lock.splitlines(),
+        "signature": None,
+    }
+
+
+async def _imports(bundle: Bundle) -> list[str]:
+    """What the component imports, read in a runner; a native app's wheel imports nothing that could be read."""
+    if bundle.component is None:
+        return []
+    import tempfile
+
+    from llmasos.authoring.describe import in_runners
+    from llmasos.settings import Settings
+
+    with tempfile.TemporaryDirectory(prefix="llmasos-inspect-") as folder:
+        code = Path(folder) / "app.wasm"
+        code.write_bytes(bundle.component)
+        async with in_runners(Settings()) as runners:
+            return sorted((await runners.of("wasm").inspect(code)).imports)

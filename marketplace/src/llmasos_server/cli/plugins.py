@@ -1,0 +1,43 @@
+"""`plugins list`: what extends this host."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import typer
+
+from llmasos.hooks import ENTRY_POINT_GROUP
+from llmasos.plugins import Plugins
+from llmasos.settings import Settings
+from llmasos_server.cli.output import emit_json, options, say, tr
+
+plugins = typer.Typer(no_args_is_help=True)
+
+
+@plugins.callback()
+def _group() -> None:
+    """Operator plugins."""
+
+
+@plugins.command("list")
+def list_() -> None:
+    """List the built-in and installed plugins, their hooks, and why one was refused."""
+    enabled = Settings().plugins == "on"
+    states = Plugins.load(only_built_in=not enabled).states()
+    if options().json:
+        emit_json({"enabled": enabled, "plugins": [asdict(state) for state in states]})
+        return
+    for state in states:
+        status = (
+            tr(f"refused: {state.problem}", f"被拒绝：{state.problem}") if state.problem else ", ".join(state.hooks)
+        )
+        say(f"{state.name} {state.version}  ({state.source})  {status}")
+    if not enabled:
+        say(tr("Installed plugins are off: LLMASOS_PLUGINS=off.", "已停用安装的插件：LLMASOS_PLUGINS=off。"))
+    elif all(state.source == "built-in" for state in states):
+        say(
+            tr(
+                f"None is installed; a package with the entry point {ENTRY_POINT_GROUP} adds one.",
+                f"未安装插件；带有入口点 {ENTRY_POINT_GROUP} 的软件包可添加插件。",
+            )
+        )

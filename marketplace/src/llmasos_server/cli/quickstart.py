@@ -1,0 +1,296 @@
+"""`quickstart`: from nothing to two apps that ran on real input. The second time it only runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from llmasos.errors import Unavailable
+from llmasos_server.cli.fetching import fetching
+from llmasos_server.cli.output import emit_json, note, options, say, tr
+
+if TYPE_CHECKING:
+    from llmasos.host import Host
+    from llmasos.invocations.invocation import Event
+    from llmasos.invocations.run_result import RunResult
+    from llmasos.settings import Settings
+    from llmasos_marketplace.publishing.seeding import Seeded
+    from llmasos_server.local import Local
+
+INSTALLED: Final = ("llmasos/triage", "llmasos/storyteller")
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One run that shows what an app does."""
+
+    app: str
+    action: str
+    value: dict[str, str]
+    streamed: bool = False
+
+
+TRIES: Final = (
+    Try(
+        "llmasos/triage",
+        "classify",
+        {"message": "My card was charged twice and I need the money back today"},
+    ),
+    Try(
+        "llmasos/storyteller", "tell", {"premise": "a lighthouse keeper who finds a message in a bottle"}, streamed=True
+    ),
+)
+# Stories of 45 words: with the embedded model on one core, that is two seconds.
+CONFIG: Final = {"llmasos/storyteller": {"words": 45}}
+_THIS: Final = {
+    "run": ("a run", "每次运行"),
+    "minute": ("this minute", "本分钟"),
+    "hour": ("this hour", "本小时"),
+    "day": ("today", "今天"),
+    "month": ("this month", "本月"),
+}
+
+
+def quickstart() -> None:
+    """Set up the home, install two apps with what they may do shown, run them on real text, and say what to try."""
+    from llmasos.bytecode import keep_in
+    from llmasos.home import default_home
+
+    # First, so that what is imported for this run is at hand for the next. Whoever needs the home says what is wrong.
+    home = default_home()
+    with suppress(OSError):
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    keep_in(home)
+    from llmasos.database.schema import ensure_schema
+    from llmasos.settings import Settings
+
+    settings = Settings()
+    ensure_schema(settings.resolved_database_url, settings.home)
+    _fetch_model(settings)
+    runs = asyncio.run(_prepare_and_run(settings))
+    if options().json:
+        emit_json({"installed": list(INSTALLED), "runs": runs, "home": str(settings.home)})
+    else:
+        _say_next(settings.home)
+
+
+def _fetch_model(settings: Settings) -> None:
+    from llmasos.gateway.embedded.weights import SMOLLM2_WEIGHTS, fetch
+
+    models = settings.home / "models"
+    if SMOLLM2_WEIGHTS.is_present(models):
+        return
+    with fetching(tr("Fetching the embedded model", "正在下载内置模型")) as told:
+        fetch(SMOLLM2_WEIGHTS, models, told)
+
+
+async def _prepare(local: Local) -> None:
+    """Seed the catalog, and install what is not installed."""
+    from llmasos_marketplace.publishing.seeding import plugins_folder
+
+    folder = plugins_folder()
+    if not folder.is_dir():
+        raise Unavailable(
+            f"The first-party apps are not in {folder}: install LLMasOS again.",
+            zh=f"{folder} 中没有自带应用：请重新安装 LLMasOS。",
+        )
+    async with local.running():
+        await _seed(local, folder)
+        for app_id in INSTALLED:
+            await _install(local, app_id)
+
+
+async def _seed(local: Local, folder: Path) -> None:
+    from llmasos.authoring.build import build
+    from llmasos_marketplace.publishing.seeding import Seeding
+
+    async def make(app: Path, out: Path) -> Path:
+        return await build(app, out, describe=local.runtimes.describe)
+
+    def done(seeded: Seeded) -> None:
+        if options().json or seeded.outcome == "unchanged":
+            return
+        if seeded.outcome == "skipped":
+            note(tr(f"  skipped {seeded.app_id}: {seeded.detail}", f"  跳过 {seeded.app_id}：{seeded.detail_zh}"))
+        else:
+            note(tr(f"  built and published {seeded.app_id}", f"  已构建并发布 {seeded.app_id}"))
+
+    seeding = Seeding(local.settings.home, local.catalog, local.publishing, make)
+    if not options().json and not await asyncio.to_thread(seeding.is_done, folder):
+        note(
+            tr(
+                "Building the apps that come with LLMasOS (about a minute, once) …",
+                "正在构建自带应用（仅首次，约一分钟）…",
+            )
+        )
+    results = await seeding.seed(folder, done)
+    for seeded in results:
+        if seeded.app_id in INSTALLED and not local.catalog.releases(seeded.app_id):
+            raise Unavailable(
+                f"{seeded.app_id} could not be built: {seeded.detail}",
+                zh=f"无法构建 {seeded.app_id}：{seeded.detail_zh}",
+            )
+
+
+async def _install(local: Local, app_id: str) -> None:
+    from llmasos.installs.resolve import Requirement
+    from llmasos.installs.service import Answers
+    from llmasos_server.cli.asking import show_screen
+    from llmasos_server.cli.output import locale
+    from llmasos_server.cli.store import note_failure
+
+    plan = local.installer.plan_install(local.principal.workspace, Requirement(app_id))
+    if plan.steps and not options().json:
+        for screen in plan.screens(locale()):
+            show_screen(screen)
+        note(
+            tr(
+                f"Installing it for you; take rights back with: llmasos grants revoke {app_id} …",
+                f"正在为你安装；可随时撤销权限：llmasos grants revoke {app_id} …",
+            )
+        )
+    answers = Answers(agreed=True, config={app_id: CONFIG[app_id]} if app_id in CONFIG and plan.steps else {})
+    for result in await local.installer.carry_out(plan, answers, local.principal.user):
+        note_failure(result)
+
+
+async def _prepare_and_run(settings: Settings) -> list[dict[str, Any]]:
+    from llmasos.host import Host
+
+    runs: list[dict[str, Any]] = []
+    async with Host.open(settings) as host:
+        # The model's engine loads, and litellm is imported, while the rest is made ready.
+        host.warm()
+        from llmasos_server.local import open_local, walls_of
+
+        with open_local(settings) as local:
+            await _prepare(local)
+        for each in TRIES:
+            runs.append(await _try(host, each))
+        if not options().json:
+            await asyncio.to_thread(_say_quota, host)
+            _say_walls(walls_of(host))
+    return runs
+
+
+async def _try(host: Host, each: Try) -> dict[str, Any]:
+    from llmasos.invocations.invocation import Principal
+    from llmasos_server.cli.output import locale
+
+    quiet = options().json
+    if not quiet:
+        words = " ".join(f"-p {key}={value!r}" for key, value in each.value.items())
+        say(f"\n$ llmasos run {each.app} {each.action} {words}")
+
+    async def show(event: Event) -> None:
+        if not quiet and event.kind == "chunk":
+            sys.stdout.write(event.text)
+            sys.stdout.flush()
+
+    result = await host.run(Principal(locale=locale()), each.app, each.action, each.value, show)
+    if not quiet:
+        _say_result(result, streamed=each.streamed)
+    usage = result.usage
+    return {
+        "app": each.app,
+        "action": each.action,
+        "output": result.output,
+        "model": result.model,
+        "usage": {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens},
+        "duration_ms": usage.duration_ms,
+        "fuel": usage.fuel,
+        "memory_bytes": usage.memory_bytes,
+    }
+
+
+def _say_result(result: RunResult, *, streamed: bool) -> None:
+    import json
+
+    say("" if streamed else json.dumps(result.output, ensure_ascii=False, indent=2))
+    usage = result.usage
+    tokens = usage.prompt_tokens + usage.completion_tokens
+    mebibytes = usage.memory_bytes / (1 << 20)
+    say(
+        tr(
+            f"[{result.model}: {tokens} tokens, {usage.duration_ms / 1000:.1f} s, {mebibytes:.0f} MiB in the sandbox]",
+            f"[{result.model}：{tokens} 个 token，{usage.duration_ms / 1000:.1f} 秒，沙箱内存 {mebibytes:.0f} MiB]",
+        )
+    )
+    for text in result.notices:
+        note(text)
+
+
+def _say_quota(host: Host) -> None:
+    from sqlmodel import select
+
+    from llmasos.quotas.tables import LedgerWindow, Quota
+
+    say()
+    with host.database.read() as session:
+        rows = session.exec(select(Quota, LedgerWindow).where(Quota.id == LedgerWindow.quota_id)).all()
+        newest = {quota.id: (quota, window) for quota, window in sorted(rows, key=lambda row: row[1].starts_at)}
+        for quota, window in newest.values():
+            if quota.scope_id in INSTALLED:
+                when = _THIS[quota.window]
+                say(
+                    tr(
+                        f"{quota.scope_id}: {window.used:,} of {window.limit:,} {quota.meter} {when[0]}",
+                        f"{quota.scope_id}：{when[1]}已用 {window.used:,} / {window.limit:,} {quota.meter}",
+                    )
+                )
+
+
+# What each wall around a runner's process means to who runs an app, by how its name begins; several are one to them.
+_WALLS: Final = (
+    (("landlock", "private root", "mount"), "it can open none of your files", "打不开你的任何文件"),
+    (("net",), "it reaches no network", "连不上任何网络"),
+    (("seccomp",), "it can ask little of the system", "只能向系统提出极少的请求"),
+    (("limits",), "its memory and computing time are capped", "内存和计算时间都有上限"),
+    (("no_new_privs", "no capabilities", "own user"), "it has no rights beyond these", "除此之外没有任何权限"),
+)
+
+
+def _say_walls(walls: tuple[str, ...]) -> None:
+    say()
+    say(
+        tr(
+            "What kept these apps in: each ran in a box of its own (WebAssembly), in which there are no files, no "
+            "network and no settings of yours. It reached only what you allowed it.",
+            "应用受到的限制：每个应用都在自己的封闭环境（WebAssembly）中运行，里面没有文件、网络，也没有你的系统设置，"
+            "只能使用你允许的内容。",
+        )
+    )
+    told = [(en, zh) for names, en, zh in _WALLS if any(wall.startswith(names) for wall in walls)]
+    if told:
+        names = ", ".join(walls)
+        say(
+            tr(
+                f"And if it broke out of the box: {'; '.join(en for en, _ in told)} ({names}).",
+                f"即使它突破了这个环境：{'；'.join(zh for _, zh in told)}（{names}）。",
+            )
+        )
+    else:
+        say(
+            tr(
+                "This system puts no second wall around the box; `llmasos doctor` says what is missing.",
+                "此系统没有在该环境之外再设一道防护；运行 `llmasos doctor` 可查看缺少什么。",
+            )
+        )
+
+
+def _say_next(home: Path) -> None:
+    say()
+    say(tr(f"Everything is in {home}. Try next:", f"所有内容都在 {home}。接下来可以试试："))
+    for line in (
+        "llmasos run llmasos/storyteller tell -p premise='a dragon who is afraid of heights'",
+        "llmasos search",
+        "llmasos show llmasos/tutor",
+        "llmasos usage",
+        "llmasos quota set --app llmasos/triage --meter tokens --window day --limit 5000",
+        "llmasos new hello",
+    ):
+        say(f"  {line}")

@@ -1,0 +1,207 @@
+"""`search`, `show`, `list`, `grants show`: what is there, in a fifth of a second; see `catalog/reader.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, cast
+
+import typer
+
+from llmasos.errors import NotFound
+from llmasos.home import state_home_and_database_url
+from llmasos_marketplace.catalog import reader
+from llmasos_server.cli.output import emit_json, locale, options, say, say_table, tr
+
+WORKSPACE = "default"
+
+
+def database() -> str | None:
+    """The database's URL, migrated where it is older; None where nothing was ever kept.
+
+    Raises:
+        SchemaNewer: It is of a newer LLMasOS.
+        Unavailable: It cannot be read.
+    """
+    home, url = state_home_and_database_url()
+    if reader.is_ready(url):
+        return url
+    if reader.is_empty(url):
+        return None
+    from llmasos.database.schema import ensure_schema
+
+    ensure_schema(url, home)
+    return url
+
+
+def in_locale(row: dict[str, Any], field: str) -> str:
+    """A text of an app in the user's language."""
+    return str((row[f"{field}_zh"] if locale() == "zh" else "") or row[f"{field}_en"])
+
+
+def local_text(value: object) -> str:
+    """A manifest's `{"en", "zh"}` in the user's language."""
+    if not isinstance(value, dict):
+        return str(value or "")
+    texts = cast("dict[str, str | None]", value)
+    return (texts.get("zh") if locale() == "zh" else None) or texts.get("en") or ""
+
+
+def search(
+    text: Annotated[
+        list[str] | None, typer.Argument(help=tr("Words; none lists every app.", "关键词；不填则列出所有应用。"))
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, max=1000, help=tr("How many apps at most.", "最多显示多少个应用。"))
+    ] = 50,
+) -> None:
+    """Search the catalog: every word must stand in an app's id, name, summary or categories."""
+    words = " ".join(text or [])
+    url = database()
+    found = reader.search(url, words, limit) if url else []
+    if options().json:
+        emit_json({"items": [_app_json(row) for row in found]})
+    elif found:
+        say_table(
+            [(row["id"], row["latest_version"], in_locale(row, "summary")) for row in found],
+            (tr("APP", "应用"), tr("VERSION", "版本"), tr("SUMMARY", "简介")),
+        )
+    elif words:
+        say(tr(f"No app matches {words!r}. `llmasos search` lists all.", f"没有与 {words!r} 匹配的应用。"))
+    else:
+        say(tr("The catalog is empty: `llmasos quickstart` fills it.", "目录为空：运行 llmasos quickstart 填充。"))
+
+
+def _app_json(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "name": {"en": row["name_en"], "zh": row["name_zh"] or None},
+        "summary": {"en": row["summary_en"], "zh": row["summary_zh"] or None},
+        "categories": row["categories"],
+        "latest_version": row["latest_version"],
+    }
+
+
+def show(
+    app: Annotated[
+        str,
+        typer.Argument(
+            help=tr("publisher/name, or publisher/name@version.", "publisher/name，或 publisher/name@version。")
+        ),
+    ],
+) -> None:
+    """Show an app and its releases; with @version, that release."""
+    from packaging.version import Version
+
+    app_id, _, version = app.partition("@")
+    url = database()
+    row = reader.app(url, app_id) if url else None
+    if url is None or row is None:
+        raise reader.no_such_app(app_id, reader.app_ids(url) if url else [])
+    releases = sorted(reader.releases(url, app_id), key=lambda each: Version(each["version"]), reverse=True)
+    shown = next((each for each in releases if each["version"] == (version or row["latest_version"])), None)
+    if shown is None:
+        raise reader.no_such_release(app_id, version)
+    if options().json:
+        listed = [{key: each[key] for key in ("version", "state", "state_reason", "digest")} for each in releases]
+        emit_json(_app_json(row) | {"release": shown, "releases": listed})
+    else:
+        _say_app(row, shown, releases)
+
+
+def _say_app(row: dict[str, Any], shown: dict[str, Any], releases: list[dict[str, Any]]) -> None:
+    manifest = shown["manifest"]
+    say(f"{row['id']} {shown['version']}  {in_locale(row, 'name')}")
+    say(in_locale(row, "summary"))
+    say()
+    say(f"{tr('Runs as', '运行方式')}: {shown['runtime']}   {tr('Licence', '许可证')}: {manifest['license']}")
+    say(f"{tr('Categories', '分类')}: {', '.join(row['categories']) or '-'}")
+    say(f"{tr('State', '状态')}: {_state(shown)}   SHA-256: {shown['digest']}")
+    say()
+    say(tr("It asks for:", "它请求："))
+    for permission in manifest["permissions"]:
+        optional = tr(" (optional)", "（可选）") if permission["optional"] else ""
+        say(f"  {permission['capability']}{optional}: {local_text(permission['reason'])}")
+    if not manifest["permissions"]:
+        say(tr("  nothing", "  无"))
+    say(tr("It does:", "它的操作："))
+    for action in shown["actions"]:
+        say(f"  {action['name']}: {local_text(action.get('title'))}")
+    say(tr("Releases:", "版本："))
+    for each in releases:
+        say(f"  {each['version']}  {_state(each)}")
+
+
+def _state(release: dict[str, Any]) -> str:
+    words = {
+        "available": tr("available", "可用"),
+        "yanked": tr("yanked", "已撤下"),
+        "quarantined": tr("quarantined", "已隔离"),
+    }
+    reason = f" ({release['state_reason']})" if release["state_reason"] else ""
+    return words[release["state"]] + reason
+
+
+def list_() -> None:
+    """List what is installed."""
+    url = database()
+    found = reader.installations(url, WORKSPACE) if url else []
+    if options().json:
+        emit_json(
+            {
+                "items": [
+                    {
+                        "id": row["id"],
+                        "app": row["app_id"],
+                        "version": row["version"],
+                        "runtime": row["runtime"],
+                        "digest": row["digest"],
+                        "name": row["manifest"]["name"],
+                        "waiting": row["pending_version"],
+                        "installed_at": row["installed_at"],
+                    }
+                    for row in found
+                ]
+            }
+        )
+    elif found:
+        say_table(
+            [(row["app_id"], row["version"] + _waiting(row), local_text(row["manifest"]["name"])) for row in found],
+            (tr("APP", "应用"), tr("VERSION", "版本"), tr("NAME", "名称")),
+        )
+    else:
+        say(tr("Nothing is installed: see `llmasos search`.", "尚未安装任何应用：可用 llmasos search 查找。"))
+
+
+def _waiting(row: dict[str, Any]) -> str:
+    waiting = row["pending_version"]
+    return tr(f" ({waiting} waits for consent)", f"（{waiting} 等待同意）") if waiting else ""
+
+
+def show_grants(app: str | None) -> None:
+    """Print what was consented to, of one app or of all."""
+    url = database()
+    installed = [row["app_id"] for row in reader.installations(url, WORKSPACE)] if url else []
+    if app is not None and app not in installed:
+        raise NotFound(f"{app} is not installed: see `llmasos list`.", zh=f"尚未安装 {app}：用 llmasos list 查看。")
+    found = reader.grants(url, WORKSPACE, [app] if app else []) if url else []
+    if options().json:
+        emit_json(
+            {
+                "items": [
+                    {
+                        "app": row["app_id"],
+                        "version": row["version"],
+                        "capability": row["capability"],
+                        "scope": row["scope"],
+                        "revoked_at": row["revoked_at"],
+                    }
+                    for row in found
+                ]
+            }
+        )
+        return
+    for row in found:
+        revoked = tr("  revoked", "  已撤销") if row["revoked_at"] else ""
+        reason = local_text(row["scope"].get("reason"))
+        say(f"{row['app_id']} {row['version']}  {row['capability']}{revoked}  {reason}")
+    if not found:
+        say(tr("Nothing was granted.", "没有任何授权。"))

@@ -1,0 +1,157 @@
+"""`tokens`: make, list and revoke what programs authenticate with."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmasos_server.cli.output import emit_json, note, options, say, tr
+
+if TYPE_CHECKING:
+    from llmasos.database.engine import Database
+    from llmasos_server.accounts.tables import ApiToken
+
+tokens = typer.Typer(no_args_is_help=True, help=tr("Create, list and revoke tokens.", "创建、查看和撤销令牌。"))
+
+
+@contextmanager
+def _database() -> Generator[Database]:
+    from llmasos.database.engine import Database
+    from llmasos.database.schema import ensure_schema
+    from llmasos.home import state_home_and_database_url
+
+    home, url = state_home_and_database_url()
+    ensure_schema(url, home)
+    database = Database(url)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+@tokens.command("create")
+def create(
+    name: Annotated[str, typer.Option(help=tr("What it is for.", "用途。"))] = "",
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=tr(
+                "What it allows: run, read or admin; may be given again. Else run and read.",
+                "允许的范围：run、read 或 admin，可重复给出；默认为 run 和 read。",
+            )
+        ),
+    ] = None,
+    app: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=tr(
+                "An app that it reaches; may be given again. Else every app.",
+                "可访问的应用，可重复给出；默认为所有应用。",
+            )
+        ),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, max=3650, help=tr("How long it is good.", "有效天数。"))] = 90,
+    forever: Annotated[
+        bool, typer.Option("--forever", help=tr("Good until it is revoked.", "在撤销之前一直有效。"))
+    ] = False,
+) -> None:
+    """Make a token. It is shown once."""
+    from llmasos.errors import Invalid
+    from llmasos.invocations.invocation import Principal
+    from llmasos_server.accounts.service import create_token
+    from llmasos_server.rest.identity import Scope
+
+    try:
+        scopes = [Scope(each) for each in scope] if scope else [Scope.RUN, Scope.READ]
+    except ValueError as error:
+        known = ", ".join(Scope)
+        raise Invalid(
+            f"There is no scope {str(error).split()[0]}; there are {known}.",
+            zh=f"没有权限范围 {str(error).split()[0]}；可用：{known}。",
+        ) from error
+    life = None if forever else timedelta(days=days)
+    with _database() as database, database.write() as session:
+        made = create_token(session, Principal(), name=name, scopes=scopes, apps=app or (), life=life)
+    if options().json:
+        emit_json({"id": made.id, "token": made.token})
+        return
+    say(made.token)
+    note(
+        tr(
+            f"Keep it: it is not shown again. Revoke it with: llmasos tokens revoke {made.id}",
+            f"请妥善保存，它不会再次显示。撤销：llmasos tokens revoke {made.id}",
+        )
+    )
+
+
+@tokens.command("list")
+def list_() -> None:
+    """List the tokens, without their secrets."""
+    from llmasos.invocations.invocation import Principal
+    from llmasos_server.accounts import repository
+
+    with _database() as database, database.read() as session:
+        rows = repository.of_workspace(session, Principal().workspace)
+    if options().json:
+        emit_json([_described(row) for row in rows])
+        return
+    if not rows:
+        say(tr("There is no token. Make one: llmasos tokens create", "没有令牌。创建：llmasos tokens create"))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    headings = tr("id|name|allows|state|last used", "编号|名称|权限|状态|最近使用").split("|")
+    table = Table(*headings, box=None, pad_edge=False)
+    for row in rows:
+        used = row.last_used_at.date().isoformat() if row.last_used_at else "-"
+        table.add_row(row.id, row.name, " ".join(map(str, row.scopes)), _state(row), used)
+    Console().print(table)
+
+
+@tokens.command("revoke")
+def revoke(
+    token_id: Annotated[
+        str, typer.Argument(metavar="ID", help=tr("As `tokens list` shows it.", "`tokens list` 中显示的 ID。"))
+    ],
+) -> None:
+    """End a token now."""
+    from llmasos.invocations.invocation import Principal
+    from llmasos_server.accounts.service import revoke_token
+
+    with _database() as database, database.write() as session:
+        revoke_token(session, Principal().workspace, token_id)
+    if options().json:
+        emit_json({"id": token_id, "state": "revoked"})
+    else:
+        say(tr(f"The token {token_id} is revoked.", f"令牌 {token_id} 已撤销。"))
+
+
+def _state(row: ApiToken) -> str:
+    from llmasos_server.accounts.service import state_of
+
+    return {
+        "good": tr("good", "有效"),
+        "expired": tr("expired", "已过期"),
+        "revoked": tr("revoked", "已撤销"),
+    }[state_of(row)]
+
+
+def _described(row: ApiToken) -> dict[str, object]:
+    from llmasos_server.accounts.service import scopes_of, state_of
+
+    scopes, apps = scopes_of(row)
+    return {
+        "id": row.id,
+        "name": row.name,
+        "scopes": sorted(scopes),
+        "apps": sorted(apps) if apps else None,
+        "state": state_of(row),
+        "created_at": row.created_at.isoformat(),
+        "expires_at": row.expires_at.isoformat() if row.expires_at else None,
+        "last_used_at": row.last_used_at.isoformat() if row.last_used_at else None,
+    }

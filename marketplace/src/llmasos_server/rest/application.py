@@ -1,0 +1,53 @@
+"""The API as one FastAPI application, before anybody's host is behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+
+from llmasos.host import Host
+from llmasos_server.rest import actions, health, invocations, state
+from llmasos_server.rest.guards import Guards
+from llmasos_server.rest.health import Measured, Metrics
+from llmasos_server.rest.identity import Authenticator
+from llmasos_server.rest.problems import install_problem_handlers
+
+
+def create_api(lifespan: Any, *, hosts: Collection[str], routers: Collection[APIRouter] = ()) -> FastAPI:
+    """The application.
+
+    Args:
+        lifespan: Opens what stands behind it, and calls `serve_host` before it yields.
+        hosts: The names that the server answers for; see `Guards`.
+        routers: What is served beside the host's own API.
+    """
+    app = FastAPI(
+        title="LLMasOS",
+        version=version("llmasos"),
+        summary="Run LLM apps, each in its sandbox, within its grants and quotas.",
+        lifespan=lifespan,
+        openapi_url="/openapi.json",
+        # Their pages load scripts from other servers; the store's own pages will show the API.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    install_problem_handlers(app)
+    metrics = Metrics()
+    app.state.metrics = metrics
+    # The last added is the outermost: refusals are counted too.
+    app.add_middleware(Guards, hosts=hosts)
+    app.add_middleware(Measured, metrics=metrics)
+    for router in (actions.router, invocations.router, state.router, health.router, *routers):
+        app.include_router(router)
+    return app
+
+
+def serve_host(app: FastAPI, host: Host, authenticator: Authenticator) -> None:
+    """Put a host behind the application."""
+    app.state.host = host
+    app.state.authenticator = authenticator

@@ -1,0 +1,109 @@
+"""What is refused before a route is reached: bodies that are too large, foreign hosts, foreign origins.
+
+A server on loopback can be reached by any page in the user's browser. A page that rebinds its name to 127.0.0.1 is
+known by the `host` header; one that sends across origins, by `origin`. Tokens protect the API all the same: this is
+the wall in front of it, and the one that pages with cookies will need.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llmasos.errors import LlmasosError
+from llmasos_server.rest.problems import BodyTooLarge, HostNotAllowed, OriginNotAllowed, respond
+
+# An action takes a MiB of JSON; escapes can double it. Bundles are not uploaded here yet.
+MAX_BODY_BYTES: Final = 2 << 20
+LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Guards:
+    """ASGI middleware that refuses with problem documents."""
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str], max_body_bytes: int = MAX_BODY_BYTES) -> None:
+        """Guard `app`.
+
+        Args:
+            app: The application behind.
+            hosts: The names, without port, that the server answers for; `*` for any.
+            max_body_bytes: How large a body may be.
+        """
+        self._app = app
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refusal = self._refusal(headers)
+        if refusal is not None:
+            await respond(refusal, Request(scope))(scope, receive, send)
+            return
+        await self._app(scope, self._counted(receive), send)
+
+    def _refusal(self, headers: Headers) -> LlmasosError | None:
+        authority = headers.get("host", "").lower()
+        host = host_name(authority)
+        if not self._answers_for(host):
+            return HostNotAllowed(
+                f"This server does not answer for {host[:100]!r}; start it with `llmasos serve --allow-host NAME`.",
+                zh=f"此服务器不为 {host[:100]!r} 提供服务：请用 `llmasos serve --allow-host NAME` 启动。",
+            )
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != authority:
+            return OriginNotAllowed()
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > self._max_body_bytes:
+            return self._too_large()
+        return None
+
+    def _answers_for(self, host: str) -> bool:
+        return "*" in self._hosts or host in self._hosts
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(
+            f"The body is larger than the {self._max_body_bytes} bytes that the server takes.",
+            zh=f"请求体超过服务器接受的 {self._max_body_bytes} 字节。",
+        )
+
+    def _counted(self, receive: Receive) -> Receive:
+        taken = 0
+
+        async def counting() -> Message:
+            nonlocal taken
+            message = await receive()
+            if message["type"] == "http.request":
+                taken += len(message.get("body", b""))
+                if taken > self._max_body_bytes:
+                    raise HTTPException(BodyTooLarge.status, self._too_large().message)
+            return message
+
+        return counting
+
+
+def host_name(authority: str) -> str:
+    """The name in `name:port`, `[::1]:port` or `name`, in lower case."""
+    if authority.startswith("["):
+        return authority[1:].partition("]")[0].lower()
+    return authority.rpartition(":")[0].lower() if ":" in authority else authority.lower()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server bound to `host` is reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

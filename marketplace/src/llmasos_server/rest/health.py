@@ -1,0 +1,108 @@
+"""`/healthz`, `/readyz`, `/metrics`: for whoever watches the server. They need no token and tell nobody's data."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final, Literal
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llmasos.errors import Unavailable
+from llmasos_server.rest.context import host_of
+from llmasos_server.rest.problems import responses
+from llmasos_server.rest.schemas import Answer
+
+router = APIRouter(tags=["health"])
+
+READY_SECONDS: Final = 2.0
+
+
+class Health(Answer):
+    """The process serves."""
+
+    status: Literal["ok"] = "ok"
+
+
+@router.get("/healthz", operation_id="healthz", summary="Is the process alive?")
+async def healthz() -> Health:
+    """Answers while the event loop turns; touches nothing else."""
+    return Health()
+
+
+@router.get("/readyz", operation_id="readyz", summary="Can the server take requests?", responses=responses(Unavailable))
+async def readyz(request: Request) -> Health:
+    """Answers once the database does, and no more once the server is stopping."""
+    host = host_of(request)
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            await asyncio.to_thread(host.check)
+    except TimeoutError as error:
+        raise Unavailable("The database does not answer.", zh="数据库无响应。") from error
+    return Health()
+
+
+_METRICS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+}
+
+
+@router.get("/metrics", operation_id="metrics", summary="Metrics", response_class=Response, responses=_METRICS)
+async def metrics(request: Request) -> Response:
+    """Counters and gauges of this process, for Prometheus."""
+    measured: Metrics = request.app.state.metrics
+    measured.active_runs.set(host_of(request).runs.active)
+    return Response(generate_latest(measured.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class Metrics:
+    """What the server counts. Requests are told apart by route, never by path: a path is a caller's to choose."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "llmasos_http_requests", "Requests answered.", ("method", "route", "status"), registry=self.registry
+        )
+        self.seconds = Histogram(
+            "llmasos_http_request_seconds", "Time to the end of an answer.", ("route",), registry=self.registry
+        )
+        self.open_requests = Gauge("llmasos_http_open_requests", "Requests being answered.", registry=self.registry)
+        self.active_runs = Gauge("llmasos_active_runs", "Actions running in this process.", registry=self.registry)
+
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Measured:
+    """ASGI middleware that counts what is answered."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        """Count for `app`."""
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and count its answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+        start = time.perf_counter()
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._metrics.open_requests.inc()
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            self._metrics.open_requests.dec()
+            route = getattr(scope.get("route"), "path", "none")
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.requests.labels(method, route, str(status)).inc()
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - start)

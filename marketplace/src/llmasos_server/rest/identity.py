@@ -1,0 +1,102 @@
+"""Who calls the server: known by a bearer token, and by nothing that a request says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Annotated, Protocol, cast
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from llmasos.errors import Unauthenticated
+from llmasos.i18n import locale_of
+from llmasos.invocations.invocation import Principal
+from llmasos_server.rest.problems import ScopeMissing
+
+
+class Scope(StrEnum):
+    """What a token allows. `admin` allows what the others do, and sees the whole workspace."""
+
+    RUN = "run"
+    """Run actions, and cancel one's own invocations."""
+    READ = "read"
+    """See installations, one's own invocations, usage, quotas and models."""
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whom a token stands for, and what it allows."""
+
+    principal: Principal
+    scopes: frozenset[Scope]
+    apps: frozenset[str] | None = None
+    """The only apps that the token reaches; None: every app of the workspace."""
+    token_id: str = ""
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the caller sees what belongs to others of the workspace."""
+        return Scope.ADMIN in self.scopes
+
+    def may(self, scope: Scope) -> bool:
+        """Whether the token allows `scope`."""
+        return scope in self.scopes or self.is_admin
+
+    def reaches(self, app_id: str | None) -> bool:
+        """Whether the token reaches an app; a call that no app makes is reached only without such a bound."""
+        return self.apps is None or app_id in self.apps
+
+
+class Authenticator(Protocol):
+    """Knows tokens. The marketplace's accounts implement it."""
+
+    def authenticate(self, token: str) -> Caller | None:
+        """Whom a token stands for; None where it is unknown, expired or revoked. Answers in about a millisecond."""
+        ...
+
+
+_bearer = HTTPBearer(auto_error=False, scheme_name="token", description="A token made with `llmasos tokens create`.")
+
+
+def _authenticate(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+) -> Caller:
+    if credentials is None:
+        raise Unauthenticated(
+            "Send a token as `Authorization: Bearer …`; make one with `llmasos tokens create`.",
+            zh="请以 `Authorization: Bearer …` 发送令牌；可用 `llmasos tokens create` 创建。",
+        )
+    known = cast("Authenticator", request.app.state.authenticator).authenticate(credentials.credentials)
+    if known is None:
+        raise Unauthenticated(
+            "The token is unknown, expired or revoked; make another with `llmasos tokens create`.",
+            zh="令牌未知、已过期或已撤销：请用 `llmasos tokens create` 重新创建。",
+        )
+    spoken = request.headers.get("accept-language", "")
+    return replace(known, principal=replace(known.principal, locale=locale_of(spoken)))
+
+
+def require(scope: Scope) -> Callable[..., object]:
+    """A dependency: the caller, whose token must allow `scope`."""
+
+    # Async, so that it runs on the event loop: one indexed read is shorter than the way to a thread and back.
+    async def caller(
+        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+    ) -> Caller:
+        known = _authenticate(request, credentials)
+        if not known.may(scope):
+            raise ScopeMissing(
+                f"This needs a token with the scope {scope.value!r}: `llmasos tokens create --scope {scope.value}`.",
+                zh=f"此操作需要权限范围为 {scope.value!r} 的令牌：`llmasos tokens create --scope {scope.value}`。",
+            )
+        return known
+
+    return caller
+
+
+Runner = Annotated[Caller, Depends(require(Scope.RUN))]
+Reader = Annotated[Caller, Depends(require(Scope.READ))]
+Admin = Annotated[Caller, Depends(require(Scope.ADMIN))]

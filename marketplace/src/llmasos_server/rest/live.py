@@ -1,0 +1,140 @@
+"""A run that a request began: its events in a short queue, its end, and the way to stop it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias
+
+from llmasos.errors import LlmasosError
+from llmasos.invocations.invocation import Event, EventSink, Invocation, Usage, discard
+from llmasos.invocations.run_result import RunResult
+
+logger = logging.getLogger(__name__)
+
+# How many events a slow reader may lag behind before the app waits for it.
+QUEUED_EVENTS: Final = 64
+
+Start: TypeAlias = Callable[[EventSink, Callable[[Invocation], None]], Awaitable[RunResult]]
+
+
+class _Mailbox:
+    """Events on their way from one writer to one reader. A full one makes its writer wait; a closed one ends."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    async def put(self, event: Event) -> None:
+        while len(self._events) >= QUEUED_EVENTS:
+            await self._change()
+        self._events.append(event)
+        self._changed.set()
+
+    async def get(self) -> Event | None:
+        while not self._events:
+            if self._closed:
+                return None
+            await self._change()
+        event = self._events.popleft()
+        self._changed.set()
+        return event
+
+    def close(self) -> None:
+        self._closed = True
+        self._changed.set()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+
+class LiveRun:
+    """Begins a run at once; `begun` waits for its admission, which a response's status depends on."""
+
+    def __init__(self, start: Start, *, streamed: bool) -> None:
+        """Run `start`; keep its events only where they are `streamed`."""
+        self._events = _Mailbox()
+        self._invocation: asyncio.Future[Invocation] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._run(start, self._events.put if streamed else discard))
+
+    @property
+    def id(self) -> str:
+        """The invocation's id. Only once it has begun."""
+        return self._invocation.result().id
+
+    @property
+    def usage(self) -> Usage:
+        """What was used so far. Only once it has begun."""
+        return self._invocation.result().usage
+
+    @property
+    def locale(self) -> str:
+        """The language of whoever began it. Only once it has begun."""
+        return self._invocation.result().principal.locale
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it was admitted."""
+        return self._invocation.done() and not self._invocation.cancelled()
+
+    async def begun(self) -> None:
+        """Wait until the run is admitted.
+
+        Raises:
+            LlmasosError: What kept it from starting.
+        """
+        either: set[asyncio.Future[Any]] = {self._task, self._invocation}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not self._invocation.done():
+            await self._task
+
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether `cancel` or `end` ended it, for a caller who went away."""
+        return self._task.cancelling() > 0 or self._task.cancelled()
+
+    async def next_event(self) -> Event | None:
+        """The next event; None once the run has ended and all were taken."""
+        return await self._events.get()
+
+    async def result(self) -> RunResult:
+        """How it ended.
+
+        Raises:
+            LlmasosError: How it failed.
+        """
+        return await asyncio.shield(self._task)
+
+    def cancel(self) -> None:
+        """Have it end. Does nothing once it has."""
+        self._task.cancel()
+
+    async def settled(self) -> None:
+        """Wait until it has ended, whatever its end, and holds nothing any more."""
+        await asyncio.wait({self._task})
+
+    async def end(self) -> None:
+        """End it and wait until it holds nothing any more. Safe to call again."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        if not self._task.cancelled():
+            self._task.exception()  # taken note of: whoever asked for the result has gone
+
+    async def _run(self, start: Start, emit: EventSink) -> RunResult:
+        try:
+            return await start(emit, self._began)
+        except LlmasosError:
+            raise
+        except Exception:
+            logger.exception("a run failed with an error nobody foresaw")
+            raise
+        finally:
+            self._events.close()
+
+    def _began(self, invocation: Invocation) -> None:
+        if not self._invocation.done():
+            self._invocation.set_result(invocation)

@@ -1,0 +1,256 @@
+"""Every error of the server as a problem document (RFC 9457), with a `code` that programs may rely on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, ClassVar, Final, cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+
+from llmasos.errors import Denied, Invalid, LlmasosError, NotFound
+from llmasos.i18n import locale_of, t
+from llmasos.invocations.actions import InputRejected
+from llmasos.validation import in_both
+
+MEDIA_TYPE = "application/problem+json"
+
+# Part of the request was not read: without an end of the connection, its sender might send for ever.
+_UNREAD: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.MISDIRECTED_REQUEST)
+
+logger = logging.getLogger(__name__)
+
+
+class InvalidJson(Invalid):
+    """The body is not JSON: send one JSON object in UTF-8."""
+
+    zh = "请求体不是 JSON：请发送一个 UTF-8 编码的 JSON 对象。"
+    code = "invalid-json"
+    status = 400
+
+
+class InvalidCursor(Invalid):
+    """The cursor is not one that this list gave out; leave it away to begin at the start."""
+
+    zh = "此游标不是该列表给出的：请去掉它，从头开始。"
+    code = "invalid-cursor"
+
+
+class BodyTooLarge(Invalid):
+    """The body is larger than the server takes."""
+
+    zh = "请求体超出了服务器的上限。"
+    code = "body-too-large"
+    status = 413
+
+
+class UnsupportedMediaType(Invalid):
+    """Send `content-type: application/json`."""
+
+    zh = "请发送 `content-type: application/json`。"
+    code = "unsupported-media-type"
+    status = 415
+
+
+class NotAcceptable(Invalid):
+    """This route answers application/json or text/event-stream; name one of them in `accept`."""
+
+    zh = "此路由返回 application/json 或 text/event-stream：请在 `accept` 中指定其一。"
+    code = "not-acceptable"
+    status = 406
+
+
+class MethodNotAllowed(Invalid):
+    """This route has no such method; the header `allow` names those that it has."""
+
+    zh = "此路由不支持该方法；响应头 `allow` 列出了可用的方法。"
+    code = "method-not-allowed"
+    status = 405
+
+
+class RequestTimeout(Invalid):
+    """The request did not arrive in time; send it again."""
+
+    zh = "请求未能及时送达：请重新发送。"
+    code = "request-timeout"
+    status = 408
+
+
+class HostNotAllowed(Denied):
+    """The request names a host that this server does not answer for."""
+
+    zh = "此服务器不为请求中的主机名提供服务。"
+    code = "host-not-allowed"
+    status = 421
+
+
+class OriginNotAllowed(Denied):
+    """A page of another origin may not call this server."""
+
+    zh = "其他来源的网页不得调用此服务器。"
+    code = "origin-not-allowed"
+
+
+class ScopeMissing(Denied):
+    """The token lacks the scope that this needs."""
+
+    zh = "令牌缺少所需的权限范围。"
+    code = "scope-missing"
+
+
+class Fault(BaseModel):
+    """One thing wrong with the input: where, as a JSON pointer, and what."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pointer: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str
+    """`urn:llmasos:problem:` and the code."""
+    title: str
+    status: int
+    detail: str
+    """What happened and what to do about it, in one line."""
+    code: str
+    """Stable, for programs."""
+    instance: str | None = None
+    """The path that was asked for."""
+    invocation: str | None = None
+    """The invocation that failed, where one had begun."""
+    errors: list[Fault] | None = None
+    """Each fault of the input, where there are several."""
+
+
+class ProblemResponse(JSONResponse):
+    """A problem document as a response."""
+
+    media_type = MEDIA_TYPE
+
+
+def problem_of(
+    error: LlmasosError,
+    *,
+    locale: str = "en",
+    instance: str | None = None,
+    invocation: str | None = None,
+    faults: Sequence[Fault] = (),
+) -> Problem:
+    """The problem document of an error, in the caller's language where the error speaks it."""
+    if isinstance(error, InputRejected):
+        faults = [Fault(pointer=fault.pointer, detail=t(locale, fault.en, fault.zh)) for fault in error.faults]
+    return Problem(
+        type=f"urn:llmasos:problem:{error.code}",
+        title=error.code.replace("-", " ").capitalize(),
+        status=error.status,
+        detail=t(locale, error.message, error.message_zh),
+        code=error.code,
+        instance=instance,
+        invocation=invocation,
+        errors=list(faults) or None,
+    )
+
+
+def respond(
+    error: LlmasosError,
+    request: Request | None = None,
+    *,
+    invocation: str | None = None,
+    faults: Sequence[Fault] = (),
+    headers: Mapping[str, str] | None = None,
+) -> ProblemResponse:
+    """The response for an error: its status, its document, and for 401 how to authenticate."""
+    path = request.url.path if request is not None else None
+    locale = locale_of(request.headers.get("accept-language", "")) if request is not None else "en"
+    problem = problem_of(error, locale=locale, instance=path, invocation=invocation, faults=faults)
+    sent = dict(headers or {})
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        sent["www-authenticate"] = 'Bearer realm="llmasos"'
+    if error.status in _UNREAD:
+        sent["connection"] = "close"
+    return ProblemResponse(problem.model_dump(exclude_none=True), status_code=error.status, headers=sent)
+
+
+def responses(*errors: type[LlmasosError]) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entry of a route for the errors that it may answer with, one a status."""
+    listed: dict[int | str, dict[str, Any]] = {}
+    for error in errors:
+        text = " ".join((error.__doc__ or "").split())
+        known = listed.get(error.status)
+        described = f"{known['description']} Or: {text}" if known else text
+        listed[error.status] = {
+            "description": described,
+            "model": Problem,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+    return listed
+
+
+class _OfStatus(LlmasosError):
+    """An HTTP error that the framework raised, with a code made of its status."""
+
+    _made: ClassVar[dict[int, type[LlmasosError]]] = {}
+
+    @classmethod
+    def make(cls, status: int, detail: str) -> LlmasosError:
+        if status not in cls._made:
+            try:
+                code = HTTPStatus(status).phrase.lower().replace(" ", "-").replace("'", "")
+            except ValueError:
+                code = f"http-{status}"
+            cls._made[status] = type(f"Status{status}", (cls,), {"status": status, "code": code})
+        return cls._made[status](detail)
+
+
+_BY_STATUS: Mapping[int, type[LlmasosError]] = {
+    404: NotFound,
+    405: MethodNotAllowed,
+    413: BodyTooLarge,
+    415: UnsupportedMediaType,
+}
+
+
+async def _own(request: Request, error: Exception) -> ProblemResponse:
+    return respond(cast("LlmasosError", error), request)
+
+
+async def _http(request: Request, error: Exception) -> ProblemResponse:
+    raised = cast("HTTPException", error)
+    known = _BY_STATUS.get(raised.status_code)
+    ours = known() if known else _OfStatus.make(raised.status_code, str(raised.detail))
+    return respond(ours, request, headers=raised.headers)
+
+
+async def _validation(request: Request, error: Exception) -> ProblemResponse:
+    found = [
+        ("/".join(str(part) for part in fault["loc"]), *in_both(fault))
+        for fault in cast("RequestValidationError", error).errors()
+    ] or [("", "the request is not valid", "请求无效")]
+    locale = locale_of(request.headers.get("accept-language", ""))
+    faults = [Fault(pointer=f"/{where}", detail=t(locale, en, zh)) for where, en, zh in found]
+    where, en, zh = found[0]
+    return respond(Invalid(f"{where}: {en}", zh=f"{where}：{zh}"), request, faults=faults)
+
+
+async def _unforeseen(request: Request, error: Exception) -> ProblemResponse:
+    logger.error("a request failed with an error nobody foresaw", exc_info=error, extra={"path": request.url.path})
+    return respond(LlmasosError(), request)
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Answer every error of `app` with a problem document, the framework's own included."""
+    app.add_exception_handler(LlmasosError, _own)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(Exception, _unforeseen)

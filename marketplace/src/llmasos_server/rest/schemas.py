@@ -1,0 +1,176 @@
+"""What the server answers, in JSON."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from llmasos.bundles.actions import Action
+from llmasos.i18n import t
+from llmasos.invocations.invocation import Usage
+from llmasos.invocations.run_result import RunResult
+from llmasos.kernel.tables import InvocationRow
+
+
+class Answer(BaseModel):
+    """Frozen, and nothing beside its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class UsageView(Answer):
+    """What an invocation used."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cost_micro_usd: int | None = Field(description="Millionths of a US dollar; null where a price is unknown.")
+    fuel: int = Field(description="WebAssembly instructions, roughly.")
+    memory_bytes: int
+    duration_ms: int
+    model: str | None = Field(description="The model that answered last; null where none was called.")
+
+    @classmethod
+    def of(cls, usage: Usage | InvocationRow) -> Self:
+        """As the kernel counted it."""
+        return cls(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cost_micro_usd=usage.cost_micro_usd,
+            fuel=usage.fuel,
+            memory_bytes=usage.memory_bytes,
+            duration_ms=usage.duration_ms,
+            model=usage.model,
+        )
+
+
+class RunView(Answer):
+    """How a run ended."""
+
+    id: str
+    output: Any = Field(description="What the action's output schema promises.")
+    usage: UsageView
+    notices: list[str] | None = Field(
+        default=None, description="What to know of the answer, such as that its model is not fit for the task."
+    )
+
+    @classmethod
+    def of(cls, result: RunResult) -> Self:
+        """As the host answered."""
+        view = cls(id=result.id, output=result.output, usage=UsageView.of(result.usage))
+        return view.model_copy(update={"notices": list(result.notices)}) if result.notices else view
+
+
+class ErrorView(Answer):
+    """Why an invocation failed."""
+
+    code: str
+    message: str
+
+
+class InvocationView(Answer):
+    """One run of one action. Inputs and outputs are not kept."""
+
+    id: str
+    app: str | None = Field(description="Null for a model call that no app made.")
+    version: str | None
+    installation: str | None
+    user: str = Field(description="Who ran it.")
+    action: str
+    status: Literal["running", "succeeded", "failed", "cancelled"]
+    error: ErrorView | None
+    parent: str | None = Field(description="The invocation whose app called this one.")
+    started_at: datetime
+    ended_at: datetime | None
+    usage: UsageView
+
+    @classmethod
+    def of(cls, row: InvocationRow, locale: str) -> Self:
+        """As the kernel keeps it."""
+        return cls.model_validate(_fields(row, locale))
+
+
+class InvocationDetail(InvocationView):
+    """One invocation, with what its app printed and logged."""
+
+    log: str
+
+    @classmethod
+    def of(cls, row: InvocationRow, locale: str) -> Self:
+        """As the kernel keeps it."""
+        return cls.model_validate({**_fields(row, locale), "log": row.log})
+
+
+def _fields(row: InvocationRow, locale: str) -> dict[str, Any]:
+    message = row.error_message or ""
+    told = t(locale, message, row.error_message_zh or message)
+    failed = ErrorView(code=row.error_code, message=told) if row.error_code else None
+    return {
+        "id": row.id,
+        "app": row.app_id,
+        "version": row.version,
+        "installation": row.installation_id,
+        "user": row.user_id,
+        "action": row.action,
+        "status": row.status,
+        "error": failed,
+        "parent": row.parent_id,
+        "started_at": utc(row.started_at),
+        "ended_at": utc(row.ended_at) if row.ended_at else None,
+        "usage": UsageView.of(row),
+    }
+
+
+def utc(moment: datetime) -> datetime:
+    """A moment of the database, which keeps no zone and is in UTC, with its zone."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+class ActionView(Answer):
+    """An action: what it takes and what it answers."""
+
+    name: str
+    title: str
+    description: str
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+    streaming: bool
+
+    @classmethod
+    def of(cls, action: Action, locale: str) -> Self:
+        """In the caller's language."""
+        return cls(
+            name=action.name,
+            title=action.title(locale),
+            description=action.description(locale),
+            input_schema=dict(action.input_schema),
+            output_schema=dict(action.output_schema),
+            streaming=action.streaming,
+        )
+
+
+class ChunkEvent(Answer):
+    """`event: chunk`: a part of a streamed answer."""
+
+    text: str
+
+
+class ProgressEvent(Answer):
+    """`event: progress`: how far the run is."""
+
+    fraction: float
+    message: str
+
+
+class NoticeEvent(Answer):
+    """`event: notice`: what to know of the answer."""
+
+    message: str
+
+
+class EndEvent(Answer):
+    """`event: end`: the run succeeded. No event follows."""
+
+    id: str
+    output: Any

@@ -1,0 +1,263 @@
+"""`/api/v1/installations`, `/usage`, `/quotas`, `/models`: what there is, and what was used."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+
+from llmasos.bundles.actions import checked_actions
+from llmasos.errors import Invalid, NotFound, Unauthenticated
+from llmasos.gateway.models import ModelEntry
+from llmasos.installs import repository
+from llmasos.installs.tables import Installation, InstalledRelease
+from llmasos.quotas import service as quotas
+from llmasos.quotas.repository import UsageTotal
+from llmasos.quotas.service import QuotaStatus
+from llmasos_server.rest.context import PREFIX, host_of
+from llmasos_server.rest.identity import Caller, Reader
+from llmasos_server.rest.paging import DEFAULT_LIMIT, Page, PageCursor, PageLimit, page_of
+from llmasos_server.rest.problems import InvalidCursor, ScopeMissing, responses
+from llmasos_server.rest.schemas import ActionView, Answer, utc
+
+router = APIRouter(prefix=PREFIX)
+
+_REFUSED = responses(Unauthenticated, ScopeMissing, InvalidCursor)
+
+
+class InstallationView(Answer):
+    """An app as it is installed: the release that runs, and its actions."""
+
+    id: str
+    app: str
+    version: str
+    runtime: str
+    digest: str = Field(description="SHA-256 of the bundle, hexadecimal.")
+    installed_at: datetime
+    installed_by: str
+    actions: list[ActionView]
+
+
+class GrantView(Answer):
+    """What was consented to for one capability."""
+
+    capability: str
+    scope: dict[str, Any]
+    revoked_at: datetime | None
+
+
+class UsageTotalView(Answer):
+    """What was used of a model by an app on a day."""
+
+    day: date | None
+    app: str = Field(description="Empty for calls that no app made.")
+    model: str = Field(description="Empty for what no model was called for.")
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_micro_usd: int
+    unpriced_calls: int = Field(description="Calls whose price is unknown; they are not in the cost.")
+    fuel: int
+
+
+class QuotaView(Answer):
+    """A limit on a meter over a window, and what is used of it now."""
+
+    scope: str
+    scope_id: str
+    meter: str
+    window: str
+    limit: int
+    used: int
+    reserved: int
+    left: int
+    resets_at: datetime | None = Field(description="Null for a run.")
+
+    @classmethod
+    def of(cls, status: QuotaStatus) -> QuotaView:
+        """As the ledger has it."""
+        name = status.name
+        return cls(
+            scope=name.scope.value,
+            scope_id=name.scope_id,
+            meter=name.meter.value,
+            window=name.window.value,
+            limit=status.limit,
+            used=status.used,
+            reserved=status.reserved,
+            left=status.left,
+            resets_at=status.resets_at,
+        )
+
+
+class ModelView(Answer):
+    """A model, by the name that apps and quotas use."""
+
+    name: str
+    kind: str
+    tier: str
+    context_window: int
+    goes_to: str = Field(description="Where the data goes: `local`, or the provider.")
+    tasks: list[str] = Field(description="What it is fit for; empty: everything.")
+    languages: list[str] = Field(description="BCP 47; empty: every one.")
+
+    @classmethod
+    def of(cls, entry: ModelEntry) -> ModelView:
+        """Without its address and key."""
+        return cls(
+            name=entry.name,
+            kind=entry.kind,
+            tier=entry.tier,
+            context_window=entry.context_window,
+            goes_to=entry.goes_to,
+            tasks=list(entry.tasks),
+            languages=list(entry.languages),
+        )
+
+
+# Plain functions: they run in threads, since they read many rows and decode their JSON.
+
+
+@router.get(
+    "/installations",
+    operation_id="list_installations",
+    summary="List installations",
+    tags=["installations"],
+    responses=_REFUSED,
+)
+def list_installations(
+    request: Request, caller: Reader, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
+) -> Page[InstallationView]:
+    """The apps that are installed in the caller's workspace, by id."""
+    with host_of(request).database.read() as session:
+        rows = repository.all_current(session, caller.principal.workspace)
+        reached = [row for row in rows if caller.reaches(row[0].app_id)]
+        shown, following = page_of(reached, lambda row: (row[0].app_id,), limit, cursor, str)
+        return Page(items=[_installation(*row, caller.principal.locale) for row in shown], next=following)
+
+
+@router.get(
+    "/installations/{installation}/grants",
+    operation_id="list_grants",
+    summary="List grants",
+    tags=["installations"],
+    responses=responses(Unauthenticated, ScopeMissing, NotFound, InvalidCursor),
+)
+def list_grants(
+    request: Request, caller: Reader, installation: str, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
+) -> Page[GrantView]:
+    """What the installer consented to, what was revoked since included."""
+    with host_of(request).database.read() as session:
+        release = _release(repository.all_current(session, caller.principal.workspace), caller, installation)
+        rows = repository.grants(session, release.id or 0)
+        shown, following = page_of(rows, lambda row: (row.capability,), limit, cursor, str)
+        items = [
+            GrantView(
+                capability=row.capability,
+                scope=row.scope,
+                revoked_at=utc(row.revoked_at) if row.revoked_at else None,
+            )
+            for row in shown
+        ]
+    return Page(items=items, next=following)
+
+
+@router.get(
+    "/usage",
+    operation_id="read_usage",
+    summary="Read usage",
+    tags=["usage"],
+    responses=responses(Unauthenticated, ScopeMissing, Invalid, InvalidCursor),
+)
+def read_usage(
+    request: Request,
+    caller: Reader,
+    *,
+    days: Annotated[int, Query(ge=1, le=3660, description="Over how many days, today counted.")] = 30,
+    app: Annotated[str | None, Query(max_length=129, description="Only of this app.")] = None,
+    limit: PageLimit = DEFAULT_LIMIT,
+    cursor: PageCursor = None,
+) -> Page[UsageTotalView]:
+    """Totals by day (the newest first), app and model: the caller's own, or with the scope admin the workspace's."""
+    principal = caller.principal
+    with host_of(request).database.read() as session:
+        user = None if caller.is_admin else principal.user
+        totals = quotas.usage(session, principal.workspace, days, user, app)
+    reached = [total for total in totals if caller.reaches(total.app_id)]
+    shown, following = page_of(reached, _newest_first, limit, cursor, int, str, str)
+    items = [
+        UsageTotalView(
+            day=total.day,
+            app=total.app_id,
+            model=total.model,
+            calls=total.calls,
+            prompt_tokens=total.prompt_tokens,
+            completion_tokens=total.completion_tokens,
+            cost_micro_usd=total.cost_micro_usd,
+            unpriced_calls=total.unpriced_calls,
+            fuel=total.fuel,
+        )
+        for total in shown
+    ]
+    return Page(items=items, next=following)
+
+
+@router.get("/quotas", operation_id="list_quotas", summary="List quotas", tags=["usage"], responses=_REFUSED)
+def list_quotas(
+    request: Request, caller: Reader, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
+) -> Page[QuotaView]:
+    """The quotas of the workspace that the caller meets, with what is used of each now."""
+    with host_of(request).database.read() as session:
+        found = quotas.list_quotas(session, caller.principal.workspace)
+    met = [status for status in found if _meets(caller, status)]
+    shown, following = page_of(met, lambda status: tuple(status.name.detail.values()), limit, cursor, *[str] * 5)
+    return Page(items=[QuotaView.of(status) for status in shown], next=following)
+
+
+@router.get("/models", operation_id="list_models", summary="List models", tags=["models"], responses=_REFUSED)
+def list_models(
+    request: Request, caller: Reader, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
+) -> Page[ModelView]:
+    """The models of this host, in the order in which they are preferred."""
+    ranked = enumerate(host_of(request).gateway.registry.models.values())
+    shown, following = page_of(ranked, lambda pair: (pair[0],), limit, cursor, int)
+    return Page(items=[ModelView.of(entry) for _, entry in shown], next=following)
+
+
+def _installation(found: Installation, release: InstalledRelease, locale: str) -> InstallationView:
+    return InstallationView(
+        id=found.id,
+        app=found.app_id,
+        version=release.version,
+        runtime=release.runtime,
+        digest=release.digest,
+        installed_at=utc(found.installed_at),
+        installed_by=found.installed_by,
+        actions=[ActionView.of(action, locale) for action in checked_actions(release.actions)],
+    )
+
+
+def _release(
+    rows: list[tuple[Installation, InstalledRelease]], caller: Caller, installation_id: str
+) -> InstalledRelease:
+    for found, release in rows:
+        if found.id == installation_id and caller.reaches(found.app_id):
+            return release
+    raise NotFound
+
+
+def _newest_first(total: UsageTotal) -> tuple[int, str, str]:
+    return -total.day.toordinal() if total.day else 0, total.app_id, total.model
+
+
+def _meets(caller: Caller, status: QuotaStatus) -> bool:
+    """Whether a quota concerns the caller: another user's is nobody else's business."""
+    match status.name.scope.value:
+        case "user":
+            return caller.is_admin or status.name.scope_id == caller.principal.user
+        case "app":
+            return caller.reaches(status.name.scope_id)
+        case _:
+            return caller.apps is None

@@ -1,0 +1,150 @@
+"""The server: the host, the catalog and the API put together in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+from typing_extensions import override
+
+from llmasos.database.engine import Database
+from llmasos.errors import Unavailable
+from llmasos.host import Host, Parts
+from llmasos.settings import Settings
+from llmasos_marketplace.catalog.service import Catalog
+from llmasos_marketplace.catalog.store import BundleStore
+from llmasos_server.accounts.service import TokenAuthenticator
+from llmasos_server.rest import catalog as catalog_endpoints
+from llmasos_server.rest.application import create_api, serve_host
+from llmasos_server.rest.guards import LOOPBACK_NAMES
+
+logger = logging.getLogger(__name__)
+
+# What a client may take to read the end of its stream, once the host has ended it.
+SHUTDOWN_SECONDS: Final = 10
+# Callers who come at once wait here until they are taken; past it, they are refused.
+BACKLOG: Final = 512
+
+
+def create_app(
+    settings: Settings, *, hosts: tuple[str, ...] = (), parts: Parts | None = None, warm: bool = False
+) -> FastAPI:
+    """The whole server as an application; its host opens when it starts.
+
+    Args:
+        settings: Where the state is.
+        hosts: Names that it answers for, beside those of loopback; `*` for any.
+        parts: Parts of the host to use instead of its own.
+        warm: Start litellm and the embedded model at once, in the background.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        async with Host.open(settings, parts) as host:
+            serve_host(app, host, TokenAuthenticator(host.database, _noting(host.database)))
+            app.state.catalog = Catalog(host.database, BundleStore(settings.home / "bundles"))
+            if warm:
+                host.warm()
+            yield
+
+    return create_api(lifespan, hosts={*LOOPBACK_NAMES, *hosts}, routers=(catalog_endpoints.router,))
+
+
+def _noting(database: Database) -> Callable[[Callable[[], None]], object]:
+    def note(work: Callable[[], None]) -> None:
+        # In a thread, and unwatched: it only keeps when a token was last used.
+        asyncio.get_running_loop().run_in_executor(None, _quietly, work)
+
+    return note
+
+
+def _quietly(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception:
+        logger.exception("a token's use was not noted")
+
+
+class Server(uvicorn.Server):
+    """Ends what runs before it waits for connections: a stream would keep its connection open for ever."""
+
+    def __init__(self, app: FastAPI, on_ready: Callable[[], None]) -> None:
+        """Serve `app`, and call `on_ready` once it takes requests."""
+        self._app = app
+        self._on_ready = on_ready
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="on",
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                # What a forwarding header says of the caller is never used: identity is the token's.
+                proxy_headers=False,
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            )
+        )
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._app.state.host.stop()
+        await super().shutdown(sockets)
+
+
+def serve(app: FastAPI, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serve until SIGINT or SIGTERM; then end what runs, settle it, and return."""
+    server = Server(app, on_ready)
+    # uvicorn raises the signal again once it is done, so that a parent sees it; for us the end is orderly.
+    with contextlib.suppress(KeyboardInterrupt):
+        previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            server.run(sockets=[listener])
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises:
+        Unavailable: The port is taken, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise _unlistenable(host, port, error) from error
+
+
+def _unlistenable(host: str, port: int, error: OSError) -> Unavailable:
+    if error.errno == errno.EADDRINUSE:
+        return Unavailable(
+            f"Port {port} on {host} is taken: choose another with --port, or end what listens there.",
+            zh=f"{host} 的端口 {port} 已被占用：请用 --port 选择其他端口，或结束占用它的程序。",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return Unavailable(
+            f"Port {port} needs more rights than this user has: choose one above 1023 with --port.",
+            zh=f"没有权限使用端口 {port}：请用 --port 选择 1023 以上的端口。",
+        )
+    return Unavailable(
+        f"The server cannot listen on {host}: {os.strerror(error.errno or 0)}. "
+        "Give an address of this machine with --host.",
+        zh=f"无法在 {host} 上监听：请用 --host 指定本机地址。",
+    )

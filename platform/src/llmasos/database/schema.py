@@ -1,0 +1,210 @@
+"""Brings the database to the schema that this code knows: once, whole or not at all.
+
+Alembic does it, in one transaction; the migrations stand in `migrations/` of the repository and travel in the wheel.
+Alembic itself is imported only where there is something to do: revisions are numbered files, so that the newest is
+known from their names.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from llmasos.errors import Unavailable
+from llmasos.machine import disk_full
+
+logger = logging.getLogger(__name__)
+
+
+class SchemaNewer(Unavailable):
+    """The database was made by a newer LLMasOS than this one: upgrade LLMasOS, or open another home."""
+
+    zh = "数据库由更新版本的 LLMasOS 创建：请升级 LLMasOS，或换用其他主目录。"
+    code = "schema-newer"
+
+
+def migrations_folder() -> Path:
+    """Where the migrations are: in the installed package, or in the checkout."""
+    installed = Path(__file__).parents[1] / "_migrations"
+    return installed if installed.is_dir() else Path(__file__).parents[4] / "migrations"
+
+
+def newest_revision() -> str:
+    """The revision that this code knows, such as 0001."""
+    names = (path.name.partition("_")[0] for path in (migrations_folder() / "versions").glob("[0-9]*_*.py"))
+    return max(names)
+
+
+def database_file(url: str) -> Path | None:
+    """The file of a SQLite URL; None for other databases and for one in memory."""
+    prefix = "sqlite:///"
+    path = url.removeprefix(prefix)
+    return Path(path) if url.startswith(prefix) and path and path != ":memory:" else None
+
+
+def open_to_read(file: Path) -> sqlite3.Connection:
+    """A connection to a SQLite database that reads, and never makes one.
+
+    SQLite reads a database with a write-ahead log only where it may make an index beside it. Where it may not (the
+    disk is full, or the home cannot be written) and the log is empty, the file alone is the whole database.
+
+    Raises:
+        sqlite3.DatabaseError: It cannot be read.
+    """
+    address = f"{file.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(address, uri=True, timeout=30)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    except sqlite3.OperationalError as error:
+        connection.close()
+        log = file.with_name(f"{file.name}-wal")
+        cannot_index = any(part in str(error).lower() for part in ("unable to open", "disk i/o error", "readonly"))
+        if not cannot_index or not file.is_file() or (log.exists() and log.stat().st_size):
+            raise
+        return sqlite3.connect(f"{address}&immutable=1", uri=True)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def revision_of(url: str) -> str | None:
+    """The revision that the database has; None where it has none yet.
+
+    Raises:
+        Unavailable: The database cannot be read.
+    """
+    file = database_file(url)
+    if file is None:
+        return _revision_by_sqlalchemy(url)
+    if not file.exists():
+        return None
+    try:
+        with closing(open_to_read(file)) as connection:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return None
+        if "disk i/o error" in str(error).lower():  # what SQLite says where it finds no room for its log
+            raise disk_full(f" ({file})") from error
+        raise Unavailable(
+            f"The database {file} cannot be read: {error}. Check its permissions.",
+            zh=f"无法读取数据库 {file}：{error}。请检查其权限。",
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise Unavailable(
+            f"{file} is not a database, or is damaged ({error}): put a copy of it back, or move it away.",
+            zh=f"{file} 不是数据库或已损坏（{error}）：请恢复备份，或将其移走。",
+        ) from error
+    return str(row[0]) if row else None
+
+
+def _revision_by_sqlalchemy(url: str) -> str | None:
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
+    from sqlalchemy import create_engine  # noqa: PLC0415
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    except SQLAlchemyError as error:
+        raise Unavailable(
+            f"The database does not answer: {error}. Check LLMASOS_DATABASE_URL.",
+            zh=f"数据库无响应：{error}。请检查 LLMASOS_DATABASE_URL。",
+        ) from error
+    finally:
+        engine.dispose()
+
+
+def check_revision(found: str | None) -> bool:
+    """Whether the database has the schema of this code.
+
+    Raises:
+        SchemaNewer: It has one that this code does not know.
+    """
+    newest = newest_revision()
+    if found is not None and found > newest:
+        raise SchemaNewer(
+            f"The database has schema {found} and this LLMasOS knows {newest}: upgrade LLMasOS, or set LLMASOS_HOME "
+            "to another home.",
+            zh=f"数据库的结构版本是 {found}，此 LLMasOS 只认识 {newest}：请升级 LLMasOS，或把 LLMASOS_HOME 设为别处。",
+        )
+    return found == newest
+
+
+def ensure_schema(url: str, home: Path) -> bool:
+    """Bring the database to the newest schema, at first use or after an upgrade.
+
+    It is one transaction: killed at any point, the database is as it was or as it should be. Of processes that begin
+    at once, one does it and the others wait.
+
+    Args:
+        url: The database's URL.
+        home: Where the lock stands; made where it is missing, for its owner alone.
+
+    Returns:
+        Whether there was something to do.
+
+    Raises:
+        SchemaNewer: The database is of a newer LLMasOS.
+        Unavailable: It cannot be read or written.
+    """
+    if check_revision(revision_of(url)):
+        return False
+    with _one_process(home):
+        found = revision_of(url)
+        if check_revision(found):
+            return False
+        logger.info("migrating the database from %s to %s", found or "nothing", newest_revision())
+        migrate_to(url, "head")
+    return True
+
+
+def migrate_to(url: str, revision: str) -> None:
+    """Go to a revision, up or down. The caller holds the lock.
+
+    Raises:
+        Unavailable: The database cannot be written.
+    """
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+    from sqlalchemy.exc import DatabaseError  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    config.attributes["url"] = url
+    known = {"head", "base"} | {path.name[:4] for path in (migrations_folder() / "versions").glob("[0-9]*_*.py")}
+    if revision not in known:
+        raise Unavailable(f"There is no schema {revision}.", zh=f"没有结构版本 {revision}。")
+    down = revision == "base" or (revision != "head" and revision < (revision_of(url) or ""))
+    try:
+        (command.downgrade if down else command.upgrade)(config, revision)
+    except DatabaseError as error:
+        raise Unavailable(
+            f"The database cannot be brought up to date: {error.orig}. Nothing was changed: check the free space and "
+            "the permissions of the home, and run it again.",
+            zh=f"无法升级数据库：{error.orig}。未做任何改动：请检查磁盘空间与目录权限后重试。",
+        ) from error
+
+
+@contextmanager
+def _one_process(home: Path) -> Generator[None]:
+    from filelock import FileLock  # noqa: PLC0415
+
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = FileLock(home / "migrate.lock", timeout=600)
+        lock.acquire()
+    except OSError as error:
+        raise Unavailable(
+            f"The home {home} cannot be written ({error.strerror or error}): set LLMASOS_HOME to a folder that can.",
+            zh=f"无法写入 {home}（{error.strerror or error}）：请把 LLMASOS_HOME 设为可写的目录。",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,130 @@
+"""Every query of invocations."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+from sqlmodel import Session, col, select
+
+from llmasos.database.engine import utc_now
+from llmasos.database.transaction import SqlValue, Transaction
+from llmasos.i18n import Words
+from llmasos.invocations.invocation import Invocation
+from llmasos.kernel.tables import InvocationRow
+
+# The message of an error is for the person who ran the app; a guest's may be long.
+MAX_MESSAGE = 2000
+# Far more than any run can use, and it fits its column.
+MOST = 1 << 62
+
+
+class _Records:
+    """Invocations that began and ended in a batch of writes. A buffer of `Transaction`."""
+
+    def __init__(self) -> None:
+        self.begun: dict[str, tuple[SqlValue, ...]] = {}
+        self.ended: dict[str, tuple[SqlValue, ...]] = {}
+
+    def write(self, transaction: Transaction) -> None:
+        """Write them all; who began and ended in the same batch takes one statement."""
+        if self.begun:
+            running = ("running", *(None,) * 4, 0, None, *(0,) * 5, "")
+            rows = [(*begun, *(self.ended.pop(id_, running)), id_) for id_, begun in self.begun.items()]
+            transaction.run_many(_BEGIN, rows)
+        if self.ended:
+            transaction.run_many(_END, [(*ended, id_) for id_, ended in self.ended.items()])
+
+
+_BEGIN = """
+INSERT INTO invocation (workspace_id, user_id, app_id, version, installation_id, action, parent_id, started_at,
+lease_id, cancel_requested, status, error_code, error_message, error_message_zh, ended_at, duration_ms, model,
+prompt_tokens, completion_tokens, cost_micro_usd, fuel, memory_bytes, log, id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_END = """
+UPDATE invocation SET status = ?, error_code = ?, error_message = ?, error_message_zh = ?, ended_at = ?,
+duration_ms = ?, model = ?, prompt_tokens = ?, completion_tokens = ?, cost_micro_usd = ?, fuel = ?, memory_bytes = ?,
+log = ? WHERE id = ?
+"""
+
+
+def insert(transaction: Transaction, invocation: Invocation, lease_id: str) -> None:
+    """Write down that it runs, and since when: this may be written a moment later, with its end."""
+    app, parent = invocation.app, invocation.parent
+    started = utc_now() - timedelta(seconds=time.monotonic() - invocation.started_monotonic)
+    transaction.buffer(_Records).begun[invocation.id] = (
+        *(invocation.principal.workspace, invocation.principal.user),
+        *((app.id, app.version, app.installation_id) if app else (None, None, None)),
+        *(_text(invocation.action), parent.id if parent else None, transaction.moment(started), lease_id, False),
+    )
+
+
+def finish(
+    transaction: Transaction, invocation: Invocation, status: str, code: str | None, message: Words | None
+) -> None:
+    """Write down how it ended."""
+    usage = invocation.usage
+    counts = [None if amount is None else max(0, min(amount, MOST)) for amount in usage.amounts]
+    transaction.buffer(_Records).ended[invocation.id] = (
+        *(status, code, *((_text(words[:MAX_MESSAGE]) for words in message) if message else (None, None))),
+        transaction.moment(utc_now()),
+        *(usage.duration_ms, _text(usage.model) if usage.model else None, *counts, _text(invocation.log)),
+    )
+
+
+# What a guest or a provider says must not make a statement fail that writes others' rows as well.
+def _text(text: str) -> str:
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def lose(transaction: Transaction, lease_id: str) -> int:
+    """The process that ran them died: they failed."""
+    return transaction.run(
+        "UPDATE invocation SET status = 'failed', error_code = 'host-died',"
+        " error_message = 'The host process that ran it ended; what it held was freed. Run it again.',"
+        " error_message_zh = '运行它的主机进程已结束；它占用的资源已释放。请重新运行。', ended_at = ?"
+        " WHERE status = 'running' AND lease_id = ?",
+        *(transaction.moment(utc_now()), lease_id),
+    )
+
+
+def request_cancel(transaction: Transaction, id_: str) -> int:
+    """Ask the process that runs it; 0 where it does not run any more."""
+    return transaction.run("UPDATE invocation SET cancel_requested = ? WHERE id = ? AND status = 'running'", True, id_)
+
+
+def to_cancel(session: Session, lease_id: str) -> list[str]:
+    """Which of a process's invocations others asked it to cancel."""
+    return list(
+        session.exec(
+            select(InvocationRow.id).where(
+                InvocationRow.status == "running",
+                InvocationRow.lease_id == lease_id,
+                col(InvocationRow.cancel_requested),
+            )
+        )
+    )
+
+
+def find(session: Session, id_: str, workspace: str, user: str | None) -> InvocationRow | None:
+    """One of a user of the workspace; of anybody there where `user` is None."""
+    row = session.get(InvocationRow, id_)
+    return row if row and row.workspace_id == workspace and user in (None, row.user_id) else None
+
+
+def listing(
+    session: Session, workspace: str, user: str | None, limit: int, before: InvocationRow | None
+) -> list[InvocationRow]:
+    """Those of a user, or of the whole workspace where `user` is None; newest first, and older than `before`."""
+    query = select(InvocationRow).where(InvocationRow.workspace_id == workspace)
+    if user is not None:
+        query = query.where(InvocationRow.user_id == user)
+    if before is not None:
+        started = col(InvocationRow.started_at)
+        query = query.where(
+            (started < before.started_at) | ((started == before.started_at) & (col(InvocationRow.id) < before.id))
+        )
+    return list(
+        session.exec(query.order_by(col(InvocationRow.started_at).desc(), col(InvocationRow.id).desc()).limit(limit))
+    )

@@ -1,0 +1,268 @@
+"""Running actions: each in a task of its own, which its caller, another request or the host's end can stop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+from llmasos.bundles.actions import Action
+from llmasos.errors import NotFound, Unavailable
+from llmasos.invocations.actions import InputRejected, action_named, check_input, check_output, checked, encode_input
+from llmasos.invocations.invocation import (
+    Event,
+    EventSink,
+    InstalledApp,
+    Invocation,
+    Json,
+    Principal,
+    RunLimits,
+    discard,
+)
+from llmasos.invocations.run_result import RunResult
+from llmasos.kernel.grants import intersect_all
+from llmasos.kernel.syscall import Kernel
+from llmasos.runtimes.runtime import Program, Runtime
+
+
+class Stopping(Unavailable):
+    """The host is stopping; what was used is settled, run it again in a moment."""
+
+    zh = "主机正在停止；已用的量已结算，请稍后重新运行。"
+    code = "stopping"
+
+
+def not_installed(app_id: str) -> NotFound:
+    """The answer for an app that is not installed, and for one that the caller may not see."""
+    return NotFound(
+        f"No app {app_id!r} is installed here; `llmasos list` shows what is, `llmasos install` adds one.",
+        zh=f"此处没有安装应用 {app_id!r}；用 `llmasos list` 查看，用 `llmasos install` 安装。",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Runnable:
+    """The release of an app that runs now: who it is to the kernel, its program, its actions, its limits."""
+
+    app: InstalledApp
+    program: Program
+    actions: Mapping[str, Action]
+    limits: RunLimits
+    moments: frozenset[str] = frozenset()
+    """The moments of its installation that it hears of, such as `@install`."""
+
+
+class Runnables(Protocol):
+    """Finds what is installed."""
+
+    def runnable(self, workspace: str, app_id: str) -> Runnable:
+        """The current release of an installed app. Answers in about a millisecond.
+
+        Raises:
+            NotFound: The workspace has no such installation.
+        """
+        ...
+
+
+# Somebody waits at a prompt meanwhile, and an app that is being removed must not hold that up.
+MOMENT_SECONDS: Final = 30.0
+
+
+@dataclass(slots=True, eq=False)
+class _Active:
+    """A run in progress. `stopped` once the host has ended it."""
+
+    task: asyncio.Task[object]
+    ended: asyncio.Future[None]
+    stopped: bool = False
+
+
+class Runs:
+    """Runs actions of installed apps."""
+
+    def __init__(self, kernel: Kernel, runnables: Runnables, runtime_of: Callable[[str], Runtime]) -> None:
+        """Run what `runnables` finds under `kernel`, by the runtime of its kind, wasm or python."""
+        self._kernel = kernel
+        self._runnables = runnables
+        self._runtime_of = runtime_of
+        self._active: set[_Active] = set()
+        self._stopping = False
+
+    @property
+    def active(self) -> int:
+        """How many run now."""
+        return len(self._active)
+
+    def action(self, workspace: str, app_id: str, name: str) -> Action:
+        """One action of an installed app.
+
+        Raises:
+            NotFound: There is no such app, or no such action.
+        """
+        return action_named(self._runnables.runnable(workspace, app_id).actions, name)
+
+    async def run(
+        self,
+        principal: Principal,
+        app_id: str,
+        action: str,
+        value: Json,
+        emit: EventSink = discard,
+        *,
+        parent: Invocation | None = None,
+        on_start: Callable[[Invocation], None] | None = None,
+    ) -> RunResult:
+        """Run an action to its end. Cancelling the task that waits here ends the guest and settles what it held.
+
+        Args:
+            principal: Who runs it, and pays.
+            app_id: An installed app.
+            action: One of its actions.
+            value: The input, one decoded JSON value.
+            emit: Gets chunks, progress and notices while it runs.
+            parent: The invocation whose app calls this one.
+            on_start: Is told the invocation once it is admitted; what fails before that never began.
+
+        Raises:
+            LlmasosError: What kept it from starting, or how it failed.
+        """
+        try:
+            return await self._stoppable(
+                lambda: self._run(principal, app_id, action, value, emit=emit, parent=parent, on_start=on_start)
+            )
+        finally:
+            # An app that calls another goes on; whoever stands outside finds what it cost written down.
+            if parent is None:
+                await self._kernel.written()
+
+    async def tell(self, principal: Principal, app_id: str, moment: str, value: Json) -> None:
+        """Tell an app of a moment of its installation. Of one that it has no hook for, it hears nothing.
+
+        The one way to it: `run` knows actions alone, whoever calls.
+
+        Args:
+            principal: Who installs, changes or removes it, and pays.
+            app_id: An installed app.
+            moment: Such as `@install`.
+            value: What its hook is given, a JSON object.
+
+        Raises:
+            LlmasosError: How its hook failed.
+        """
+        found = self._runnables.runnable(principal.workspace, app_id)
+        if moment not in found.moments:
+            return
+        seconds = min(found.limits.wall_seconds, MOMENT_SECONDS)
+        found = replace(found, limits=replace(found.limits, wall_seconds=seconds))
+        hook = Action(moment, {"type": "object"}, {}, streaming=False, raw={})
+        await self._stoppable(lambda: self._execute(principal, found, hook, value))
+
+    async def _stoppable(self, work: Callable[[], Coroutine[Any, Any, RunResult]]) -> RunResult:
+        """Do it in this task, unless the host stops, which ends it."""
+        if self._stopping:
+            raise Stopping
+        active = _Active(_this_task(), asyncio.get_running_loop().create_future())
+        self._active.add(active)
+        try:
+            return await work()
+        except asyncio.CancelledError:
+            if active.stopped:
+                active.task.uncancel()
+                raise Stopping from None
+            raise
+        finally:
+            self._active.discard(active)
+            active.ended.set_result(None)
+
+    async def _run(
+        self,
+        principal: Principal,
+        app_id: str,
+        name: str,
+        value: Json,
+        *,
+        emit: EventSink,
+        parent: Invocation | None,
+        on_start: Callable[[Invocation], None] | None,
+    ) -> RunResult:
+        found = self._runnables.runnable(principal.workspace, app_id)
+        if parent is not None:
+            found = _within(found, parent)
+        action = action_named(found.actions, name)
+        return await self._execute(principal, found, action, value, emit=emit, parent=parent, on_start=on_start)
+
+    async def _execute(
+        self,
+        principal: Principal,
+        found: Runnable,
+        action: Action,
+        value: Json,
+        *,
+        emit: EventSink = discard,
+        parent: Invocation | None = None,
+        on_start: Callable[[Invocation], None] | None = None,
+    ) -> RunResult:
+        try:
+            taken = await checked(lambda steps: check_input(action, value, steps))
+        except InputRejected as error:
+            raise _with_config_hint(error, found) from None
+        text = encode_input(taken)
+        runtime = self._runtime_of(found.program.kind)
+        notices: list[str] = []
+
+        async def noted(event: Event) -> None:
+            if event.kind == "notice":
+                notices.append(event.text)
+            await emit(event)
+
+        opened = self._kernel.invocation(principal, found.app, action.name, found.limits, emit=noted, parent=parent)
+        async with opened as invocation:
+            if on_start is not None:
+                on_start(invocation)
+            ended = await runtime.call(found.program, invocation, action.name, text)
+            invocation.measured(ended.fuel, ended.memory_bytes, ended.log)
+            limit = invocation.limits.output_bytes
+            output = await checked(lambda steps: check_output(action, ended.output, limit, steps))
+        return RunResult(invocation.id, output, invocation.usage, tuple(notices))
+
+    async def stop(self) -> None:
+        """Start nothing more, end what runs, and wait until it is settled. Safe to call again."""
+        self._stopping = True
+        for active in self._active:
+            if not active.stopped:
+                active.stopped = True
+                active.task.cancel()
+        ends = [active.ended for active in self._active]
+        if ends:
+            await asyncio.wait(ends)
+
+
+def _within(found: Runnable, parent: Invocation) -> Runnable:
+    """A callee as its caller may have it run: with what both were granted, and no longer than the caller runs."""
+    app, limits = found.app, found.limits
+    if parent.app is not None:
+        app = replace(app, grants=intersect_all(app.grants, parent.app.grants))
+    left = parent.deadline_monotonic - time.monotonic()
+    return replace(found, app=app, limits=replace(limits, wall_seconds=max(0.001, min(limits.wall_seconds, left))))
+
+
+def _this_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine runs in a task
+    return task
+
+
+def _with_config_hint(error: InputRejected, found: Runnable) -> InputRejected:
+    """The same, and where a field that the action lacks is one of the app's form, how that is set."""
+    set_at_install = [fault.field for fault in error.faults if fault.field in found.app.config]
+    if not set_at_install:
+        return error
+    name = set_at_install[0]
+    command = f"llmasos install {found.app.id} -c {name}=…"
+    return InputRejected(
+        f"{error.message}. {name} is one of the app's settings, for all its runs: {command}",
+        zh=f"{error.message_zh}。{name} 是此应用的设置，对每次运行都有效：{command}",
+        faults=error.faults,
+    )

@@ -1,0 +1,96 @@
+"""Landlock: which files a process may open, and that it reaches no TCP port, abstract socket or other process.
+
+By the kernel's own documentation, userspace-api/landlock.rst, and <linux/landlock.h>. Landlock forbids what it
+handles and what no rule gives back; what an older ABI does not handle stays open, so each bit stands beside the ABI
+that brought it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+import struct
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final
+
+from llmasos_runner.confinement.kernel import CannotConfine, calls, syscall
+
+# Before ABI 2 a file could not be kept from being linked or moved between folders by another program's rules.
+MINIMUM_ABI: Final = 2
+
+WRITE_FILE, READ_FILE, READ_DIR = 1 << 1, 1 << 2, 1 << 3
+MAKE_REG, REMOVE_FILE = 1 << 8, 1 << 5
+_ABI_1 = (1 << 13) - 1  # execute, write, read, remove, and every kind of make
+_REFER, _TRUNCATE, _IOCTL_DEVICE = 1 << 13, 1 << 14, 1 << 15  # ABI 2, 3, 5
+_BIND_TCP, _CONNECT_TCP = 1 << 0, 1 << 1  # ABI 4
+_ABSTRACT_UNIX_SOCKET, _SIGNAL = 1 << 0, 1 << 1  # ABI 6
+
+_CREATE_VERSION: Final = 1
+_RULE_PATH_BENEATH: Final = 1
+
+
+def abi() -> int:
+    """The kernel's Landlock version; 0 where there is none."""
+    try:
+        return syscall(calls()["landlock_create_ruleset"], None, 0, _CREATE_VERSION)
+    except OSError:
+        return 0
+
+
+def restrict(read: Iterable[str], write: Iterable[str] = (), null: str = os.devnull) -> int:
+    """Forbid every file but those beneath `read` (no writing, no running) and `write` (also made and written).
+
+    It holds for the calling thread and what it starts, so it is called while there is one thread.
+
+    Returns:
+        The ABI that stands.
+
+    Raises:
+        CannotConfine: The kernel has no Landlock of ABI 2 or newer.
+        OSError: A path is not there.
+    """
+    version = abi()
+    if version < MINIMUM_ABI:
+        raise CannotConfine(
+            f"Landlock ABI {version} is too old, {MINIMUM_ABI} is needed (Linux 5.19, and lsm=landlock)"
+        )
+    ruleset = _create(version)
+    try:
+        for path in read:
+            _allow(ruleset, path, READ_FILE | READ_DIR)
+        for path in write:
+            truncate = _TRUNCATE if version >= 3 else 0
+            _allow(ruleset, path, READ_FILE | READ_DIR | WRITE_FILE | MAKE_REG | REMOVE_FILE | truncate)
+        with suppress(OSError):  # a root without devices does without
+            _allow(ruleset, null, READ_FILE | WRITE_FILE)
+        syscall(calls()["landlock_restrict_self"], ruleset, 0)
+    finally:
+        os.close(ruleset)
+    return version
+
+
+def _create(version: int) -> int:
+    files = _ABI_1 | _REFER
+    files |= _TRUNCATE if version >= 3 else 0
+    files |= _IOCTL_DEVICE if version >= 5 else 0
+    fields = [files]
+    if version >= 4:
+        fields.append(_BIND_TCP | _CONNECT_TCP)
+    if version >= 6:
+        fields.append(_ABSTRACT_UNIX_SOCKET | _SIGNAL)
+    attributes = struct.pack(f"={len(fields)}Q", *fields)
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    return syscall(calls()["landlock_create_ruleset"], ctypes.byref(buffer), len(attributes), 0)
+
+
+def _allow(ruleset: int, path: str, access: int) -> None:
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            access &= WRITE_FILE | READ_FILE | _TRUNCATE
+        rule = ctypes.create_string_buffer(struct.pack("=Qi", access, descriptor), 12)
+        syscall(calls()["landlock_add_rule"], ruleset, _RULE_PATH_BENEATH, ctypes.byref(rule), 0)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,69 @@
+"""A user of its own for each app, where the host is root, and no capability for anybody."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import struct
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from llmasos_runner.confinement.kernel import (
+    PR_CAP_AMBIENT,
+    PR_CAP_AMBIENT_CLEAR_ALL,
+    PR_CAPBSET_DROP,
+    PR_SET_DUMPABLE,
+    PR_SET_NO_NEW_PRIVS,
+    calls,
+    prctl,
+    syscall,
+)
+
+# systemd's table of users leaves 0x70000000 to 0x7ffdffff to nobody.
+_USERS: Final = (0x70000000, 0x0FFD0000)
+# In a container with 65,536 users: those that systemd gives to services for the time they run.
+_FEW_USERS: Final = (61184, 4336)
+_LAST_CAPABILITY: Final = 63
+_CAPABILITY_VERSION_3: Final = 0x20080522
+
+
+def user_of(identity: str) -> int:
+    """The user that an app runs as, of those that this user namespace has."""
+    start, count = _USERS
+    if not _is_mapped(start) or not _is_mapped(start + count - 1):
+        start, count = _FEW_USERS
+    return start + int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") % count
+
+
+def _is_mapped(user: int) -> bool:
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        inside, _, length = (int(word) for word in line.split())
+        if inside <= user < inside + length:
+            return True
+    return False
+
+
+def forbid_new_privileges() -> None:
+    """No program started from here gains rights, and nobody of the same user reads this process's memory."""
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    prctl(PR_SET_DUMPABLE, 0)
+
+
+def drop(user: int | None) -> None:
+    """Give up every capability and, for root, become `user`, with no group but its own."""
+    for capability in range(_LAST_CAPABILITY + 1):
+        try:
+            prctl(PR_CAPBSET_DROP, capability)
+        except OSError:  # past the kernel's last one, or a plain user, who has none
+            break
+    if user is not None:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+    with suppress(OSError):
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), 8)
+    nothing = ctypes.create_string_buffer(24)
+    syscall(calls()["capset"], ctypes.byref(header), ctypes.byref(nothing))

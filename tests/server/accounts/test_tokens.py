@@ -1,0 +1,134 @@
+"""Tokens: shown once, kept as hashes, known again only while they are good."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlmodel import SQLModel
+
+from llmasos import tables  # noqa: F401
+from llmasos.database.engine import Database
+from llmasos.errors import Invalid, NotFound
+from llmasos.invocations.invocation import Principal
+from llmasos_server.accounts.service import NewToken, TokenAuthenticator, create_token, revoke_token
+from llmasos_server.accounts.tables import ApiToken
+from llmasos_server.rest.identity import Scope
+
+ANN = Principal(workspace="default", user="ann")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path}/t.db")
+    SQLModel.metadata.create_all(database.engine)
+    yield database
+    database.close()
+
+
+def at_once(work: Callable[[], None]) -> None:
+    work()
+
+
+def make(database: Database, **options: object) -> NewToken:
+    with database.write() as session:
+        return create_token(session, ANN, **options)  # type: ignore[arg-type]
+
+
+def row(database: Database, token: NewToken) -> ApiToken:
+    with database.read() as session:
+        found = session.get(ApiToken, token.id)
+        assert found is not None
+        return found
+
+
+def test_a_token_stands_for_who_made_it(database: Database) -> None:
+    token = make(database, scopes=[Scope.RUN])
+    caller = TokenAuthenticator(database, at_once).authenticate(token.token)
+    assert caller is not None
+    assert caller.principal == ANN
+    assert caller.may(Scope.RUN)
+    assert not caller.may(Scope.READ)
+    assert caller.reaches("acme/anything")
+
+
+def test_only_the_hash_is_kept(database: Database) -> None:
+    token = make(database)
+    secret = token.token.rsplit("_", 1)[1] if token.token.count("_") == 2 else token.token[25:]
+    assert secret not in str(row(database, token).model_dump())
+    assert token.token.startswith("llmasos_")
+
+
+def test_admin_allows_everything(database: Database) -> None:
+    caller = TokenAuthenticator(database, at_once).authenticate(make(database, scopes=[Scope.ADMIN]).token)
+    assert caller is not None
+    assert all(caller.may(scope) for scope in Scope)
+
+
+def test_a_bounded_token_reaches_its_apps_and_no_others(database: Database) -> None:
+    caller = TokenAuthenticator(database, at_once).authenticate(make(database, apps=["acme/one"]).token)
+    assert caller is not None
+    assert caller.reaches("acme/one")
+    assert not caller.reaches("acme/two")
+    assert not caller.reaches(None)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    ["", "llmasos_", "x" * 5000, "llmasos_0123456789abcdef_" + "A" * 43, "llmasos_0123456789ABCDEF_" + "A" * 43, "ä"],
+)
+def test_what_is_no_token_stands_for_nobody(database: Database, forged: str) -> None:
+    assert TokenAuthenticator(database, at_once).authenticate(forged) is None
+
+
+def test_a_token_with_one_letter_changed_stands_for_nobody(database: Database) -> None:
+    token = make(database).token
+    changed = token[:-1] + ("A" if token[-1] != "A" else "B")
+    assert TokenAuthenticator(database, at_once).authenticate(changed) is None
+
+
+def test_an_expired_token_stands_for_nobody(database: Database) -> None:
+    token = make(database, life=timedelta(days=1))
+    with database.write() as session:
+        found = session.get(ApiToken, token.id)
+        assert found is not None
+        found.expires_at = datetime.now(UTC) - timedelta(seconds=1)
+    assert TokenAuthenticator(database, at_once).authenticate(token.token) is None
+
+
+def test_a_revoked_token_stands_for_nobody(database: Database) -> None:
+    token = make(database)
+    with database.write() as session:
+        revoke_token(session, "default", token.id)
+    assert TokenAuthenticator(database, at_once).authenticate(token.token) is None
+
+
+def test_a_token_of_another_workspace_cannot_be_revoked(database: Database) -> None:
+    token = make(database)
+    with pytest.raises(NotFound), database.write() as session:
+        revoke_token(session, "other", token.id)
+    assert TokenAuthenticator(database, at_once).authenticate(token.token) is not None
+
+
+def test_use_is_noted_at_most_once_a_minute(database: Database) -> None:
+    notes: list[Callable[[], None]] = []
+    token = make(database)
+    authenticator = TokenAuthenticator(database, lambda work: (notes.append(work), work()))
+    authenticator.authenticate(token.token)
+    authenticator.authenticate(token.token)
+    assert len(notes) == 1
+    assert row(database, token).last_used_at is not None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scopes": []},
+        {"apps": ["not an app"]},
+        {"scopes": [Scope.ADMIN], "apps": ["acme/one"]},
+        {"life": timedelta(0)},
+    ],
+)
+def test_a_token_that_makes_no_sense_is_refused(database: Database, options: dict[str, object]) -> None:
+    with pytest.raises(Invalid):
+        make(database, **options)

@@ -1,0 +1,86 @@
+"""The two ways to a host answer alike, and fail alike."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmasos.connection import LocalConnection, RemoteConnection, error_of
+from llmasos.errors import AppFailed, NotFound, Unavailable
+from llmasos.invocations.invocation import Event, Principal
+
+
+@pytest.fixture(params=["local", "remote"])
+async def connection(request: pytest.FixtureRequest, served: Any) -> Any:
+    if request.param == "local":
+        yield LocalConnection(served.host, Principal())
+        return
+    remote = RemoteConnection(str(served.client.base_url), "all")
+    yield remote
+    await remote.close()
+
+
+async def test_a_run_answers_and_shows_its_events(connection: Any) -> None:
+    seen: list[Event] = []
+
+    async def show(event: Event) -> None:
+        seen.append(event)
+
+    result = await connection.run("acme/tool", "count", {}, show)
+    assert result.output == "three"
+    assert result.usage.fuel == 1000
+    assert result.notices == ("only to three",)
+    assert [event.kind for event in seen] == ["chunk", "progress"] * 3 + ["notice"]
+
+
+async def test_the_schema_of_an_input_is_told(connection: Any) -> None:
+    schema = await connection.input_schema("acme/tool", "echo")
+    assert schema["required"] == ["text"]
+    assert schema["x-streaming"] is False
+
+
+async def test_errors_keep_their_kind(connection: Any) -> None:
+    with pytest.raises(AppFailed):
+        await connection.run("acme/tool", "lie", {})
+    with pytest.raises(NotFound, match="acme/none"):
+        await connection.run("acme/none", "act", {})
+    with pytest.raises(NotFound, match="acme/none"):
+        await connection.input_schema("acme/none", "act")
+
+
+async def test_a_server_without_models_says_so(served: Any) -> None:
+    remote = RemoteConnection(str(served.client.base_url), "all")
+    with pytest.raises(Unavailable, match="LLMASOS_URL"):
+        await remote.call_model("generate", {})
+    await remote.close()
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"code": 1}'])
+def test_an_answer_that_is_no_problem_document_is_told_as_such(body: bytes) -> None:
+    assert isinstance(error_of(body, 502), Unavailable)
+
+
+def test_importing_the_client_imports_no_host(tmp_path: Path) -> None:
+    heavy = ("sqlalchemy", "pydantic", "fastapi", "litellm", "httpx")
+    code = f"import sys, llmasos; print([name for name in {heavy!r} if name in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
+
+
+def test_a_program_that_simply_ends_leaves_its_host_in_order(tmp_path: Path) -> None:
+    code = (
+        "import llmasos\n"
+        "from llmasos.errors import NotFound\n"
+        "try:\n    llmasos.run('acme/none', 'act', text='a')\n"
+        "except NotFound as error:\n    print(error.message)\n"
+    )
+    environment = {**os.environ, "LLMASOS_HOME": str(tmp_path), "LLMASOS_URL": ""}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, timeout=60
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "acme/none" in ended.stdout
