@@ -1,6 +1,7 @@
 """Runs the migrations, on SQLite and on PostgreSQL, in one transaction.
 
-`llmasos.database.schema` calls it with the URL in `config.attributes`; for work on migrations, `LLMASOS_DATABASE_URL` names one.
+`llmasos.database.schema` calls it with the URL in `config.attributes`. To work on migrations, name a database in
+`LLMASOS_DATABASE_URL`.
 """
 
 from __future__ import annotations

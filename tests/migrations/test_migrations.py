@@ -173,7 +173,8 @@ def test_killed_at_any_statement_of_an_upgrade_the_rows_are_there_and_the_next_s
 
 def test_of_processes_that_begin_at_once_one_migrates(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from llmasos.database.schema import ensure_schema; home = Path(sys.argv[1])\n"
+        "import sys; from pathlib import Path; from llmasos.database.schema import ensure_schema\n"
+        "home = Path(sys.argv[1])\n"
         "print(ensure_schema(f\"sqlite:///{home / 'llmasos.db'}\", home))"
     )
     children = [
@@ -206,7 +207,8 @@ def test_looking_at_a_database_that_is_not_there_makes_none(tmp_path: Path) -> N
 
 def test_a_full_disk_changes_nothing_and_says_what_to_check(tmp_path: Path) -> None:
     code = (
-        "import resource, signal, sys; from pathlib import Path; import llmasos.database.schema as s; import alembic.command\n"
+        "import resource, signal, sys; from pathlib import Path\n"
+        "import llmasos.database.schema as s; import alembic.command\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
         "home = Path(sys.argv[1])\n"

@@ -50,7 +50,7 @@ def confinement(*, bubblewrap: bool = False) -> Confinement:
 
 @cache
 def _tried(before: tuple[str, ...]) -> Confinement:
-    trial = process.MAIN.with_name("confine") / "__main__.py"
+    trial = process.MAIN.with_name("confinement") / "__main__.py"
     command = [*before, base_python(), "-I", "-S", str(trial)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_TRIAL_SECONDS, check=True)
