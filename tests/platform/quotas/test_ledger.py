@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import SQLModel, select, text
+from sqlmodel import select, text
 
 from llmasos import tables  # noqa: F401
 from llmasos.database.engine import Database, utc_now
@@ -35,13 +34,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-def database(tmp_path: Path):
-    with Database(f"sqlite:///{tmp_path}/t.db") as database:
-        SQLModel.metadata.create_all(database.engine)
-        yield database
 
 
 @pytest.fixture
@@ -293,27 +285,18 @@ def test_totals_are_read_by_day_app_and_model(database: Database) -> None:
         assert service.usage(session, "other") == []
 
 
-async def test_a_reservation_takes_over_the_row_of_one_that_ends_in_the_same_commit(
+async def test_what_is_settled_after_its_lease_ended_is_charged_to_the_room_that_is_left(
     ledger: Ledger, database: Database, clock: Clock
 ) -> None:
     set_quota(database, 100)
-    first = await ledger.reserve(SUBJECT, tokens(60))
-    ledger.settle(first, Used(prompt_tokens=20))
-    second = await ledger.reserve(SUBJECT, tokens(60))
-    assert second.id == first.id
-    assert state(database) == [(20, 60, 0)]
-    # One of another size does not; and what was held is freed with the lease either way.
-    ledger.settle(second, Used(prompt_tokens=70))
-    third = await ledger.reserve(SUBJECT, tokens(10))
-    assert third.id != second.id
-    assert state(database) == [(80, 10, 10)]
+    await ledger.settle(await ledger.reserve(SUBJECT, tokens(80)), Used(prompt_tokens=80))
+    held = await ledger.reserve(SUBJECT, tokens(20))
     with Database(database.url) as elsewhere:
         clock.now += 31
         elsewhere.writer.submit(Ledger(elsewhere, clock).lease.sweep).result()
-        assert state(database) == [(80, 0, 10)]
-    # Taken for dead: what it says late is charged to the room that is left, and the rest to the overrun.
-    await ledger.settle(third, Used(prompt_tokens=30))
-    assert state(database) == [(100, 0, 20)]
+    assert state(database) == [(80, 0, 0)]
+    await ledger.settle(held, Used(prompt_tokens=30))
+    assert state(database) == [(100, 0, 10)]
     with database.read() as session:
         assert session.exec(select(Reservation)).all() == []
 

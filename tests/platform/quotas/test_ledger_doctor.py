@@ -1,10 +1,9 @@
 """That the ledger adds up is seen, and so is every way in which it may not."""
 
 import time
-from pathlib import Path
 
 import pytest
-from sqlmodel import SQLModel, text
+from sqlmodel import text
 
 from llmasos import tables  # noqa: F401
 from llmasos.database.engine import Database
@@ -16,14 +15,12 @@ from llmasos.quotas.service import QuotaName
 
 
 @pytest.fixture
-def database(tmp_path: Path):
-    with Database(f"sqlite:///{tmp_path}/t.db") as database:
-        SQLModel.metadata.create_all(database.engine)
-        with database.write() as session:
-            for scope, scope_id in ((Scope.WORKSPACE, "w"), (Scope.USER, "u")):
-                name = QuotaName("w", scope, scope_id, Meter.TOKENS, Window.DAY)
-                service.set_quota(session, lambda event, detail: None, name, 100)
-        yield database
+def database(database: Database) -> Database:
+    with database.write() as session:
+        for scope, scope_id in ((Scope.WORKSPACE, "w"), (Scope.USER, "u")):
+            name = QuotaName("w", scope, scope_id, Meter.TOKENS, Window.DAY)
+            service.set_quota(session, lambda event, detail: None, name, 100)
+    return database
 
 
 def check(database: Database, after_seconds: int = 0) -> list[Fault]:
