@@ -14,6 +14,7 @@ from llmasos.errors import Denied, LlmasosError, NotFound, QuotaExceeded
 from llmasos.home import default_home, state_home_and_database_url
 from llmasos.settings import Settings
 from llmasos_server.cli import registry, shell
+from llmasos_server.cli.output import Options, options
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -104,6 +105,16 @@ def test_an_error_said_in_both_languages_is_shown_in_the_readers(
     probe["raise"] = NotFound("There is none.", zh="没有。")
     monkeypatch.setenv("LLMASOS_LOCALE", "zh_CN.UTF-8")
     assert CliRunner().invoke(shell.app, ["migrate"]).stderr == "错误：没有。\n"
+
+
+@pytest.mark.parametrize("error", [None, NotFound("x"), ValueError("x"), KeyboardInterrupt()])
+def test_the_options_of_a_command_line_do_not_outlive_it(
+    probe: dict[str, BaseException | None], error: BaseException | None
+) -> None:
+    """10, section 6: `--json` of one command stayed set for whatever the process did next."""
+    probe["raise"] = error
+    CliRunner().invoke(shell.app, ["migrate", "--json", "--debug"])
+    assert options() == Options()
 
 
 def test_ctrl_c_ends_with_130_and_says_nothing(probe: dict[str, BaseException | None]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,12 +22,12 @@ class Options:
     debug: bool = False
 
 
-_options: ContextVar[Options] = ContextVar("llmasos_cli_options")
+_options: ContextVar[Options] = ContextVar("llmasos_cli_options", default=Options())  # noqa: B039 - it is frozen
 
 
 def options() -> Options:
     """`--json` and `--debug` of the command that runs."""
-    return _options.get(Options())
+    return _options.get()
 
 
 def set_options(*, json: bool | None = None, debug: bool | None = None) -> None:
@@ -34,9 +36,14 @@ def set_options(*, json: bool | None = None, debug: bool | None = None) -> None:
     _options.set(replace(now, json=now.json if json is None else json, debug=now.debug if debug is None else debug))
 
 
-def reset_options() -> None:
-    """Forget them: a new command line begins."""
-    _options.set(Options())
+@contextmanager
+def fresh_options() -> Generator[None]:
+    """Start a command line without options, and forget the ones it set when it ends."""
+    token = _options.set(Options())
+    try:
+        yield
+    finally:
+        _options.reset(token)
 
 
 def locale() -> Locale:

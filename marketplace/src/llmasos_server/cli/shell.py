@@ -22,11 +22,11 @@ from llmasos.errors import LlmasosError
 from llmasos_server.cli import registry
 from llmasos_server.cli.coercion import spare_pydantic
 from llmasos_server.cli.output import (
+    fresh_options,
     locale,
     message_of,
     options,
     problem_of,
-    reset_options,
     set_options,
     tr,
 )
@@ -215,8 +215,10 @@ class LazyGroup(TyperGroup):
     ) -> Any:
         """Run a command line; exits with DESIGN's codes unless `standalone_mode` is off."""
         words = list(sys.argv[1:] if args is None else args)
-        reset_options()
-        code = _bounded(lambda: super(LazyGroup, self).main(words, "llmasos", standalone_mode=False, **extra), words)
+        with fresh_options():
+            code = _bounded(
+                lambda: super(LazyGroup, self).main(words, "llmasos", standalone_mode=False, **extra), words
+            )
         if standalone_mode:
             sys.exit(code)
         return code
