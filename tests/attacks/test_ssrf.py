@@ -12,7 +12,7 @@ import pytest
 from llmasos.bundles.manifest import HttpPermission, SecretPlace, SecretsPermission, Text
 from llmasos.capabilities.http import HttpCapability
 from llmasos.errors import Denied, Invalid, ResourceLimit, TimedOut, Unavailable
-from llmasos.invocations.invocation import InstalledApp, Invocation, Principal, RunLimits
+from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
 
 WHY = Text(en="To test.")
 LOOPBACK = (ip_network("127.0.0.0/8"),)
@@ -157,7 +157,7 @@ def invocation(hosts, wall_seconds=20.0, methods=("GET",), places=()):
     if places:
         grants["secrets"] = SecretsPermission(capability="secrets", secrets=places, reason=WHY)
     app = InstalledApp("acme/app", "1.0", "i", grants, frozenset(grants))
-    return Invocation(Principal(), app, "act", RunLimits(wall_seconds=wall_seconds))
+    return Invocation(Principal(), app, "act", InvocationLimits(wall_seconds=wall_seconds))
 
 
 async def send(where, url, networks=LOOPBACK, **request):

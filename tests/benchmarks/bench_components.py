@@ -31,7 +31,7 @@ from llmasos import tables  # noqa: F401
 from llmasos.bundles.reader import read_bundle
 from llmasos.database.engine import Database
 from llmasos.database.writer import Writer
-from llmasos.invocations.invocation import InstalledApp, Invocation, Principal, RunLimits
+from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas.ledger import Ledger
 from llmasos.runtimes.component import ComponentRuntime
@@ -181,7 +181,7 @@ class Ways:
 
     async def echo(self, program: Program, invocation: Invocation | None = None) -> None:
         """An action that does nothing, through runner and protocol."""
-        invocation = invocation or Invocation(Principal(), None, "echo", limits=RunLimits())
+        invocation = invocation or Invocation(Principal(), None, "echo", limits=InvocationLimits())
         await self.runtime.call(program, invocation, "echo", '"x"')
 
     async def describe(self, program: Program, _invocation: Invocation | None = None) -> None:
@@ -190,7 +190,7 @@ class Ways:
 
     async def whole(self, run: Run, program: Program) -> None:
         """Through the kernel too: reserved, written down, settled and audited, on SQLite."""
-        async with self._kernel.invocation(Principal(), self._app, "echo", RunLimits()) as invocation:
+        async with self._kernel.invocation(Principal(), self._app, "echo", InvocationLimits()) as invocation:
             await run(program, invocation)
 
     async def compare(self, name: str, bound: str, alone: Callable[[], None], run: Run, program: Program) -> None:
@@ -257,7 +257,7 @@ async def waiting(runtime: ComponentRuntime, program: Program, calls, gate: asyn
     started = time.perf_counter()
     running = [
         asyncio.create_task(
-            runtime.call(program, Invocation(Principal(), None, "bench", limits=RunLimits()), "wait", '"x"')
+            runtime.call(program, Invocation(Principal(), None, "bench", limits=InvocationLimits()), "wait", '"x"')
         )
         for _ in range(WAITING)
     ]

@@ -21,7 +21,7 @@ from awake import awake
 from llmasos.authoring.native import build_native
 from llmasos.bundles.manifest import parse_manifest
 from llmasos.bundles.reader import code_digest
-from llmasos.invocations.invocation import Invocation, Principal, RunLimits
+from llmasos.kernel.invocation import Invocation, InvocationLimits, Principal
 from llmasos.runtimes import native
 from llmasos.runtimes.confinement import confinement
 from llmasos.runtimes.environments import base_python
@@ -84,7 +84,7 @@ async def installed(
 
 def message(program: Program, number: int) -> dict:
     """One call of the app."""
-    return native._call(str(number), program, "echo", '{"text": "hi"}', limits_message(RunLimits(), 60))
+    return native._call(str(number), program, "echo", '{"text": "hi"}', limits_message(InvocationLimits(), 60))
 
 
 async def first_answer(runtime: NativeRuntime, program: Program, *, confined: bool) -> float:
@@ -171,7 +171,7 @@ async def many(runtime: NativeRuntime, program: Program) -> tuple[float, list[tu
 
     async def one(number: int) -> None:
         other = Program("python", program.digest, program.capabilities, f"installation-{number}")
-        limits = RunLimits(wall_seconds=120)
+        limits = InvocationLimits(wall_seconds=120)
         await runtime.call(other, Invocation(Principal(), None, "echo", limits), "echo", '{"text": "hi"}')
 
     began = time.perf_counter()

@@ -22,7 +22,7 @@ from llmasos.capabilities.model import ModelCapability
 from llmasos.gateway.engine import load_litellm
 from llmasos.gateway.request import GenerateRequest
 from llmasos.gateway.testing import SCRIPTED, ScriptedProvider, scripted_gateway
-from llmasos.invocations.invocation import InstalledApp, Invocation, Principal
+from llmasos.kernel.invocation import InstalledApp, Invocation, Principal
 
 ROUNDS, CALLS = 12, 64
 MESSAGES: list[dict[str, Any]] = [

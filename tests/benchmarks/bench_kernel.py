@@ -25,8 +25,8 @@ from sqlmodel import SQLModel
 from llmasos import tables  # noqa: F401
 from llmasos.bundles.manifest import ModelPermission, Text
 from llmasos.database.engine import Database
-from llmasos.invocations.invocation import InstalledApp, Invocation, Principal, RunLimits
 from llmasos.kernel.capability import Outcome, Used
+from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas import service
 from llmasos.quotas.ledger import Ledger
@@ -95,7 +95,7 @@ async def main() -> None:
         async with Kernel(database, Ledger(database), [Model()]) as kernel:
             for at_once in (1, 32):
                 async with kernel.invocation(
-                    Principal("w", "u"), app, "act", RunLimits(wall_seconds=600)
+                    Principal("w", "u"), app, "act", InvocationLimits(wall_seconds=600)
                 ) as invocation:
 
                     async def through(invocation: Invocation = invocation) -> object:

@@ -29,7 +29,7 @@ from llmasos.capabilities.baseline import ConfigCapability, LogCapability
 from llmasos.capabilities.storage import StorageCapability
 from llmasos.database.engine import Database
 from llmasos.database.schema import ensure_schema
-from llmasos.invocations.invocation import InstalledApp, Invocation, Principal, RunLimits
+from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas.ledger import Ledger
 from llmasos.runtimes.confinement import confinement
@@ -77,7 +77,7 @@ reason.en = "bench"
 CALLS = {"log.write": ("log", "write", ["info", "a line"]), "storage.get": ("storage", "get", ["key"])}
 ROUNDS = 30
 BOUND_US = 100
-INVOCATION = RunLimits(wall_seconds=600, log_bytes=1 << 30)
+INVOCATION = InvocationLimits(wall_seconds=600, log_bytes=1 << 30)
 
 
 async def in_process(kernel: Kernel, invocation: Invocation, kind: str, count: int) -> float:

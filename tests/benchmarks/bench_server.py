@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from llmasos.host import Host, Parts
-from llmasos.invocations.invocation import Event, Principal, RunLimits
+from llmasos.kernel.invocation import Event, InvocationLimits, Principal
 from llmasos.settings import Settings
 from llmasos.testing import FakeAction, FakeApps, Guest
 from llmasos_server.rest.application import create_api, serve_host
@@ -43,7 +43,7 @@ async def tick(guest: Guest) -> object:
 
 
 def serve(home: str, port: int) -> None:
-    apps = FakeApps(limits=RunLimits(wall_seconds=600))
+    apps = FakeApps(limits=InvocationLimits(wall_seconds=600))
     apps.add("acme/clock", tick=FakeAction(tick, streaming=True))
 
     @asynccontextmanager

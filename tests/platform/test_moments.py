@@ -13,7 +13,7 @@ from llmasos.database.engine import utc_now
 from llmasos.errors import Denied, NotFound, QuotaExceeded, TimedOut
 from llmasos.host import Host, Parts
 from llmasos.invocations import runs as runs_module
-from llmasos.invocations.invocation import Principal
+from llmasos.kernel.invocation import Principal
 from llmasos.kernel.tables import AuditEntry, InvocationRow
 from llmasos.quotas.tables import Quota
 from llmasos.settings import Settings

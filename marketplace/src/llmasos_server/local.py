@@ -13,7 +13,7 @@ from llmasos.host import Host
 from llmasos.i18n import environment_locale
 from llmasos.installs.code import CodeStore
 from llmasos.installs.installer import Installer
-from llmasos.invocations.invocation import Json, Principal
+from llmasos.kernel.invocation import Json, Principal
 from llmasos.plugins import Plugins
 from llmasos.runtimes.component import ComponentRuntime
 from llmasos.settings import Settings

@@ -17,8 +17,8 @@ from typing import Any, Self, TypeVar
 from llmasos.connection import Connection, connected
 from llmasos.errors import Unavailable
 from llmasos.i18n import environment_locale
-from llmasos.invocations.invocation import Json, Principal, discard
 from llmasos.invocations.run_result import RunResult
+from llmasos.kernel.invocation import Json, Principal, discard
 from llmasos.settings import Settings
 from llmasos_sdk.results import Completion, Embeddings, completion_from, usage_from
 

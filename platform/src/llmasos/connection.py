@@ -19,8 +19,8 @@ from llmasos.errors import (
     Unavailable,
 )
 from llmasos.i18n import environment_locale
-from llmasos.invocations.invocation import Event, EventSink, Json, Principal, Usage, discard
 from llmasos.invocations.run_result import RunResult
+from llmasos.kernel.invocation import Event, EventSink, Json, Principal, Usage, discard
 from llmasos.settings import Settings
 
 if TYPE_CHECKING:

@@ -27,10 +27,10 @@ from llmasos.gateway import opening
 from llmasos.gateway.embedded.local import OnFetch
 from llmasos.gateway.gateway import Gateway
 from llmasos.installs.current import InstalledApps
-from llmasos.invocations.invocation import EventSink, Invocation, Json, Principal, discard
 from llmasos.invocations.run_result import RunResult
 from llmasos.invocations.runs import Runnables, Runs, Stopping
 from llmasos.kernel.capability import Capability
+from llmasos.kernel.invocation import EventSink, Invocation, Json, Principal, discard
 from llmasos.kernel.observation import AuditFollower
 from llmasos.kernel.syscall import Kernel
 from llmasos.plugins import Plugins

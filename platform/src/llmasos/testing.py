@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 from llmasos.bundles.actions import Action
 from llmasos.bundles.manifest import Permission
 from llmasos.errors import ComponentRejected, TimedOut
-from llmasos.invocations.invocation import InstalledApp, Invocation, Json, RunLimits
 from llmasos.invocations.runs import Runnable, not_installed
+from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Json
 from llmasos.runtimes.runtime import CallResult, Inspection, Program, SyscallDoor
 
 
@@ -56,7 +56,7 @@ class FakeApps:
 
     actions: dict[str, dict[str, FakeAction]] = field(default_factory=dict[str, dict[str, FakeAction]])
     grants: dict[str, Mapping[str, Permission]] = field(default_factory=dict[str, Mapping[str, Permission]])
-    limits: RunLimits = field(default_factory=RunLimits)
+    limits: InvocationLimits = field(default_factory=InvocationLimits)
     config: dict[str, Mapping[str, Json]] = field(default_factory=dict[str, Mapping[str, Json]])
     """By app, what its installer chose."""
 

@@ -8,7 +8,7 @@ import pytest
 from llmasos.bundles.manifest import AppsPermission, Text
 from llmasos.capabilities.apps import AppsCapability
 from llmasos.errors import Denied, Invalid
-from llmasos.invocations.invocation import Event, InstalledApp, Invocation, Principal
+from llmasos.kernel.invocation import Event, InstalledApp, Invocation, Principal
 
 
 @dataclass

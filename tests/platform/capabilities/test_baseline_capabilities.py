@@ -11,7 +11,7 @@ from llmasos import tables  # noqa: F401
 from llmasos.capabilities.baseline import ConfigCapability, LogCapability, OutputCapability
 from llmasos.database.engine import Database
 from llmasos.errors import Invalid, PermissionNotDeclared, PermissionNotGranted, ResourceLimit
-from llmasos.invocations.invocation import Event, InstalledApp, Principal, RunLimits
+from llmasos.kernel.invocation import Event, InstalledApp, InvocationLimits, Principal
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas.ledger import Ledger
 
@@ -55,7 +55,7 @@ async def test_output_refuses_what_the_contract_does_not_say(kernel: Kernel, fun
 
 
 async def test_output_ends_at_its_limit(kernel: Kernel) -> None:
-    async with kernel.invocation(Principal(), APP, "act", RunLimits(output_bytes=1000)) as invocation:
+    async with kernel.invocation(Principal(), APP, "act", InvocationLimits(output_bytes=1000)) as invocation:
         for _ in range(9):
             await kernel.syscall(invocation, "output", "chunk", ["x" * 100])
         with pytest.raises(ResourceLimit, match="1,000 bytes"):
@@ -67,7 +67,7 @@ async def test_output_ends_at_its_limit(kernel: Kernel) -> None:
 
 
 async def test_the_log_is_kept_and_capped_without_failing_the_app(kernel: Kernel) -> None:
-    async with kernel.invocation(Principal(), APP, "act", RunLimits(log_bytes=1000)) as invocation:
+    async with kernel.invocation(Principal(), APP, "act", InvocationLimits(log_bytes=1000)) as invocation:
         await kernel.syscall(invocation, "log", "write", ["info", "started"])
         for _ in range(1000):
             await kernel.syscall(invocation, "log", "write", ["debug", "x" * 50])

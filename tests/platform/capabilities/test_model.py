@@ -11,8 +11,8 @@ from llmasos.bundles.manifest import ModelPermission, StoragePermission, Text
 from llmasos.capabilities.model import ModelCapability
 from llmasos.errors import Denied, Invalid, PermissionNotGranted
 from llmasos.gateway.testing import Reply, ScriptedProvider, scripted_entry, scripted_gateway
-from llmasos.invocations.invocation import Event, InstalledApp, Invocation, Principal
 from llmasos.kernel.capability import Capability
+from llmasos.kernel.invocation import Event, InstalledApp, Invocation, Principal
 from llmasos.quotas.meters import Demand, Meter
 
 REASON = Text(en="It is the point of the app.")

@@ -20,8 +20,8 @@ from llmasos.gateway.gateway import Gateway
 from llmasos.gateway.registry import ModelRegistry
 from llmasos.gateway.steps import ModelCall, PlainSteps, TextFilter
 from llmasos.gateway.testing import SCRIPTED, Reply, ScriptedProvider, scripted_entry
-from llmasos.invocations.invocation import Event, EventSink, InstalledApp, Principal, discard
 from llmasos.kernel.capability import Metered
+from llmasos.kernel.invocation import Event, EventSink, InstalledApp, Principal, discard
 from llmasos.kernel.limits import MAX_STREAMS
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas import service

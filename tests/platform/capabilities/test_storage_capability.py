@@ -15,7 +15,7 @@ from llmasos.capabilities.storage import StorageCapability
 from llmasos.capabilities.tables import StoredTotal, StoredValue
 from llmasos.database.engine import Database
 from llmasos.errors import LlmasosError, PermissionNotDeclared, PermissionNotGranted
-from llmasos.invocations.invocation import InstalledApp, Principal
+from llmasos.kernel.invocation import InstalledApp, Principal
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas.ledger import Ledger
 from llmasos_sdk.errors import AppError

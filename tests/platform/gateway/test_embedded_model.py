@@ -32,7 +32,7 @@ from llmasos.gateway.gateway import Gateway
 from llmasos.gateway.models import EMBEDDED
 from llmasos.gateway.registry import ModelRegistry
 from llmasos.gateway.request import EmbedRequest, GenerateRequest
-from llmasos.invocations.invocation import InstalledApp, Principal
+from llmasos.kernel.invocation import InstalledApp, Principal
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas import service
 from llmasos.quotas.ledger import Ledger

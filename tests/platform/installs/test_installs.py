@@ -34,8 +34,8 @@ from llmasos.installs.resolve import parse_requirement
 from llmasos.installs.service import Answers, Result
 from llmasos.installs.tables import GrantRow, Installation, InstalledRelease
 from llmasos.installs.testing import NotingRuntime, Shelf
-from llmasos.invocations.invocation import Principal
 from llmasos.kernel.audit import verify
+from llmasos.kernel.invocation import Principal
 from llmasos.kernel.tables import AuditEntry
 from llmasos.quotas.tables import Quota
 

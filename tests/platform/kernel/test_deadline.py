@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from llmasos.invocations.deadline import Deadline, Expired
+from llmasos.kernel.deadline import Deadline, Expired
 
 
 def after(seconds: float) -> Deadline:

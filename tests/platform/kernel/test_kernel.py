@@ -25,9 +25,9 @@ from llmasos.errors import (
     TimedOut,
     Unavailable,
 )
-from llmasos.invocations.invocation import InstalledApp, Invocation, Principal, RunLimits
 from llmasos.kernel import audit
 from llmasos.kernel.capability import Outcome, Used
+from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
 from llmasos.kernel.syscall import Kernel
 from llmasos.kernel.tables import AuditEntry, InvocationRow
 from llmasos.quotas.ledger import Ledger
@@ -269,7 +269,7 @@ async def test_a_cancelled_call_is_settled_with_what_it_used(
 async def test_a_host_call_ends_at_the_deadline(kernel: Kernel, database: Database) -> None:
     limit(database, 100)
     with pytest.raises(TimedOut, match=r"0\.05 seconds"):
-        async with kernel.invocation(ME, APP, "act", RunLimits(wall_seconds=0.05)) as invocation:
+        async with kernel.invocation(ME, APP, "act", InvocationLimits(wall_seconds=0.05)) as invocation:
             await kernel.syscall(invocation, "model", "hang", [20])
     assert window(database) == (10, 0, 0)
     assert row_of(database, invocation.id).error_code == "timeout"
@@ -346,7 +346,7 @@ async def test_compute_shrinks_to_what_is_left(kernel: Kernel, database: Databas
 
 
 async def test_tokens_of_one_run_are_limited_and_a_callee_pays_into_its_callers_limit(kernel: Kernel) -> None:
-    async with kernel.invocation(ME, APP, "act", RunLimits(tokens=50)) as caller:
+    async with kernel.invocation(ME, APP, "act", InvocationLimits(tokens=50)) as caller:
         async with kernel.invocation(ME, APP, "inner", parent=caller) as callee:
             assert await kernel.syscall(callee, "model", "generate", [20]) == 20
         assert await kernel.syscall(caller, "model", "generate", [20]) == 10

@@ -26,7 +26,7 @@ from llmasos.errors import (
     TimedOut,
     Unavailable,
 )
-from llmasos.invocations.invocation import InstalledApp, Invocation, Principal, RunLimits
+from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
 from llmasos.runtimes import native as native_module
 from llmasos.runtimes.confinement import Confinement, confinement
 from llmasos.runtimes.native import NativeRuntime
@@ -212,7 +212,9 @@ class Host:
 
     def invocation(self, wall_seconds: float = 20.0, memory_mib: int = 64) -> Invocation:
         app = InstalledApp("acme/native", "1.0.0", "one", {}, frozenset({"model"}))
-        return Invocation(Principal(), app, "x", RunLimits(wall_seconds=wall_seconds, memory_bytes=memory_mib << 20))
+        return Invocation(
+            Principal(), app, "x", InvocationLimits(wall_seconds=wall_seconds, memory_bytes=memory_mib << 20)
+        )
 
     async def run(self, program: Program, action: str, invocation: Invocation | None = None, **inputs):
         result = await self.runtime.call(program, invocation or self.invocation(), action, json.dumps(inputs))
@@ -312,7 +314,7 @@ async def test_an_endless_loop_ends_at_its_deadline_and_the_runner_lives_on(host
 async def test_an_app_that_computes_too_long_is_ended_long_before_its_deadline(host):
     program = await host.install(ACTIONS)
     await host.run(program, "shout", text="a")
-    limits = RunLimits(wall_seconds=30, fuel=FUEL_PER_CPU_SECOND // 2)
+    limits = InvocationLimits(wall_seconds=30, fuel=FUEL_PER_CPU_SECOND // 2)
     app = host.invocation().app
     with pytest.raises(ResourceLimit, match=r"0\.5 s of cpu_seconds: raise cpu_seconds under \[limits\]"):
         await host.run(program, "spin", Invocation(Principal(), app, "spin", limits))
@@ -547,7 +549,7 @@ def rest(ctx: Context, seconds: float) -> str:
 async def test_compute_in_threads_that_evades_the_runners_watch_is_ended_by_the_host(host):
     program = await host.install(HOSTILE)
     await host.run(program, "rest", seconds=0)
-    limits = RunLimits(wall_seconds=30, fuel=FUEL_PER_CPU_SECOND // 2)
+    limits = InvocationLimits(wall_seconds=30, fuel=FUEL_PER_CPU_SECOND // 2)
     began = time.monotonic()
     with pytest.raises(ResourceLimit, match=r"longer than the 0\.5 s of cpu_seconds, .*raise cpu_seconds") as raised:
         await host.run(program, "many", Invocation(Principal(), host.invocation().app, "many", limits))
@@ -560,7 +562,7 @@ async def test_compute_in_threads_that_evades_the_runners_watch_is_ended_by_the_
 async def test_an_app_that_was_uninstalled_meanwhile_is_held_to_its_compute_too(host):
     program = await host.install(HOSTILE)
     await host.run(program, "rest", seconds=0)
-    limits = RunLimits(wall_seconds=30, fuel=FUEL_PER_CPU_SECOND // 2)
+    limits = InvocationLimits(wall_seconds=30, fuel=FUEL_PER_CPU_SECOND // 2)
     app = host.invocation().app
     resting = asyncio.create_task(host.run(program, "rest", Invocation(Principal(), app, "rest", limits), seconds=20))
     burning = asyncio.create_task(host.run(program, "many", Invocation(Principal(), app, "many", limits)))
@@ -589,7 +591,7 @@ async def test_a_runner_that_lies_about_its_compute_is_charged_all_the_same(host
 async def test_waiting_costs_no_compute_worth_ending_an_app_for(host):
     program = await host.install(ACTIONS)
     await host.run(program, "shout", text="a")
-    app, limits = host.invocation().app, RunLimits(wall_seconds=30, fuel=FUEL_PER_CPU_SECOND // 100)
+    app, limits = host.invocation().app, InvocationLimits(wall_seconds=30, fuel=FUEL_PER_CPU_SECOND // 100)
     waiting = [Invocation(Principal(), app, "nap", limits) for _ in range(8)]
     assert await asyncio.gather(*(host.run(program, "nap", each, seconds=3) for each in waiting)) == ["rested"] * 8
 

@@ -155,7 +155,7 @@ from llmasos import tables
 from llmasos.bundles.manifest import ModelPermission, Text
 from llmasos.database.engine import Database
 from llmasos.kernel.capability import Outcome, Used
-from llmasos.invocations.invocation import InstalledApp, Principal
+from llmasos.kernel.invocation import InstalledApp, Principal
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas.ledger import Ledger
 from llmasos.quotas.meters import Demand, Meter

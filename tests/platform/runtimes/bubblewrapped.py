@@ -17,7 +17,7 @@ from llmasos.authoring.native import build_native
 from llmasos.bundles.manifest import parse_manifest
 from llmasos.bundles.reader import code_digest
 from llmasos.errors import LlmasosError
-from llmasos.invocations.invocation import InstalledApp, Invocation, Principal, RunLimits
+from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
 from llmasos.runtimes.component import ComponentRuntime
 from llmasos.runtimes.compute import process_clock
 from llmasos.runtimes.confinement import confinement
@@ -108,7 +108,7 @@ async def left_of(pids: list[int]) -> list[int]:
 
 def invocation(fuel: int = 60 * FUEL_PER_CPU_SECOND) -> Invocation:
     app = InstalledApp("acme/native", "1.0.0", "one", {}, frozenset())
-    return Invocation(Principal(), app, "x", RunLimits(wall_seconds=30, memory_bytes=64 << 20, fuel=fuel))
+    return Invocation(Principal(), app, "x", InvocationLimits(wall_seconds=30, memory_bytes=64 << 20, fuel=fuel))
 
 
 async def said(call) -> str:

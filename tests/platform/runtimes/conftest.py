@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import llmasos_sdk
-from llmasos.invocations.invocation import Invocation, Principal, RunLimits
+from llmasos.kernel.invocation import Invocation, InvocationLimits, Principal
 from llmasos.runtimes.component import ComponentRuntime
 from llmasos.runtimes.runtime import Program
 from llmasos.settings import Settings
@@ -72,7 +72,7 @@ def program_of(component: Path, capabilities=CAPABILITIES, installation="tested"
 
 
 def invocation(**limits) -> Invocation:
-    return Invocation(Principal(), None, "tested", limits=RunLimits(**limits))
+    return Invocation(Principal(), None, "tested", limits=InvocationLimits(**limits))
 
 
 class Host:

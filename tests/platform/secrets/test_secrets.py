@@ -8,7 +8,7 @@ from llmasos.bundles.manifest import SecretPlace, SecretsPermission, Text
 from llmasos.capabilities.secrets import SecretsCapability, UserSecrets
 from llmasos.database.engine import Database
 from llmasos.errors import Invalid, NotFound, Unavailable
-from llmasos.invocations.invocation import InstalledApp, Invocation, Principal
+from llmasos.kernel.invocation import InstalledApp, Invocation, Principal
 from llmasos.secrets import Secrets
 
 

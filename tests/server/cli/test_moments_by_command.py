@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from llmasos.host import Host
 from llmasos.installs.tables import Installation
-from llmasos.invocations.invocation import Principal
+from llmasos.kernel.invocation import Principal
 from llmasos.runtimes.confinement import confinement
 from llmasos.runtimes.native import NativeRuntime
 from llmasos.settings import Settings

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from llmasos.database.schema import ensure_schema
 from llmasos.host import Host, Parts
-from llmasos.invocations.invocation import Event, Principal
+from llmasos.kernel.invocation import Event, Principal
 from llmasos.settings import Settings
 from llmasos.testing import FakeAction, FakeApps, Guest
 from llmasos_server.rest.application import create_api, serve_host

@@ -10,7 +10,7 @@ import pytest
 
 from llmasos.connection import LocalConnection, RemoteConnection, error_of
 from llmasos.errors import AppFailed, NotFound, Unavailable
-from llmasos.invocations.invocation import Event, Principal
+from llmasos.kernel.invocation import Event, Principal
 
 
 @pytest.fixture(params=["local", "remote"])

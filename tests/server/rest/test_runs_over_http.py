@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from llmasos.errors import LlmasosError
-from llmasos.invocations.invocation import Principal
+from llmasos.kernel.invocation import Principal
 from llmasos.testing import FakeAction, Guest
 
 RUN = "/api/v1/apps/acme/tool/actions"

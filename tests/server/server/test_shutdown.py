@@ -11,7 +11,7 @@ from sqlmodel import Session, create_engine, select
 from llmasos.database.engine import Database
 from llmasos.database.schema import ensure_schema
 from llmasos.host import Parts
-from llmasos.invocations.invocation import Event, Principal
+from llmasos.kernel.invocation import Event, Principal
 from llmasos.kernel.tables import InvocationRow
 from llmasos.quotas.tables import LedgerWindow, Quota, Reservation
 from llmasos.settings import Settings

@@ -19,7 +19,7 @@ from typing import Literal
 from llmasos.bundles.manifest import APP_ID
 from llmasos.database.engine import Database, WriteSession
 from llmasos.errors import Invalid, NotFound
-from llmasos.invocations.invocation import Principal
+from llmasos.kernel.invocation import Principal
 from llmasos_server.accounts import repository
 from llmasos_server.accounts.tables import ApiToken
 from llmasos_server.rest.identity import Caller, Scope

@@ -15,8 +15,8 @@ from llmasos_server.cli.output import emit_json, note, options, say, tr
 
 if TYPE_CHECKING:
     from llmasos.host import Host
-    from llmasos.invocations.invocation import Event
     from llmasos.invocations.run_result import RunResult
+    from llmasos.kernel.invocation import Event
     from llmasos.settings import Settings
     from llmasos_marketplace.publishing.seeding import Seeded
     from llmasos_server.local import Local
@@ -178,7 +178,7 @@ async def _prepare_and_run(settings: Settings) -> list[dict[str, Any]]:
 
 
 async def _try(host: Host, each: Try) -> dict[str, Any]:
-    from llmasos.invocations.invocation import Principal
+    from llmasos.kernel.invocation import Principal
     from llmasos_server.cli.output import locale
 
     quiet = options().json

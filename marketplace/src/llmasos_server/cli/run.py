@@ -18,8 +18,8 @@ from llmasos_server.cli.fetching import fetching
 from llmasos_server.cli.output import emit_json, locale, note, options, say, tr
 
 if TYPE_CHECKING:
-    from llmasos.invocations.invocation import Event
     from llmasos.invocations.run_result import RunResult
+    from llmasos.kernel.invocation import Event
 
 
 def run(
@@ -63,7 +63,7 @@ def run(
 
 async def _run(app: str, action: str, parameters: list[str], input_json: str | None, stream: bool) -> RunResult:
     from llmasos.connection import connected
-    from llmasos.invocations.invocation import Principal
+    from llmasos.kernel.invocation import Principal
     from llmasos.settings import Settings
 
     given = _given(input_json)

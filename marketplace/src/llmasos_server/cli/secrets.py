@@ -12,7 +12,7 @@ import typer
 from llmasos.database.engine import Database
 from llmasos.database.schema import ensure_schema
 from llmasos.errors import Invalid
-from llmasos.invocations.invocation import Principal
+from llmasos.kernel.invocation import Principal
 from llmasos.secrets import Secrets
 from llmasos.settings import Settings
 from llmasos_server.cli.output import emit_json, is_interactive, options, say, tr

@@ -61,7 +61,7 @@ def create(
 ) -> None:
     """Make a token. It is shown once."""
     from llmasos.errors import Invalid
-    from llmasos.invocations.invocation import Principal
+    from llmasos.kernel.invocation import Principal
     from llmasos_server.accounts.service import create_token
     from llmasos_server.rest.identity import Scope
 
@@ -91,7 +91,7 @@ def create(
 @tokens.command("list")
 def list_() -> None:
     """List the tokens, without their secrets."""
-    from llmasos.invocations.invocation import Principal
+    from llmasos.kernel.invocation import Principal
     from llmasos_server.accounts import repository
 
     with _database() as database, database.read() as session:
@@ -120,7 +120,7 @@ def revoke(
     ],
 ) -> None:
     """End a token now."""
-    from llmasos.invocations.invocation import Principal
+    from llmasos.kernel.invocation import Principal
     from llmasos_server.accounts.service import revoke_token
 
     with _database() as database, database.write() as session:

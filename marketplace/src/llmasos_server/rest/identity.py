@@ -12,7 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from llmasos.errors import Unauthenticated
 from llmasos.i18n import locale_of
-from llmasos.invocations.invocation import Principal
+from llmasos.kernel.invocation import Principal
 from llmasos_server.rest.problems import ScopeMissing
 
 

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
 from llmasos.errors import LlmasosError
-from llmasos.invocations.invocation import Event, EventSink, Invocation, Usage, discard
 from llmasos.invocations.run_result import RunResult
+from llmasos.kernel.invocation import Event, EventSink, Invocation, Usage, discard
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmasos.bundles.actions import Action
 from llmasos.i18n import t
-from llmasos.invocations.invocation import Usage
 from llmasos.invocations.run_result import RunResult
+from llmasos.kernel.invocation import Usage
 from llmasos.kernel.tables import InvocationRow
 
 

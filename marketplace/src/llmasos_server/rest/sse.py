@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from llmasos.errors import LlmasosError
-from llmasos.invocations.invocation import Event
+from llmasos.kernel.invocation import Event
 from llmasos_server.rest.context import PREFIX
 from llmasos_server.rest.live import LiveRun
 from llmasos_server.rest.problems import problem_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llmasos.bundles.reader import code_digest
 from llmasos.errors import Denied
-from llmasos.invocations.invocation import Invocation, Json
+from llmasos.kernel.invocation import Invocation, Json
 from llmasos.runtimes.kinds import COMPONENTS, NATIVE, Runtimes
 from llmasos.runtimes.runtime import Program, RuntimeKind, Surroundings
 from llmasos.settings import Settings

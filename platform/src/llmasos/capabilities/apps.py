@@ -14,8 +14,8 @@ from typing import Protocol
 
 from llmasos.bundles.manifest import AppsPermission
 from llmasos.errors import Denied, Invalid
-from llmasos.invocations.invocation import Event, EventSink, Invocation, Json, Principal
 from llmasos.kernel.capability import Operation, Outcome
+from llmasos.kernel.invocation import Event, EventSink, Invocation, Json, Principal
 from llmasos.quotas.meters import Demand
 
 

@@ -9,8 +9,8 @@ from typing import Final
 
 from llmasos.capabilities.plain import PlainOperation
 from llmasos.errors import Invalid, ResourceLimit
-from llmasos.invocations.invocation import Event, Invocation
 from llmasos.kernel.capability import Immediate, Json
+from llmasos.kernel.invocation import Event, Invocation
 
 # A line under a progress bar.
 MAX_PROGRESS_MESSAGE: Final = 500

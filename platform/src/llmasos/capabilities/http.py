@@ -26,8 +26,8 @@ from llmasos.bundles.hosts import DEFAULT_PORTS, HostPattern
 from llmasos.bundles.manifest import HttpPermission, Permission, SecretPlace, SecretsPermission
 from llmasos.capabilities.addresses import Network, policy_for
 from llmasos.errors import Denied, Invalid, ResourceLimit, TimedOut, Unavailable
-from llmasos.invocations.invocation import Invocation, Json
 from llmasos.kernel.capability import Operation, Outcome, Used
+from llmasos.kernel.invocation import Invocation, Json
 from llmasos.quotas.meters import Demand, Meter
 
 MAX_REDIRECTS: Final = 5

@@ -16,8 +16,8 @@ from llmasos.gateway.gateway import AnswerStream, Gateway
 from llmasos.gateway.request import EmbedRequest, GenerateRequest
 from llmasos.gateway.select import EVERYTHING, Reach
 from llmasos.gateway.steps import Caller
-from llmasos.invocations.invocation import Event, Invocation, Json
 from llmasos.kernel.capability import Operation, Outcome, Used
+from llmasos.kernel.invocation import Event, Invocation, Json
 from llmasos.quotas.meters import Demand
 from llmasos.validation import in_both
 

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from llmasos.bundles.manifest import SecretsPermission
 from llmasos.database.engine import Database
 from llmasos.errors import Invalid
-from llmasos.invocations.invocation import Invocation, Json
 from llmasos.kernel.capability import Operation, Outcome
+from llmasos.kernel.invocation import Invocation, Json
 from llmasos.quotas.meters import Demand
 from llmasos.secrets import Secrets
 

@@ -16,8 +16,8 @@ from llmasos.capabilities.plain import PlainOperation
 from llmasos.database.engine import Database, WriteSession, utc_now
 from llmasos.database.writer import Transaction
 from llmasos.errors import Conflict, Denied, Invalid, QuotaExceeded
-from llmasos.invocations.invocation import Invocation
 from llmasos.kernel.capability import Immediate, Json
+from llmasos.kernel.invocation import Invocation
 
 MAX_KEY_BYTES: Final = 512
 MAX_PAGE: Final = 1000

@@ -12,8 +12,8 @@ from llmasos.database.engine import Database
 from llmasos.installs import repository
 from llmasos.installs.plan import require_current
 from llmasos.installs.rows import active_grants
-from llmasos.invocations.invocation import InstalledApp, RunLimits
 from llmasos.invocations.runs import Runnable
+from llmasos.kernel.invocation import InstalledApp, InvocationLimits
 from llmasos.runtimes.runtime import Program
 from llmasos_runner.protocol import FUEL_PER_CPU_SECOND
 from llmasos_sdk.host import BASELINE_CAPABILITIES
@@ -58,9 +58,9 @@ def installed_app(session: Session, workspace: str, app_id: str) -> Runnable:
     return Runnable(app, program, MappingProxyType(actions), limits, moments_of(release.actions))
 
 
-def run_limits(granted: LimitsRequest) -> RunLimits:
+def run_limits(granted: LimitsRequest) -> InvocationLimits:
     """What one run may use, of limits as they were agreed to."""
-    return RunLimits(
+    return InvocationLimits(
         memory_bytes=granted.memory_mib << 20,
         fuel=int(granted.cpu_seconds * FUEL_PER_CPU_SECOND),
         wall_seconds=granted.wall_seconds,

@@ -28,7 +28,7 @@ from llmasos.installs.resolve import Requirement
 from llmasos.installs.rows import active_grants
 from llmasos.installs.service import Answers, Result
 from llmasos.installs.source import ReleaseSource
-from llmasos.invocations.invocation import Principal
+from llmasos.kernel.invocation import Principal
 from llmasos.runtimes.runtime import Program, Runtime
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 from llmasos.errors import LlmasosError
 from llmasos.installs.service import Outcome
-from llmasos.invocations.invocation import Json, Principal
+from llmasos.kernel.invocation import Json, Principal
 
 
 class Tell(Protocol):

@@ -13,7 +13,7 @@ from llmasos.bundles.reader import read_bundle
 from llmasos.bundles.testing import EMPTY_COMPONENT, make_bundle
 from llmasos.errors import LlmasosError, NotFound, Unavailable
 from llmasos.installs.source import Candidate
-from llmasos.invocations.invocation import Invocation
+from llmasos.kernel.invocation import Invocation
 from llmasos.runtimes.runtime import CallResult, Inspection, Program
 
 

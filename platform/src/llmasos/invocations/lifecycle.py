@@ -15,9 +15,9 @@ from llmasos.database.engine import Database
 from llmasos.database.writer import Transaction
 from llmasos.errors import Cancelled, LlmasosError, NotFound
 from llmasos.invocations import records
-from llmasos.invocations.invocation import EventSink, InstalledApp, Invocation, Principal, RunLimits, discard
 from llmasos.invocations.run import OpenStream, Run, audit_line, code_of, message_of
 from llmasos.kernel import audit
+from llmasos.kernel.invocation import EventSink, InstalledApp, Invocation, InvocationLimits, Principal, discard
 from llmasos.kernel.tables import InvocationRow
 from llmasos.quotas.ledger import Held, Ledger
 from llmasos.quotas.meters import Demand, Meter, Shrink, Used
@@ -74,7 +74,7 @@ class Lifecycle:
         principal: Principal,
         app: InstalledApp | None,
         action: str,
-        limits: RunLimits | None = None,
+        limits: InvocationLimits | None = None,
         *,
         emit: EventSink = discard,
         parent: Invocation | None = None,
@@ -88,7 +88,7 @@ class Lifecycle:
         Raises:
             QuotaExceeded: A quota of runs or compute has no room. Nothing was started.
         """
-        run = await self._begin(Invocation(principal, app, action, limits or RunLimits(), parent, emit))
+        run = await self._begin(Invocation(principal, app, action, limits or InvocationLimits(), parent, emit))
         invocation = run.invocation
         error: BaseException | None = None
         try:

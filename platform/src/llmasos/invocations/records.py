@@ -10,7 +10,7 @@ from sqlmodel import Session, col, select
 from llmasos.database.engine import utc_now
 from llmasos.database.transaction import SqlValue, Transaction
 from llmasos.i18n import Words
-from llmasos.invocations.invocation import Invocation
+from llmasos.kernel.invocation import Invocation
 from llmasos.kernel.tables import InvocationRow
 
 # The message of an error is for the person who ran the app; a guest's may be long.

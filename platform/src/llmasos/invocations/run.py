@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from llmasos.errors import Cancelled, Invalid, LlmasosError, NotFound, Unavailable
 from llmasos.i18n import Words
-from llmasos.invocations.deadline import Deadline
-from llmasos.invocations.invocation import Invocation, Json
 from llmasos.kernel.audit import Line
 from llmasos.kernel.capability import Stream
+from llmasos.kernel.deadline import Deadline
+from llmasos.kernel.invocation import Invocation, Json
 from llmasos.kernel.limits import MAX_STREAMS
 from llmasos.kernel.observation import UsageRecord
 from llmasos.quotas.ledger import Held

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmasos.invocations.invocation import Json, Usage
+from llmasos.kernel.invocation import Json, Usage
 
 
 @dataclass(frozen=True, slots=True)

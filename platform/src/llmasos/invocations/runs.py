@@ -11,18 +11,18 @@ from typing import Any, Final, Protocol
 from llmasos.bundles.actions import Action
 from llmasos.errors import NotFound, Unavailable
 from llmasos.invocations.actions import InputRejected, action_named, check_input, check_output, checked, encode_input
-from llmasos.invocations.invocation import (
+from llmasos.invocations.run_result import RunResult
+from llmasos.kernel.grants import intersect_all
+from llmasos.kernel.invocation import (
     Event,
     EventSink,
     InstalledApp,
     Invocation,
+    InvocationLimits,
     Json,
     Principal,
-    RunLimits,
     discard,
 )
-from llmasos.invocations.run_result import RunResult
-from llmasos.kernel.grants import intersect_all
 from llmasos.kernel.syscall import Kernel
 from llmasos.runtimes.runtime import Program, Runtime
 
@@ -49,7 +49,7 @@ class Runnable:
     app: InstalledApp
     program: Program
     actions: Mapping[str, Action]
-    limits: RunLimits
+    limits: InvocationLimits
     moments: frozenset[str] = frozenset()
     """The moments of its installation that it hears of, such as `@install`."""
 

@@ -23,7 +23,7 @@ from sqlmodel import Session, col, select
 from llmasos.database.engine import WriteSession, utc_now
 from llmasos.database.writer import SqlValue, Transaction
 from llmasos.i18n import Words
-from llmasos.invocations.invocation import Json
+from llmasos.kernel.invocation import Json
 from llmasos.kernel.tables import AuditEntry, AuditHead
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Protocol, runtime_checkable
 
-from llmasos.invocations.invocation import Invocation, Json
+from llmasos.kernel.invocation import Invocation, Json
 from llmasos.quotas.meters import NOTHING_USED, Demand, Used
 
 __all__ = [

@@ -22,7 +22,7 @@ from llmasos.bundles.parts import (
     StoragePermission,
 )
 from llmasos.errors import Denied, PermissionNotDeclared, PermissionNotGranted
-from llmasos.invocations.invocation import InstalledApp
+from llmasos.kernel.invocation import InstalledApp
 from llmasos_sdk.host import BASELINE_CAPABILITIES
 
 T = TypeVar("T")

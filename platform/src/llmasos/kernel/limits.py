@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import cast
 
 from llmasos.errors import Invalid
-from llmasos.invocations.invocation import Json
+from llmasos.kernel.invocation import Json
 
 # A prompt of a MiB is over 200,000 tokens; more than that in one call is a mistake or an attack.
 MAX_ARGUMENT_BYTES = 1 << 20

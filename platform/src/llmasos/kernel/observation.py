@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from sqlmodel import col, func, select
 
 from llmasos.database.engine import Database
-from llmasos.invocations.invocation import Json
+from llmasos.kernel.invocation import Json
 from llmasos.kernel.tables import AuditEntry
 from llmasos.quotas.meters import Used
 

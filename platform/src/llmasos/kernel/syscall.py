@@ -14,13 +14,13 @@ from typing_extensions import override
 from llmasos.database.engine import Database
 from llmasos.database.writer import Transaction
 from llmasos.errors import Cancelled, Denied, Invalid, LlmasosError, QuotaExceeded, TimedOut, Unavailable
-from llmasos.invocations.deadline import Expired
-from llmasos.invocations.invocation import Invocation
 from llmasos.invocations.lifecycle import Lifecycle
 from llmasos.invocations.run import Call, OpenStream, Run, add_usage, audit_line, code_of, usage_record
 from llmasos.kernel import audit
 from llmasos.kernel.capability import Capability, Immediate, Json, Measurable, Metered, Operation
+from llmasos.kernel.deadline import Expired
 from llmasos.kernel.grants import denial
+from llmasos.kernel.invocation import Invocation
 from llmasos.kernel.limits import check_arguments
 from llmasos.kernel.observation import UsageObserver
 from llmasos.quotas.ledger import Held, Ledger

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from llmasos.bundles.imports import check_imports
 from llmasos.errors import ComponentRejected, Denied, Unavailable
-from llmasos.invocations.invocation import Invocation, RunLimits
+from llmasos.kernel.invocation import Invocation, InvocationLimits
 from llmasos.runtimes import process
 from llmasos.runtimes.admission import Admission
 from llmasos.runtimes.compiled import CompiledStore, as_inspection, sha256_of
@@ -25,7 +25,7 @@ from llmasos_runner.protocol import Call, Start
 from llmasos_sdk.host import BASELINE_CAPABILITIES
 
 # `describe` answers from the app's own source; whatever takes longer is broken.
-DESCRIBE_LIMITS: Final = RunLimits(wall_seconds=20.0)
+DESCRIBE_LIMITS: Final = InvocationLimits(wall_seconds=20.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class ComponentRuntime:
         self,
         program: Program,
         asked: _Asked,
-        limits: RunLimits,
+        limits: InvocationLimits,
         door: Door,
     ) -> CallResult:
         if await self._store.find(program.digest) is None:

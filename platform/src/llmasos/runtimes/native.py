@@ -19,7 +19,7 @@ from typing import Any, Final, Self, TypeAlias
 from msgspec import structs
 
 from llmasos.errors import LlmasosError, NotFound, ResourceLimit, RunnerDied, Unavailable
-from llmasos.invocations.invocation import Invocation, RunLimits
+from llmasos.kernel.invocation import Invocation, InvocationLimits
 from llmasos.runtimes.compute import ComputeMeter, Spent, process_clock
 from llmasos.runtimes.confinement import confinement, refusal
 from llmasos.runtimes.environments import Environment, Environments
@@ -43,7 +43,7 @@ _START_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.2
 # An uninstall in another process takes effect here within a moment.
 _INSTALLED_SECONDS: Final = 1.0
-_DESCRIBE: Final = RunLimits(wall_seconds=30.0)
+_DESCRIBE: Final = InvocationLimits(wall_seconds=30.0)
 
 Key: TypeAlias = tuple[str, str, int]
 logger = logging.getLogger(__name__)

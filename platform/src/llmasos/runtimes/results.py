@@ -9,7 +9,7 @@ import msgspec
 
 from llmasos import errors
 from llmasos.errors import AppFailed, ComponentRejected, Invalid, LlmasosError, ResourceLimit, Unavailable
-from llmasos.invocations.invocation import RunLimits
+from llmasos.kernel.invocation import InvocationLimits
 from llmasos.runtimes.frames import Done, Failure
 from llmasos.runtimes.runtime import CallResult
 from llmasos_runner.protocol import Limits
@@ -48,7 +48,7 @@ def with_result(error: LlmasosError, result: CallResult) -> LlmasosError:
     return error
 
 
-def limits_message(limits: RunLimits, wall_seconds: float) -> Limits:
+def limits_message(limits: InvocationLimits, wall_seconds: float) -> Limits:
     """The limits as a frame holds them, with the wall time that is left."""
     return {
         "memory_bytes": limits.memory_bytes,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from llmasos.invocations.invocation import Invocation, Json
+from llmasos.kernel.invocation import Invocation, Json
 from llmasos.settings import Settings
 
 # The kernel's one door: (invocation, capability, function, arguments) to a JSON value, or a LlmasosError.

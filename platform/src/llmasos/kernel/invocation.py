@@ -41,7 +41,7 @@ class InstalledApp:
 
 
 @dataclass(frozen=True, slots=True)
-class RunLimits:
+class InvocationLimits:
     """What one invocation may use."""
 
     memory_bytes: int = 64 << 20
@@ -102,7 +102,7 @@ class Invocation:
     principal: Principal
     app: InstalledApp | None
     action: str
-    limits: RunLimits = field(default_factory=RunLimits)
+    limits: InvocationLimits = field(default_factory=InvocationLimits)
     parent: Invocation | None = None
     emit: EventSink = discard
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
