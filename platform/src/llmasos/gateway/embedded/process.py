@@ -1,4 +1,4 @@
-"""Supervises one engine: starts it at the first call, restarts it after a crash, and stops it when nobody uses it."""
+"""Supervises one engine: starts it at the first call, restarts it after a crash, and stops it when it is idle."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,14 +61,16 @@ class EngineProcess:
     def __init__(self, spec: EngineSpec, idle_seconds: float = IDLE_SECONDS) -> None:
         self.spec = spec
         self._idle_seconds = idle_seconds
+        # Guards the fields below. Event loops take it, so nothing waits while holding it: weights load in a thread
+        # of their own, and callers await the future of that start.
         self._lock = threading.Lock()
+        self._start: Future[Address] | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._address: Address | None = None
-        self._last_words: deque[bytes] = deque(maxlen=5)
         self._users = 0
         self._used_at = time.monotonic()
         self._started_at = 0.0
         self._crashes = 0
+        self._last_words: deque[bytes] = deque(maxlen=5)
         self._closed = threading.Event()
 
     @property
@@ -78,55 +81,40 @@ class EngineProcess:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[Address]:
-        """The engine, started if need be; it is not stopped as idle meanwhile.
+        """The engine, started if it does not run; it is not stopped as idle meanwhile.
 
         Raises:
             ModelUnavailable: It does not start, or crashed too often.
         """
         with self._lock:
             self._users += 1
-            address = self._address if self.pid is not None else None
         try:
-            if address is None:
-                address = await asyncio.to_thread(self.start)
-            yield address
+            yield await asyncio.wrap_future(self._started())
         finally:
             with self._lock:
                 self._users -= 1
                 self._used_at = time.monotonic()
 
     def start(self) -> Address:
-        """Start it, or find it running. Blocks until it listens.
+        """Start it unless it runs. Blocks until it listens.
 
         Raises:
             ModelUnavailable: It does not start, or crashed too often.
         """
-        with self._lock:
-            if self._closed.is_set():
-                raise ModelUnavailable(
-                    f"The engine of {self.spec.name} is closed, since the host is ending.",
-                    zh=f"主机正在停止，{self.spec.name} 的推理引擎已关闭。",
-                )
-            if self._address is not None and self.pid is not None:
-                return self._address
-            self._note_crash()
-            return self._start()
+        return self._started().result()
 
     def warm(self) -> None:
-        """Start it in the background."""
+        """Start it in the background; a failure is reported by the first call."""
+        with contextlib.suppress(ModelUnavailable):
+            self._started()
 
-        def start() -> None:
-            with contextlib.suppress(ModelUnavailable):  # the first call says it again
-                self.start()
-
-        threading.Thread(target=start, name=f"engine-{self.spec.name}", daemon=True).start()
-
-    def failure(self) -> ModelUnavailable:
+    async def failure(self) -> ModelUnavailable:
         """The error of a call whose connection to the engine broke."""
         process = self._process
         if process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.5)  # a killed process closes its sockets a moment before it can be waited for
+                # A killed process closes its sockets a moment before it can be waited for.
+                await asyncio.to_thread(process.wait, 0.5)
         name = self.spec.name
         if self.pid is not None:
             return ModelUnavailable(
@@ -134,24 +122,54 @@ class EngineProcess:
                 zh=f"{name} 的推理引擎中断了回答：请重试。",
             )
         return ModelUnavailable(
-            f"The engine of {name} stopped in the middle of the answer ({self._end()}); the next call starts it anew.",
+            f"The engine of {name} stopped in the middle of the answer ({self._end()}); the next call restarts it.",
             zh=f"{name} 的推理引擎在回答途中停止（{self._end()}）；下次调用会重新启动它。",
         )
 
     def close(self) -> None:
-        """End it. Safe to call twice."""
+        """End it, also in the middle of its start. Idempotent."""
         self._closed.set()
         with self._lock:
-            self._stop()
+            process, self._process, self._start = self._process, None, None
+        _kill(process)
 
-    def _start(self) -> Address:
-        key = secrets.token_urlsafe(32)
-        spec = self.spec
+    def _started(self) -> Future[Address]:
+        """The address of the running engine, or the start in flight; begins a start if there is neither."""
+        with self._lock:
+            if self._closed.is_set():
+                raise self._closed_error()
+            if self._start is None or (self._start.done() and self.pid is None):
+                self._hold_back_after_crashes()
+                self._start = start = Future[Address]()
+                start.set_running_or_notify_cancel()  # a caller who gives up does not cancel it for the others
+                threading.Thread(target=self._load, args=(start,), name=f"load-{self.spec.name}", daemon=True).start()
+            return self._start
+
+    def _load(self, start: Future[Address]) -> None:
+        """Start the process and wait until its weights are loaded."""
+        try:
+            process = self._launch()
+            with self._lock:
+                previous, self._process = self._process, process
+            _close_pipes(previous)
+            if self._closed.is_set():  # `close` may have run before there was a process to kill
+                _kill(process)
+            threading.Thread(target=self._drain, args=(process,), daemon=True).start()
+            address = self._address(process)
+            self._used_at = self._started_at = time.monotonic()
+            start.set_result(address)
+        except BaseException as error:
+            start.set_exception(error)
+        else:
+            threading.Thread(target=self._stop_when_idle, args=(process,), daemon=True).start()
+
+    def _launch(self) -> subprocess.Popen[bytes]:
         # A sleeping OpenMP thread costs a wake-up; a spinning one costs a core that others need.
         environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
-        # What is in the environment of the host, keys among it, is not for native code of others.
+        # The host's environment holds keys, which third-party native code must not see.
         kept = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-        process = subprocess.Popen(
+        self._last_words.clear()
+        return subprocess.Popen(
             [sys.executable, "-I", str(CHILD)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -159,8 +177,10 @@ class EngineProcess:
             env={name: environment[name] for name in kept if name in environment},
             start_new_session=True,  # Ctrl-C is the host's to handle; it closes the engine itself
         )
-        self._process, self._started_at = process, time.monotonic()
-        self._last_words.clear()
+
+    def _address(self, process: subprocess.Popen[bytes]) -> Address:
+        """Tell a new process what to run, and wait until it listens."""
+        spec, key = self.spec, secrets.token_urlsafe(32)
         order = {
             "kind": spec.kind,
             "name": spec.name,
@@ -170,26 +190,29 @@ class EngineProcess:
             "context_window": spec.context_window,
         }
         assert process.stdin is not None  # noqa: S101 - a pipe was asked for
-        threading.Thread(target=self._drain, args=(process,), daemon=True).start()
-        try:
+        with contextlib.suppress(BrokenPipeError, ValueError):  # it died at once; the reply below says how
             process.stdin.write(json.dumps(order).encode() + b"\n")
             process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it died at once; the answer below says how
-        answer = _first_line(process)
-        if "port" not in answer:
-            said = answer.get("error", "")
-            process.kill()
-            process.wait()
-            why = said or self._end()
-            self._forget()
-            raise ModelUnavailable(
-                f"The engine of {spec.name} does not start ({why}). Run `llmasos doctor`.",
-                zh=f"{spec.name} 的推理引擎无法启动（{why}）。请运行 `llmasos doctor`。",
-            )
-        self._address = Address(f"http://127.0.0.1:{answer['port']}", key)
-        threading.Thread(target=self._watch, args=(process,), daemon=True).start()
-        return self._address
+        reply = _first_line(process)
+        if "port" in reply:
+            return Address(f"http://127.0.0.1:{reply['port']}", key)
+        why = reply.get("error") or self._end()
+        with self._lock:
+            if self._process is process:
+                self._process = None
+        _kill(process)
+        if self._closed.is_set():
+            raise self._closed_error()
+        raise ModelUnavailable(
+            f"The engine of {spec.name} does not start ({why}). Run `llmasos doctor`.",
+            zh=f"{spec.name} 的推理引擎无法启动（{why}）。请运行 `llmasos doctor`。",
+        )
+
+    def _closed_error(self) -> ModelUnavailable:
+        return ModelUnavailable(
+            f"The engine of {self.spec.name} is closed, since the host is stopping.",
+            zh=f"主机正在停止，{self.spec.name} 的推理引擎已关闭。",
+        )
 
     def _drain(self, process: subprocess.Popen[bytes]) -> None:
         """Keep the last lines that native code printed; a full pipe would stop it."""
@@ -198,38 +221,39 @@ class EngineProcess:
             for line in process.stderr:
                 self._last_words.append(line[:500])
 
-    def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        """Stop the engine when nobody used it for a while."""
+    def _stop_when_idle(self, process: subprocess.Popen[bytes]) -> None:
+        """Stop the engine once no call has used it for a while."""
         while not self._closed.is_set() and process.poll() is None:
             with self._lock:
                 idle = 0.0 if self._users else time.monotonic() - self._used_at
-                if idle >= self._idle_seconds and self._process is process:
-                    self._stop()
-                    return
+                stops = idle >= self._idle_seconds and self._process is process
+                if stops:
+                    self._process = self._start = None
+            if stops:
+                _kill(process)
+                return
             self._closed.wait(max(self._idle_seconds - idle, 0.05))
 
-    def _note_crash(self) -> None:
-        """Count a death that nobody asked for, and hold the next start back where they follow each other.
+    def _hold_back_after_crashes(self) -> None:
+        """Count the crash of a running engine, and delay the next start if crashes follow each other.
 
         Raises:
             ModelUnavailable: It is too early for another start.
         """
-        process = self._process
-        if process is None:
+        if self._process is None:
             return
         lived = time.monotonic() - self._started_at
-        if self._address is not None:
+        if self._start is not None:
+            self._start = None
             self._crashes = 1 if lived > STEADY_SECONDS else self._crashes + 1
-            self._address = None
         pause = 0.0 if self._crashes < 2 else min(2.0 ** (self._crashes - 1), LONGEST_PAUSE_SECONDS)
         if lived < pause:
             left = pause - lived
             raise ModelUnavailable(
                 f"The engine of {self.spec.name} crashed {self._crashes} times ({self._end()}); "
-                f"it is started again in {left:.0f} s.",
+                f"it restarts in {left:.0f} s.",
                 zh=f"{self.spec.name} 的推理引擎已崩溃 {self._crashes} 次（{self._end()}）；{left:.0f} 秒后重新启动。",
             )
-        self._close_pipes(process)
 
     def _end(self) -> str:
         process = self._process
@@ -238,39 +262,35 @@ class EngineProcess:
         said = b" ".join(self._last_words).decode("utf-8", "replace").split()
         return how + (f": {' '.join(said)[:200]}" if said else "")
 
-    def _stop(self) -> None:
-        process = self._process
-        if process is None:
-            return
+
+def _kill(process: subprocess.Popen[bytes] | None) -> None:
+    if process is not None:
         process.kill()  # it holds nothing that a gentler end would save
         process.wait()
-        self._forget()
+        _close_pipes(process)
 
-    def _forget(self) -> None:
-        if self._process is not None:
-            self._close_pipes(self._process)
-        self._process = self._address = None
 
-    @staticmethod
-    def _close_pipes(process: subprocess.Popen[bytes]) -> None:
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+def _close_pipes(process: subprocess.Popen[bytes] | None) -> None:
+    for pipe in (process.stdin, process.stdout) if process is not None else ():
+        if pipe is not None:
+            with contextlib.suppress(OSError, ValueError):
+                pipe.close()
 
 
 def _first_line(process: subprocess.Popen[bytes]) -> dict[str, str]:
-    """What the engine says when it is ready; nothing where it died or took too long."""
+    """What the engine reports when it is ready; empty if it died or took too long."""
     stdout = process.stdout
     assert stdout is not None  # noqa: S101 - a pipe was asked for
     timer = threading.Timer(START_SECONDS, process.kill)
     timer.start()
     try:
         line = stdout.readline()
+    except ValueError:  # closed meanwhile
+        line = b""
     finally:
         timer.cancel()
     if not line:
         process.wait()
         return {}
-    answer: dict[str, str] = json.loads(line)
-    return answer
+    reply: dict[str, str] = json.loads(line)
+    return reply

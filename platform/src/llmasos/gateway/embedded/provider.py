@@ -143,7 +143,7 @@ class EmbeddedProvider:
                 ) as client:
                     yield client
             except httpx.TransportError as error:
-                raise engine.failure() from error
+                raise await engine.failure() from error
 
 
 def _checked(response: httpx.Response) -> httpx.Response:
