@@ -146,6 +146,8 @@ async def _inside(home: Path, url: str) -> AsyncGenerator[Finding]:
                 yield finding
             for finding in check_installs(session, home):
                 yield finding
+            async for finding in check_prepared(session, home):
+                yield finding
     except OperationalError as error:
         yield Finding(
             "database",
@@ -269,6 +271,26 @@ def check_installs(session: Session, home: Path) -> Iterator[Finding]:
         yield Finding("installs", "problem", each.text("en"), each.text("zh"))
     if not found:
         yield Finding("installs", "ok", "What is installed fits together.", "已安装的应用一切正常。")
+
+
+async def check_prepared(session: Session, home: Path) -> AsyncGenerator[Finding]:
+    """Whether what is installed is ready to run; what is not is prepared when it is run."""
+    from llmasos.authoring.describe import in_runners  # noqa: PLC0415
+    from llmasos.installs import doctor as installs  # noqa: PLC0415
+    from llmasos.settings import Settings  # noqa: PLC0415
+
+    async with in_runners(Settings(home=home)) as runners:
+        waiting, found = await installs.unprepared(session, runners.of)
+    for each in found:
+        yield Finding("installs", "problem", each.text("en"), each.text("zh"))
+    if waiting:
+        listed = ", ".join(waiting)
+        yield Finding(
+            "installs",
+            "note",
+            f"Not prepared for this version of LLMasOS yet: {listed}. The next run of each prepares it.",
+            f"尚未为此版本的 LLMasOS 准备好：{listed}。下次运行时会自动准备。",
+        )
 
 
 def check_model(home: Path) -> Finding:

@@ -26,6 +26,7 @@ from llmasos.errors import Unavailable
 from llmasos.gateway import opening
 from llmasos.gateway.embedded.local import OnFetch
 from llmasos.gateway.gateway import Gateway
+from llmasos.installs.code import CodeStore
 from llmasos.installs.current import InstalledApps
 from llmasos.invocations.run_result import RunResult
 from llmasos.invocations.runs import Runnables, Runs, Stopping
@@ -47,7 +48,7 @@ RuntimeMaker: TypeAlias = Callable[[SyscallDoor], Runtime]
 class Parts:
     """Parts of a host that its opener may bring; what is left out is made of the settings."""
 
-    runnables: Callable[[Database], Runnables] = InstalledApps
+    runnables: Callable[[Database], Runnables] | None = None
     runtimes: Mapping[str, RuntimeMaker] = field(default_factory=dict[str, RuntimeMaker])
     """By kind, before those that plugins register."""
     gateway: Callable[[Settings, Database], Gateway] | None = None
@@ -109,11 +110,13 @@ class Host:
                 stack.push_async_callback(follower.stop)
             observer = plugins.on_usage if plugins.implement("on_usage") else None
             kernel = await stack.enter_async_context(Kernel(database, Ledger(database), observer=observer))
-            around = Surroundings(settings, kernel.syscall, InstalledApps(database).still)
+            installed = InstalledApps(database, CodeStore.in_home(settings.home))
+            around = Surroundings(settings, kernel.syscall, installed.still)
             brought = {kind: _brought(kind, make) for kind, make in parts.runtimes.items()}
             runtimes = Runtimes({**plugins.runtimes(), **brought}.get, around)
             stack.push_async_callback(runtimes.close)
-            runs = Runs(kernel, parts.runnables(database), runtimes.of)
+            runnables = parts.runnables(database) if parts.runnables else installed
+            runs = Runs(kernel, runnables, runtimes.of)
             own = capabilities_of(settings, database, gateway, runs)
             for capability in (*own, *parts.capabilities, *plugins.capabilities(taken=own)):
                 kernel.register(capability)

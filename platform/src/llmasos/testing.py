@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from llmasos.bundles.actions import Action
 from llmasos.bundles.manifest import Permission
-from llmasos.errors import ComponentRejected, TimedOut
+from llmasos.errors import ComponentRejected, TimedOut, Unavailable
 from llmasos.invocations.runs import Runnable, not_installed
 from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Json
 from llmasos.runtimes.runtime import CallResult, Inspection, Program, SyscallDoor
@@ -82,6 +82,10 @@ class FakeApps:
             moments=frozenset(name for name in self.actions[app_id] if name.startswith("@")),
         )
 
+    def code(self, found: Runnable) -> Path:
+        """Nothing here has code to prepare."""
+        raise Unavailable(f"{found.app.id} is a fake app", zh=f"{found.app.id} 是测试用的应用")
+
     def runtime(self, door: SyscallDoor) -> InProcessRuntime:
         """A runtime that runs these apps."""
         return InProcessRuntime(self.actions, door)
@@ -98,6 +102,10 @@ class InProcessRuntime:
     async def inspect(self, code: Path) -> Inspection:
         """Nothing here is a binary."""
         raise ComponentRejected(f"{code.name} is no fake app", zh=f"{code.name} 不是测试用的应用")
+
+    async def is_ready(self, program: Program) -> bool:
+        """Functions always are."""
+        return True
 
     async def prepare(self, program: Program, code: Path) -> None:
         """Nothing to do: functions are ready."""

@@ -27,7 +27,7 @@ from llmasos.errors import (
 )
 from llmasos.installs import repository
 from llmasos.installs.code import CodeStore
-from llmasos.installs.current import installed_app
+from llmasos.installs.current import InstalledApps, installed_app
 from llmasos.installs.doctor import check
 from llmasos.installs.installer import Installer
 from llmasos.installs.resolve import parse_requirement
@@ -525,12 +525,11 @@ async def test_the_doctor_sees_what_is_wrong(setting: Setting) -> None:
     whole = file.read_bytes()
     file.write_bytes(whole + b"x")
     assert any("damaged" in finding for finding in setting.findings())
-    with pytest.raises(Unavailable, match="damaged"):
-        with setting.database.read() as session:
-            program = installed_app(session, "default", "acme/hello").program
-        await setting.installer.make_ready(program)
-    await setting.installer.uninstall("default", "acme/hello", "ann", delete_data=False)
-    await setting.install()
+    apps = InstalledApps(setting.database, setting.code)
+    with pytest.raises(Unavailable, match="llmasos install acme/hello"):
+        apps.code(apps.runnable("default", "acme/hello"))
+    assert (await setting.install())[0].outcome == "restored"
+    assert file.read_bytes() == whole
     assert setting.findings() == []
     wider = json.dumps({"capability": "model", "tiers": ["best"], "reason": {"en": "x"}})
     spoils = {

@@ -52,7 +52,7 @@ async def test_the_runner_reads_what_a_component_imports_and_an_undeclared_one_i
             with pytest.raises(ComponentRejected):
                 await install("acme/broken")
             await install("acme/honest")
-            found = InstalledApps(database).runnable("w", "acme/honest")
+            found = InstalledApps(database, CodeStore.in_home(tmp_path)).runnable("w", "acme/honest")
             assert set(found.app.grants) == {"model", "storage"}
             with database.read() as session:
                 assert check(session, tmp_path) == []

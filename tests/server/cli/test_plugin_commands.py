@@ -80,6 +80,8 @@ class Echo:
         self.around = around
     async def inspect(self, code):
         return Inspection(("llmasos:app/storage@0.1.0",) if b"storage" in code.read_bytes() else (), ())
+    async def is_ready(self, program):
+        return False
     async def prepare(self, program, code):
         assert program.kind == "x-echo" and code.is_file()
     async def describe(self, program):

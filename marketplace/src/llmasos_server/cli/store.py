@@ -76,7 +76,7 @@ def install(
         local.catalog.app(wanted.app_id)
         plan = local.installer.plan_install(local.principal.workspace, wanted)
         results = _carry_out(local, plan, yes=yes, decline=decline or [], config=values)
-        if values and results[-1].outcome in ("already", "granted"):
+        if values and results[-1].outcome in ("already", "restored", "granted"):
             me = local.principal
             results[-1] = local.installer.configure(me.workspace, wanted.app_id, values, me.user)
         _report(results)
@@ -149,6 +149,7 @@ def _report(results: list[Result]) -> None:
             "waiting": tr("waits for your consent: llmasos upgrade", "等待你的同意：llmasos upgrade"),
             "granted": tr("has its permissions again", "已重新获得权限"),
             "configured": tr("is set as you said", "已按你的设置更新"),
+            "restored": tr("is ready to run again", "已重新准备好，可以运行"),
             "already": tr("was there already", "此前已安装"),
             "rolled-back": tr("runs again", "已恢复运行"),
             "revoked": tr("may do less", "权限已减少"),

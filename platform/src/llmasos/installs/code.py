@@ -71,6 +71,19 @@ class CodeStore:
             return False
         return bool(files) and code_digest(files) == digest
 
+    def require(self, digest: str, app_id: str) -> Path:
+        """What a runtime prepares of an installed app.
+
+        Raises:
+            Unavailable: It is gone or damaged; the message says how to restore it.
+        """
+        if not self.is_whole(digest):
+            raise Unavailable(
+                f"The code of {app_id} is gone or damaged: run `llmasos install {app_id}` to restore it.",
+                zh=f"{app_id} 的代码丢失或损坏：请运行 `llmasos install {app_id}` 恢复。",
+            )
+        return self.path(digest)
+
     def digests(self) -> Iterator[str]:
         """What is kept."""
         if self.root.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import MappingProxyType
 
 from sqlmodel import Session
@@ -10,6 +11,7 @@ from llmasos.bundles.actions import checked_actions, moments_of
 from llmasos.bundles.parts import LimitsRequest
 from llmasos.database.engine import Database
 from llmasos.installs import repository
+from llmasos.installs.code import CodeStore
 from llmasos.installs.plan import require_current
 from llmasos.installs.rows import active_grants
 from llmasos.invocations.runs import Runnable
@@ -22,8 +24,9 @@ from llmasos_sdk.host import BASELINE_CAPABILITIES
 class InstalledApps:
     """Finds what is installed, for a host that runs it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, code: CodeStore) -> None:
         self._database = database
+        self._code = code
 
     def still(self, installations: frozenset[str]) -> frozenset[str]:
         """Which of these installations are still there."""
@@ -34,6 +37,10 @@ class InstalledApps:
         """The current release of an installed app; see `installed_app`."""
         with self._database.read() as session:
             return installed_app(session, workspace, app_id)
+
+    def code(self, found: Runnable) -> Path:
+        """The code of an installed app; see `CodeStore.require`."""
+        return self._code.require(found.program.digest, found.app.id)
 
 
 def installed_app(session: Session, workspace: str, app_id: str) -> Runnable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from sqlmodel import Session, col, select
 
 from llmasos.bundles.manifest import Manifest
+from llmasos.errors import LlmasosError
 from llmasos.i18n import Words, t
 from llmasos.installs import repository
 from llmasos.installs.code import CodeStore
@@ -19,6 +20,7 @@ from llmasos.installs.rows import permission_of
 from llmasos.installs.tables import GrantRow, Installation, InstalledRelease
 from llmasos.kernel.grants import is_within
 from llmasos.quotas.tables import Quota
+from llmasos.runtimes.runtime import Program, Runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,36 @@ def check(session: Session, home: Path) -> list[Finding]:
 
 
 _RESTORE: Final[Words] = ("restore the database from a backup", "请从备份恢复数据库")
+
+
+async def unprepared(session: Session, runtime_of: Callable[[str], Runtime]) -> tuple[list[str], list[Finding]]:
+    """Which running releases are prepared at their next run, and which of them nothing here can run.
+
+    Args:
+        session: Any session; it is only read.
+        runtime_of: The runtime of a kind.
+    """
+    waiting: list[str] = []
+    findings: list[Finding] = []
+    current = select(Installation, InstalledRelease).where(Installation.current_id == InstalledRelease.id)
+    for installation, release in session.exec(current.order_by(col(Installation.app_id))):
+        try:
+            runtime = runtime_of(release.runtime)
+            ready = await runtime.is_ready(
+                Program(release.runtime, release.component_digest, frozenset(), installation.id)
+            )
+        except LlmasosError as error:
+            what = error.message.rstrip("."), error.message_zh.rstrip("。")
+            findings.append(Finding(installation.app_id, what, _reinstall(installation.app_id)))
+            continue
+        if not ready:
+            waiting.append(installation.app_id)
+    return waiting, findings
+
+
+def _restore(app_id: str) -> Words:
+    install = f"`llmasos install {app_id}`"
+    return f"run {install} to restore it", f"请运行 {install} 恢复"
 
 
 def _reinstall(app_id: str) -> Words:
@@ -115,7 +147,8 @@ def _release(
     subject = f"{installation.app_id} {release.version}"
     cure = _reinstall(installation.app_id)
     if not code_is_whole:
-        yield Finding(subject, ("its code is gone or damaged", "其代码丢失或损坏"), cure)
+        what = "its code is gone or damaged", "其代码丢失或损坏"
+        yield Finding(subject, what, _restore(installation.app_id) if release.state == "current" else cure)
     try:
         manifest = Manifest.model_validate(release.manifest)
     except ValidationError:

@@ -17,9 +17,9 @@ from typing import Any
 from llmasos.bundles.actions import moments_of
 from llmasos.bundles.imports import check_imports
 from llmasos.bundles.manifest import Manifest
-from llmasos.bundles.reader import Bundle
+from llmasos.bundles.reader import Bundle, read_bundle
 from llmasos.database.engine import Database
-from llmasos.errors import LlmasosError, Unavailable
+from llmasos.errors import LlmasosError, NotFound, Unavailable
 from llmasos.installs import changes, plan, repository, service
 from llmasos.installs.code import CodeStore
 from llmasos.installs.moments import Installed, Tell, failure_of, happened
@@ -28,6 +28,7 @@ from llmasos.installs.resolve import Requirement
 from llmasos.installs.rows import active_grants
 from llmasos.installs.service import Answers, Result
 from llmasos.installs.source import ReleaseSource
+from llmasos.installs.tables import InstalledRelease
 from llmasos.kernel.invocation import Principal
 from llmasos.runtimes.runtime import Program, Runtime
 
@@ -90,9 +91,7 @@ class Installer:
             Unavailable: There is no room.
         """
         if not planned.steps:
-            with self._database.read() as session:
-                installation, release = plan.require_current(session, planned.workspace, planned.app_id)
-                return [Result(planned.app_id, release.version, "already", installation.id)]
+            return [await self._restore(planned)]
         service.check_answers(planned, answers)
         for step in planned.steps:
             await self._prepare(step.bundle, step.program)
@@ -105,10 +104,7 @@ class Installer:
         """Go back to the release that ran before; see `changes.rollback`."""
         with self._database.read() as session:
             target = changes.rollback_target(session, workspace, app_id)
-            program = program_of(
-                Manifest.model_validate(target.manifest), target.component_digest, target.installation_id
-            )
-        await self.make_ready(program)
+        await self._make_ready(app_id, target)
         before = self._look(workspace, app_id)
         result = await asyncio.to_thread(self._rollback, workspace, app_id, user)
         return await self._told(Principal(workspace, user), result, before)
@@ -136,18 +132,45 @@ class Installer:
         with self._database.write() as session:
             return changes.configure(session, workspace, app_id, values, user)
 
-    async def make_ready(self, program: Program) -> None:
-        """Prepare an installed program again, as after an upgrade of the engine. Quick where it is ready.
+    async def _restore(self, planned: Plan) -> Result:
+        """Make an app that is installed already ready to run, if it is not."""
+        with self._database.read() as session:
+            installation, release = plan.require_current(session, planned.workspace, planned.app_id)
+        restored = await self._make_ready(planned.app_id, release)
+        return Result(planned.app_id, release.version, "restored" if restored else "already", installation.id)
+
+    async def _make_ready(self, app_id: str, release: InstalledRelease) -> bool:
+        """Restore the code of an installed release and prepare it; whether anything was missing.
 
         Raises:
-            Unavailable: Its code is gone or damaged.
+            NotFound: Its code is gone or damaged, and the catalog no longer has its bundle.
         """
-        if not await asyncio.to_thread(self._code.is_whole, program.digest):
-            raise Unavailable(
-                "the code of this app is gone or damaged: uninstall it, keeping its data, and install it again",
-                zh="此应用已安装的代码丢失或损坏：请保留数据卸载后重新安装",
-            )
-        await self._runtime_of(program.kind).prepare(program, self._code.path(program.digest))
+        program = program_of(
+            Manifest.model_validate(release.manifest), release.component_digest, release.installation_id
+        )
+        runtime = self._runtime_of(program.kind)
+        whole = await asyncio.to_thread(self._code.is_whole, program.digest)
+        if whole and await runtime.is_ready(program):
+            return False
+        if not whole:
+            bundle = await asyncio.to_thread(self._bundle_of, app_id, release)
+            await asyncio.to_thread(self._code.put, bundle)
+        await runtime.prepare(program, self._code.path(program.digest))
+        return True
+
+    def _bundle_of(self, app_id: str, release: InstalledRelease) -> Bundle:
+        try:
+            bundle = read_bundle(self._source.bundle(release.digest))
+        except NotFound as error:
+            raise NotFound(
+                f"The code of {app_id} {release.version} is gone or damaged, and its bundle is no longer in the "
+                f"catalog: publish it again, or run `llmasos uninstall {app_id} --keep-data`.",
+                zh=f"{app_id} {release.version} 的代码丢失或损坏，目录中也没有其应用包：请重新发布，"
+                f"或运行 `llmasos uninstall {app_id} --keep-data`。",
+            ) from error
+        if bundle.digest != release.digest:
+            raise plan.swapped_bundle(app_id, release.version)
+        return bundle
 
     async def _prepare(self, bundle: Bundle, program: Program) -> None:
         runtime = self._runtime_of(program.kind)

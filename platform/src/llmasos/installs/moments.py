@@ -55,7 +55,7 @@ def happened(outcome: Outcome, before: Installed | None, now: Installed) -> Happ
             moment, value = "@event", {"event": {"name": "grants", "payload": payload}}
         case "uninstalled":
             moment = "@uninstall"
-        case "already" | "waiting" | "configured":
+        case "already" | "restored" | "waiting" | "configured":
             pass
     return (moment, value) if moment in now.moments else None
 

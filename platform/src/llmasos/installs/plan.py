@@ -209,9 +209,14 @@ def _bundle(source: ReleaseSource, candidate: Candidate) -> Bundle:
     manifest = bundle.manifest
     same = (bundle.digest, manifest.id, manifest.version) == (candidate.digest, candidate.app_id, candidate.version)
     if not same or manifest != candidate.manifest:
-        raise BundleRejected(
-            f"the stored bundle of {candidate.app_id} {candidate.version} is not the one that was published: "
-            "publish the release again, or run `llmasos doctor`",
-            zh=f"{candidate.app_id} {candidate.version} 的存储包与发布时不同：请重新发布，或运行 `llmasos doctor`",
-        )
+        raise swapped_bundle(candidate.app_id, candidate.version)
     return bundle
+
+
+def swapped_bundle(app_id: str, version: str) -> BundleRejected:
+    """The error for a bundle whose bytes are not those of its release."""
+    return BundleRejected(
+        f"the stored bundle of {app_id} {version} is not the one that was published: "
+        "publish the release again, or run `llmasos doctor`",
+        zh=f"{app_id} {version} 的存储包与发布时不同：请重新发布，或运行 `llmasos doctor`",
+    )

@@ -22,7 +22,16 @@ from llmasos.installs.tables import Installation, InstalledRelease
 from llmasos.kernel.grants import carry_over
 
 Outcome: TypeAlias = Literal[
-    "installed", "upgraded", "waiting", "granted", "configured", "already", "rolled-back", "revoked", "uninstalled"
+    "installed",
+    "upgraded",
+    "waiting",
+    "granted",
+    "configured",
+    "already",
+    "restored",
+    "rolled-back",
+    "revoked",
+    "uninstalled",
 ]
 
 # A rollback goes back one release at a time, and hardly anybody goes back further than this.

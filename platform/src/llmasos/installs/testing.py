@@ -62,6 +62,10 @@ class NotingRuntime:
         """What it was told the binary imports."""
         return Inspection(self.imports, ())
 
+    async def is_ready(self, program: Program) -> bool:
+        """Whether it was prepared, and not forgotten since."""
+        return program.digest in self.prepared
+
     async def prepare(self, program: Program, code: Path) -> None:
         """Note it, if the code is there."""
         if self.failure is not None:

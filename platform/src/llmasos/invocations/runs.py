@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from llmasos.bundles.actions import Action
 from llmasos.errors import NotFound, Unavailable
+from llmasos.i18n import t
 from llmasos.invocations.actions import InputRejected, action_named, check_input, check_output, checked, encode_input
 from llmasos.invocations.run_result import RunResult
 from llmasos.kernel.grants import intersect_all
@@ -62,6 +64,14 @@ class Runnables(Protocol):
 
         Raises:
             NotFound: The workspace has no such installation.
+        """
+        ...
+
+    def code(self, found: Runnable) -> Path:
+        """The code that a runtime prepares, whole and as it was installed.
+
+        Raises:
+            Unavailable: It is gone or damaged.
         """
         ...
 
@@ -210,6 +220,9 @@ class Runs:
             raise _with_config_hint(error, found) from None
         text = encode_input(taken)
         runtime = self._runtime_of(found.program.kind)
+        if not await runtime.is_ready(found.program):
+            # Before the invocation begins: the app's own time does not pay for it.
+            await self._prepare(runtime, found, principal, emit)
         notices: list[str] = []
 
         async def noted(event: Event) -> None:
@@ -226,6 +239,17 @@ class Runs:
             limit = invocation.limits.output_bytes
             output = await checked(lambda steps: check_output(action, ended.output, limit, steps))
         return RunResult(invocation.id, output, invocation.usage, tuple(notices))
+
+    async def _prepare(self, runtime: Runtime, found: Runnable, principal: Principal, emit: EventSink) -> None:
+        """Prepare an installed app that is not ready: the host was upgraded, or what was prepared was deleted."""
+        app = f"{found.app.id} {found.app.version}"
+        said = t(
+            principal.locale,
+            f"Preparing {app} for this version of LLMasOS (once)",
+            f"正在为此版本的 LLMasOS 准备 {app}（仅一次）",
+        )
+        await emit(Event("notice", said))
+        await runtime.prepare(found.program, await asyncio.to_thread(self._runnables.code, found))
 
     async def stop(self) -> None:
         """Start nothing more, end what runs, and wait until it is settled. Safe to call again."""

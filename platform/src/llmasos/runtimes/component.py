@@ -39,9 +39,9 @@ class _Asked:
 
 
 class NotPrepared(Unavailable):
-    """The app was not compiled for this version of the engine yet: install it again."""
+    """The compiled code of the app was removed while the app started: run it again."""
 
-    zh = "应用尚未针对此版本的引擎编译：请重新安装。"
+    zh = "应用启动时其编译后的代码被删除：请重新运行。"
     code = "not-prepared"
 
 
@@ -72,6 +72,10 @@ class ComponentRuntime:
         """
         digest = await asyncio.to_thread(sha256_of, code)
         return as_inspection(await self._store.ensure(digest, code))
+
+    async def is_ready(self, program: Program) -> bool:
+        """Whether it is compiled for this version of the engine."""
+        return await self._store.find(program.digest) is not None
 
     async def prepare(self, program: Program, code: Path) -> None:
         """Compile it, if it isn't.

@@ -118,6 +118,10 @@ class NativeRuntime:
             raise NotFound(f"there is no {code}", zh=f"{code} 不存在")
         return Inspection(imports=(), exports=())
 
+    async def is_ready(self, program: Program) -> bool:
+        """Whether its environment is built, for this Python and this runner."""
+        return self._environments.find(program.digest) is not None
+
     async def prepare(self, program: Program, code: Path) -> None:
         """Build the app's environment; `code` is a folder with the wheel and `requirements.txt`."""
         await asyncio.to_thread(self._environments.prepare, program.digest, code)
@@ -202,8 +206,8 @@ class NativeRuntime:
         environment = self._environments.find(program.digest)
         if environment is None:
             raise Unavailable(
-                f"the environment of {app_id} is not built: install the app again",
-                zh=f"{app_id} 的环境尚未构建：请重新安装应用",
+                f"The environment of {app_id} was removed while the app started: run it again.",
+                zh=f"{app_id} 启动时其环境被删除：请重新运行。",
             )
         confine = await self._profile(app_id, program, environment, memory_bytes)
         await self._make_room()

@@ -53,8 +53,15 @@ class Runtime(Protocol):
         """
         ...
 
+    async def is_ready(self, program: Program) -> bool:
+        """Whether it can run now: prepared, and by this version of the engine, the interpreter and the runner."""
+        ...
+
     async def prepare(self, program: Program, code: Path) -> None:
-        """Make it ready to run: compile, or build an environment. Done once a digest; atomic; safe to repeat."""
+        """Make it ready to run: compile it, or build its environment.
+
+        Atomic and idempotent. Processes that prepare the same program at once wait for the first of them.
+        """
         ...
 
     async def describe(self, program: Program) -> str:
