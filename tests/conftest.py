@@ -1,3 +1,3 @@
 """What every test may use."""
 
-pytest_plugins = ["databases"]
+pytest_plugins = ["databases", "network"]
