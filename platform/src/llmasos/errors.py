@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from llmasos.i18n import Message, render
+
 
 class LlmasosError(Exception):
     """Something failed that has no better name; run `llmasos doctor`."""
@@ -28,6 +30,8 @@ class LlmasosError(Exception):
     result: Any = None
 
     def __init__(self, message: str | None = None, *, zh: str = "") -> None:
+        if isinstance(message, Message) and not zh:
+            zh = render(message, "zh")
         self.message = message or " ".join((type(self).__doc__ or self.code).split())
         self.message_zh = zh or message or self.zh
         """The same in Chinese; words that are an app's or a provider's own stay as they were said."""

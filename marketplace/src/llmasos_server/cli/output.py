@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmasos.errors import LlmasosError
-from llmasos.i18n import Locale, environment_locale, t
+from llmasos.i18n import environment_locale, t
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def fresh_options() -> Generator[None]:
         _options.reset(token)
 
 
-def locale() -> Locale:
+def locale() -> str:
     """The language to speak."""
     return environment_locale()
 
