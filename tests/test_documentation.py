@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import llmasos
 import llmasos_marketplace
+import llmasos_server
 from llmasos.bundles.actions import MOMENTS
 from llmasos.errors import LlmasosError
 from llmasos.hooks import Hooks
@@ -39,8 +40,8 @@ def table(heading: str) -> dict[str, list[str]]:
 
 
 def error_classes() -> set[type[LlmasosError]]:
-    """Every class of the tree, with all modules of the host and the marketplace imported."""
-    for package in (llmasos, llmasos_marketplace):
+    """Every class of the tree, with all modules of the host, the marketplace and the server imported."""
+    for package in (llmasos, llmasos_marketplace, llmasos_server):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)

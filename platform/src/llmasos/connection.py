@@ -193,7 +193,7 @@ async def connected(
     else:
         from llmasos.host import Host, Parts, open_gateway  # noqa: PLC0415 - a second that a server's client spares
 
-        parts = Parts(gateway=lambda settings, database: open_gateway(settings, database, on_fetch))
+        parts = Parts(gateway=lambda settings, database, plugins: open_gateway(settings, database, plugins, on_fetch))
         async with Host.open(settings, parts) as host:
             yield LocalConnection(host, principal or Principal())
 

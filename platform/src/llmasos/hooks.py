@@ -1,10 +1,11 @@
 """The hooks by which an operator's plugin extends the host.
 
 A plugin is a module or an object with functions marked `@hookimpl`, registered at the entry-point group
-`llmasos.plugins` of a package that stands in the host's own environment. It is trusted: it runs in the host process.
-An implementation takes those arguments of its hook that it wants, by name.
+`llmasos.plugins` of a package in the host's own environment. It is trusted: it runs in the host process.
+An implementation takes those arguments of its hook that it wants, by name. It is a plain function: wrappers, generators
+and coroutines are refused when the plugin is loaded.
 
-Three kinds of hook, and what happens when one raises:
+What happens when an implementation raises, be it `SystemExit`, or returns a value that its hook does not allow:
 
 - **guards** (`before_model_call`, `after_model_call`, `check_release`) fail closed: the call or the release is refused,
   and the error names the plugin. A guard that means to refuse raises `Denied` or `Invalid` with a message for the user.
@@ -63,14 +64,14 @@ class Finding:
 
 
 class Hooks:
-    """Every hook. Each returns None, or nothing to add, where the plugin has no opinion."""
+    """Every hook. An implementation returns None if it has no opinion."""
 
     @hookspec
     def register_models(self) -> list[ModelEntry]:
         """Models to offer besides those of the operator's commands and `config.toml`; asked once, at start."""
         return []
 
-    @hookspec(firstresult=True)
+    @hookspec
     def select_model(
         self, request: GenerateRequest, models: Mapping[str, ModelEntry], reach: Reach, locale: str
     ) -> Choice | None:
@@ -79,7 +80,7 @@ class Hooks:
         Args:
             request: What is asked; `request.model` is None, or the name that the caller insists on.
             models: Every model by name.
-            reach: What the caller may use. A choice outside it is refused.
+            reach: What the caller may use. A choice outside it, or of a model that is not in `models`, is passed over.
             locale: `en` or `zh`, for notices.
         """
 
@@ -95,7 +96,7 @@ class Hooks:
     def after_model_call(self, call: ModelCall) -> TextFilter | None:
         """Guard: a filter for the answer's text, made anew for each call."""
 
-    @hookspec(firstresult=True)
+    @hookspec
     def cache_key(self, call: ModelCall) -> str | None:
         """A key under which an equal call may be answered from memory; the host adds workspace, app and model."""
 

@@ -51,7 +51,7 @@ class Parts:
     runnables: Callable[[Database], Runnables] | None = None
     runtimes: Mapping[str, RuntimeMaker] = field(default_factory=dict[str, RuntimeMaker])
     """By kind, before those that plugins register."""
-    gateway: Callable[[Settings, Database], Gateway] | None = None
+    gateway: Callable[[Settings, Database, Plugins], Gateway] | None = None
     capabilities: tuple[Capability, ...] = ()
     """Beside the host's own."""
     plugins: Plugins | None = None
@@ -100,15 +100,13 @@ class Host:
             database = Database(settings.resolved_database_url)
             stack.callback(database.close)
             plugins = parts.plugins or Plugins.load(only_built_in=settings.plugins == "off")
-            gateway = (parts.gateway or open_gateway)(settings, database)
+            gateway = (parts.gateway or open_gateway)(settings, database, plugins)
             stack.callback(gateway.close)
-            gateway.steps = plugins
-            gateway.registry.offer(tuple(plugins.models()))
-            if plugins.implement("on_audit"):
+            if plugins.implements("on_audit"):
                 follower = AuditFollower(database, plugins.on_audit)
                 follower.start()
                 stack.push_async_callback(follower.stop)
-            observer = plugins.on_usage if plugins.implement("on_usage") else None
+            observer = plugins.on_usage if plugins.implements("on_usage") else None
             kernel = await stack.enter_async_context(Kernel(database, Ledger(database), observer=observer))
             installed = InstalledApps(database, CodeStore.in_home(settings.home))
             around = Surroundings(settings, kernel.syscall, installed.still)
@@ -182,12 +180,13 @@ def capabilities_of(settings: Settings, database: Database, gateway: Gateway, ru
     )
 
 
-def open_gateway(settings: Settings, database: Database, on_fetch: OnFetch | None = None) -> Gateway:
+def open_gateway(settings: Settings, database: Database, plugins: Plugins, on_fetch: OnFetch | None = None) -> Gateway:
     """The models of this home: configured, added and embedded; keys by reference to the operator's secrets.
 
     Args:
         settings: Where the home is.
         database: Where added models and secrets are.
+        plugins: Choose, tune, guard and cache, and offer models of their own.
         on_fetch: Told (model, bytes so far, bytes in all) while weights are fetched, from another thread.
     """
     secrets, operator = Secrets(settings.home), Principal()
@@ -196,4 +195,11 @@ def open_gateway(settings: Settings, database: Database, on_fetch: OnFetch | Non
         with database.read() as session:
             return secrets.value(session, operator.workspace, operator.user, name)
 
-    return opening.open_gateway(settings.home, database, read_secret=read_secret, on_fetch=on_fetch)
+    return opening.open_gateway(
+        settings.home,
+        database,
+        read_secret=read_secret,
+        on_fetch=on_fetch,
+        steps=plugins,
+        offered=plugins.models(),
+    )

@@ -1,4 +1,10 @@
-"""Loads operators' plugins, and calls their hooks so that none can harm the host by failing."""
+"""Loads operators' plugins, and calls their hooks through pluggy so that none can harm the host by failing.
+
+Each plugin has a plugin manager of its own, so that its failure is its own; the last registered is asked first.
+Two policies surround a call. A guard fails closed: what it guards is refused. Of every other hook a failure is logged
+with the plugin's name, and the next plugin is asked. A failure is any exception, `SystemExit` too, or a result of
+another type than the hook's (`plugin_results`).
+"""
 
 from __future__ import annotations
 
@@ -8,11 +14,12 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Any, Final, Literal, TypeVar
+from types import MappingProxyType
+from typing import Final, Literal, TypeVar, cast
 
 import pluggy
-from pluggy import HookImpl
 
+from llmasos import plugin_results as results
 from llmasos.bundles.manifest import Manifest
 from llmasos.errors import Invalid, LlmasosError, Unavailable
 from llmasos.gateway.models import ModelEntry
@@ -30,6 +37,7 @@ from llmasos.hooks import (
     hookimpl,
 )
 from llmasos.kernel.capability import Capability
+from llmasos.plugin_results import Check
 from llmasos.runtimes.kinds import COMPONENTS, NATIVE
 from llmasos.runtimes.runtime import RuntimeKind
 
@@ -81,13 +89,35 @@ class PluginState:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A plugin, alone in a plugin manager."""
+
+    name: str
+    manager: pluggy.PluginManager
+    hooks: tuple[str, ...]
+
+    def ask(self, hook: str, check: Check[T], arguments: Mapping[str, object]) -> list[T]:
+        """Its checked results; none if it has no opinion.
+
+        Raises:
+            LlmasosError: As the plugin raised it.
+            PluginFailed: It raised anything else, or returned what its hook may not return.
+        """
+        return _contained(lambda: [check(result) for result in getattr(self.manager.hook, hook)(**arguments)])
+
+
+class PluginFailed(Exception):
+    """A plugin raised something, or returned something that its hook may not return."""
+
+
 class Plugins:
     """Every plugin that is loaded, and the calls of their hooks."""
 
     def __init__(self) -> None:
-        self._manager = pluggy.PluginManager(PROJECT)
-        self._manager.add_hookspecs(Hooks)
-        self._states: dict[str, PluginState] = {}
+        self._loaded: list[_Loaded] = []
+        """The last registered first."""
+        self._states: list[PluginState] = []
         for name, plugin in BUILT_IN.items():
             self.register(name, plugin, version=metadata.version("llmasos"), source="built-in")
 
@@ -100,11 +130,11 @@ class Plugins:
         for entry in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
             version = entry.dist.version if entry.dist else ""
             try:
-                plugins.register(entry.name, entry.load(), version=version)
-            except Exception as error:  # a plugin's import may raise anything
-                reason = error.message if isinstance(error, LlmasosError) else f"{type(error).__name__}: {error}"
-                logger.error("plugin refused", extra={"plugin": entry.name, "reason": reason})
-                plugins._states[entry.name] = PluginState(entry.name, version, "installed", (), reason)
+                plugins.register(entry.name, _contained(entry.load), version=version)
+            except (LlmasosError, PluginFailed) as error:
+                reason = error.message if isinstance(error, LlmasosError) else str(error)
+                logger.error("plugin refused", extra={"plugin": entry.name, "reason": reason}, exc_info=error)
+                plugins._states.append(PluginState(entry.name, version, "installed", (), reason))
         return plugins
 
     def register(
@@ -113,48 +143,43 @@ class Plugins:
         """Add a plugin.
 
         Raises:
-            Invalid: It implements a hook that does not exist, or takes an argument that its hook does not have.
+            Invalid: Its name is taken, it implements a hook that does not exist, takes an argument that its hook does
+                not have, or implements one as a wrapper, a generator or a coroutine.
+            PluginFailed: Looking at it raised something.
         """
-        marked = _marked(plugin)
-        for hook in marked:
-            if hook not in HOOK_NAMES:
-                near = difflib.get_close_matches(hook, HOOK_NAMES, n=1)
-                hooks = ", ".join(HOOK_NAMES)
-                hint = f"did you mean {near[0]}?" if near else f"the hooks are {hooks}"
-                hint_zh = f"是否想用 {near[0]}？" if near else f"可用的钩子：{hooks}"
-                raise Invalid(
-                    f"the plugin {name} implements {hook}, which is not a hook; {hint}",
-                    zh=f"插件 {name} 实现了 {hook}，而没有这个钩子；{hint_zh}",
-                )
-        if not marked:
-            raise Invalid(
-                f"the plugin {name} implements no hook; mark its functions with llmasos.hooks.hookimpl",
-                zh=f"插件 {name} 没有实现任何钩子：请用 llmasos.hooks.hookimpl 标记其函数",
-            )
+        if any(loaded.name == name for loaded in self._loaded):
+            raise Invalid(f"a plugin {name} is loaded already", zh=f"已加载名为 {name} 的插件")
+        hooks = _contained(lambda: _implemented(name, plugin))
+        manager = pluggy.PluginManager(PROJECT)
+        manager.add_hookspecs(Hooks)
         try:
-            self._manager.register(plugin, name)
-        except (pluggy.PluginValidationError, ValueError) as error:
-            if self._manager.has_plugin(name) and self._manager.get_plugin(name) is plugin:
-                self._manager.unregister(plugin)
+            _contained(lambda: manager.register(plugin, name))
+        except PluginFailed as error:
+            reason = str(error.__cause__).splitlines()[-1]
             raise Invalid(
-                f"the plugin {name} cannot be registered: {str(error).splitlines()[-1]}",
-                zh=f"无法注册插件 {name}：{str(error).splitlines()[-1]}",
-            ) from None
-        self._states[name] = PluginState(name, version, source, marked)
+                f"the plugin {name} cannot be registered: {reason}",
+                zh=f"无法注册插件 {name}：{reason}",
+            ) from error
+        self._loaded.insert(0, _Loaded(name, manager, hooks))
+        self._states.append(PluginState(name, version, source, hooks))
 
     def states(self) -> list[PluginState]:
         """Every plugin, loaded or refused, built-ins first."""
-        return sorted(self._states.values(), key=lambda state: (state.source != "built-in", state.name))
+        return sorted(self._states, key=lambda state: (state.source != "built-in", state.name))
 
-    def models(self) -> list[ModelEntry]:
+    def implements(self, hook: str) -> bool:
+        """Whether any plugin implements a hook."""
+        return any(hook in plugin.hooks for plugin in self._loaded)
+
+    def models(self) -> tuple[ModelEntry, ...]:
         """What `register_models` returned."""
-        return [model for _, models in self._ask("register_models") for model in models]
+        return tuple(model for _, offered in self._observed("register_models", results.models) for model in offered)
 
     def capabilities(self, taken: Iterable[Capability] = ()) -> list[Capability]:
-        """What `register_capability` returned, without those whose name is `taken`: none may stand in for another."""
+        """What `register_capability` returned, except those whose name is `taken`: none may replace another."""
         names = {capability.name for capability in taken}
         found: list[Capability] = []
-        for name, capability in self._ask("register_capability"):
+        for name, capability in self._observed("register_capability", results.capability):
             if capability.name in names:
                 logger.error("capability refused", extra={"plugin": name, "capability": capability.name})
                 continue
@@ -163,148 +188,203 @@ class Plugins:
         return found
 
     def runtimes(self) -> dict[str, RuntimeKind]:
-        """What `register_runtime` returned, by kind: the first to register a kind has it, so nobody takes the host's.
+        """What `register_runtime` returned, by kind. The first to register a kind keeps it: no plugin takes the host's.
 
         A plugin's kind that no manifest can name is refused.
         """
         found: dict[str, RuntimeKind] = {}
-        for name, runtime in reversed(list(self._ask("register_runtime"))):
+        for name, runtime in reversed(list(self._observed("register_runtime", results.runtime_kind))):
             if runtime.kind in found or not (name in BUILT_IN or runtime.kind.startswith("x-")):
                 logger.error("runtime refused", extra={"plugin": name, "kind": runtime.kind})
                 continue
             found[runtime.kind] = runtime
         return found
 
-    def implement(self, hook: str) -> bool:
-        """Whether any plugin implements a hook."""
-        return bool(self._implementations(hook))
-
     def commands(self) -> dict[str, str]:
         """What `register_commands` returned."""
-        return {name: target for _, commands in self._ask("register_commands") for name, target in commands.items()}
+        found = self._observed("register_commands", results.commands)
+        return {name: target for _, commands in found for name, target in commands.items()}
 
     def select(self, request: GenerateRequest, models: Mapping[str, ModelEntry], reach: Reach, locale: str) -> Choice:
-        """The first plugin's choice that the caller may use; at last the built-in's, whose errors pass."""
+        """The first plugin's choice that the caller may use, else the built-in's.
+
+        Raises:
+            LlmasosError: As the built-in choice raises it.
+        """
+        hook, check = "select_model", results.choice_among(models)
         arguments = {"request": request, "models": models, "reach": reach, "locale": locale}
-        answers = self._ask("select_model", let_through=("llmasos-router",), **arguments)
-        for name, answer in answers:
-            choice: Choice = answer
-            if reach.includes(choice.entry) or choice.entry.name == request.model:
-                return choice
-            logger.error("plugin chose a model out of reach", extra={"plugin": name, "model": choice.entry.name})
-        raise Unavailable("no plugin chose a model, not even the built-in one", zh="没有任何插件选择模型，内置的也没有")
+        for plugin in self._implementing(hook):
+            built_in = plugin.name in BUILT_IN
+            choices = plugin.ask(hook, check, arguments) if built_in else _observe(plugin, hook, check, arguments)
+            for choice in choices:
+                if built_in or reach.includes(choice.entry) or choice.entry.name == request.model:
+                    return choice
+                extra = {"plugin": plugin.name, "model": choice.entry.name}
+                logger.error("plugin chose a model out of reach", extra=extra)
+        raise AssertionError("the built-in choice is always loaded, and chooses or raises")
 
     def tune(self, request: GenerateRequest, model: ModelEntry) -> GenerateRequest:
         """The request, with what each plugin set."""
-        for each in self._implementations("tune_parameters"):
-            for _, tuned in _answers("tune_parameters", [each], {"request": request, "model": model}):
+        hook = "tune_parameters"
+        for plugin in self._implementing(hook):
+            for tuned in _observe(plugin, hook, results.request, {"request": request, "model": model}):
                 request = tuned
         return request
 
     def before(self, call: ModelCall) -> ModelCall:
-        """The call as every guard left it. Raises what a guard raised, or `Unavailable` where one failed."""
-        for each in self._implementations("before_model_call"):
-            rewritten = _guarded("before_model_call", each, {"call": call})
-            if rewritten is not None:
+        """The call as every guard left it. Raises what a guard raised, or `Unavailable` if one failed."""
+        for plugin in self._implementing("before_model_call"):
+            for rewritten in _guard(plugin, "before_model_call", results.request, {"call": call}):
                 call = replace(call, request=rewritten)
         return call
 
     def after(self, call: ModelCall) -> list[TextFilter]:
         """The filters for the answer's text. Those that came last before the call come first after it."""
         hook = "after_model_call"
-        made = [(each, _guarded(hook, each, {"call": call})) for each in reversed(self._implementations(hook))]
-        return [_GuardedFilter(each, text_filter) for each, text_filter in made if text_filter is not None]
+        return [
+            _GuardedFilter(plugin, text_filter)
+            for plugin in reversed(self._implementing(hook))
+            for text_filter in _guard(plugin, hook, results.text_filter, {"call": call})
+        ]
 
     def cache_key(self, call: ModelCall) -> str | None:
         """The first plugin's key, bound to what must never be mixed."""
-        for name, key in self._ask("cache_key", call=call):
+        for name, key in self._observed("cache_key", results.text, {"call": call}):
             return "\0".join((call.workspace, call.app or "", call.model, name, key))
         return None
 
     def on_usage(self, record: UsageRecord) -> None:
         """Tell every observer."""
-        for _ in self._ask("on_usage", record=record):
+        for _ in self._observed("on_usage", results.nothing, {"record": record}):
             pass
 
     def on_audit(self, record: AuditRecord) -> None:
         """Tell every observer."""
-        for _ in self._ask("on_audit", record=record):
+        for _ in self._observed("on_audit", results.nothing, {"record": record}):
             pass
 
     def check_release(self, manifest: Manifest, files: Mapping[str, bytes]) -> list[Finding]:
-        """What every guard found."""
+        """What every guard found. Raises what one raised, or `Unavailable` if one failed."""
         hook, arguments = "check_release", {"manifest": manifest, "files": files}
-        found = [_guarded(hook, each, arguments) for each in self._implementations(hook)]
-        return [finding for findings in found for finding in findings or ()]
+        return [
+            finding
+            for plugin in self._implementing(hook)
+            for findings in _guard(plugin, hook, results.findings, arguments)
+            for finding in findings
+        ]
 
-    def _implementations(self, hook: str) -> list[HookImpl]:
-        # pluggy keeps them in the order of registration; the last registered is asked first.
-        return list(reversed(getattr(self._manager.hook, hook).get_hookimpls()))
+    def _implementing(self, hook: str) -> list[_Loaded]:
+        return [plugin for plugin in self._loaded if hook in plugin.hooks]
 
-    def _ask(self, hook: str, *, let_through: tuple[str, ...] = (), **arguments: object) -> Iterator[tuple[str, Any]]:
-        return _answers(hook, self._implementations(hook), arguments, let_through)
+    def _observed(
+        self, hook: str, check: Check[T], arguments: Mapping[str, object] = MappingProxyType({})
+    ) -> Iterator[tuple[str, T]]:
+        """The results of a hook by the plugin's name; a plugin that fails is logged and passed over."""
+        for plugin in self._implementing(hook):
+            for result in _observe(plugin, hook, check, arguments):
+                yield plugin.name, result
 
 
 @dataclass(frozen=True, slots=True)
 class _GuardedFilter:
-    """A plugin's filter; where it raises, the answer is refused rather than shown unfiltered."""
+    """A plugin's filter; if it fails, the answer is refused rather than shown unfiltered."""
 
-    implementation: HookImpl
+    plugin: _Loaded
     inner: TextFilter
 
     def feed(self, text: str) -> str:
-        return _fail_closed("after_model_call", self.implementation, lambda: self.inner.feed(text))
+        return _fail_closed(self.plugin, "after_model_call", lambda: results.text(self.inner.feed(text)))
 
     def finish(self) -> str:
-        return _fail_closed("after_model_call", self.implementation, self.inner.finish)
+        return _fail_closed(self.plugin, "after_model_call", lambda: results.text(self.inner.finish()))
 
 
-def _answers(
-    hook: str, implementations: list[HookImpl], arguments: Mapping[str, object], let_through: tuple[str, ...] = ()
-) -> Iterator[tuple[str, Any]]:
-    """What each answers that has an opinion; one that raises is logged and passed over."""
-    for each in implementations:
-        try:
-            answer = _call(each, arguments)
-        except Exception:
-            if each.plugin_name in let_through:
-                raise
-            logger.exception("plugin failed and was passed over", extra={"plugin": each.plugin_name, "hook": hook})
-            continue
-        if answer is not None:
-            yield each.plugin_name, answer
+def _contained(act: Callable[[], T]) -> T:
+    """Run what may run a plugin's code.
 
-
-def _guarded(hook: str, implementation: HookImpl, arguments: Mapping[str, object]) -> Any:
-    return _fail_closed(hook, implementation, lambda: _call(implementation, arguments))
-
-
-def _fail_closed(hook: str, implementation: HookImpl, act: Callable[[], T]) -> T:
+    Raises:
+        LlmasosError: As it was raised.
+        PluginFailed: For everything else but Ctrl-C. Hooks are plain functions, so that a `CancelledError` is the
+            plugin's own: the host's cancellations arrive at an `await`.
+    """
     try:
         return act()
-    except LlmasosError:
+    except (LlmasosError, KeyboardInterrupt):
         raise
-    except Exception as error:
-        name = implementation.plugin_name
-        logger.exception("guard failed", extra={"plugin": name, "hook": hook})
+    except results.WrongResult as error:
+        raise PluginFailed(str(error)) from error
+    except BaseException as error:
+        raise PluginFailed(f"it raised {type(error).__name__}: {error}") from error
+
+
+def _observe(plugin: _Loaded, hook: str, check: Check[T], arguments: Mapping[str, object]) -> list[T]:
+    try:
+        return plugin.ask(hook, check, arguments)
+    except (LlmasosError, PluginFailed) as error:
+        logger.error(
+            "plugin failed and was passed over: %s", error, extra={"plugin": plugin.name, "hook": hook}, exc_info=error
+        )
+        return []
+
+
+def _guard(plugin: _Loaded, hook: str, check: Check[T], arguments: Mapping[str, object]) -> list[T]:
+    return _fail_closed(plugin, hook, lambda: plugin.ask(hook, check, arguments))
+
+
+def _fail_closed(plugin: _Loaded, hook: str, act: Callable[[], T]) -> T:
+    try:
+        return _contained(act)
+    except PluginFailed as error:
+        # `ask` contained it once; `act` of a filter did not.
+        logger.error("guard failed", extra={"plugin": plugin.name, "hook": hook}, exc_info=error)
         raise Unavailable(
-            f"the plugin {name} failed in {hook} ({type(error).__name__}), and what it guards is refused; "
-            "mend it, or start without plugins: LLMASOS_PLUGINS=off",
-            zh=f"插件 {name} 在 {hook} 中出错（{type(error).__name__}），"
+            f"the plugin {plugin.name} failed in {hook} ({error}), and what it guards is refused; "
+            "fix it, or start without plugins: LLMASOS_PLUGINS=off",
+            zh=f"插件 {plugin.name} 在 {hook} 中出错（{error}），"
             "它所守护的操作被拒绝：请修复该插件，或不加载插件启动：LLMASOS_PLUGINS=off",
         ) from error
 
 
-def _call(implementation: HookImpl, arguments: Mapping[str, object]) -> Any:
-    return implementation.function(*(arguments[name] for name in implementation.argnames))
+def _implemented(name: str, plugin: object) -> tuple[str, ...]:
+    """The hooks that a plugin implements.
 
-
-def _marked(plugin: object) -> tuple[str, ...]:
-    """The names of the functions that are marked as implementations."""
-    marked: list[str] = []
-    for name in dir(plugin):
-        value = inspect.getattr_static(plugin, name)
+    Raises:
+        Invalid: It implements none, one that does not exist, or one in a way that the host does not call.
+    """
+    hooks: list[str] = []
+    for attribute in dir(plugin):
+        value = inspect.getattr_static(plugin, attribute)
         options = getattr(value, f"{PROJECT}_impl", None)
-        if options is not None:
-            marked.append(options.get("specname") or name)
-    return tuple(marked)
+        if not isinstance(options, Mapping):
+            continue
+        marks = cast(Mapping[str, object], options)
+        hook = str(marks.get("specname") or attribute)
+        if hook not in HOOK_NAMES:
+            raise _unknown_hook(name, hook)
+        function = inspect.unwrap(getattr(value, "__func__", value))
+        strange = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+        plain = inspect.isroutine(getattr(plugin, attribute)) and not any(is_one(function) for is_one in strange)
+        if marks.get("wrapper") or marks.get("hookwrapper") or not plain:
+            raise Invalid(
+                f"the plugin {name} implements {hook} as a wrapper, a generator, a coroutine or a class; "
+                "the host calls plain functions only",
+                zh=f"插件 {name} 以包装器、生成器、协程或类实现 {hook}；主机只调用普通函数",
+            )
+        hooks.append(hook)
+    if not hooks:
+        raise Invalid(
+            f"the plugin {name} implements no hook; mark its functions with llmasos.hooks.hookimpl",
+            zh=f"插件 {name} 没有实现任何钩子：请用 llmasos.hooks.hookimpl 标记其函数",
+        )
+    return tuple(hooks)
+
+
+def _unknown_hook(name: str, hook: str) -> Invalid:
+    near = difflib.get_close_matches(hook, HOOK_NAMES, n=1)
+    hooks = ", ".join(HOOK_NAMES)
+    hint = f"did you mean {near[0]}?" if near else f"the hooks are {hooks}"
+    hint_zh = f"是否想用 {near[0]}？" if near else f"可用的钩子：{hooks}"
+    return Invalid(
+        f"the plugin {name} implements {hook}, which is not a hook; {hint}",
+        zh=f"插件 {name} 实现了 {hook}，而没有这个钩子；{hint_zh}",
+    )

@@ -6,31 +6,29 @@ import pytest
 
 import llmasos_pii_redactor as redactor
 from llmasos.errors import Denied
+from llmasos.gateway.models import Price
 from llmasos.gateway.select import Choice
 from llmasos.gateway.steps import Caller
-from llmasos.gateway.testing import Reply, scripted_entry
+from llmasos.gateway.testing import Reply, scripted_entry, scripted_gateway
 from llmasos.hooks import hookimpl
 from llmasos.plugins import Plugins
 
+REMOTE = scripted_entry("remote", goes_to="elsewhere")
+
 
 @pytest.fixture
-def with_plugin(gateway):
-    def register(plugin):
+def with_plugin(tmp_path, provider):
+    def register(plugin, *entries):
         plugins = Plugins()
         plugins.register("tried", plugin)
-        gateway.steps = plugins
-        return gateway
+        priced = scripted_entry("priced", tier="balanced", price=Price(input=1_000_000, output=2_000_000))
+        return scripted_gateway(tmp_path, provider, scripted_entry(), priced, REMOTE, *entries, steps=plugins)
 
     return register
 
 
 def plugin(**functions):
     return SimpleNamespace(**{name: hookimpl(function) for name, function in functions.items()})
-
-
-def remote(gateway):
-    gateway.registry.offer((scripted_entry("remote", goes_to="elsewhere"),))
-    return gateway
 
 
 def tool_call(arguments):
@@ -67,21 +65,20 @@ async def test_a_guard_refuses_before_anything_is_sent(with_plugin, provider, as
 
 async def test_personal_data_does_not_reach_a_remote_model_and_comes_back_in_the_answer(with_plugin, provider, ask):
     provider.say("Dear [EMAIL_1], thank you.")
-    answer = await remote(with_plugin(redactor)).generate(ask("write to ada@example.com", model="remote"))
+    answer = await with_plugin(redactor).generate(ask("write to ada@example.com", model="remote"))
     assert "ada@example.com" not in str(provider.requests)
     assert answer.text == "Dear ada@example.com, thank you."
 
 
 async def test_a_local_model_with_a_remote_stand_in_counts_as_remote(with_plugin, provider, ask):
-    gateway = remote(with_plugin(redactor))
-    gateway.registry.offer((scripted_entry("near", fallbacks=("remote",)),))
+    gateway = with_plugin(redactor, scripted_entry("near", fallbacks=("remote",)))
     await gateway.generate(ask("write to ada@example.com", model="near"))
     assert "ada@example.com" not in str(provider.requests)
 
 
 async def test_a_streamed_answer_is_filtered_across_its_parts(with_plugin, provider, ask):
     provider.say(Reply(("Dear [EM", "AIL_", "1], thank you."), tool_calls=(tool_call('{"to": "[EMAIL_1]"}'),)))
-    gateway = remote(with_plugin(redactor))
+    gateway = with_plugin(redactor)
     parts = await read_all(await gateway.stream(ask("write to ada@example.com", model="remote")))
     deltas = [part["choices"][0]["delta"] for part in parts]
     assert "".join(delta.get("content") or "" for delta in deltas) == "Dear ada@example.com, thank you."

@@ -78,7 +78,7 @@ async def check_release(bundle: Bundle, runtime_of: Callable[[str], Runtime], pl
         checks = [Check("bundle", "passed"), imports_check]
         if imports_check.result == "passed":  # a binary that asks for too much is not started
             checks.append(await _check_actions(bundle, code, runtime_of))
-    if plugins is not None and plugins.implement("check_release"):
+    if plugins is not None and plugins.implements("check_release"):
         checks.append(await asyncio.to_thread(_check_plugins, bundle, plugins))
     return Report(tuple(checks), imports, risks)
 

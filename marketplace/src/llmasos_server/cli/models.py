@@ -228,9 +228,12 @@ def _registry() -> Generator[tuple[Settings, ModelRegistry]]:
 @contextmanager
 def _gateway() -> Generator[tuple[Settings, Gateway]]:
     from llmasos.host import open_gateway
+    from llmasos.plugins import Plugins
 
-    with _opened() as (settings, database), open_gateway(settings, database) as gateway:
-        yield settings, gateway
+    with _opened() as (settings, database):
+        plugins = Plugins.load(only_built_in=settings.plugins == "off")
+        with open_gateway(settings, database, plugins) as gateway:
+            yield settings, gateway
 
 
 async def _try(gateway: Gateway, name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from llmasos.errors import Denied, Invalid, LlmasosError
 from llmasos.gateway import answers
@@ -86,7 +86,7 @@ class Gateway:
         self, registry: ModelRegistry, engine: Engine, local: Local | None = None, steps: Steps | None = None
     ) -> None:
         self.registry = registry
-        self.steps: Steps = steps or PlainSteps()
+        self.steps: Final[Steps] = steps or PlainSteps()
         self._engine = engine
         self._local = local
         self._cache = AnswerCache()

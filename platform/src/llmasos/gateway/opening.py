@@ -9,8 +9,9 @@ from llmasos.gateway.embedded.local import LocalModels, OnFetch
 from llmasos.gateway.embedded.provider import EmbeddedProvider
 from llmasos.gateway.engine import Engine, SecretReader, no_secrets
 from llmasos.gateway.gateway import Gateway
-from llmasos.gateway.models import EMBEDDED
+from llmasos.gateway.models import EMBEDDED, ModelEntry
 from llmasos.gateway.registry import ModelRegistry
+from llmasos.gateway.steps import Steps
 
 
 def open_gateway(
@@ -19,6 +20,8 @@ def open_gateway(
     *,
     read_secret: SecretReader = no_secrets,
     on_fetch: OnFetch | None = None,
+    steps: Steps | None = None,
+    offered: tuple[ModelEntry, ...] = (),
 ) -> Gateway:
     """The gateway of a host; close it. Opening it imports no litellm and starts nothing: `Gateway.warm` does.
 
@@ -27,7 +30,9 @@ def open_gateway(
         database: Where added models are kept; without one there are only those of `config.toml` and the built-in.
         read_secret: Gives the value of an operator's secret by name, for keys of models.
         on_fetch: Told (model, bytes so far, bytes in all) while weights are fetched, from another thread.
+        steps: What takes part in a call besides litellm: plugins, or nothing.
+        offered: Models that come before all others.
     """
-    registry = ModelRegistry(home, database)
+    registry = ModelRegistry(home, database, offered)
     local = LocalModels(home / "models", registry.get, on_fetch)
-    return Gateway(registry, Engine({EMBEDDED: EmbeddedProvider(local)}, read_secret), local)
+    return Gateway(registry, Engine({EMBEDDED: EmbeddedProvider(local)}, read_secret), local, steps)

@@ -39,11 +39,6 @@ class ModelRegistry:
         self._models: Mapping[str, ModelEntry] = {}
         self._read_at = float("-inf")
 
-    def offer(self, models: tuple[ModelEntry, ...]) -> None:
-        """Offer more models, before all others."""
-        self._extra = (*self._extra, *models)
-        self._read_at = float("-inf")
-
     @property
     def models(self) -> Mapping[str, ModelEntry]:
         """Every model by name, in the order of preference.

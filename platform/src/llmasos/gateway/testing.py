@@ -13,6 +13,7 @@ from llmasos.gateway.engine import Engine
 from llmasos.gateway.gateway import Gateway
 from llmasos.gateway.models import FREE, ModelEntry, Price
 from llmasos.gateway.registry import ModelRegistry
+from llmasos.gateway.steps import Steps
 
 SCRIPTED = "llmasos-scripted"
 
@@ -122,11 +123,13 @@ def scripted_entry(name: str = "scripted", **fields: Any) -> ModelEntry:
     return ModelEntry(name=name, litellm=f"{SCRIPTED}/{name}", **{**known, **fields})
 
 
-def scripted_gateway(home: Path, provider: ScriptedProvider, *entries: ModelEntry) -> Gateway:
+def scripted_gateway(
+    home: Path, provider: ScriptedProvider, *entries: ModelEntry, steps: Steps | None = None
+) -> Gateway:
     """A gateway with these models, or with two, `scripted` and `priced`, before the built-in ones."""
     models = entries or (
         scripted_entry(),
         scripted_entry("priced", tier="balanced", price=Price(input=1_000_000, output=2_000_000)),
         scripted_entry("scripted-embedding", kind="embedding"),
     )
-    return Gateway(ModelRegistry(home, extra=models), Engine({SCRIPTED: provider}))
+    return Gateway(ModelRegistry(home, extra=models), Engine({SCRIPTED: provider}), steps=steps)

@@ -1,0 +1,144 @@
+"""What each hook may return. A check takes what a plugin returned, and returns it typed or raises `WrongResult`.
+
+Checks run inside the same containment as the plugin: reading an attribute of a plugin's object may raise anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, TypeVar, cast
+
+from pydantic import ValidationError
+
+from llmasos.gateway.models import ModelEntry
+from llmasos.gateway.request import GenerateRequest
+from llmasos.gateway.select import Choice
+from llmasos.gateway.steps import TextFilter
+from llmasos.hooks import Finding
+from llmasos.kernel.capability import Capability
+from llmasos.runtimes.runtime import RuntimeKind
+
+T = TypeVar("T")
+Check = Callable[[object], T]
+
+_CAPABILITY: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
+_COMMAND: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_TARGET: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class WrongResult(Exception):
+    """A hook returned what it may not return; the message says what it may."""
+
+
+def text(value: object) -> str:
+    """A string."""
+    return _of(str, value, "a string")
+
+
+def nothing(value: object) -> None:
+    """Observers return None."""
+    raise WrongResult(f"it returned {_kind(value)}; an observer returns nothing")
+
+
+def models(value: object) -> list[ModelEntry]:
+    """Models."""
+    return _list_of(ModelEntry, value, "a list of ModelEntry")
+
+
+def findings(value: object) -> list[Finding]:
+    """Findings of a release check."""
+    found = _list_of(Finding, value, "a list of Finding")
+    for each in found:
+        _of(str, each.message, "a Finding with a string as its message")
+        _of(bool, each.blocks, "a Finding whose `blocks` is a bool")
+    return found
+
+
+def choice_among(known: Mapping[str, ModelEntry]) -> Check[Choice]:
+    """The choice of a chat model among those that the hook was given."""
+
+    def check(value: object) -> Choice:
+        choice = _of(Choice, value, "a Choice")
+        entry = _of(ModelEntry, choice.entry, "a Choice of a ModelEntry")
+        _list_of(str, choice.notices, "a Choice with strings as its notices")
+        if known.get(entry.name) != entry or entry.kind != "chat":
+            raise WrongResult(f"it chose {entry.name!r}, which is no chat model among those it was given")
+        return choice
+
+    return check
+
+
+def request(value: object) -> GenerateRequest:
+    """A request; validated again, since `model_copy` takes any value."""
+    changed = _of(GenerateRequest, value, "a GenerateRequest")
+    try:
+        return GenerateRequest.model_validate(changed.model_dump(exclude_unset=True))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise WrongResult(f"it returned a request that is not valid: {where}: {fault['msg']}") from None
+
+
+def text_filter(value: object) -> TextFilter:
+    """An object with `feed` and `finish`."""
+    _callable(value, ("feed", "finish"), "a filter with the methods feed and finish")
+    return cast(TextFilter, value)
+
+
+def capability(value: object) -> Capability:
+    """A capability: its name, its functions, whether it is audited, and `prepare`."""
+    _callable(value, ("prepare",), "a Capability")
+    found = cast(Capability, value)
+    name = _of(str, found.name, "a Capability with a string as its name")
+    if not _CAPABILITY.fullmatch(name):
+        raise WrongResult(f"the capability's name {name[:80]!r} is not lower-case letters, digits and hyphens")
+    functions = cast(object, found.functions)  # what the protocol says is what is checked here
+    if not isinstance(functions, frozenset):
+        raise WrongResult("the capability's functions are no frozenset")
+    _list_of(str, cast(object, functions), "a Capability whose functions are strings")
+    _of(bool, found.audited, "a Capability whose `audited` is a bool")
+    return found
+
+
+def runtime_kind(value: object) -> RuntimeKind:
+    """A runtime, by the kind that manifests name."""
+    found = _of(RuntimeKind, value, "a RuntimeKind")
+    _of(str, found.kind, "a RuntimeKind with a string as its kind")
+    _callable(found, ("make",), "a RuntimeKind with a function `make`")
+    return found
+
+
+def commands(value: object) -> dict[str, str]:
+    """Commands by name, each "module:function"."""
+    if not isinstance(value, Mapping):
+        raise WrongResult(f"it returned {_kind(value)}, not a mapping of command names")
+    found: dict[str, str] = {}
+    for name, target in cast(Mapping[object, object], value).items():
+        if not isinstance(name, str) or not _COMMAND.fullmatch(name):
+            raise WrongResult(f"{name!r} is no name for a command: use lower-case letters, digits and hyphens")
+        if not isinstance(target, str) or not _TARGET.fullmatch(target):
+            raise WrongResult(f'the command {name} names {target!r}, not "module:function"')
+        found[name] = target
+    return found
+
+
+def _of(cls: type[T], value: object, expected: str) -> T:
+    if isinstance(value, cls):
+        return value
+    raise WrongResult(f"it returned {_kind(value)}, not {expected}")
+
+
+def _list_of(cls: type[T], value: object, expected: str) -> list[T]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise WrongResult(f"it returned {_kind(value)}, not {expected}")
+    return [_of(cls, item, expected) for item in cast(Iterable[object], value)]
+
+
+def _callable(value: object, names: tuple[str, ...], expected: str) -> None:
+    if isinstance(value, type) or not all(callable(getattr(value, name, None)) for name in names):
+        raise WrongResult(f"it returned {_kind(value)}, not {expected}")
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
