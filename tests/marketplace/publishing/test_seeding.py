@@ -58,8 +58,8 @@ def plugins(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    opened = open_catalog(tmp_path / "home")
+def catalog(tmp_path: Path, database_url: str) -> Iterator[Catalog]:
+    opened = open_catalog(tmp_path / "home", database_url)
     yield opened
     opened.database.close()
 

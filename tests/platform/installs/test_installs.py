@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlmodel import Session, SQLModel, select
+from sqlmodel import select
 
-import llmasos.tables  # noqa: F401
 from llmasos.bundles.actions import MOMENTS
 from llmasos.bundles.testing import EMPTY_COMPONENT, MODEL_PERMISSION, action, manifest_text
-from llmasos.capabilities.tables import StoredValue
+from llmasos.capabilities.tables import StoredTotal, StoredValue
 from llmasos.database.engine import Database
 from llmasos.errors import (
     AppFailed,
@@ -47,10 +46,9 @@ HTTP = '[[permissions]]\ncapability = "http"\nhosts = ["https://a.com"]\noptiona
 class Setting:
     """A host's database, code store and catalog, with a runtime that only notes."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, database: Database) -> None:
         self.home = home
-        self.database = Database(f"sqlite:///{home / 'llmasos.db'}")
-        SQLModel.metadata.create_all(self.database.engine)
+        self.database = database
         (home / "shelf").mkdir()
         self.shelf = Shelf(home / "shelf")
         self.runtime = NotingRuntime()
@@ -91,13 +89,12 @@ class Setting:
 
 
 @pytest.fixture
-def setting(tmp_path: Path) -> Iterator[Setting]:
-    made = Setting(tmp_path)
+def setting(tmp_path: Path, database: Database) -> Iterator[Setting]:
+    made = Setting(tmp_path, database)
     yield made
     assert made.findings() == []
     with made.database.read() as session:
         assert verify(session).intact
-    made.database.close()
 
 
 async def test_an_install_grants_what_was_agreed_and_can_be_run(setting: Setting) -> None:
@@ -334,6 +331,7 @@ async def test_only_a_few_earlier_releases_are_kept(setting: Setting) -> None:
 
 @pytest.mark.parametrize("delete_data", [True, False])
 async def test_an_uninstall_keeps_or_deletes_what_the_app_stored(setting: Setting, delete_data: bool) -> None:
+    """10-6: the byte total used to stay, and the app that was installed again started full."""
     setting.publish(extra=STORAGE + "[limits]\ntokens_per_day = 5")
     await setting.install()
     now = datetime.now(UTC)
@@ -345,9 +343,11 @@ async def test_an_uninstall_keeps_or_deletes_what_the_app_stored(setting: Settin
                     updated_at=now,
                 )
             )  # fmt: skip
+            session.add(StoredTotal(workspace_id="default", app_id=app, user_id="ann", size_bytes=2))
     await setting.installer.uninstall("default", "acme/hello", "ann", delete_data=delete_data)
     with setting.database.read() as session:
-        left = [value.app_id for value in session.exec(select(StoredValue))]
+        left = sorted(value.app_id for value in session.exec(select(StoredValue)))
+        assert sorted(total.app_id for total in session.exec(select(StoredTotal))) == left
         assert list(session.exec(select(Installation))) == []
         assert list(session.exec(select(InstalledRelease))) == []
         assert list(session.exec(select(GrantRow))) == []
@@ -538,8 +538,7 @@ async def test_the_doctor_sees_what_is_wrong(setting: Setting) -> None:
         "say that they run": ("UPDATE installed_release SET state = :v", "previous"),
     }
     for said, (statement, value) in spoils.items():
-        with setting.database.engine.connect() as connection, Session(bind=connection) as session:
-            connection.exec_driver_sql("BEGIN")
-            connection.execute(text(statement), {"v": value})
+        with setting.database.write() as session:
+            session.connection().execute(text(statement), {"v": value})
             assert any(said in str(finding) for finding in check(session, setting.home)), said
-            connection.rollback()
+            session.rollback()

@@ -42,18 +42,24 @@ def rows(url: str, sql: str, values: Mapping[str, object]) -> list[Row]:
     Raises:
         Unavailable: The database cannot be read.
     """
+    given = {name: queryable(value) if isinstance(value, str) else value for name, value in values.items()}
     file = database_file(url)
     if file is None:
-        return [_decoded(row) for row in _by_sqlalchemy(url, sql, values)]
+        return [_decoded(row) for row in _by_sqlalchemy(url, sql, given)]
     try:
         with closing(open_to_read(file)) as connection:
             connection.row_factory = sqlite3.Row
-            return [_decoded(dict(row)) for row in connection.execute(sql, values)]
+            return [_decoded(dict(row)) for row in connection.execute(sql, given)]
     except sqlite3.DatabaseError as error:
         raise Unavailable(
             f"The database {file} cannot be read ({error}): run llmasos doctor.",
             zh=f"无法读取数据库 {file}（{error}）：请运行 llmasos doctor。",
         ) from error
+
+
+def queryable(text: str) -> str:
+    """A text that every database takes: NUL and lone surrogates, which nothing stored contains, become U+FFFD."""
+    return text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _by_sqlalchemy(url: str, sql: str, values: Mapping[str, object]) -> list[Row]:
@@ -88,7 +94,7 @@ def search_statement(words: str, *, after: tuple[int, str] | None, limit: int) -
         after: Rank and id of the last app of the page before.
         limit: How many apps at most.
     """
-    whole = " ".join(words.lower().split())
+    whole = " ".join(queryable(words).lower().split())
     values: dict[str, object] = {"whole": whole, "prefix": f"{_escaped(whole)}%", "within": f"%{_escaped(whole)}%"}
     conditions = [_OFFERED]
     for number, word in enumerate(whole.split()[:8]):

@@ -24,8 +24,8 @@ def add_bundle(catalog: Catalog, path: Path, *, state: str = "available", at: da
     return bundle.digest
 
 
-def open_catalog(home: Path) -> Catalog:
-    """An empty catalog in a migrated home."""
-    url = f"sqlite:///{home / 'llmasos.db'}"
+def open_catalog(home: Path, url: str = "") -> Catalog:
+    """The catalog of a home; without the URL of its database, on SQLite there."""
+    url = url or f"sqlite:///{home / 'llmasos.db'}"
     ensure_schema(url, home)
     return Catalog(Database(url), BundleStore(home / "bundles"))

@@ -9,6 +9,7 @@ from packaging.specifiers import SpecifierSet
 from sqlmodel import Session
 
 from llmasos.bundles.manifest import Manifest
+from llmasos.capabilities import storage
 from llmasos.database.engine import WriteSession
 from llmasos.errors import Conflict, NotFound
 from llmasos.installs import repository
@@ -71,7 +72,7 @@ def uninstall(session: WriteSession, workspace: str, app_id: str, user: str, *, 
         NotFound, Conflict: As `require_removable`.
     """
     installation, release = require_removable(session, workspace, app_id)
-    deleted = repository.remove_stored_values(session, workspace, app_id) if delete_data else 0
+    deleted = storage.forget(session, workspace, app_id) if delete_data else 0
     result = Result(app_id, release.version, "uninstalled", installation.id)
     audit(session, installation, user, "uninstall", (), detail={**release_detail(release), "deleted_values": deleted})
     repository.remove_installation(session, installation)

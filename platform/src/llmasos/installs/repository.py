@@ -101,14 +101,6 @@ def remove_installation(session: WriteSession, found: Installation) -> None:
     session.flush()
 
 
-def remove_stored_values(session: WriteSession, workspace_id: str, app_id: str) -> int:
-    """Delete what an app stored, for every user; how many values that were."""
-    result = session.exec(
-        delete(StoredValue).where(col(StoredValue.workspace_id) == workspace_id, col(StoredValue.app_id) == app_id)
-    )
-    return result.rowcount
-
-
 def count_stored_values(session: Session, workspace_id: str, app_id: str) -> int:
     """How many values an app keeps."""
     keys = select(StoredValue.key).where(StoredValue.workspace_id == workspace_id, StoredValue.app_id == app_id)
