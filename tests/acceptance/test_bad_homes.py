@@ -91,7 +91,7 @@ def author(tmp_path_factory: pytest.TempPathFactory, somebody: Any) -> Any:
 @pytest.fixture(scope="module")
 def native(author: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A native app's bundle, and its id."""
-    if not confinement().stands:
+    if not confinement().is_available:
         pytest.skip(str(confinement().missing))
     return built(author, tmp_path_factory.mktemp("native"), "--runtime", "python")
 

@@ -17,7 +17,7 @@ from llmasos.runtimes.confinement import confinement
 pytestmark = [
     pytest.mark.model,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(not confinement().stands, reason=str(confinement().missing)),
+    pytest.mark.skipif(not confinement().is_available, reason=str(confinement().missing)),
 ]
 
 # Beside what `new` wrote: an action that counts without a model, and one that does what no app may.

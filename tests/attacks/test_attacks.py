@@ -30,7 +30,7 @@ MODULES = ("files", "processes", "sockets", "kernel")
 SECRET = "the host's secret"
 PLAIN_USER = 60123
 
-pytestmark = pytest.mark.skipif(not confinement().stands, reason=str(confinement().missing))
+pytestmark = pytest.mark.skipif(not confinement().is_available, reason=str(confinement().missing))
 
 
 def _catalogue() -> list[tuple[str, str, bool]]:

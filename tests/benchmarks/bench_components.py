@@ -139,7 +139,7 @@ async def main(rounds: int) -> None:
     """Measure and print."""
     gate, calls = asyncio.Event(), 0
 
-    async def door(_invocation, _capability, _function, _arguments):
+    async def handler(_invocation, _capability, _function, _arguments):
         nonlocal calls
         calls += 1
         await gate.wait()
@@ -150,7 +150,7 @@ async def main(rounds: int) -> None:
         code = build(folder)
         digest = hashlib.sha256(code.read_bytes()).hexdigest()
         program = Program("wasm", digest, frozenset({"model"}), "bench")
-        runtime = ComponentRuntime(Settings(home=folder / "home", runners=1), door)
+        runtime = ComponentRuntime(Settings(home=folder / "home", runners=1), handler)
         database = Database(f"sqlite:///{folder / 'bench.db'}")
         SQLModel.metadata.create_all(database.engine)
         kernel = Kernel(database, Ledger(database))

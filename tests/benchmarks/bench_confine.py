@@ -26,7 +26,6 @@ from llmasos.runtimes import native
 from llmasos.runtimes.confinement import confinement
 from llmasos.runtimes.environments import base_python
 from llmasos.runtimes.native import NativeRuntime
-from llmasos.runtimes.results import limits_message
 from llmasos.runtimes.runner import Runner
 from llmasos.runtimes.runtime import Program
 
@@ -62,7 +61,7 @@ while header := stream.read(4):
 """
 
 
-async def no_door(_invocation: Invocation, _capability: str, _function: str, _arguments: list) -> None:
+async def no_host(_invocation: Invocation, _capability: str, _function: str, _arguments: list) -> None:
     """The app calls nothing."""
 
 
@@ -84,7 +83,7 @@ async def installed(
 
 def message(program: Program, number: int) -> dict:
     """One call of the app."""
-    return native._call(str(number), program, "echo", '{"text": "hi"}', limits_message(InvocationLimits(), 60))
+    return native._call(str(number), program, "echo", '{"text": "hi"}', InvocationLimits(wall_seconds=60))
 
 
 async def first_answer(runtime: NativeRuntime, program: Program, *, confined: bool) -> float:
@@ -94,7 +93,7 @@ async def first_answer(runtime: NativeRuntime, program: Program, *, confined: bo
     began = time.perf_counter()
     script = environment.runner / "llmasos_runner" / "main.py"
     runner = await Runner.start(native._start(environment, profile), script=script)
-    await runner.call(message(program, 1), native._no_door)
+    await runner.call(message(program, 1), native._no_host)
     seconds = time.perf_counter() - began
     await runner.close()
     return seconds
@@ -140,7 +139,7 @@ async def warm_calls(runtime: NativeRuntime, program: Program) -> tuple[float, f
         bare.append(time.perf_counter() - began)
         asked = message(program, number)
         began = time.perf_counter()
-        await runner.call(asked, native._no_door)
+        await runner.call(asked, native._no_host)
         calls.append(time.perf_counter() - began)
     transport.close()
     await child.wait()
@@ -177,17 +176,17 @@ async def many(runtime: NativeRuntime, program: Program) -> tuple[float, list[tu
     began = time.perf_counter()
     await asyncio.gather(*(one(number) for number in range(RUNNERS)))
     seconds = time.perf_counter() - began
-    runners = [slot.runner for slot in runtime._slots.values() if slot.runner is not None]
+    runners = [runner for _, runner in runtime._slots.runners]
     assert len(runners) == RUNNERS
     return seconds, [memory_of(runner.process.pid) for runner in runners]
 
 
 async def main() -> int:
     """Measure, print, judge."""
-    print("walls:", ", ".join(confinement().walls) or confinement().missing)
+    print("confinement:", ", ".join(confinement().mechanisms) or confinement().missing)
     root = Path(tempfile.mkdtemp(prefix="llmasos-bench-"))
     try:
-        runtime = NativeRuntime(root / "environments", no_door, most_runners=RUNNERS)
+        runtime = NativeRuntime(root / "environments", no_host, most_runners=RUNNERS)
         program = await installed(root, runtime, SOURCE, MANIFEST)
         starts: dict[bool, list[float]] = {True: [], False: []}
         for _ in range(STARTS):

@@ -137,7 +137,7 @@ async def from_the_app(
 async def main() -> int:
     """Measure, print, judge."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    print("walls:", ", ".join(confinement().walls) or confinement().missing)
+    print("confinement:", ", ".join(confinement().mechanisms) or confinement().missing)
     grant = StoragePermission(capability="storage", reason=Text(en="bench"))
     app = InstalledApp("acme/calls", "1.0.0", "one", {"storage": grant}, frozenset({"storage"}))
     held = True

@@ -25,8 +25,8 @@ from llmasos.i18n import t
 
 Status: TypeAlias = Literal["ok", "note", "problem"]
 
-# What confines a component runner besides WebAssembly; without both, its second wall is missing.
-SECOND_WALL: Final = ("landlock", "seccomp")
+# What confines a component runner besides WebAssembly, at least.
+REQUIRED_MECHANISMS: Final = ("landlock", "seccomp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ async def examine(home: Path, url: str) -> AsyncGenerator[Finding]:
         async for finding in _inside(home, url):
             yield finding
     yield check_model(home)
-    async for finding in _walls():
+    async for finding in _confinement():
         yield finding
     for finding in check_tools():
         yield finding
@@ -307,7 +307,7 @@ def check_model(home: Path) -> Finding:
     )
 
 
-async def _walls() -> AsyncGenerator[Finding]:
+async def _confinement() -> AsyncGenerator[Finding]:
     """Start a runner as any app's, and ask what confines it."""
     from llmasos.authoring.describe import closed  # noqa: PLC0415
     from llmasos.runtimes.component import ComponentRuntime  # noqa: PLC0415
@@ -318,20 +318,20 @@ async def _walls() -> AsyncGenerator[Finding]:
         runtime = ComponentRuntime(Settings(home=Path(folder)), closed)
         try:
             await runtime.warm()
-            walls = runtime.walls
+            mechanisms = runtime.confinement
         except LlmasosError as error:
             text = f"A runner does not start: {error.message}"
             yield Finding("runners", "problem", text, f"运行器无法启动：{error.message_zh}")
             return
         finally:
             await runtime.close()
-    missing = [name for name in SECOND_WALL if not any(wall.startswith(name) for wall in walls)]
-    listed = ", ".join(walls)
+    missing = [name for name in REQUIRED_MECHANISMS if not any(each.startswith(name) for each in mechanisms)]
+    listed = ", ".join(mechanisms)
     if missing:
         yield Finding(
             "runners",
             "problem",
-            f"The second wall is missing ({', '.join(missing)}): components run behind WebAssembly alone, "
+            f"The system's own confinement is missing ({', '.join(missing)}): components run behind WebAssembly alone, "
             "native apps do not start. Use Linux 5.19 or newer.",
             f"缺少第二道防护（{', '.join(missing)}）：组件仅由 WebAssembly 隔离，原生应用无法启动。"
             "请使用 Linux 5.19 或更新版本。",

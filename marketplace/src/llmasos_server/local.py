@@ -75,7 +75,7 @@ def open_local(settings: Settings | None = None) -> Generator[Local]:
         database.close()
 
 
-def walls_of(host: Host) -> tuple[str, ...]:
+def confinement_of(host: Host) -> tuple[str, ...]:
     """What the system confines this host's component runners with, as far as they were started."""
     runtime = host.runtime_of("wasm")
-    return runtime.walls if isinstance(runtime, ComponentRuntime) else ()
+    return runtime.confinement if isinstance(runtime, ComponentRuntime) else ()

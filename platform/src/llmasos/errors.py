@@ -13,7 +13,7 @@ Chinese; a message of its own takes its Chinese beside it, as `zh=`. `tag` is th
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from llmasos.i18n import Message, render
 
@@ -26,8 +26,6 @@ class LlmasosError(Exception):
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
-    # What a run that failed had used and printed: a `runtimes.runtime.CallResult`, where its runner told it.
-    result: Any = None
 
     def __init__(self, message: str | None = None, *, zh: str = "") -> None:
         if isinstance(message, Message) and not zh:

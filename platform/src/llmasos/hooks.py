@@ -31,7 +31,7 @@ from llmasos.gateway.select import Choice, Reach
 from llmasos.gateway.steps import ModelCall, TextFilter
 from llmasos.kernel.capability import Capability
 from llmasos.kernel.observation import AuditRecord, UsageRecord
-from llmasos.runtimes.runtime import Runtime, RuntimeKind, Surroundings
+from llmasos.runtimes.runtime import Runtime, RuntimeContext, RuntimeKind
 
 __all__ = [
     "AuditRecord",
@@ -40,8 +40,8 @@ __all__ = [
     "Hooks",
     "ModelCall",
     "Runtime",
+    "RuntimeContext",
     "RuntimeKind",
-    "Surroundings",
     "TextFilter",
     "UsageRecord",
     "hookimpl",

@@ -37,11 +37,11 @@ from llmasos.kernel.syscall import Kernel
 from llmasos.plugins import Plugins
 from llmasos.quotas.ledger import Ledger
 from llmasos.runtimes.kinds import Runtimes
-from llmasos.runtimes.runtime import Runtime, RuntimeKind, Surroundings, SyscallDoor
+from llmasos.runtimes.runtime import Runtime, RuntimeContext, RuntimeKind, SyscallHandler
 from llmasos.secrets import Secrets
 from llmasos.settings import Settings
 
-RuntimeMaker: TypeAlias = Callable[[SyscallDoor], Runtime]
+RuntimeMaker: TypeAlias = Callable[[SyscallHandler], Runtime]
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,9 @@ class Host:
             observer = plugins.on_usage if plugins.implements("on_usage") else None
             kernel = await stack.enter_async_context(Kernel(database, Ledger(database), observer=observer))
             installed = InstalledApps(database, CodeStore.in_home(settings.home))
-            around = Surroundings(settings, kernel.syscall, installed.still)
+            context = RuntimeContext(settings, kernel.syscall, installed.still)
             brought = {kind: _brought(kind, make) for kind, make in parts.runtimes.items()}
-            runtimes = Runtimes({**plugins.runtimes(), **brought}.get, around)
+            runtimes = Runtimes({**plugins.runtimes(), **brought}.get, context)
             stack.push_async_callback(runtimes.close)
             runnables = parts.runnables(database) if parts.runnables else installed
             runs = Runs(kernel, runnables, runtimes.of)
@@ -162,7 +162,7 @@ class Host:
 
 
 def _brought(kind: str, make: RuntimeMaker) -> RuntimeKind:
-    return RuntimeKind(kind, lambda around: make(around.door))
+    return RuntimeKind(kind, lambda context: make(context.handler))
 
 
 def capabilities_of(settings: Settings, database: Database, gateway: Gateway, runs: Runs) -> tuple[Capability, ...]:

@@ -14,23 +14,23 @@ from typing import Any, TypeAlias
 
 from llmasos.bundles.actions import Action
 from llmasos.bundles.manifest import Permission
-from llmasos.errors import ComponentRejected, TimedOut, Unavailable
+from llmasos.errors import ComponentRejected, LlmasosError, TimedOut, Unavailable
 from llmasos.invocations.runs import Runnable, not_installed
 from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Json
-from llmasos.runtimes.runtime import CallResult, Inspection, Program, SyscallDoor
+from llmasos.runtimes.runtime import CallOutcome, Inspection, Program, SyscallHandler
 
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """What an action of a fake app gets: its input, and the door to the host."""
+    """What an action of a fake app gets: its input, and the handler of its host calls."""
 
     input: dict[str, Any]
     invocation: Invocation
-    door: SyscallDoor
+    handler: SyscallHandler
 
     async def call(self, capability: str, function: str, *arguments: Json) -> Json:
         """Call a host function, as an app does."""
-        return await self.door(self.invocation, capability, function, list(arguments))
+        return await self.handler(self.invocation, capability, function, list(arguments))
 
 
 Behaviour: TypeAlias = Callable[[Guest], Awaitable[Json]]
@@ -86,17 +86,17 @@ class FakeApps:
         """Nothing here has code to prepare."""
         raise Unavailable(f"{found.app.id} is a fake app", zh=f"{found.app.id} 是测试用的应用")
 
-    def runtime(self, door: SyscallDoor) -> InProcessRuntime:
+    def runtime(self, handler: SyscallHandler) -> InProcessRuntime:
         """A runtime that runs these apps."""
-        return InProcessRuntime(self.actions, door)
+        return InProcessRuntime(self.actions, handler)
 
 
 class InProcessRuntime:
     """Runs fake actions as tasks, under the limits that a runner would hold them to."""
 
-    def __init__(self, actions: Mapping[str, Mapping[str, FakeAction]], door: SyscallDoor) -> None:
+    def __init__(self, actions: Mapping[str, Mapping[str, FakeAction]], handler: SyscallHandler) -> None:
         self._actions = actions
-        self._door = door
+        self._handler = handler
         self.running = 0
 
     async def inspect(self, code: Path) -> Inspection:
@@ -119,21 +119,24 @@ class InProcessRuntime:
             ]
         )
 
-    async def call(self, program: Program, invocation: Invocation, action: str, input_json: str) -> CallResult:
+    async def call(self, program: Program, invocation: Invocation, action: str, input_json: str) -> CallOutcome:
         """Run one action until it ends, is cancelled, or its wall time is over."""
-        guest = Guest(json.loads(input_json), invocation, self._door)
+        guest = Guest(json.loads(input_json), invocation, self._handler)
         self.running += 1
         try:
             async with asyncio.timeout(invocation.limits.wall_seconds):
                 output = await self._actions[program.digest][action].do(guest)
-        except TimeoutError as error:
-            raise TimedOut(
+        except TimeoutError:
+            timed_out = TimedOut(
                 f"The action took over {invocation.limits.wall_seconds} s.",
                 zh=f"操作用时超过 {invocation.limits.wall_seconds} 秒。",
-            ) from error
+            )
+            return CallOutcome(error=timed_out, fuel=1000)
+        except (LlmasosError, asyncio.CancelledError) as error:
+            return CallOutcome(error=error, fuel=1000)
         finally:
             self.running -= 1
-        return CallResult(json.dumps(output), fuel=1000, memory_bytes=1 << 20, log="")
+        return CallOutcome(json.dumps(output), fuel=1000, memory_bytes=1 << 20)
 
     async def retire(self, installation_id: str) -> None:
         """Nothing is warm here."""

@@ -1,8 +1,9 @@
-"""What runs in a runner process: `python -I -S main.py <descriptor>`.
+"""The entry point of a runner process: `python -I -S main.py <descriptor>`.
 
-The order is the point. The interpreter starts bare: no `site`, so no `.pth` file runs; no environment; no path of an
-app. The host's first frame says what this runner is for. Then: import what is ours and heavy, while the file system
-is still open to read; confine this process for good; tell the host; and only then accept paths to app code.
+The order matters. The interpreter starts bare: no `site`, so no `.pth` file runs; no environment; no path of an app.
+The host's first frame says what this runner is for. It then imports what is ours and heavy, while it may still read
+files; has the system kill it when the host ends; confines itself for good; tells the host; and only then accepts paths
+to app code.
 """
 
 from __future__ import annotations
@@ -32,23 +33,35 @@ _WAKE_SECONDS: Final = 10
 
 def main() -> None:
     """Serve the host on the inherited socket until it closes it."""
-    _prefer_to_lose()
+    _be_killed_first()
     connection = socket.socket(fileno=int(sys.argv[1]))
     # Now, since a confined process sets no options.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _WAKE_SECONDS, 0))
     start = _first_frame(connection)
-    # After what the interpreter itself has, so that nothing there can stand in for the standard library.
+    # Last, so that nothing there can replace a module of the standard library.
     sys.path.extend(start["search_path"])
+    _die_with_the_host(connection)
     serve = {"component": _components, "compile": _compile, "native": _native}[start["kind"]]
     serve(connection, start)
-    # Not sys.exit: daemon threads may still unwind, and nothing here needs an interpreter that tears itself down.
+    # Not sys.exit: daemon threads may still unwind, and nothing here needs the interpreter's own shutdown.
     os._exit(0)
 
 
-def _prefer_to_lose() -> None:
-    # Should memory run out all the same, the system ends a runner and not the host.
+def _be_killed_first() -> None:
+    # If the machine runs out of memory, the system ends a runner and not the host.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123 -- no pathlib yet
         file.write("1000")
+
+
+def _die_with_the_host(connection: socket.socket) -> None:
+    from llmasos_runner.confinement.kernel import die_with_parent  # noqa: PLC0415
+
+    # An app that keeps this process from noticing that its connection closed must not outlive the host.
+    die_with_parent()
+    closed = select.poll()
+    closed.register(connection, 0)  # POLLHUP is always reported
+    if closed.poll(0):  # the host ended before the line above
+        raise SystemExit("the host is gone")
 
 
 def _first_frame(connection: socket.socket) -> Start:
@@ -59,7 +72,7 @@ def _first_frame(connection: socket.socket) -> Start:
 
 
 class Connection:
-    """The host's messages, and the answers to it, whole."""
+    """The connection to the host: whole messages in both directions."""
 
     def __init__(self, connection: socket.socket) -> None:
         from llmasos_runner.protocol import encode, take_frame  # noqa: PLC0415 -- known once the first frame was read
@@ -108,7 +121,7 @@ class Connection:
 
 
 def _confine(connection: socket.socket, start: Start, *kept: int) -> list[str]:
-    """Confine this process for good. Where the system cannot, WebAssembly is the only wall, and `ready` says so."""
+    """Confine this process for good. If the system cannot, components run in WebAssembly alone, as `ready` says."""
     from llmasos_runner import confinement  # noqa: PLC0415
 
     task = start.get("compile")
@@ -143,11 +156,11 @@ def _native(connection: socket.socket, start: Start) -> None:
     runner = NativeRunner()
     paths = environment_paths(start.get("native", {}))
     # An operator may trust an app by name, where the system cannot confine it: then there is no profile.
-    walls = _confine(connection, start, runner.statm) if start["confine"] else []
+    mechanisms = _confine(connection, start, runner.statm) if start["confine"] else []
     threading.stack_size(STACK_BYTES)
     runner.load(paths)
     host = Connection(connection)
-    host.send({"t": "ready", "pid": os.getpid(), "engine": "python", "walls": walls})
+    host.send({"t": "ready", "pid": os.getpid(), "engine": "python", "confinement": mechanisms})
     serve_calls(host, start["threads"], runner.execute, watch=runner.watch)
 
 
@@ -157,12 +170,12 @@ def _components(connection: socket.socket, start: Start) -> None:
     from llmasos_runner.workers import STACK_BYTES  # noqa: PLC0415
 
     runner = ComponentRunner()
-    walls = _confine(connection, start)
+    mechanisms = _confine(connection, start)
     # From here on there may be threads: those that exist before a process confines itself are not confined.
     threading.stack_size(STACK_BYTES)
     runner.ticker.start()
     host = Connection(connection)
-    host.send({"t": "ready", "pid": os.getpid(), "engine": ENGINE_VERSION, "walls": walls})
+    host.send({"t": "ready", "pid": os.getpid(), "engine": ENGINE_VERSION, "confinement": mechanisms})
     serve_calls(host, start["threads"], runner.execute)
 
 

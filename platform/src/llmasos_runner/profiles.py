@@ -1,8 +1,8 @@
 """What each kind of runner needs, and why they differ.
 
-- `native`: app code is machine code, so the operating system is its only wall. Memory, addresses and threads are
+- `native`: app code is machine code, so only the operating system confines it. Memory, addresses and threads are
   bounded; what was written is never run, and what runs came from a file that the host installed.
-- `component`: WebAssembly is the first wall and bounds each guest's memory; this is the second. wasmtime maps a
+- `component`: WebAssembly confines each guest and bounds its memory; this is a second line. wasmtime maps a
   compiled file and then makes its pages executable, so `mprotect` may do that to pages that are not writable; it
   reserves 4 GiB of addresses a guest, so addresses are not bounded; it serves hundreds of guests, each on a thread.
 - `compile`: it reads one untrusted file and its work grows with it, so compute, memory and the size of what it writes
@@ -40,7 +40,6 @@ class Profile:
         file_bytes: The most bytes a file may have that it writes.
         cpu_seconds: Of compute, then the process is ended.
         namespaces: Whether to use them where the kernel allows.
-        die_with_parent: Whether it is killed when the thread that started it ends.
     """
 
     profile: str
@@ -54,7 +53,6 @@ class Profile:
     file_bytes: int = 0
     cpu_seconds: int | None = None
     namespaces: bool = True
-    die_with_parent: bool = False
 
     @property
     def runtime_code(self) -> bool:

@@ -66,12 +66,12 @@ class Start(TypedDict):
 
 
 class Ready(TypedDict):
-    """The runner is confined and serves calls. `walls` names what confines it."""
+    """The runner is confined and serves calls. `confinement` names the mechanisms."""
 
     t: Literal["ready"]
     pid: int
     engine: str
-    walls: list[str]
+    confinement: list[str]
 
 
 class Call(TypedDict):

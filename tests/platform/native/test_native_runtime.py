@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -33,7 +34,7 @@ from llmasos.runtimes.native import NativeRuntime
 from llmasos.runtimes.runtime import Program
 from llmasos_runner.protocol import FUEL_PER_CPU_SECOND
 
-pytestmark = pytest.mark.skipif(not confinement().stands, reason=str(confinement().missing))
+pytestmark = pytest.mark.skipif(not confinement().is_available, reason=str(confinement().missing))
 
 MANIFEST = """
 schema = 1
@@ -177,14 +178,14 @@ def libraries(ctx: Context) -> list[str]:
 
 
 class Host:
-    """A runtime, and a kernel's door that records what came through it."""
+    """A runtime, and a handler of host calls that records them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.calls: list[tuple[str, str, list]] = []
-        self.runtime = NativeRuntime(root / "environments", self.door)
+        self.runtime = NativeRuntime(root / "environments", self.handler)
 
-    async def door(self, invocation: Invocation, capability: str, function: str, arguments: list):
+    async def handler(self, invocation: Invocation, capability: str, function: str, arguments: list):
         self.calls.append((capability, function, arguments))
         if capability == "config":
             return json.dumps({"values": {}, "locale": "en"})
@@ -217,8 +218,8 @@ class Host:
         )
 
     async def run(self, program: Program, action: str, invocation: Invocation | None = None, **inputs):
-        result = await self.runtime.call(program, invocation or self.invocation(), action, json.dumps(inputs))
-        return json.loads(result.output)
+        outcome = await self.runtime.call(program, invocation or self.invocation(), action, json.dumps(inputs))
+        return json.loads(outcome.output_or_raise())
 
 
 @pytest.fixture
@@ -245,10 +246,10 @@ async def test_an_app_describes_itself_and_answers(host):
     assert json.loads(result.output) == "HI"
     assert result.log == "shouting hi\n"
     assert await host.run(program, "calls") == 1
-    assert "seccomp" in host.runtime.walls("one")
+    assert "seccomp" in host.runtime.confinement("one")
 
 
-async def test_calls_share_a_warm_runner_at_once_and_each_has_its_own_door(host):
+async def test_calls_share_a_warm_runner_at_once_and_each_has_its_own_handler(host):
     program = await host.install(ACTIONS)
     invocations = [host.invocation() for _ in range(10)]
     answers = await asyncio.gather(*(host.run(program, "ask", each, question="who am I?") for each in invocations))
@@ -447,11 +448,11 @@ def compute(ctx: Context) -> list[str]:
 
 
 async def test_an_idle_runner_ends_and_the_next_call_starts_another(host):
-    host.runtime = NativeRuntime(host.root / "environments", host.door, idle_seconds=0.3)
+    host.runtime = NativeRuntime(host.root / "environments", host.handler, idle_seconds=0.3)
     program = await host.install(ACTIONS)
     await host.run(program, "shout", text="a")
     await asyncio.sleep(1)
-    assert host.runtime.walls("one") == ()
+    assert host.runtime.confinement("one") == ()
     assert await host.run(program, "calls") == 0
 
 
@@ -460,45 +461,46 @@ async def test_an_upgrade_ends_the_runner_of_the_release_before(host):
     await host.run(before, "shout", text="a")
     slow = asyncio.create_task(host.run(before, "nap", seconds=0.5))
     await asyncio.sleep(0.1)
-    old = next(iter(host.runtime._slots.values())).runner
+    old = next(iter(host.runtime._slots.occupied)).runner
     after = await host.install(ACTIONS + "\n# the next release\n")
     assert await host.run(after, "calls") == 0
     assert await slow == "rested", "what ran is not cut off"
     assert not old.is_alive
-    assert [key[1] for key in host.runtime._slots] == [after.digest]
+    assert [key[1] for key, _ in host.runtime._slots.runners] == [after.digest]
 
 
 async def test_an_uninstall_ends_the_runner_at_once_or_after_its_last_call(host):
     program = await host.install(ACTIONS)
     await host.run(program, "shout", text="a")
-    runner = next(iter(host.runtime._slots.values())).runner
+    runner = next(iter(host.runtime._slots.occupied)).runner
     slow = asyncio.create_task(host.run(program, "nap", seconds=0.5))
     await asyncio.sleep(0.1)
     await host.runtime.retire("another")
     await host.runtime.retire("one")
-    assert host.runtime.walls("one") == ()
+    assert host.runtime.confinement("one") == ()
     assert runner.is_alive, "what runs is not cut off"
     assert await slow == "rested"
     assert not runner.is_alive
+    await host.runtime._slots.ended()
     assert runner.process.child.returncode is not None
     await host.run(program, "shout", text="a")
     await host.runtime.retire("one")
-    assert host.runtime._slots == {}
+    assert host.runtime._slots.occupied == []
 
 
 async def test_a_runner_ends_soon_after_another_process_uninstalled_its_app(host):
     there = {"one", "two"}
-    host.runtime = NativeRuntime(host.root / "environments", host.door, installed=lambda asked: asked & there)
+    host.runtime = NativeRuntime(host.root / "environments", host.handler, installed=lambda asked: asked & there)
     program = await host.install(ACTIONS)
     other = Program("python", program.digest, program.capabilities, "two")
     await asyncio.gather(host.run(program, "shout", text="a"), host.run(other, "shout", text="a"))
-    runner = host.runtime._slots["one", program.digest, 64 << 20].runner
+    runner = dict(host.runtime._slots.runners)["one", program.digest, 64 << 20]
     there.remove("one")
     async with asyncio.timeout(5):
         while runner.process.child.returncode is None:  # noqa: ASYNC110 - the process sets no event
             await asyncio.sleep(0.05)
-    assert host.runtime.walls("one") == ()
-    assert host.runtime.walls("two")
+    assert host.runtime.confinement("one") == ()
+    assert host.runtime.confinement("two")
 
 
 HOSTILE = (
@@ -551,11 +553,13 @@ async def test_compute_in_threads_that_evades_the_runners_watch_is_ended_by_the_
     await host.run(program, "rest", seconds=0)
     limits = InvocationLimits(wall_seconds=30, fuel=FUEL_PER_CPU_SECOND // 2)
     began = time.monotonic()
-    with pytest.raises(ResourceLimit, match=r"longer than the 0\.5 s of cpu_seconds, .*raise cpu_seconds") as raised:
-        await host.run(program, "many", Invocation(Principal(), host.invocation().app, "many", limits))
+    many = Invocation(Principal(), host.invocation().app, "many", limits)
+    outcome = await host.runtime.call(program, many, "many", "{}")
+    assert isinstance(outcome.error, ResourceLimit)
+    assert re.search(r"longer than the 0\.5 s of cpu_seconds, .*raise cpu_seconds", outcome.error.message)
     assert time.monotonic() - began < 10
-    assert "cpu_seconds" in raised.value.message_zh
-    assert raised.value.result.fuel == limits.fuel, "what was computed is charged, though the runner told nothing"
+    assert "cpu_seconds" in outcome.error.message_zh
+    assert outcome.fuel == limits.fuel, "what was computed is charged, though the runner told nothing"
     assert await host.run(program, "rest", seconds=0) == "rested"
 
 
@@ -576,7 +580,7 @@ async def test_an_app_that_was_uninstalled_meanwhile_is_held_to_its_compute_too(
 async def test_compute_while_nobody_calls_is_ended_too(host):
     program = await host.install(HOSTILE)
     assert await host.run(program, "leave_behind") == "innocent"
-    runner = next(iter(host.runtime._slots.values())).runner
+    runner = next(iter(host.runtime._slots.occupied)).runner
     async with asyncio.timeout(15):
         await runner.process.child.wait()
     assert await host.run(program, "rest", seconds=0) == "rested"
@@ -597,23 +601,23 @@ async def test_waiting_costs_no_compute_worth_ending_an_app_for(host):
 
 
 async def test_past_the_most_the_runner_that_rested_longest_ends(host):
-    host.runtime = NativeRuntime(host.root / "environments", host.door, most_runners=2)
+    host.runtime = NativeRuntime(host.root / "environments", host.handler, most_runners=2)
     program = await host.install(ACTIONS)
     for name in ("a", "b", "c"):
         await host.run(Program("python", program.digest, program.capabilities, name), "shout", text="x")
-    assert host.runtime.walls("a") == ()
-    assert host.runtime.walls("c")
+    assert host.runtime.confinement("a") == ()
+    assert host.runtime.confinement("c")
 
 
 async def test_where_bubblewrap_is_asked_for_and_missing_no_native_app_starts_not_even_a_trusted_one(host, monkeypatch):
     program = await host.install(ACTIONS)
     monkeypatch.setenv("PATH", str(host.root))
     host.runtime = NativeRuntime(
-        host.root / "environments", host.door, trusted=frozenset({"acme/native"}), bubblewrap=True
+        host.root / "environments", host.handler, trusted=frozenset({"acme/native"}), bubblewrap=True
     )
     with pytest.raises(CannotConfine, match=r"`bwrap` is not found.*Install bubblewrap"):
         await host.run(program, "shout", text="x")
-    assert host.runtime.walls("one") == ()
+    assert host.runtime.confinement("one") == ()
 
 
 async def test_where_the_system_cannot_confine_a_native_app_is_refused_unless_trusted(host, monkeypatch):
@@ -622,6 +626,6 @@ async def test_where_the_system_cannot_confine_a_native_app_is_refused_unless_tr
     with pytest.raises(Unavailable, match=r"cannot confine it: Landlock ABI 0.*WASM build.*trusted_apps"):
         await host.run(program, "shout", text="x")
     await host.runtime.close()
-    host.runtime = NativeRuntime(host.root / "environments", host.door, trusted=frozenset({"acme/native"}))
+    host.runtime = NativeRuntime(host.root / "environments", host.handler, trusted=frozenset({"acme/native"}))
     assert await host.run(program, "shout", text="x") == "X"
-    assert host.runtime.walls("one") == ()
+    assert host.runtime.confinement("one") == ()

@@ -150,7 +150,7 @@ def test_registrations_are_gathered():
 
 
 def gpu(kind="x-gpu"):
-    return plugin(register_runtime=lambda: RuntimeKind(kind, lambda around: FakeApps().runtime(around.door)))
+    return plugin(register_runtime=lambda: RuntimeKind(kind, lambda context: FakeApps().runtime(context.handler)))
 
 
 def test_the_hosts_own_runtimes_are_registered_as_a_plugins_are():
@@ -339,7 +339,9 @@ async def test_a_bad_capability_does_not_stop_the_hosts_start(tmp_path, caplog):
 
 async def test_a_runtime_of_a_plugin_is_made_once_and_an_unknown_kind_is_refused_with_the_cure(tmp_path):
     made = []
-    mine = RuntimeKind("x-gpu", lambda around: made.append(around.settings.home) or FakeApps().runtime(around.door))
+    mine = RuntimeKind(
+        "x-gpu", lambda context: made.append(context.settings.home) or FakeApps().runtime(context.handler)
+    )
     plugins = with_plugins(plugin(register_runtime=lambda: mine))
     async with Host.open(Settings(home=tmp_path), Parts(plugins=plugins)) as host:
         assert host.runtime_of("x-gpu") is host.runtime_of("x-gpu")

@@ -23,7 +23,7 @@ from llmasos.runtimes.compute import process_clock
 from llmasos.runtimes.confinement import confinement
 from llmasos.runtimes.native import NativeRuntime
 from llmasos.runtimes.pool import held_bytes
-from llmasos.runtimes.runtime import Program
+from llmasos.runtimes.runtime import Program, RuntimeContext
 from llmasos.settings import Settings
 from llmasos_runner.protocol import FUEL_PER_CPU_SECOND
 
@@ -71,7 +71,7 @@ def burn(ctx: Context) -> str:
 '''
 
 
-async def no_door(*_call):
+async def no_host(*_call):
     raise AssertionError("nothing calls the host here")
 
 
@@ -122,7 +122,7 @@ def measured(runner) -> dict:
     """What the host sees of a runner, and of the `bwrap` in front of it."""
     status = Path(f"/proc/{runner.process.pid}/status").read_text()
     return {
-        "walls": runner.walls,
+        "confinement": runner.confinement,
         "names": [name(pid) for pid in line(runner.process.child.pid)],
         "last": line(runner.process.child.pid)[-1] == runner.process.pid,
         "namespace_pids": len(next(row for row in status.splitlines() if row.startswith("NSpid")).split()) - 1,
@@ -143,7 +143,7 @@ async def compiled_by(compiling: asyncio.Task) -> list[str]:
 
 
 async def components(home: Path, answers: Path, hangs: Path) -> dict:
-    runtime = ComponentRuntime(Settings(home=home, bubblewrap="on", runners=1), no_door)
+    runtime = ComponentRuntime(Settings(home=home, bubblewrap="on", runners=1), no_host)
     echo, spin = (
         Program("wasm", hashlib.sha256(path.read_bytes()).hexdigest(), frozenset(), "tested")
         for path in (answers, hangs)
@@ -177,7 +177,7 @@ async def native(home: Path) -> dict:
     files = {built.wheel_name: built.wheel, "requirements.txt": built.lock.encode()}
     for each, content in files.items():
         (code / each).write_bytes(content)
-    runtime = NativeRuntime.from_settings(Settings(home=home, bubblewrap="on"), no_door)
+    runtime = NativeRuntime.from_context(RuntimeContext(Settings(home=home, bubblewrap="on"), no_host))
     program = Program("python", code_digest(files), frozenset(), "one")
     await runtime.prepare(program, code)
     seen = {"answer": await said(runtime.call(program, invocation(), "shout", '{"text": "hello"}'))}
@@ -194,7 +194,7 @@ async def native(home: Path) -> dict:
 async def main() -> None:
     folder, answers, hangs = (Path(argument) for argument in sys.argv[1:4])
     seen = {
-        "trial": confinement(bubblewrap=True).walls,
+        "trial": confinement(bubblewrap=True).mechanisms,
         "components": await components(folder / "components", answers, hangs),
         "native": await native(folder / "native"),
     }

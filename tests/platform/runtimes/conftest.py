@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -54,7 +55,7 @@ def compiled_home(python_component: Path) -> Path:
     home = python_component.parent / "home"
 
     async def prepare() -> None:
-        runtime = ComponentRuntime(Settings(home=home), no_door)
+        runtime = ComponentRuntime(Settings(home=home), no_host)
         await runtime.prepare(program_of(python_component), python_component)
         await runtime.close()
 
@@ -62,7 +63,7 @@ def compiled_home(python_component: Path) -> Path:
     return home
 
 
-async def no_door(*_call):
+async def no_host(*_call):
     raise AssertionError("nothing calls the host here")
 
 
@@ -76,26 +77,38 @@ def invocation(**limits) -> Invocation:
 
 
 class Host:
-    """A runtime and a door that a test writes its answers for."""
+    """A runtime, and a handler of host calls whose answers a test writes."""
 
     def __init__(self, home: Path, component: Path, **settings) -> None:
         self.calls: list[tuple[str, str, list]] = []
         self.answers: dict[str, object] = {}
-        self.runtime = ComponentRuntime(Settings(home=home, **settings), self._door)
+        self.runtime = ComponentRuntime(Settings(home=home, **settings), self._handle)
         self.program = program_of(component)
 
-    async def _door(self, _invocation, capability, function, arguments):
+    async def _handle(self, _invocation, capability, function, arguments):
         self.calls.append((capability, function, arguments))
         answer = self.answers.get(f"{capability}.{function}")
         return await answer(*arguments) if callable(answer) else answer
 
     async def called(self, times: int) -> None:
-        """Until the door was knocked at so often."""
+        """Wait until the host was called so often."""
         while len(self.calls) < times:  # noqa: ASYNC110 -- a test's own wait
             await asyncio.sleep(0.02)
 
-    async def run(self, action: str, text: str = "", **limits):
+    async def outcome(self, action: str, text: str = "", **limits):
         return await self.runtime.call(self.program, invocation(**limits), action, text)
+
+    async def run(self, action: str, text: str = "", **limits):
+        outcome = await self.outcome(action, text, **limits)
+        outcome.output_or_raise()
+        return outcome
+
+    async def fails(self, error: type[Exception], words: str, action: str, text: str = "", **limits):
+        """Run what must fail, and return its outcome."""
+        outcome = await self.outcome(action, text, **limits)
+        assert isinstance(outcome.error, error), outcome
+        assert re.search(words, outcome.error.message), outcome.error.message
+        return outcome
 
 
 @pytest.fixture

@@ -68,16 +68,12 @@ MISDEEDS = {
     "huge": lambda call: connection.sendall(struct.pack(">I", 2**32 - 1) + b"x"),
     "nest": nest,
     "nan": lambda call: raw(b'{"t":"done","id":"%s","fuel":NaN,"memory_bytes":0,"log":""}' % call["id"].encode()),
-    "duplicate": lambda call: raw(
-        b'{"t":"done","id":"x","id":"%s","fuel":0,"memory_bytes":0,"log":"","output":"1"}' % call["id"].encode()
-    ),
     "surrogate": lambda call: raw(
         b'{"t":"done","id":"%s","fuel":0,"memory_bytes":0,"log":"\\ud800"}' % call["id"].encode()
     ),
     "not_utf8": lambda call: raw(
         b'{"t":"done","id":"%s","fuel":0,"memory_bytes":0,"log":"\xff"}' % call["id"].encode()
     ),
-    "spaces": lambda call: raw(b'{"t": "done","id":"%s","fuel":0,"memory_bytes":0,"log":""}' % call["id"].encode()),
     "unknown_field": lambda call: done(call, user="root"),
     "negative": lambda call: done(call, fuel=-1),
     "enormous": lambda call: done(call, fuel=2**70),
@@ -86,7 +82,7 @@ MISDEEDS = {
     "empty": lambda call: raw(b""),
     "array": lambda call: raw(b"[]"),
     "unknown_message": lambda call: send(t="grant", id=call["id"]),
-    "ready_twice": lambda call: send(t="ready", pid=1, engine="", walls=[]),
+    "ready_twice": lambda call: send(t="ready", pid=1, engine="", confinement=[]),
     "compiled": lambda call: send(t="compiled", imports=[], exports=[]),
     "other_id": lambda call: done({"id": "somebody else's"}),
     "other_call": lambda call: syscall({"id": "somebody else's"}),
@@ -108,7 +104,7 @@ if start["search_path"] == ["silent"]:
 if start["search_path"] == ["dies"]:
     os.write(2, b"no such module\n")
     os._exit(3)
-send(t="ready", pid=os.getpid(), engine="none", walls=[])
+send(t="ready", pid=os.getpid(), engine="none", confinement=[])
 calls = []
 while True:
     message = read()

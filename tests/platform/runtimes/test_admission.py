@@ -14,12 +14,12 @@ def admission(budget_mib: int, held=lambda: 0, emergency=lambda: None) -> Admiss
 
 
 async def test_what_does_not_fit_waits_and_then_runs():
-    doors = admission(16)
+    admitting = admission(16)
     running = most = 0
 
     async def run(app: str) -> None:
         nonlocal running, most
-        async with doors.slot(app, "program", 64 * MIB):
+        async with admitting.slot(app, "program", 64 * MIB):
             running += 1
             most = max(most, running)
             await asyncio.sleep(0.001)
@@ -30,11 +30,11 @@ async def test_what_does_not_fit_waits_and_then_runs():
 
 
 async def test_an_app_that_asks_for_much_does_not_keep_another_waiting():
-    doors = admission(8)
+    admitting = admission(8)
     order: list[str] = []
 
     async def run(app: str) -> None:
-        async with doors.slot(app, "program", 64 * MIB):
+        async with admitting.slot(app, "program", 64 * MIB):
             order.append(app)
             await asyncio.sleep(0)
 
@@ -45,13 +45,13 @@ async def test_an_app_that_asks_for_much_does_not_keep_another_waiting():
 
 
 async def test_a_program_is_counted_with_what_it_was_seen_to_touch():
-    doors = admission(64)
-    doors.saw("small", 1)
+    admitting = admission(64)
+    admitting.saw("small", 1)
     async with asyncio.timeout(1), asyncio.TaskGroup() as group:
         gate = asyncio.Barrier(64 * MIB // LEAST_BYTES)
 
         async def run() -> None:
-            async with doors.slot("a", "small", 64 * MIB):
+            async with admitting.slot("a", "small", 64 * MIB):
                 await gate.wait()
 
         for _ in range(64 * MIB // LEAST_BYTES):
@@ -59,16 +59,16 @@ async def test_a_program_is_counted_with_what_it_was_seen_to_touch():
 
 
 async def test_one_that_is_larger_than_the_budget_runs_alone():
-    doors = admission(1)
-    async with asyncio.timeout(1), doors.slot("a", "large", 64 * MIB):
+    admitting = admission(1)
+    async with asyncio.timeout(1), admitting.slot("a", "large", 64 * MIB):
         pass
 
 
 async def test_nobody_is_let_in_while_the_runners_hold_too_much():
     held, emergencies = [70 * MIB], []
-    doors = admission(64, lambda: held[0], lambda: emergencies.append(1))
-    async with doors.slot("a", "p", MIB):
-        waiting = asyncio.create_task(doors.slot("b", "p", MIB).__aenter__())
+    admitting = admission(64, lambda: held[0], lambda: emergencies.append(1))
+    async with admitting.slot("a", "p", MIB):
+        waiting = asyncio.create_task(admitting.slot("b", "p", MIB).__aenter__())
         await asyncio.sleep(0.3)
         assert not waiting.done()
         assert not emergencies
@@ -81,14 +81,14 @@ async def test_nobody_is_let_in_while_the_runners_hold_too_much():
 
 
 async def test_a_waiter_that_is_cancelled_leaves_no_trace():
-    doors = admission(8)
-    async with doors.slot("a", "p", 64 * MIB):
-        waiting = asyncio.create_task(doors.slot("b", "p", 64 * MIB).__aenter__())
+    admitting = admission(8)
+    async with admitting.slot("a", "p", 64 * MIB):
+        waiting = asyncio.create_task(admitting.slot("b", "p", 64 * MIB).__aenter__())
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-    async with asyncio.timeout(1), doors.slot("c", "p", 64 * MIB):
+    async with asyncio.timeout(1), admitting.slot("c", "p", 64 * MIB):
         pass
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.platform.runtimes import wat
-from tests.platform.runtimes.conftest import no_door, program_of
+from tests.platform.runtimes.conftest import no_host, program_of
 
 from llmasos.errors import CannotConfine
 from llmasos.runtimes.bubblewrap import arguments
@@ -93,11 +93,15 @@ def test_apps_of_both_kinds_answer_and_components_are_compiled_behind_it(seen):
 
 
 @needs_bubblewrap
-def test_the_walls_name_it_and_every_wall_within_stands_as_without(seen):
-    within = {wall for wall in seen["trial"] if wall != "bubblewrap"}
+def test_it_is_named_and_the_runner_confines_itself_inside_as_it_does_without(seen):
+    within = {name for name in seen["trial"] if name != "bubblewrap"}
     assert {"seccomp", "limits", "private root", "net namespace"} <= within
-    for walls in (seen["trial"], seen["components"]["runner"]["walls"], seen["native"]["runner"]["walls"]):
-        assert set(walls) == {*within, "bubblewrap"}
+    for mechanisms in (
+        seen["trial"],
+        seen["components"]["runner"]["confinement"],
+        seen["native"]["runner"]["confinement"],
+    ):
+        assert set(mechanisms) == {*within, "bubblewrap"}
 
 
 @needs_bubblewrap
@@ -141,12 +145,12 @@ def test_closing_ends_all_of_it(seen):
 
 async def test_without_it_no_runner_starts_and_the_message_has_the_cure(tmp_path, monkeypatch):
     component = wat.component(tmp_path / "echo.wasm", wat.core_module())
-    prepared = ComponentRuntime(Settings(home=tmp_path), no_door)
+    prepared = ComponentRuntime(Settings(home=tmp_path), no_host)
     await prepared.prepare(program_of(component), component)
     await prepared.close()
     other = wat.component(tmp_path / "other.wasm", wat.core_module(pages="2"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    runtime = ComponentRuntime(Settings(home=tmp_path, bubblewrap="on"), no_door)
+    runtime = ComponentRuntime(Settings(home=tmp_path, bubblewrap="on"), no_host)
     with pytest.raises(
         CannotConfine, match=r"`bwrap` is not found.*Install bubblewrap.*bubblewrap = \"off\""
     ) as raised:

@@ -125,17 +125,14 @@ async def test_an_error_of_the_app_keeps_its_case(host, tag, error):
 async def test_an_endless_loop_ends_at_its_deadline(host):
     await host.run("echo", "1")
     started = time.monotonic()
-    with pytest.raises(TimedOut) as caught:
-        await host.run("spin", wall_seconds=0.3)
-    assert caught.value.message_zh == "用时超过 0.3 秒。"
+    outcome = await host.fails(TimedOut, "longer than 0.3 seconds", "spin", wall_seconds=0.3)
+    assert outcome.error.message_zh == "用时超过 0.3 秒。"
     assert time.monotonic() - started < 1.0
-    assert caught.value.result.fuel > 1_000_000
+    assert outcome.fuel > 1_000_000
 
 
 async def test_an_endless_loop_ends_when_its_fuel_does(host):
-    with pytest.raises(ResourceLimit, match="compute") as caught:
-        await host.run("spin", fuel=50_000_000)
-    assert caught.value.result.fuel == 50_000_000
+    assert (await host.fails(ResourceLimit, "compute", "spin", fuel=50_000_000)).fuel == 50_000_000
 
 
 async def test_a_sleeping_guest_ends_at_its_deadline(host):
@@ -199,10 +196,9 @@ async def test_a_host_call_in_an_endless_loop_ends_at_its_deadline(host):
     ],
 )
 async def test_a_guest_that_fails_is_one_clear_error(host, action, text, error, words):
-    with pytest.raises(error, match=words) as caught:
-        await host.run(action, text)
-    assert "\n" not in caught.value.message.strip()
-    assert caught.value.result.fuel > 0
+    outcome = await host.fails(error, words, action, text)
+    assert "\n" not in outcome.error.message.strip()
+    assert outcome.fuel > 0
     assert (await host.run("echo", "1")).output == "1"
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmasos.runtimes.compute import SLACK_SECONDS, ComputeMeter, Spent
+from llmasos.runtimes.compute import SLACK_SECONDS, ComputeMeter
 
 
 @dataclass
@@ -35,7 +35,7 @@ def test_calls_at_once_have_what_they_have_together_until_one_ends() -> None:
     assert (meter.allowed_seconds, meter.calls) == (5.0, 2)
     clocks.computed += 5.5
     assert not meter.is_exceeded()
-    assert meter.ended("a") == Spent(2.0, exact=False)
+    assert meter.ended("a", None) == 2.0
     assert not meter.is_exceeded()
     clocks.computed += 1.0
     assert meter.is_exceeded()
@@ -47,7 +47,7 @@ def test_what_a_call_left_unused_is_not_saved_up_for_another() -> None:
     for name in ("a", "b", "c"):
         meter.began(name, 10.0)
     clocks.computed += 1.0
-    assert [meter.ended(name).seconds for name in ("a", "b")] == [1.0, 1.0]
+    assert [meter.ended(name, None) for name in ("a", "b")] == [1.0, 1.0]
     clocks.computed += 10.0 + SLACK_SECONDS
     assert not meter.is_exceeded()
     clocks.computed += 0.1
@@ -58,10 +58,45 @@ def test_between_calls_there_is_the_slack_alone() -> None:
     clocks = Clocks()
     meter = clocks.meter()
     meter.began("a", 2.0)
-    assert meter.ended("a") == Spent(0.0, exact=True)
+    assert meter.ended("a", 5.0) == 0.0
     clocks.computed += SLACK_SECONDS + 0.1
     clocks.passed += 3600
     assert meter.is_exceeded()
+
+
+@pytest.mark.parametrize("report", [0.0, 2.0**33, None])
+def test_a_report_never_changes_what_a_call_is_charged_that_ran_alone(report: float | None) -> None:
+    """11-S11: a native app's `done` reported 2^62 units of fuel and used up everybody's compute."""
+    clocks = Clocks()
+    meter = clocks.meter()
+    meter.began("a", 2.0)
+    clocks.computed += 0.5
+    assert meter.ended("a", report) == 0.5
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 2), st.none() | st.floats(0, 2.0**33)), min_size=1, max_size=8),
+    st.floats(0, 1),
+)
+def test_calls_at_once_are_charged_together_what_the_process_computed(
+    calls: list[tuple[float, float | None]], more: float
+) -> None:
+    """11-S11: a report is advisory: none exceeds what a call was allowed, and none hides compute."""
+    clocks = Clocks()
+    meter = clocks.meter()
+    for number in range(len(calls)):
+        meter.began(str(number), 4.0)
+    charged = 0.0
+    for number, (computed, report) in enumerate(calls):
+        clocks.computed += computed
+        if number == len(calls) - 1:
+            clocks.computed += more
+        one = meter.ended(str(number), report)
+        assert 0 <= one <= 4.0
+        charged += one
+    total = clocks.computed - 100.0
+    # The last one takes what nobody was charged, up to what it was allowed.
+    assert charged >= min(total, 4.0) - 1e-6
 
 
 class Honest:
@@ -86,6 +121,6 @@ def test_an_honest_app_is_never_ended(steps: list[tuple[str, float, float]]) -> 
             honest.left[name] -= used
         assert not honest.meter.is_exceeded()
         if share > 0.7:
-            honest.meter.ended(name)
+            honest.meter.ended(name, 0.0)
             del honest.left[name]
         assert not honest.meter.is_exceeded()

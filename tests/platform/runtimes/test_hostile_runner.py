@@ -29,7 +29,7 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def slow_door(_capability, _function, _arguments):
+async def slow_host(_capability, _function, _arguments):
     await asyncio.sleep(30)
 
 
@@ -39,10 +39,8 @@ async def slow_door(_capability, _function, _arguments):
         ("huge", "frame of 4294967295 bytes"),
         ("nest", "no message"),
         ("nan", "no message"),
-        ("duplicate", "a key twice"),
         ("surrogate", "no message"),
         ("not_utf8", "no message"),
-        ("spaces", "spaces between"),
         ("unknown_field", "no message"),
         ("negative", "no message"),
         ("enormous", "no message"),
@@ -52,7 +50,7 @@ async def slow_door(_capability, _function, _arguments):
         ("array", "no message"),
         ("unknown_message", "no message"),
         ("ready_twice", "twice that it was ready"),
-        ("compiled", "not its to send"),
+        ("compiled", "which it may not send"),
         ("other_id", "does not run"),
         ("other_call", "does not run"),
         ("done_twice", "does not run"),
@@ -68,19 +66,19 @@ async def slow_door(_capability, _function, _arguments):
 async def test_a_runner_that_misbehaves_costs_only_itself(action, words):
     runner = await Runner.start(start_message(), script=SCRIPT)
     descriptors = open_descriptors()
-    waiting = asyncio.create_task(runner.call(call("wait", "two"), slow_door))
+    waiting = asyncio.create_task(runner.call(call("wait", "two"), slow_host))
     await asyncio.sleep(0)
-    try:
-        first = await runner.call(call(action), slow_door)
-        assert action == "done_twice", first
-    except RunnerDied as error:
-        assert words in error.message
-        assert "\n" not in error.message
-    with pytest.raises(RunnerDied, match=words):
-        await waiting
+    first = await runner.call(call(action), slow_host)
+    if action != "done_twice":
+        assert isinstance(first.error, RunnerDied)
+        assert words in first.error.message
+        assert "\n" not in first.error.message
+    error = (await waiting).error
+    assert isinstance(error, RunnerDied)
+    assert words in error.message
     assert not runner.is_alive
     with pytest.raises(RunnerDied, match=words):
-        await runner.call(call("wait", "three"), slow_door)
+        await runner.call(call("wait", "three"), slow_host)
     await runner.close()
     assert open_descriptors() <= descriptors
     with pytest.raises(ProcessLookupError):
@@ -93,8 +91,9 @@ async def test_a_runner_that_hangs_is_killed_at_the_deadline(action, monkeypatch
     monkeypatch.setattr(runners, "GRACE_SECONDS", 0.2)
     runner = await Runner.start(start_message(), script=SCRIPT)
     started = time.monotonic()
-    with pytest.raises(TimedOut, match="was killed"):
-        await runner.call(call(action, wall_seconds=0.2), slow_door)
+    end = await runner.call(call(action, wall_seconds=0.2), slow_host)
+    assert isinstance(end.error, TimedOut)
+    assert "was killed" in end.error.message
     assert time.monotonic() - started < 3
     assert not runner.is_alive
     await runner.close()
@@ -103,11 +102,10 @@ async def test_a_runner_that_hangs_is_killed_at_the_deadline(action, monkeypatch
 async def test_a_runner_that_does_not_heed_a_cancellation_is_killed(monkeypatch):
     monkeypatch.setattr(runners, "GRACE_SECONDS", 0.2)
     runner = await Runner.start(start_message(), script=SCRIPT)
-    task = asyncio.create_task(runner.call(call("silence"), slow_door))
+    task = asyncio.create_task(runner.call(call("silence"), slow_host))
     await asyncio.sleep(0.1)
     task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    assert isinstance((await task).error, asyncio.CancelledError)
     assert not runner.is_alive
     await runner.close()
 

@@ -34,10 +34,10 @@ async def test_the_runner_reads_what_a_component_imports_and_an_undeclared_one_i
     shelf.add(manifest_text("acme/honest", extra=STORAGE + MODEL_PERMISSION), component)
     shelf.add(manifest_text("acme/broken", extra=STORAGE), b"\0asm\x0d\0\1\0" + b"\xff" * 40)
 
-    async def door(*_call: object) -> None:
+    async def handler(*_call: object) -> None:
         raise AssertionError("nothing runs here")
 
-    runtime = ComponentRuntime(Settings(home=tmp_path, runners=1), door)
+    runtime = ComponentRuntime(Settings(home=tmp_path, runners=1), handler)
     try:
         with Database(f"sqlite:///{tmp_path / 'llmasos.db'}") as database:
             SQLModel.metadata.create_all(database.engine)

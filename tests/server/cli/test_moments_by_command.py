@@ -113,7 +113,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("kind", ["python", "wasm"])
 def test_one_source_hears_of_its_installation_native_and_as_a_component(home: Path, tmp_path: Path, kind: str) -> None:
-    if kind == "python" and not confinement().stands:
+    if kind == "python" and not confinement().is_available:
         pytest.skip(str(confinement().missing))
     publish(tmp_path, kind, "1.0.0")
     assert answer("install", "acme/hooked", "--yes")["items"] == [
@@ -141,7 +141,7 @@ def test_one_source_hears_of_its_installation_native_and_as_a_component(home: Pa
     assert answer("audit", "verify")
 
 
-@pytest.mark.skipif(not confinement().stands, reason=str(confinement().missing))
+@pytest.mark.skipif(not confinement().is_available, reason=str(confinement().missing))
 def test_an_upgrade_stands_though_its_hook_fails_and_a_rollback_is_an_upgrade_back(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +160,7 @@ def test_an_upgrade_stands_though_its_hook_fails_and_a_rollback_is_an_upgrade_ba
     assert "请运行 `llmasos rollback acme/hooked`，或告知其作者" in again.stderr
 
 
-@pytest.mark.skipif(not confinement().stands, reason=str(confinement().missing))
+@pytest.mark.skipif(not confinement().is_available, reason=str(confinement().missing))
 async def test_an_uninstall_by_command_ends_the_runner_of_the_host_beside_it(home: Path, tmp_path: Path) -> None:
     await asyncio.to_thread(publish, tmp_path, "python", "1.0.0")
     await asyncio.to_thread(answer, "install", "acme/hooked", "--yes")
@@ -170,8 +170,8 @@ async def test_an_uninstall_by_command_ends_the_runner_of_the_host_beside_it(hom
             [installation] = session.exec(select(Installation))
         runtime = host.runtime_of("python")
         assert isinstance(runtime, NativeRuntime)
-        assert runtime.walls(installation.id)
+        assert runtime.confinement(installation.id)
         await asyncio.to_thread(llmasos, "uninstall", "acme/hooked", "--keep-data")
         async with asyncio.timeout(10):
-            while runtime.walls(installation.id):  # noqa: ASYNC110 - a process that ends sets no event
+            while runtime.confinement(installation.id):  # noqa: ASYNC110 - a process that ends sets no event
                 await asyncio.sleep(0.05)

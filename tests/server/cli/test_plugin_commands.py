@@ -73,11 +73,11 @@ def test_a_plugin_adds_a_command_and_cannot_stand_in_for_one(command):
 RUNTIME = """
 import json
 from llmasos.hooks import RuntimeKind, hookimpl
-from llmasos.runtimes.runtime import CallResult, Inspection
+from llmasos.runtimes.runtime import CallOutcome, Inspection
 
 class Echo:
-    def __init__(self, around):
-        self.around = around
+    def __init__(self, context):
+        self.context = context
     async def inspect(self, code):
         return Inspection(("llmasos:app/storage@0.1.0",) if b"storage" in code.read_bytes() else (), ())
     async def is_ready(self, program):
@@ -87,8 +87,8 @@ class Echo:
     async def describe(self, program):
         return json.dumps([{"name": "echo", "input_schema": {"type": "object"}, "output_schema": {}}])
     async def call(self, program, invocation, action, input_json):
-        kept = await self.around.door(invocation, "config", "read", [])
-        return CallResult(json.dumps([json.loads(input_json), json.loads(kept)["locale"]]), 7, 0, "")
+        kept = await self.context.handler(invocation, "config", "read", [])
+        return CallOutcome(json.dumps([json.loads(input_json), json.loads(kept)["locale"]]), fuel=7)
     async def retire(self, installation_id):
         pass
     async def close(self):

@@ -369,7 +369,7 @@ def test_doctor_names_what_is_wrong_and_ends_with_1(released: None, home: Path) 
     assert "publish it again" in done.stdout
 
 
-def test_doctor_names_bubblewrap_among_the_walls_or_says_how_to_get_it(home: Path, monkeypatch) -> None:
+def test_doctor_names_bubblewrap_among_the_mechanisms_or_says_how_to_get_it(home: Path, monkeypatch) -> None:
     monkeypatch.setenv("LLMASOS_BUBBLEWRAP", "on")
     checks = json.loads(llmasos("doctor", "--json").stdout)["checks"]
     (runners,) = [check for check in checks if check["part"] == "runners"]

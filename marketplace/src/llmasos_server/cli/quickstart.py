@@ -165,7 +165,7 @@ async def _prepare_and_run(settings: Settings) -> list[dict[str, Any]]:
     async with Host.open(settings) as host:
         # The model's engine loads, and litellm is imported, while the rest is made ready.
         host.warm()
-        from llmasos_server.local import open_local, walls_of
+        from llmasos_server.local import confinement_of, open_local
 
         with open_local(settings) as local:
             await _prepare(local)
@@ -173,7 +173,7 @@ async def _prepare_and_run(settings: Settings) -> list[dict[str, Any]]:
             runs.append(await _try(host, each))
         if not options().json:
             await asyncio.to_thread(_say_quota, host)
-            _say_walls(walls_of(host))
+            _say_confinement(confinement_of(host))
     return runs
 
 
@@ -244,8 +244,8 @@ def _say_quota(host: Host) -> None:
                 )
 
 
-# What each wall around a runner's process means to who runs an app, by how its name begins; several are one to them.
-_WALLS: Final = (
+# What the mechanisms that confine a runner mean to the person who runs an app, by how their names begin.
+_MECHANISMS: Final = (
     (("landlock", "private root", "mount"), "it can open none of your files", "打不开你的任何文件"),
     (("net",), "it reaches no network", "连不上任何网络"),
     (("seccomp",), "it can ask little of the system", "只能向系统提出极少的请求"),
@@ -254,7 +254,7 @@ _WALLS: Final = (
 )
 
 
-def _say_walls(walls: tuple[str, ...]) -> None:
+def _say_confinement(mechanisms: tuple[str, ...]) -> None:
     say()
     say(
         tr(
@@ -264,9 +264,9 @@ def _say_walls(walls: tuple[str, ...]) -> None:
             "只能使用你允许的内容。",
         )
     )
-    told = [(en, zh) for names, en, zh in _WALLS if any(wall.startswith(names) for wall in walls)]
+    told = [(en, zh) for names, en, zh in _MECHANISMS if any(each.startswith(names) for each in mechanisms)]
     if told:
-        names = ", ".join(walls)
+        names = ", ".join(mechanisms)
         say(
             tr(
                 f"And if it broke out of the box: {'; '.join(en for en, _ in told)} ({names}).",
@@ -276,7 +276,7 @@ def _say_walls(walls: tuple[str, ...]) -> None:
     else:
         say(
             tr(
-                "This system puts no second wall around the box; `llmasos doctor` says what is missing.",
+                "This system confines the box no further; `llmasos doctor` says what is missing.",
                 "此系统没有在该环境之外再设一道防护；运行 `llmasos doctor` 可查看缺少什么。",
             )
         )

@@ -11,7 +11,7 @@ from llmasos.bundles.reader import code_digest
 from llmasos.errors import Denied
 from llmasos.kernel.invocation import Invocation, Json
 from llmasos.runtimes.kinds import COMPONENTS, NATIVE, Runtimes
-from llmasos.runtimes.runtime import Program, RuntimeKind, Surroundings
+from llmasos.runtimes.runtime import Program, RuntimeContext, RuntimeKind
 from llmasos.settings import Settings
 
 
@@ -28,7 +28,7 @@ class Runners(Runtimes):
 
             return Plugins.load(only_built_in=settings.plugins == "off").runtimes().get(kind)
 
-        super().__init__(find, Surroundings(settings, closed))
+        super().__init__(find, RuntimeContext(settings, closed))
 
     async def describe(self, path: Path, capabilities: frozenset[str], kind: str) -> str:
         """The actions of a component, or of a wheel with its lock beside it; what `build` calls."""
@@ -44,7 +44,7 @@ class Runners(Runtimes):
 
 
 async def closed(_invocation: Invocation, capability: str, _function: str, _arguments: list[Json]) -> Json:
-    """The door of a build: nothing is granted to an app that only says what it is."""
+    """Refuse the host calls of a build: nothing is granted to an app that only describes itself."""
     raise Denied(
         f"{capability} is not there while an app describes itself; call it from an action",
         zh=f"应用描述自身时不能使用 {capability}：请在操作中调用",

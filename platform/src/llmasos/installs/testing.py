@@ -14,7 +14,7 @@ from llmasos.bundles.testing import EMPTY_COMPONENT, make_bundle
 from llmasos.errors import LlmasosError, NotFound, Unavailable
 from llmasos.installs.source import Candidate
 from llmasos.kernel.invocation import Invocation
-from llmasos.runtimes.runtime import CallResult, Inspection, Program
+from llmasos.runtimes.runtime import CallOutcome, Inspection, Program
 
 
 @dataclass
@@ -80,7 +80,7 @@ class NotingRuntime:
         """Nothing runs here."""
         raise Unavailable("this runtime runs nothing", zh="此运行时不运行任何应用")
 
-    async def call(self, program: Program, invocation: Invocation, action: str, input_json: str) -> CallResult:
+    async def call(self, program: Program, invocation: Invocation, action: str, input_json: str) -> CallOutcome:
         """Nothing runs here."""
         raise Unavailable("this runtime runs nothing", zh="此运行时不运行任何应用")
 

@@ -82,8 +82,7 @@ class Lifecycle:
         """One run: its row, its reservation of a run and of compute, and at its end, however it ends, what it used.
 
         Enter and leave it in one task: that is what `cancel` cancels, and the block then ends with `Cancelled`.
-        Where the runtime tells fuel, memory and log, hand them to `Invocation.measured`; of an error they are taken
-        from its `result`.
+        Hand fuel, memory and log of the runtime's outcome to `Invocation.measured` before the block ends.
 
         Raises:
             QuotaExceeded: A quota of runs or compute has no room. Nothing was started.
@@ -157,9 +156,6 @@ class Lifecycle:
 
     def _end_row(self, run: Run, error: BaseException | None) -> None:
         invocation = run.invocation
-        result = getattr(error, "result", None)
-        if result is not None:
-            invocation.measured(result.fuel, result.memory_bytes, result.log)
         invocation.usage.duration_ms = int((time.monotonic() - invocation.started_monotonic) * 1000)
         status = "succeeded" if error is None else "failed"
         if isinstance(error, asyncio.CancelledError | Cancelled):

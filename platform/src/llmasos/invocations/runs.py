@@ -237,7 +237,8 @@ class Runs:
             ended = await runtime.call(found.program, invocation, action.name, text)
             invocation.measured(ended.fuel, ended.memory_bytes, ended.log)
             limit = invocation.limits.output_bytes
-            output = await checked(lambda steps: check_output(action, ended.output, limit, steps))
+            text = ended.output_or_raise()
+            output = await checked(lambda steps: check_output(action, text, limit, steps))
         return RunResult(invocation.id, output, invocation.usage, tuple(notices))
 
     async def _prepare(self, runtime: Runtime, found: Runnable, principal: Principal, emit: EventSink) -> None:

@@ -1,8 +1,9 @@
 """The host's side of runners.
 
-`component` is the runtime that the host composes. Below it: `compiled` (the store of compiled components), `pool`
-(warm runners), `admission` (who may run now), `runner` (one process and its calls), `process` (starting it), `frames`
-(decoding what it says).
+`runtime` is the interface; `component` and `native` implement it, and `kinds` registers them. Below them:
+`preparation` (code that is not ready when it is called), `compiled` and `environments` (the prepared code), `pool` and
+`slots` (warm runners), `admission` (memory), `compute` (the meter), `runner` (one process and its calls), `process`
+(starting it), `frames` (decoding what it sends).
 """
 
 from llmasos_runner.protocol import FUEL_PER_CPU_SECOND

@@ -1,10 +1,11 @@
-"""Bubblewrap: a wall of its own around every runner, where an operator asks for it by `bubblewrap = "on"`.
+"""Bubblewrap: a second confinement of every runner, if an operator asks for it by `bubblewrap = "on"`.
 
-`bwrap` starts the runner in new namespaces, beneath a root that holds only what the runner reads, before the runner's
-first line. Inside, the runner confines itself as it does without: where one of the two has a hole, the other stands.
+`bwrap` starts the runner in new namespaces, under a root folder that holds only what the runner reads, before the
+runner's first line. Inside, the runner confines itself as it does without bubblewrap, so that a hole in one of the two
+is covered by the other.
 
-`bwrap` stays: as the process that the host started, and as the first of the new process namespace, which starts the
-runner. When either is killed, the system ends the others with it.
+Two processes of `bwrap` stay: the one that the host started, and the first of the new process namespace, which starts
+the runner. When either is killed, the system ends the others with it.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from typing import Any, Final
 from llmasos.errors import CannotConfine
 from llmasos_runner.profiles import parse, readable
 
-WALL: Final = "bubblewrap"
+MECHANISM: Final = "bubblewrap"
 
 _NAMESPACES: Final = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
-# What root's runner gives up last: it makes its own namespaces and root, becomes its app's user, and lowers the bound
-# of what it may ever hold. A user namespace would hold root alone, and no user of an app.
+# What root's runner needs until it has made its own namespaces and root folder, become its app's user and emptied its
+# bounding set. A user namespace would hold only root, and no app's user.
 _CAPABILITIES: Final = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
 _TRIAL_SECONDS: Final = 30
 
 
 def arguments(read: Iterable[str], environment: Mapping[str, str], *, as_root: bool) -> list[str]:
-    """The arguments of bwrap(1) 0.8 for a runner.
+    """Return the arguments of bwrap(1) 0.8 for a runner.
 
     Args:
-        read: Files and folders that it sees, read only, by these names.
+        read: Files and folders that it sees, read only, under these names.
         environment: All its variables.
         as_root: Whether it starts as root, to become another user.
     """
@@ -44,7 +45,7 @@ def arguments(read: Iterable[str], environment: Mapping[str, str], *, as_root: b
     return [
         *_NAMESPACES, "--cap-drop", "ALL", *rights,
         "--die-with-parent", "--new-session", "--clearenv", *variables,
-        # The runner counts its threads and memory there, and puts its own root together on top of it.
+        # The runner counts its threads and memory there, and mounts its own root folder over it.
         "--proc", "/proc",
         "--dev-bind", os.devnull, os.devnull,
         *binds, "--remount-ro", "/", "--chdir", "/",
@@ -52,11 +53,11 @@ def arguments(read: Iterable[str], environment: Mapping[str, str], *, as_root: b
 
 
 def prefix(interpreter: str, profile: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
-    """What stands before a runner's command to start it behind bubblewrap.
+    """Return what precedes a runner's command to start it behind bubblewrap.
 
     Args:
         interpreter: The path of its interpreter.
-        profile: The fields of its `profiles.Profile`; `read` names its own modules and script too.
+        profile: The fields of its `profiles.Profile`; `read` includes its own modules and script.
         environment: All its variables.
 
     Raises:
@@ -70,14 +71,14 @@ def prefix(interpreter: str, profile: Mapping[str, Any], environment: Mapping[st
 
 
 def runner_behind(monitor: int) -> int:
-    """The process id of the runner that a started `bwrap` leads to: the last of the line, for it starts none itself.
+    """Return the process id of the runner behind a started `bwrap`: the last of the line, since it starts none itself.
 
     Raises:
         ProcessLookupError: It has ended.
     """
     pid = monitor
     try:
-        # Each has one thread that starts others, its first.
+        # In each, only the first thread starts processes.
         while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             pid = int(children[0])
     except OSError:
@@ -89,7 +90,7 @@ def runner_behind(monitor: int) -> int:
 
 @cache
 def _try(program: str, interpreter: str, environment: tuple[tuple[str, str], ...]) -> None:
-    """Start the interpreter once, which takes about 20 ms. A failure is not kept: it may be mended meanwhile."""
+    """Start the interpreter once, which takes about 20 ms. A failure is not cached: an operator may mend it."""
     command = [program, *_arguments(interpreter, {"profile": "component"}, dict(environment)), "--", interpreter]
     try:
         done = subprocess.run(
@@ -101,9 +102,9 @@ def _try(program: str, interpreter: str, environment: tuple[tuple[str, str], ...
         said = " ".join(done.stderr.decode(errors="replace").split())[-300:] or f"exit code {done.returncode}"
         raise _unusable(said, said)
     if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
-        # A runner's compute and memory could not be measured.
+        # Without it, a runner's compute and memory cannot be measured.
         raise _unusable(
-            "the kernel does not tell a process's children (CONFIG_PROC_CHILDREN)",
+            "the kernel does not list a process's children (CONFIG_PROC_CHILDREN)",
             "内核不提供进程的子进程列表（CONFIG_PROC_CHILDREN）",
         )
 
@@ -118,12 +119,12 @@ def _unusable(why: str, why_zh: str) -> CannotConfine:
 
 
 def _arguments(interpreter: str, profile: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
-    read = (*readable(parse(profile)), *_interpreters_own(interpreter, environment))
+    read = (*readable(parse(profile)), *_interpreter_files(interpreter, environment))
     return arguments(read, environment, as_root=os.getuid() == 0)
 
 
-def _interpreters_own(interpreter: str, environment: Mapping[str, str]) -> list[str]:
-    """What the loader and the interpreter open before there is a runner: itself, and its shared libraries."""
+def _interpreter_files(interpreter: str, environment: Mapping[str, str]) -> list[str]:
+    """The interpreter and its shared libraries, which are opened before the runner's first line."""
     libraries = [str(Path(sys.base_prefix, name)) for name in {"lib", sys.platlibdir}]
     told = environment.get("LD_LIBRARY_PATH", "").split(":")
     named = [interpreter, *libraries, *(folder for folder in told if Path(folder).is_absolute())]
@@ -131,7 +132,7 @@ def _interpreters_own(interpreter: str, environment: Mapping[str, str]) -> list[
 
 
 def _outermost(paths: Iterable[str]) -> list[str]:
-    """The paths that lie beneath none of the others, which are there with those."""
+    """The paths that lie in none of the others."""
     kept: list[str] = []
     for path in sorted(set(paths), key=lambda path: (len(Path(path).parts), path)):
         if not any(Path(path).is_relative_to(outer) for outer in kept):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from llmasos.bundles.imports import check_imports
 from llmasos.errors import ComponentRejected, Denied, Unavailable
@@ -17,25 +17,27 @@ from llmasos.runtimes import process
 from llmasos.runtimes.admission import Admission
 from llmasos.runtimes.compiled import CompiledStore, as_inspection, sha256_of
 from llmasos.runtimes.pool import Pool, held_bytes
-from llmasos.runtimes.results import limits_message, result_of
-from llmasos.runtimes.runner import Door, Runner
-from llmasos.runtimes.runtime import CallResult, Inspection, Program, SyscallDoor
+from llmasos.runtimes.results import limits_message, outcome_of
+from llmasos.runtimes.runner import CallHandler, Runner
+from llmasos.runtimes.runtime import CallOutcome, Inspection, Program, RuntimeContext, SyscallHandler
 from llmasos.settings import Settings
 from llmasos_runner.protocol import Call, Start
 from llmasos_sdk.host import BASELINE_CAPABILITIES
 
-# `describe` answers from the app's own source; whatever takes longer is broken.
+# `describe` only reads the app's own source; what takes longer is broken.
 DESCRIBE_LIMITS: Final = InvocationLimits(wall_seconds=20.0)
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """An action, or a description of all; `until` is on the monotonic clock, in seconds."""
+class _Request:
+    """A call of an action, or of `describe`."""
 
     invocation_id: str
-    action: str | None = None
-    input_json: str = ""
-    until: float | None = None
+    action: str | None
+    input_json: str
+    limits: InvocationLimits
+    until: float
+    """The deadline on the monotonic clock, in seconds."""
 
 
 class NotPrepared(Unavailable):
@@ -48,24 +50,29 @@ class NotPrepared(Unavailable):
 class ComponentRuntime:
     """Implements `runtime.Runtime` for components."""
 
-    def __init__(self, settings: Settings, door: SyscallDoor) -> None:
-        """A runtime with no runner yet: the first call starts one.
+    def __init__(self, settings: Settings, handler: SyscallHandler) -> None:
+        """A runtime without a runner: the first call starts one.
 
         Args:
             settings: Where the home is, and how many runners, threads and bytes there may be.
-            door: The kernel's door, which every call of an app to the host goes through.
+            handler: The kernel's handler of host calls.
         """
         self._settings = settings
-        self._door = door
+        self._handler = handler
         self._bubblewrap = settings.bubblewrap == "on"
         self._store = CompiledStore(settings.home / "compiled", bubblewrap=self._bubblewrap)
         self._pool = Pool(self._spawn, settings.runners, settings.runner_threads)
         self._admission = Admission(
-            settings.memory_budget_mib << 20, lambda: held_bytes(list(self._pool.pids)), self._end_fattest
+            settings.memory_budget_mib << 20, lambda: held_bytes(list(self._pool.pids)), self._end_largest
         )
 
+    @classmethod
+    def from_context(cls, context: RuntimeContext) -> Self:
+        """A runtime as the operator configured it."""
+        return cls(context.settings, context.handler)
+
     async def inspect(self, code: Path) -> Inspection:
-        """What the component imports and exports, read by the engine in a runner; compiles it, and keeps that.
+        """Read what the component imports and exports, in a runner that also compiles it; the result is kept.
 
         Raises:
             ComponentRejected: It is no component of the contract, or compiling it took too much.
@@ -78,7 +85,7 @@ class ComponentRuntime:
         return await self._store.find(program.digest) is not None
 
     async def prepare(self, program: Program, code: Path) -> None:
-        """Compile it, if it isn't.
+        """Compile it, unless that is done.
 
         Raises:
             ComponentRejected: It cannot be compiled, or isn't what the program names, or imports more than it declares.
@@ -94,26 +101,22 @@ class ComponentRuntime:
         check_imports(as_inspection(record).imports, program.capabilities)
 
     async def describe(self, program: Program) -> str:
-        """The actions that the component exports, as JSON.
+        """Return the actions that the component exports, as JSON.
 
         Raises:
-            LlmasosError: As `call`.
+            LlmasosError: What the guest returned, the limit that it met, or the death of its runner.
         """
-        done = await self._run(program, _Asked(uuid.uuid4().hex), DESCRIBE_LIMITS, _closed_door)
-        return done.output
+        until = time.monotonic() + DESCRIBE_LIMITS.wall_seconds
+        request = _Request(uuid.uuid4().hex, None, "", DESCRIBE_LIMITS, until)
+        return (await self._run(program, request, _no_host)).output_or_raise()
 
-    async def call(self, program: Program, invocation: Invocation, action: str, input_json: str) -> CallResult:
-        """Run one action. Cancelling the task ends the guest within a tick.
-
-        Raises:
-            LlmasosError: What the guest answered, the limit it met, or the death of its runner. Its `result` has the
-                fuel, memory and log, where the runner told them.
-        """
-        asked = _Asked(invocation.id, action, input_json, invocation.deadline_monotonic)
-        return await self._run(program, asked, invocation.limits, partial(self._door, invocation))
+    async def call(self, program: Program, invocation: Invocation, action: str, input_json: str) -> CallOutcome:
+        """Run one action. Cancelling the task ends the guest within a tick."""
+        request = _Request(invocation.id, action, input_json, invocation.limits, invocation.deadline_monotonic)
+        return await self._run(program, request, partial(self._handler, invocation))
 
     async def retire(self, installation_id: str) -> None:
-        """Nothing: an instance lives as long as its call, and its runner is everybody's."""
+        """Do nothing: an instance lives as long as its call, and all apps share its runner."""
 
     async def close(self) -> None:
         """End every runner, in order."""
@@ -126,40 +129,37 @@ class ComponentRuntime:
 
     @property
     def runner_pids(self) -> list[int]:
-        """The processes that run apps now."""
+        """The processes that run apps now, by id."""
         return list(self._pool.pids)
 
     @property
-    def walls(self) -> tuple[str, ...]:
-        """What the system confines the living runners with; those that only some have are left out."""
+    def confinement(self) -> tuple[str, ...]:
+        """The mechanisms that confine every living runner; those that only some runners have are left out."""
         runners = list(self._pool.pids.values())
-        seen = {wall for runner in runners for wall in runner.walls}
-        return tuple(sorted(wall for wall in seen if all(wall in runner.walls for runner in runners)))
+        seen = {name for runner in runners for name in runner.confinement}
+        return tuple(sorted(name for name in seen if all(name in runner.confinement for runner in runners)))
 
-    async def _run(
-        self,
-        program: Program,
-        asked: _Asked,
-        limits: InvocationLimits,
-        door: Door,
-    ) -> CallResult:
+    async def _run(self, program: Program, request: _Request, handler: CallHandler) -> CallOutcome:
         if await self._store.find(program.digest) is None:
             raise NotPrepared
+        limits = request.limits
         async with self._admission.slot(program.installation_id, program.digest, limits.memory_bytes):
             runner = await self._pool.acquire()
-            left = limits.wall_seconds if asked.until is None else max(asked.until - time.monotonic(), 0.0)
+            left = max(request.until - time.monotonic(), 0.0)
             message: Call = {
-                "t": "call", "id": asked.invocation_id, "program": self._store.name(program.digest),
-                "action": asked.action, "input": asked.input_json,
+                "t": "call", "id": request.invocation_id, "program": self._store.name(program.digest),
+                "action": request.action, "input": request.input_json,
                 "capabilities": sorted(program.capabilities | BASELINE_CAPABILITIES),
                 "limits": limits_message(limits, left),
             }  # fmt: skip
             try:
-                done = await runner.call(message, door)
+                end = await runner.call(message, handler)
             finally:
                 self._pool.released()
-            self._admission.saw(program.digest, done.memory_bytes)
-        return result_of(done)
+            if end.report is not None:
+                self._admission.saw(program.digest, end.report.memory_bytes)
+        outcome = outcome_of(end)
+        return replace(outcome, fuel=min(outcome.fuel, limits.fuel))
 
     async def _spawn(self) -> Runner:
         folder = self._settings.home / "compiled"
@@ -167,19 +167,19 @@ class ComponentRuntime:
         search, threads = list(process.search_path()), self._settings.runner_threads
         message: Start = {
             "t": "start", "kind": "component", "search_path": search, "threads": threads,
-            # Each guest is a thread; beside them stand the ticker and the one that reads.
+            # A thread for each guest, the ticker, and the one that reads.
             "confine": {"profile": "component", "read": [*search, str(folder)], "threads": threads + 16},
         }  # fmt: skip
         return await Runner.start(message, bubblewrap=self._bubblewrap)
 
-    def _end_fattest(self) -> None:
+    def _end_largest(self) -> None:
         runners = self._pool.pids
         if runners:
-            fattest = max(runners, key=lambda pid: held_bytes([pid]))
-            runners[fattest].end("all running apps together held more memory than the host gives them")
+            largest = max(runners, key=lambda pid: held_bytes([pid]))
+            runners[largest].end("all running apps together held more memory than the host gives them")
 
 
-async def _closed_door(capability: str, _function: str, _arguments: list[Any]) -> Any:
+async def _no_host(capability: str, _function: str, _arguments: list[Any]) -> Any:
     raise Denied(
         f"An app cannot use {capability} while it describes its actions.",
         zh=f"应用在描述其操作时不能使用 {capability}。",

@@ -1,9 +1,9 @@
-"""Holds a runner to the compute of its calls, by the clock that the system keeps of its process.
+"""Limits a runner to the compute of its calls, by the clock that the system keeps of its process.
 
 The runner itself watches the thread of each call, and ends one that computes too long without harm to the others. But
-app code runs in the same process: it may start threads, or take the watch apart. The system's clock counts every
-thread, and nothing in the process can set it. A limit of the process (RLIMIT_CPU) would not do: it counts a warm
-runner's whole life, and cannot grow with its calls.
+app code runs in the same process: it may start threads, or disable the watch. The system's clock counts every thread,
+and nothing in the process can set it. A limit of the process (RLIMIT_CPU) would not do: it counts a warm runner's
+whole life, and cannot grow with its calls.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-# Of the runner's own: starting threads, reading frames, and a watch that looks every 20 ms. It is also what an app may
-# compute while nobody calls it.
+# The runner's own share: starting threads, reading frames, and a watch that looks every 20 ms. An app may compute as
+# much while nobody calls it.
 SLACK_SECONDS: Final = 1.0
-# Of a second that calls run or wait, the most that the runner's own watch takes: measured were 0.7 % with one call
+# The most that the runner's own watch takes of a second in which calls run or wait: 0.7 % was measured with one call
 # that waits, and 0.9 % with sixteen.
 OVERHEAD: Final = 0.03
 
 
 def process_clock(pid: int) -> Callable[[], float]:
-    """A clock of what a process computed with all its threads, in seconds; once it is gone, what was last seen."""
+    """Return a clock of what a process computed with all its threads, in seconds; it stops when the process ends."""
     # From the kernel's posix-timers.h: the complement of the process id, three bits up, with CPUCLOCK_SCHED (2).
     clock = ~pid << 3 | 2
     seen = 0.0
@@ -44,19 +44,17 @@ class _Running:
     alone: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What one call can have computed at most, in seconds; `exact` where no other ran at the same time."""
-
-    seconds: float
-    exact: bool
-
-
 class ComputeMeter:
-    """What the calls in one process may compute together, and whether they keep to it.
+    """What the calls in one process may compute together, whether they keep to it, and what each is charged.
 
-    A call that ends takes with it as much of what was computed as can have been its own; with the last, the count
-    begins anew. So an honest app is never charged for another's call, and no compute can be saved up.
+    The limit is generous: a call that ends takes with it as much of what was computed as can have been its own, and
+    with the last one the count begins anew. So an honest app is never ended for another call's compute, and no compute
+    can be saved up.
+
+    The charge is exact in sum. A call that ran alone is charged what the clock advanced. Of calls that ran at the same
+    time, each is charged what the runner reported, but never more than it can have computed, nor more than it was
+    allowed; and the last one is charged at least what none of the others was. So a false report can only move compute
+    from one call of an app to another.
 
     Args:
         clock: What the process computed, in seconds.
@@ -67,17 +65,18 @@ class ComputeMeter:
         self._clock = clock
         self._now = now
         self._running: dict[str, _Running] = {}
-        self._settled = clock()
+        # Up to where on the clock compute was taken by ended calls, and up to where it was charged to them.
+        self._settled = self._charged = clock()
         self._busy_since = 0.0
 
     @property
     def allowed_seconds(self) -> float:
-        """What the running calls have together."""
+        """What the running calls may compute together."""
         return sum(call.allowed for call in self._running.values())
 
     @property
     def calls(self) -> int:
-        """How many run."""
+        """How many calls run."""
         return len(self._running)
 
     def began(self, identifier: str, allowed_seconds: float) -> None:
@@ -88,12 +87,26 @@ class ComputeMeter:
             call.alone = False
         self._running[identifier] = _Running(allowed_seconds, self._clock(), alone=not self._running)
 
-    def ended(self, identifier: str) -> Spent:
-        """A call ended, however it did."""
+    def ended(self, identifier: str, reported_seconds: float | None) -> float:
+        """A call ended, however it did.
+
+        Args:
+            identifier: As it began.
+            reported_seconds: What the runner says that it computed; None if it says nothing.
+
+        Returns:
+            What it is charged, in seconds.
+        """
         call, clock = self._running.pop(identifier), self._clock()
-        seconds = min(call.allowed, clock - call.began)
-        self._settled = min(self._settled + seconds, clock) if self._running else clock
-        return Spent(seconds, call.alone)
+        most = min(call.allowed, clock - call.began)
+        if call.alone or reported_seconds is None:
+            charged = most
+        else:
+            left = 0.0 if self._running else clock - self._charged
+            charged = min(most, max(reported_seconds, left))
+        self._settled = min(self._settled + most, clock) if self._running else clock
+        self._charged = min(self._charged + charged, clock) if self._running else clock
+        return charged
 
     def is_exceeded(self) -> bool:
         """Whether the process computed more than its calls may, the runner's own share left out."""

@@ -1,6 +1,6 @@
-"""Whether this system can confine a native app, and what is said where it cannot.
+"""Whether this system can confine a native app, and the error if it cannot.
 
-Confinement itself is the runner's; the host asks for a trial of it in a process of its own.
+A runner confines itself; the host asks for a trial of it in a process of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from llmasos.errors import CannotConfine
 from llmasos.runtimes import process
-from llmasos.runtimes.bubblewrap import WALL, prefix
+from llmasos.runtimes.bubblewrap import MECHANISM, prefix
 from llmasos.runtimes.environments import base_python
 
 _TRIAL_SECONDS = 30
@@ -21,31 +21,31 @@ _TRIAL_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """The walls that a native app's runner would stand behind, or why there are none."""
+    """The mechanisms that would confine a native app's runner, or what is missing for that."""
 
-    walls: tuple[str, ...]
+    mechanisms: tuple[str, ...]
     missing: str | None
 
     @property
-    def stands(self) -> bool:
+    def is_available(self) -> bool:
         """Whether native apps can run here."""
         return self.missing is None
 
 
 def confinement(*, bubblewrap: bool = False) -> Confinement:
-    """What this system offers; tried once in a process of its own, which takes about 0.1 s.
+    """Find out what this system offers, once, by a trial in a process of its own, which takes about 0.1 s.
 
     Args:
         bubblewrap: Whether runners are started behind bubblewrap.
 
     Raises:
-        CannotConfine: They should be, and it cannot be used here.
+        CannotConfine: They should be, and bubblewrap cannot be used here.
     """
     if not bubblewrap:
         return _tried(())
     profile = {"profile": "native", "read": [str(process.MAIN.parent)]}
     offered = _tried(tuple(prefix(base_python(), profile, process.environment())))
-    return replace(offered, walls=(*offered.walls, WALL)) if offered.stands else offered
+    return replace(offered, mechanisms=(*offered.mechanisms, MECHANISM)) if offered.is_available else offered
 
 
 @cache
@@ -55,13 +55,13 @@ def _tried(before: tuple[str, ...]) -> Confinement:
     try:
         done = subprocess.run(command, capture_output=True, timeout=_TRIAL_SECONDS, check=True)
         answer: dict[str, Any] = json.loads(done.stdout)
-        return Confinement(tuple(answer["walls"]), answer["missing"])
+        return Confinement(tuple(answer["mechanisms"]), answer["missing"])
     except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
-        return Confinement((), f"the trial of the walls failed ({error})")
+        return Confinement((), f"the trial of confinement failed ({error})")
 
 
 def refusal(app_id: str, missing: str) -> CannotConfine:
-    """The error for a native app that is not started."""
+    """Return the error for a native app that is not started."""
     return CannotConfine(
         f"{app_id} is a native app, and this system cannot confine it: {missing}. Install its WASM build, run the "
         f"host on Linux 5.19 or newer, or let an operator trust it: add {app_id!r} to trusted_apps in config.toml.",

@@ -7,21 +7,21 @@ from collections.abc import Callable
 from typing import Final
 
 from llmasos.errors import ManifestRejected
-from llmasos.runtimes.runtime import Runtime, RuntimeKind, Surroundings
+from llmasos.runtimes.runtime import Runtime, RuntimeContext, RuntimeKind
 
 # Imported where they are made, since few commands run anything: a runtime brings its protocol's decoders with it.
 
 
-def _components(around: Surroundings) -> Runtime:
+def _components(context: RuntimeContext) -> Runtime:
     from llmasos.runtimes.component import ComponentRuntime  # noqa: PLC0415
 
-    return ComponentRuntime(around.settings, around.door)
+    return ComponentRuntime.from_context(context)
 
 
-def _native(around: Surroundings) -> Runtime:
+def _native(context: RuntimeContext) -> Runtime:
     from llmasos.runtimes.native import NativeRuntime  # noqa: PLC0415
 
-    return NativeRuntime.from_settings(around.settings, around.door, around.installed)
+    return NativeRuntime.from_context(context)
 
 
 COMPONENTS: Final = RuntimeKind("wasm", _components)
@@ -44,12 +44,12 @@ class Runtimes:
 
     Args:
         find: The runtime of a kind; None where nothing registered one.
-        around: What they are made with.
+        context: What they are made with.
     """
 
-    def __init__(self, find: Callable[[str], RuntimeKind | None], around: Surroundings) -> None:
+    def __init__(self, find: Callable[[str], RuntimeKind | None], context: RuntimeContext) -> None:
         self._find = find
-        self._around = around
+        self._context = context
         self._made: dict[str, Runtime] = {}
 
     def of(self, kind: str) -> Runtime:
@@ -62,7 +62,7 @@ class Runtimes:
             found = self._find(kind)
             if found is None:
                 raise unknown_kind(kind)
-            self._made[kind] = found.make(self._around)
+            self._made[kind] = found.make(self._context)
         return self._made[kind]
 
     async def close(self) -> None:

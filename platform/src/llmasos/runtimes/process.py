@@ -1,7 +1,7 @@
 """Starts runner processes, and reads what they print.
 
 A runner is the base interpreter with nothing but the standard library, a clean environment, and one end of a stream
-socket. What it prints beside its protocol is kept up to a limit, and told when it dies.
+socket. The end of what it prints outside its protocol is kept, and reported when it dies.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from typing_extensions import override
+
 import llmasos_runner
 from llmasos.errors import RunnerDied, Unavailable
 from llmasos.runtimes.bubblewrap import prefix, runner_behind
@@ -26,8 +28,9 @@ from llmasos_runner.protocol import Start, encode
 
 # Enough for a traceback and what led to it.
 _PRINTED_BYTES: Final = 16 << 10
-_READ_BYTES: Final = 1 << 16
 _END_SECONDS: Final = 2.0
+# What an ended runner printed is in the pipe already.
+_LAST_WORDS_SECONDS: Final = 0.5
 _SIGNALS: Final = frozenset(signal.Signals)
 
 MAIN: Final = Path(llmasos_runner.__file__).with_name("main.py")
@@ -35,7 +38,7 @@ MAIN: Final = Path(llmasos_runner.__file__).with_name("main.py")
 
 @cache
 def search_path() -> tuple[str, ...]:
-    """Where a runner finds this package, the SDK and the engine: the folders alone, so that no `.pth` file counts."""
+    """The folders where a runner finds this package, the SDK and the engine. No `.pth` file in them takes effect."""
     folders: list[str] = []
     for package in ("llmasos_runner", "llmasos_sdk", "wasmtime"):
         spec = importlib.util.find_spec(package)
@@ -50,20 +53,38 @@ def search_path() -> tuple[str, ...]:
     return tuple(folders)
 
 
+class _Output(asyncio.Protocol):
+    """What a runner prints: the end of it is kept."""
+
+    def __init__(self) -> None:
+        self.kept = bytearray()
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self.kept += data
+        del self.kept[:-_PRINTED_BYTES]
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+
 @dataclass(slots=True)
 class Process:
     """A started runner."""
 
     child: asyncio.subprocess.Process
     connection: socket.socket
-    printed: bytearray
-    reading: asyncio.Task[None]
     pid: int
     """The runner's process id; behind bubblewrap, that of `bwrap` until `find_runner`."""
+    output: _Output
+    reading: asyncio.ReadTransport
     bubblewrap: bool = False
 
     def find_runner(self) -> None:
-        """Learn which process the runner is, once it has spoken: its compute and memory are measured by that.
+        """Find out which process is the runner, once it has spoken: its compute and memory are measured by that.
 
         Raises:
             RunnerDied: It has ended.
@@ -80,17 +101,22 @@ class Process:
             self.child.kill()
 
     async def ended(self, within_seconds: float) -> str:
-        """Wait for its end, or kill it, and say how it ended, with its last words."""
+        """Wait until it has ended, or kill it, and say how it ended, with its last words. Bounded in time."""
         try:
             code = await asyncio.wait_for(self.child.wait(), within_seconds)
         except TimeoutError:
             self.kill()
-            code = await self.child.wait()
-        await self.reading
-        if self.bubblewrap and code - 128 in _SIGNALS:  # as bwrap tells what ended the runner
+            try:
+                code = await asyncio.wait_for(self.child.wait(), _END_SECONDS)
+            except TimeoutError:  # the kernel holds it in a call that nothing interrupts
+                return "it could not be killed"
+        # A process that the app of a trusted runner started may keep the pipe open for as long as it likes.
+        await asyncio.wait({self.output.closed}, timeout=_LAST_WORDS_SECONDS)
+        self.reading.close()
+        if self.bubblewrap and code - 128 in _SIGNALS:  # bwrap reports a signal that ended the runner in this way
             code = 128 - code
         how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
-        lines = [line for line in self.printed.decode(errors="replace").splitlines() if line.strip()]
+        lines = [line for line in self.output.kept.decode(errors="replace").splitlines() if line.strip()]
         return f"{how}; it printed last: {lines[-1].strip()[:300]}" if lines else how
 
     async def close(self) -> None:
@@ -105,9 +131,9 @@ async def start(
 
     Args:
         message: What it is for.
-        script: What it runs; another than `main.py` only in tests.
+        script: The script that it runs; tests give another than `main.py`.
         descriptors: Open descriptors that it inherits beside its socket.
-        bubblewrap: Whether it is started behind bubblewrap.
+        bubblewrap: Whether to start it behind bubblewrap.
 
     Raises:
         CannotConfine: It should be behind bubblewrap, which cannot be used here.
@@ -115,23 +141,29 @@ async def start(
     """
     before = await asyncio.to_thread(_before, message, script) if bubblewrap else []
     ours, theirs = socket.socketpair()
+    # A pipe of our own: the one of asyncio's would make `wait` wait for whoever else holds it open.
+    read_end, write_end = os.pipe()
+    output = _Output()
+    reading, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: output, os.fdopen(read_end, "rb", 0))
     try:
         child = await asyncio.create_subprocess_exec(
             *before, _interpreter(), "-I", "-S", str(script), str(theirs.fileno()),
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            stdin=asyncio.subprocess.DEVNULL, stdout=write_end, stderr=write_end,
             pass_fds=(theirs.fileno(), *descriptors), env=environment(), cwd="/",
         )  # fmt: skip
-    except OSError as error:
+    except BaseException as error:
         ours.close()
-        raise Unavailable(f"A runner cannot be started: {error}.", zh=f"无法启动运行器：{error}。") from error
+        reading.close()
+        if isinstance(error, OSError):
+            raise Unavailable(f"A runner cannot be started: {error}.", zh=f"无法启动运行器：{error}。") from error
+        raise
     finally:
         theirs.close()
-    ours.setblocking(True)
-    with suppress(OSError):  # it died already, which whoever waits for its answer sees
+        os.close(write_end)
+    # Small enough for the socket's buffer, so that sending it does not wait for the runner.
+    with suppress(OSError):  # it died already, which is seen when its answer is waited for
         ours.sendall(encode(message))
-    printed = bytearray()
-    reading = asyncio.create_task(_keep_end(child.stdout, printed))
-    return Process(child, ours, printed, reading, child.pid, bubblewrap)
+    return Process(child, ours, child.pid, output, reading, bubblewrap)
 
 
 def _before(message: Start, script: Path) -> list[str]:
@@ -140,20 +172,14 @@ def _before(message: Start, script: Path) -> list[str]:
     return prefix(_interpreter(), {**confine, "read": read}, environment())
 
 
-async def _keep_end(stream: asyncio.StreamReader | None, printed: bytearray) -> None:
-    while stream is not None and (data := await stream.read(_READ_BYTES)):
-        printed += data
-        del printed[:-_PRINTED_BYTES]
-
-
 def _interpreter() -> str:
-    # Not the virtual environment's: what it would add to the path is not a runner's to see.
+    # Not the virtual environment's interpreter, which would add paths that a runner must not see.
     base: str = getattr(sys, "_base_executable", "") or sys.executable
     return base
 
 
 def environment() -> dict[str, str]:
     """All the variables that a runner is started with."""
-    # Where an interpreter is built as a shared library in an unusual place, the loader needs to be told.
+    # The loader needs it for an interpreter that was built as a shared library in an unusual place.
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
     return {"LANG": "C.UTF-8", **kept}

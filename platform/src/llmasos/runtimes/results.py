@@ -1,8 +1,9 @@
-"""What a runner's `done` means to the host: a result, or the error of the right class with the result on it."""
+"""Turns the end of a call, as a runner reported it, into its outcome: an output, or an error of the right class."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -10,8 +11,9 @@ import msgspec
 from llmasos import errors
 from llmasos.errors import AppFailed, ComponentRejected, Invalid, LlmasosError, ResourceLimit, Unavailable
 from llmasos.kernel.invocation import InvocationLimits
-from llmasos.runtimes.frames import Done, Failure
-from llmasos.runtimes.runtime import CallResult
+from llmasos.runtimes.frames import Failure
+from llmasos.runtimes.runner import CallEnd
+from llmasos.runtimes.runtime import CallOutcome
 from llmasos_runner.protocol import Limits
 
 _BY_CODE: Final[dict[str, type[LlmasosError]]] = {
@@ -19,33 +21,23 @@ _BY_CODE: Final[dict[str, type[LlmasosError]]] = {
 }
 
 
-def result_of(done: Done) -> CallResult:
-    """The result of an invocation that ended.
-
-    Raises:
-        LlmasosError: It ended with an error, or with what is no JSON; its `result` has the fuel, memory and log.
-    """
-    result = measured(done)
-    if done.error is not None:
-        raise with_result(_error(done.error), result)
+def outcome_of(end: CallEnd) -> CallOutcome:
+    """The outcome of a call that ended in a runner."""
+    report = end.report
+    if report is None:
+        return CallOutcome(error=end.error)
+    usage = CallOutcome(fuel=report.fuel, memory_bytes=report.memory_bytes, log=report.log)
+    if end.error is not None:
+        return replace(usage, error=end.error)
+    if report.error is not None:
+        return replace(usage, error=_error(report.error))
+    output = report.output or ""
     try:
-        msgspec.json.decode(result.output)
+        msgspec.json.decode(output)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise with_result(
-            AppFailed(f"The app's answer is not JSON: {error}.", zh=f"应用的返回值不是 JSON：{error}。"), result
-        ) from error
-    return result
-
-
-def measured(done: Done) -> CallResult:
-    """What it answered and used, error or not."""
-    return CallResult(done.output or "", done.fuel, done.memory_bytes, done.log)
-
-
-def with_result(error: LlmasosError, result: CallResult) -> LlmasosError:
-    """The error, carrying what the invocation used."""
-    error.result = result
-    return error
+        failure = AppFailed(f"The app's answer is not JSON: {error}.", zh=f"应用的返回值不是 JSON：{error}。")
+        return replace(usage, error=failure)
+    return replace(usage, output=output)
 
 
 def limits_message(limits: InvocationLimits, wall_seconds: float) -> Limits:

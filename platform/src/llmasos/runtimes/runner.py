@@ -1,8 +1,11 @@
 """The host's side of one runner: many invocations on one connection, and nothing believed.
 
-An invocation is known by this connection and the id that the host gave it here. A runner that breaks the protocol,
-crashes or hangs costs itself and what ran in it: every call fails with `RunnerDied`, which says why, and nothing else
-is touched.
+The host knows an invocation by this connection and by the id that it issued on it. A runner that breaks the protocol,
+crashes or hangs costs itself and what ran in it: each of its calls ends with `RunnerDied`, which says why. Nothing
+that a runner does or leaves undone makes the host wait without a bound or buffer without one.
+
+A call belongs to its runner, not to the task that waits for it. It leaves the table when the runner reports its end or
+dies, and never because its caller gave up; so a report of a cancelled call is expected, however late it comes.
 """
 
 from __future__ import annotations
@@ -10,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -21,26 +23,35 @@ from typing_extensions import override
 
 from llmasos.errors import Invalid, LlmasosError, RunnerDied, TimedOut
 from llmasos.runtimes import process
-from llmasos.runtimes.bubblewrap import WALL
+from llmasos.runtimes.bubblewrap import MECHANISM
 from llmasos.runtimes.frames import Done, FrameReader, Incoming, ProtocolFault, Ready, Syscall, encode
-from llmasos.runtimes.results import measured
 from llmasos_runner.protocol import Call, FrameError, Start
 
 _log = logging.getLogger(__name__)
 
-# A cold interpreter on a machine that is busy with something else has been seen to take four seconds.
+# A cold interpreter on a busy machine was seen to take four seconds.
 START_SECONDS: Final = 30.0
-# How long a runner may take to report an end that was due. A guest ends within a tick of 10 ms; the rest is for a
-# machine so busy that the runner's threads don't get their turn.
+# How long a runner may take to report an end that is due. A guest ends within a tick of 10 ms; the rest is for a
+# machine so busy that the runner's threads get no turn.
 GRACE_SECONDS: Final = 3.0
-
-# After its connection is gone: time to end by itself, so that the cause can be told.
+# How long a runner whose connection is gone may take to end by itself, so that its exit code tells the cause.
 END_SECONDS: Final = 2.0
-_GONE: Final = "its connection closed"
+_CONNECTION_CLOSED: Final = "its connection closed"
 
-# The door as one invocation sees it: (capability, function, arguments) to a JSON value, or a LlmasosError. Where it
-# answers with a future that is done, the runner has its answer at once.
-Door: TypeAlias = Callable[[str, str, list[Any]], Awaitable[Any]]
+# Handles the host calls of one invocation: (capability, function, arguments) to a JSON value, or a LlmasosError.
+# If it returns a future that is done, the runner has its reply at once.
+CallHandler: TypeAlias = Callable[[str, str, list[Any]], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnd:
+    """How a call ended: by the runner's own report, or by an error of the host's.
+
+    A cancelled call has the `CancelledError` that ended it, and the report too if the runner made one.
+    """
+
+    report: Done | None = None
+    error: LlmasosError | asyncio.CancelledError | None = None
 
 
 def _died(cause: str) -> RunnerDied:
@@ -64,17 +75,58 @@ def _refusal(call: Syscall, error: Exception) -> bytes:
     return encode({"t": "reply", "id": call.id, "seq": call.seq, "error": failure})
 
 
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """A call that the runner has not ended yet."""
+class _RunningCall:
+    """A call from its frame until its end is known and the host call that it made, if any, has ended too."""
 
-    done: asyncio.Future[Done]
-    door: Door
-    ended: Done | None = None
-    seq: int = 0
-    # In which piece of what the runner sent its last call came, and what serves that call.
-    reading: int = 0
-    serving: asyncio.Future[Any] | None = None
+    __slots__ = ("_loop", "_timer", "cancelled", "end", "handler", "received", "seq", "serving", "waiter")
+
+    def __init__(self, handler: CallHandler) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self.handler = handler
+        self.waiter: asyncio.Future[None] = self._loop.create_future()
+        self.end: CallEnd | None = None
+        self.cancelled: asyncio.CancelledError | None = None
+        self.seq = 0
+        # The count of the piece of data in which its last host call came.
+        self.received = 0
+        self.serving: asyncio.Future[Any] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.end is not None and self.serving is None
+
+    def after(self, seconds: float, action: Callable[[], None]) -> None:
+        """Set its one timer, in place of the one before."""
+        self.stop_timer()
+        self._timer = self._loop.call_later(seconds, action)
+
+    def stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def finish(self, end: CallEnd) -> None:
+        """Note how it ended, and end the host call that it left behind."""
+        if self.end is not None:
+            return
+        self.end = end
+        self.stop_timer()
+        if self.serving is not None:
+            if self.cancelled is None:  # a host call is cancelled once: a second time would interrupt its clean-up
+                self.serving.cancel()
+            self.after(GRACE_SECONDS, self._abandon)
+        self.wake()
+
+    def wake(self) -> None:
+        if self.is_over:
+            self.stop_timer()
+            if not self.waiter.done():
+                self.waiter.set_result(None)
+
+    def _abandon(self) -> None:
+        _log.error("a host call did not end within %g s of its cancellation", GRACE_SECONDS)
+        self.serving = None
+        self.wake()
 
 
 class Runner(asyncio.Protocol):
@@ -82,10 +134,11 @@ class Runner(asyncio.Protocol):
 
     def __init__(self, started: process.Process) -> None:
         self.process = started
-        self.walls: tuple[str, ...] = ()
+        self.confinement: tuple[str, ...] = ()
+        """The mechanisms that confine it."""
         self._frames = FrameReader()
-        self._reading = 0
-        self._calls: dict[str, _Pending] = {}
+        self._received = 0
+        self._calls: dict[str, _RunningCall] = {}
         self._transport: asyncio.Transport | None = None
         loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[Ready] = loop.create_future()
@@ -107,9 +160,9 @@ class Runner(asyncio.Protocol):
 
         Args:
             message: Its first frame.
-            script: What it runs; another than `main.py` only in tests.
+            script: The script that it runs; tests give another than `main.py`.
             start_seconds: How long it may take.
-            bubblewrap: Whether it is started behind bubblewrap.
+            bubblewrap: Whether to start it behind bubblewrap.
 
         Raises:
             RunnerDied: It ended, or was not ready in time.
@@ -118,8 +171,8 @@ class Runner(asyncio.Protocol):
         started = await process.start(message, script=script, bubblewrap=bubblewrap)
         runner = cls(started)
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: runner, sock=started.connection)
         try:
+            await loop.create_connection(lambda: runner, sock=started.connection)
             async with asyncio.timeout(start_seconds):
                 ready = await runner._ready
             started.find_runner()
@@ -131,10 +184,10 @@ class Runner(asyncio.Protocol):
                 zh=f"运行器已退出：{start_seconds:g} 秒内未就绪。",
             ) from error
         except BaseException:
-            runner._fault("nobody waits for it")
+            runner._fault("its start was given up")
             await runner.close()
             raise
-        runner.walls = (*ready.walls, *([WALL] if bubblewrap else []))
+        runner.confinement = (*ready.confinement, *([MECHANISM] if bubblewrap else []))
         return runner
 
     @property
@@ -147,12 +200,15 @@ class Runner(asyncio.Protocol):
         """Whether it takes calls."""
         return self._cause is None and not self._closing
 
-    async def call(self, message: Call, door: Door) -> Done:
-        """Run one invocation to its end. Cancelling the task ends the guest, and waits for that.
+    async def call(self, message: Call, handler: CallHandler) -> CallEnd:
+        """Run one invocation to its end.
+
+        Cancelling the task ends the guest. The call then still returns, once the guest and its host call have ended,
+        with the cancellation in the result; another cancellation meanwhile changes nothing.
 
         Raises:
-            RunnerDied: The process ended first.
-            TimedOut: It did not end at its deadline, and the process was killed for it.
+            RunnerDied: The process had ended before.
+            Invalid: The input cannot be sent.
         """
         if not self.is_alive:
             raise _died(self._cause or "it is closing")
@@ -162,55 +218,80 @@ class Runner(asyncio.Protocol):
             raise Invalid(
                 f"The input cannot be sent to the app: {error}.", zh=f"无法把输入交给应用：{error}。"
             ) from error
-        loop = asyncio.get_running_loop()
         identifier, seconds = message["id"], message["limits"]["wall_seconds"]
-        pending = _Pending(loop.create_future(), door)
-        self._calls[identifier] = pending
-        # A timer and the bare future: `asyncio.timeout` and `shield` would take the loop twice around, as long as a
-        # short call takes in the runner.
-        timer = loop.call_later(seconds + GRACE_SECONDS, self._overdue, pending, seconds)
+        call = self._calls[identifier] = _RunningCall(handler)
+        # One timer and a bare future: `asyncio.timeout` and `shield` would take the event loop twice around, which
+        # takes as long as a short call does in the runner.
+        call.after(seconds + GRACE_SECONDS, partial(self._overdue, call, seconds))
         self._write(frame)
-        try:
-            return await pending.done
-        except asyncio.CancelledError as error:
-            told = await self._cancel(identifier, pending)
-            error.result = measured(told) if told else None  # type: ignore[attr-defined] # for whoever settles
-            raise
-        finally:
-            timer.cancel()
-            self._forget(identifier, pending)
+        while not call.is_over:
+            try:
+                await call.waiter
+            except asyncio.CancelledError as error:
+                # Cancelling the task cancelled the future that it waited on.
+                call.waiter = asyncio.get_running_loop().create_future()
+                self._cancel(identifier, call, error)
+        end = call.end or CallEnd()
+        return CallEnd(end.report, call.cancelled) if call.cancelled is not None else end
 
-    def _overdue(self, pending: _Pending, seconds: float) -> None:
-        if not pending.done.done():
-            pending.done.set_exception(
-                TimedOut(
+    def _cancel(self, identifier: str, call: _RunningCall, error: asyncio.CancelledError) -> None:
+        if call.cancelled is not None:
+            return
+        call.cancelled = error
+        if call.end is not None:
+            return
+        if call.serving is not None:
+            call.serving.cancel()
+        call.after(GRACE_SECONDS, partial(self._fault, "it did not end an invocation that was cancelled"))
+        self._write(encode({"t": "cancel", "id": identifier, "reason": "cancelled"}))
+
+    def _overdue(self, call: _RunningCall, seconds: float) -> None:
+        call.finish(
+            CallEnd(
+                error=TimedOut(
                     f"The app took longer than {seconds:g} seconds, and was killed.",
                     zh=f"应用用时超过 {seconds:g} 秒，已被终止。",
                 )
             )
+        )
         self._fault(f"it did not end an invocation that was due after {seconds:g} seconds")
 
     def end(self, cause: str, failure: LlmasosError | None = None) -> None:
-        """Kill it, with what ran in it, for a reason that the callers are told: by `failure`, else as its death."""
+        """Kill it and what runs in it. The callers are told `failure`, or else that it died of `cause`."""
         self._failure = failure
         self._fault(cause)
 
     async def close(self) -> None:
-        """End it in order: its calls fail, the connection closes, and the process ends by itself or is killed."""
+        """End it: its calls fail, and the process ends by itself or is killed. Takes no longer than a few seconds."""
         self._closing = True
         if self._transport is not None:
             self._transport.close()
-            await self._lost
+            # The transport first sends what is buffered, which a runner that reads nothing would hold up for ever.
+            await asyncio.wait({self._lost}, timeout=END_SECONDS)
+            if not self._lost.done():
+                self._fault("it did not read what the host sent")
+                await asyncio.wait({self._lost}, timeout=END_SECONDS)
         await self.process.close()
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A socket's is one in every event loop, but not every loop's class says so.
+        # A socket's transport is one in every event loop, but not every loop's class says so.
         self._transport = cast("asyncio.Transport", transport)
 
     @override
+    def pause_writing(self) -> None:
+        # A runner that does not read its replies is not read either, so that it cannot ask for more of them.
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    @override
+    def resume_writing(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    @override
     def data_received(self, data: bytes) -> None:
-        self._reading += 1
+        self._received += 1
         try:
             for message in self._frames.feed(data):
                 self._on(message)
@@ -220,9 +301,7 @@ class Runner(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         if self._cause is None and not self._closing:
-            self._cause = _GONE
-        if not self._lost.done():
-            self._lost.set_result(None)
+            self._cause = _CONNECTION_CLOSED
         self._ending = asyncio.ensure_future(self._fail_all())
 
     def _on(self, message: Incoming) -> None:
@@ -234,70 +313,60 @@ class Runner(asyncio.Protocol):
             case Syscall():
                 self._on_syscall(message)
             case Done():
-                pending = self._calls.pop(message.id, None)
-                if pending is None:
+                call = self._calls.pop(message.id, None)
+                if call is None:
                     raise ProtocolFault("it ended an invocation that it does not run")
-                self._forget(message.id, pending)
-                pending.ended = message
-                if not pending.done.done():
-                    pending.done.set_result(message)
+                call.finish(CallEnd(report=message))
             case _:
-                raise ProtocolFault(f"it sent {type(message).__name__}, which is not its to send")
+                raise ProtocolFault(f"it sent {type(message).__name__}, which it may not send")
 
     def _on_syscall(self, message: Syscall) -> None:
-        pending = self._calls.get(message.id)
-        if pending is None:
+        call = self._calls.get(message.id)
+        if call is None:
             raise ProtocolFault("it called the host for an invocation that it does not run")
-        if message.seq <= pending.seq:
+        if message.seq <= call.seq:
             raise ProtocolFault("it numbered its calls out of order")
-        # An app waits for each answer, so that no two calls of an invocation come in one piece.
-        if pending.serving is not None or pending.reading == self._reading:
+        # An app waits for each reply, so that no two calls of an invocation come in one piece.
+        if call.received == self._received or (call.serving is not None and call.cancelled is None):
             raise ProtocolFault("it made more calls at once than an app can")
-        pending.seq, pending.reading = message.seq, self._reading
+        call.seq, call.received = message.seq, self._received
+        if call.cancelled is not None:
+            return  # the guest made it before it heard of its cancellation, and waits for no reply
         try:
-            answer = asyncio.ensure_future(pending.door(message.capability, message.function, message.arguments))
+            answer = asyncio.ensure_future(call.handler(message.capability, message.function, message.arguments))
         except Exception as error:
             self._write(_refusal(message, error))
             return
         if answer.done():
-            self._served(message, pending, answer)
+            self._reply_to(message, answer)
         else:
-            pending.serving = answer
-            answer.add_done_callback(partial(self._served, message, pending))
+            call.serving = answer
+            answer.add_done_callback(partial(self._served, message, call))
 
-    def _served(self, call: Syscall, pending: _Pending, answer: asyncio.Future[Any]) -> None:
-        pending.serving = None
+    def _served(self, message: Syscall, call: _RunningCall, answer: asyncio.Future[Any]) -> None:
+        if call.serving is answer:
+            call.serving = None
+        if call.end is None and call.cancelled is None:
+            self._reply_to(message, answer)
+        elif not answer.cancelled():
+            answer.exception()  # its caller is gone, and the kernel has settled and recorded it
+        call.wake()
+
+    def _reply_to(self, message: Syscall, answer: asyncio.Future[Any]) -> None:
         if answer.cancelled():
             return
         try:
-            frame = _reply(call, answer.result())
+            frame = _reply(message, answer.result())
         except Exception as error:
-            frame = _refusal(call, error)
+            frame = _refusal(message, error)
         self._write(frame)
-
-    async def _cancel(self, invocation_id: str, pending: _Pending) -> Done | None:
-        if pending.serving is not None:
-            pending.serving.cancel()
-        # Cancelling the task cancelled the future that it waited on.
-        if invocation_id in self._calls:
-            pending.done = asyncio.get_running_loop().create_future()
-            self._write(encode({"t": "cancel", "id": invocation_id, "reason": "cancelled"}))
-            await asyncio.wait({pending.done}, timeout=GRACE_SECONDS)
-            if not pending.done.done():
-                self._fault("it did not end an invocation that was cancelled")
-        return pending.ended
-
-    def _forget(self, invocation_id: str, pending: _Pending) -> None:
-        self._calls.pop(invocation_id, None)
-        if pending.serving is not None:
-            pending.serving.cancel()
 
     def _write(self, frame: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame)
 
     def _fault(self, cause: str) -> None:
-        """Give up on it: from here on it is dead, whatever it does."""
+        """Give it up: from here on it is dead, whatever it does."""
         if self._cause is None:
             self._cause = cause
         self.process.kill()
@@ -306,21 +375,18 @@ class Runner(asyncio.Protocol):
 
     async def _fail_all(self) -> None:
         ended = await self.process.ended(within_seconds=END_SECONDS)
-        if self._cause == _GONE:
+        if self._cause == _CONNECTION_CLOSED:
             self._cause = ended
         cause = self._cause or "it was closed"
         if not self._closing:
             _log.warning(
                 "a runner died", extra={"pid": self.process.pid, "cause": cause, "invocations": len(self._calls)}
             )
-        for pending in list(self._calls.values()):
-            if pending.serving is not None:
-                pending.serving.cancel()
-            if not pending.done.done():
-                pending.done.set_exception(copy(self._failure) if self._failure else _died(cause))
-                pending.done.exception()  # whoever waits raises it; nobody may, after a cancellation
+        for call in self._calls.values():
+            call.finish(CallEnd(error=copy(self._failure) if self._failure else _died(cause)))
         self._calls.clear()
         if not self._ready.done():
             self._ready.set_exception(_died(cause))
-            with suppress(RunnerDied):
-                self._ready.exception()
+            self._ready.exception()  # retrieved, since nobody may wait for it any more
+        if not self._lost.done():
+            self._lost.set_result(None)

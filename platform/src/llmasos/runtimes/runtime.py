@@ -1,22 +1,25 @@
-"""What a runtime is to the host: it prepares programs once, and runs their actions."""
+"""The interface of a runtime: it prepares programs once, and runs their actions."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+from llmasos.errors import LlmasosError
 from llmasos.kernel.invocation import Invocation, Json
 from llmasos.settings import Settings
 
-# The kernel's one door: (invocation, capability, function, arguments) to a JSON value, or a LlmasosError.
-SyscallDoor: TypeAlias = Callable[[Invocation, str, str, list[Json]], Awaitable[Json]]
+SyscallHandler: TypeAlias = Callable[[Invocation, str, str, list[Json]], Awaitable[Json]]
+"""The kernel's handler of host calls: (invocation, capability, function, arguments) to a JSON value; raises a
+`LlmasosError`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is run: a component or wheel by the SHA-256 of its bytes, and the capabilities it is linked with."""
+    """A component or wheel, by the SHA-256 of its bytes, and the capabilities that it is linked with."""
 
     kind: str
     digest: str
@@ -25,18 +28,39 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
-class CallResult:
-    """How an action ended: its JSON text, what it used, and what it printed."""
+class CallOutcome:
+    """How a call of an action ended: with an output or an error, and what it used either way.
 
-    output: str
-    fuel: int
-    memory_bytes: int
-    log: str
+    Args:
+        output: The JSON text that the action returned; None if it failed.
+        error: Why it failed. A cancelled call carries the `CancelledError` that ended it: raise it again once the
+            usage is noted, as `output_or_raise` does.
+        fuel: The compute that it used, in units of fuel.
+        memory_bytes: The memory that it touched.
+        log: What it printed.
+    """
+
+    output: str | None = None
+    error: LlmasosError | asyncio.CancelledError | None = None
+    fuel: int = 0
+    memory_bytes: int = 0
+    log: str = ""
+
+    def output_or_raise(self) -> str:
+        """The output.
+
+        Raises:
+            LlmasosError: The call failed.
+            asyncio.CancelledError: The call was cancelled.
+        """
+        if self.error is not None:
+            raise self.error
+        return self.output or ""
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a binary is, read in a runner."""
+    """What a binary imports and exports, as read in a runner."""
 
     imports: tuple[str, ...]
     exports: tuple[str, ...]
@@ -46,10 +70,10 @@ class Runtime(Protocol):
     """Runs one kind of app."""
 
     async def inspect(self, code: Path) -> Inspection:
-        """What the binary imports and exports.
+        """Read what the binary imports and exports.
 
         Raises:
-            ComponentRejected: It is not one, or reading it took too much.
+            ComponentRejected: It is no component, or reading it took too much.
         """
         ...
 
@@ -65,21 +89,19 @@ class Runtime(Protocol):
         ...
 
     async def describe(self, program: Program) -> str:
-        """The actions that it exports, as JSON."""
+        """Return the actions that it exports, as JSON."""
         ...
 
-    async def call(self, program: Program, invocation: Invocation, action: str, input_json: str) -> CallResult:
-        """Run one action. Cancelling the task ends the guest.
-
-        Fuel, memory and log of a failed call are on the raised error's `result` where the runner told them.
+    async def call(self, program: Program, invocation: Invocation, action: str, input_json: str) -> CallOutcome:
+        """Run one action. Cancelling the task ends the guest, and the outcome then carries the cancellation.
 
         Raises:
-            LlmasosError: What the guest answered, the limit it met, or the death of its runner.
+            LlmasosError: It could not be started, so that nothing was used. Every other failure is in the outcome.
         """
         ...
 
     async def retire(self, installation_id: str) -> None:
-        """End what is kept warm for an installation that is gone, once its last call is answered."""
+        """End what is kept warm for a removed installation, once its last call has ended."""
         ...
 
     async def close(self) -> None:
@@ -88,18 +110,22 @@ class Runtime(Protocol):
 
 
 StillInstalled: TypeAlias = Callable[[frozenset[str]], frozenset[str]]
-"""Which of these installations are still there."""
+"""Returns which of these installations still exist."""
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a runtime is made with: the host's settings, the kernel's door, and where to ask what is installed.
+class RuntimeContext:
+    """What a runtime is made with.
 
-    `installed` is None where nothing is: in a build, or while a release is checked.
+    Args:
+        settings: The host's settings.
+        handler: The kernel's handler of host calls.
+        installed: Tells which installations still exist. None if nothing is installed: in a build, or while a
+            release is checked.
     """
 
     settings: Settings
-    door: SyscallDoor
+    handler: SyscallHandler
     installed: StillInstalled | None = None
 
 
@@ -108,5 +134,5 @@ class RuntimeKind:
     """A runtime for the apps of one `runtime.kind`: wasm, python, or an operator's, which begins with `x-`."""
 
     kind: str
-    make: Callable[[Surroundings], Runtime]
-    """Called once a host, when something of the kind is first prepared or run."""
+    make: Callable[[RuntimeContext], Runtime]
+    """Called once per host, when an app of this kind is first prepared or run."""

@@ -2,12 +2,12 @@
 
 A runner calls `apply` once, while it has one thread, after it imported its engine and before it is given app code:
 
-    walls = apply({"profile": "native", "identity": installation_id, "read": [environment], "keep_fds": [socket]})
+    mechanisms = apply({"profile": "native", "identity": installation_id, "read": [environment], "keep_fds": [socket]})
 
-Each wall closes what another leaves open:
+Each mechanism closes what another leaves open:
 
 ============== =================================================== =============================================
-wall           closes                                              leaves open
+mechanism      closes                                              leaves open
 ============== =================================================== =============================================
 Landlock       opening, making, removing files; TCP ports; from    chmod, watching folders, a file's size, UDP,
                ABI 6 abstract sockets and signals to others        pathname sockets, limits of other processes
@@ -26,7 +26,7 @@ bubblewrap     every name of a file outside, the network, IPC and  what the kern
 (optional)     other processes, before the runner's first line     runner its set-up, until that gives up its rights
 ============== =================================================== =============================================
 
-bubblewrap is the host's to put up, where an operator switched it on: `llmasos.runtimes.bubblewrap`.
+The host starts a runner behind bubblewrap if an operator switched that on: `llmasos.runtimes.bubblewrap`.
 
 What is left: without namespaces (a kernel or container that allows none) an app can learn whether a path exists and
 how large its file is. An app can use its own processor time and memory up to its limits until the host's deadline
@@ -35,14 +35,13 @@ the buffers of the pairs and pipes that it makes (a few MiB, bounded by its desc
 
 It fails closed: `CannotConfine` says what this system lacks, and is raised before anything was changed, or by a
 process that must then end. Landlock below ABI 2 or no seccomp filters: there is no confinement. Namespaces are
-behind the other walls and are used where they are allowed. `llmasos_runner.profiles` says what the three kinds of
+an addition to the others, used where they are allowed. `llmasos_runner.profiles` says what the three kinds of
 runner differ in.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -50,7 +49,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmasos_runner.confinement import landlock, namespaces, privileges, rlimits, seccomp
-from llmasos_runner.confinement.kernel import PR_SET_PDEATHSIG, CannotConfine, calls, prctl, wipe_environment
+from llmasos_runner.confinement.kernel import CannotConfine, calls, die_with_parent, wipe_environment
 from llmasos_runner.confinement.rules import ABSENT, rules
 from llmasos_runner.profiles import Profile, parse, readable
 
@@ -71,12 +70,12 @@ def apply(profile: Mapping[str, Any]) -> list[str]:
         profile: The fields of `profiles.Profile`; `profile` alone is required.
 
     Returns:
-        The walls that stand, for the `ready` frame.
+        The mechanisms that confine it, for the `ready` frame.
 
     Raises:
         CannotConfine: This system lacks what the profile needs; nothing was changed.
         ValueError: The profile is not one.
-        OSError: A wall fell while it was put up: the process must end.
+        OSError: A mechanism failed while it was set up: the process must end.
     """
     wanted = parse(profile)
     _require()
@@ -103,14 +102,13 @@ def apply(profile: Mapping[str, Any]) -> list[str]:
         os.chown(folder, user or 0, user or 0)
     privileges.drop(user)
     privileges.forbid_new_privileges()
-    if wanted.die_with_parent:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()  # again: becoming another user undoes it
     abi = landlock.restrict(read, wanted.write)
     seccomp.install(seccomp.program(rules(os.getpid(), runtime_code=wanted.runtime_code), ABSENT))
-    walls = [f"landlock {abi}", "seccomp", "limits", "no_new_privs", "no capabilities"]
-    walls += ["own user"] if user is not None else []
-    walls += [f"{name} namespace" for name in left]
-    return [*walls, *(["private root"] if rooted else [])]
+    mechanisms = [f"landlock {abi}", "seccomp", "limits", "no_new_privs", "no capabilities"]
+    mechanisms += ["own user"] if user is not None else []
+    mechanisms += [f"{name} namespace" for name in left]
+    return [*mechanisms, *(["private root"] if rooted else [])]
 
 
 def _require() -> None:

@@ -1,4 +1,4 @@
-"""Try the walls on this very process and print which stood: what `doctor` runs in a process of its own."""
+"""Confine this very process and print by which mechanisms: a trial that the host runs in a process of its own."""
 
 import json
 import sys
@@ -8,10 +8,10 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from llmasos_runner.confinement import CannotConfine, apply
 
-    walls: list[str] = []
+    mechanisms: list[str] = []
     missing: str | None = None
     try:
-        walls = apply({"profile": "native", "identity": "trial"})
+        mechanisms = apply({"profile": "native", "identity": "trial"})
     except (CannotConfine, OSError) as error:
         missing = str(error)
-    print(json.dumps({"walls": walls, "missing": missing}))  # noqa: T201 - the answer is the output
+    print(json.dumps({"mechanisms": mechanisms, "missing": missing}))  # noqa: T201 - the answer is the output

@@ -1,10 +1,12 @@
-"""The few calls of the C library that the walls are built with."""
+"""The few calls of the C library that confinement uses."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
+from contextlib import suppress
 from typing import Final
 
 from llmasos_runner.confinement.syscalls import AARCH64, X86_64
@@ -18,7 +20,7 @@ class CannotConfine(Exception):
 ARCHITECTURES: Final = {"x86_64": (X86_64, 0xC000003E), "aarch64": (AARCH64, 0xC00000B7)}
 
 # prctl(2), <linux/prctl.h>
-PR_SET_PDEATHSIG: Final = 1
+_PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
 PR_CAPBSET_DROP: Final = 24
 PR_SET_NO_NEW_PRIVS: Final = 38
@@ -70,6 +72,12 @@ def syscall(number: int, *arguments: object) -> int:
 def prctl(option: int, *arguments: int) -> int:
     """prctl(2), with the arguments left out as zeros, as the kernel insists."""
     return syscall(calls()["prctl"], option, *(arguments + (0,) * (4 - len(arguments))))
+
+
+def die_with_parent() -> None:
+    """Have the system kill this process when the thread that started it ends, where the system can."""
+    with suppress(CannotConfine, OSError):
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int, options: str | None = None) -> None:

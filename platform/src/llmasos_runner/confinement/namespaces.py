@@ -1,7 +1,7 @@
 """Namespaces: a network with nothing in it, IPC of its own, and a root folder that holds only what is named.
 
-Where the kernel allows; they are walls behind the others. The private root is also what lets a runner that drops to
-a user of its own read an app under a home folder that is closed to others.
+They are used where the kernel allows them, as a second line behind the other mechanisms. The private root also lets a
+runner that becomes another user read an app in a home folder that is closed to others.
 """
 
 from __future__ import annotations
