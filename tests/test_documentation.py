@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import llmasos
 import llmasos_marketplace
 import llmasos_server
-from llmasos.bundles.actions import MOMENTS
+from llmasos.bundles.actions import LIFECYCLE_EVENTS
 from llmasos.errors import LlmasosError
 from llmasos.hooks import Hooks
 from llmasos.settings import Settings
@@ -140,7 +140,7 @@ def test_every_hook_is_documented_with_its_arguments() -> None:
 
 def test_every_moment_of_an_app_is_documented_with_its_function_and_arguments() -> None:
     told = {name: row[0] for name, row in table("Moments of an app").items()}
-    assert set(told) == MOMENTS
+    assert set(told) == LIFECYCLE_EVENTS
     for name, row in told.items():
         arguments = list(inspect.signature(getattr(AppHooks, name[1:])).parameters)[2:]
         assert row == f"@app.on_{name[1:]}`, `({', '.join(['ctx', *arguments])})"

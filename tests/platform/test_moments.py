@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import select
 
-from llmasos.bundles.actions import MOMENTS
+from llmasos.bundles.actions import LIFECYCLE_EVENTS
 from llmasos.bundles.manifest import AppsPermission
 from llmasos.database.engine import utc_now
 from llmasos.errors import Denied, NotFound, QuotaExceeded, TimedOut
@@ -56,7 +56,7 @@ async def nothing(_guest: Guest) -> None:
 
 
 def test_the_moments_are_those_of_the_sdk() -> None:
-    assert {f"@{name}" for name in hooks.MOMENTS} == MOMENTS
+    assert {f"@{name}" for name in hooks.MOMENTS} == LIFECYCLE_EVENTS
 
 
 async def test_an_app_hears_of_a_moment_as_an_invocation_that_is_metered_and_audited(setting: Setting) -> None:

@@ -26,14 +26,14 @@ from llmasos.installs.code import CodeStore
 from llmasos.installs.doctor import check
 from llmasos.installs.installer import Installer
 from llmasos.installs.resolve import parse_requirement
-from llmasos.installs.service import Answers
+from llmasos.installs.service import ConsentAnswers
 from llmasos.installs.testing import NotingRuntime, Shelf
 from llmasos.kernel.audit import verify
 
 FILE_EVENTS = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.utime", "os.chmod", "sqlite3.connect"}
 STORAGE = '[[permissions]]\ncapability = "storage"\nreason.en = "x"\n'
 LIMIT = "[limits]\ntokens_per_day = 5\n"
-YES = Answers(agreed=True)
+YES = ConsentAnswers(agreed=True)
 
 
 class Home:
@@ -49,7 +49,7 @@ class Home:
     async def install(self, text: str) -> None:
         await self.installer.carry_out(self.installer.plan_install("w", parse_requirement(text)), YES, "ann")
 
-    async def upgrade(self, answers: Answers) -> None:
+    async def upgrade(self, answers: ConsentAnswers) -> None:
         planned = self.installer.plan_upgrade("w", parse_requirement("acme/hello"))
         await self.installer.carry_out(planned, answers, "ann")
 
@@ -85,7 +85,7 @@ Step = Callable[[Home], Awaitable[Any]]
 CHANGES: dict[str, tuple[Step, Step]] = {
     "install": (nothing, first),
     "upgrade": (first, lambda home: home.upgrade(YES)),
-    "wait": (first, lambda home: home.upgrade(Answers())),
+    "wait": (first, lambda home: home.upgrade(ConsentAnswers())),
     "rollback": (first_two, lambda home: home.installer.rollback("w", "acme/hello", "ann")),
     "uninstall": (first_two, lambda home: home.uninstall()),
 }

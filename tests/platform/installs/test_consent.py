@@ -2,7 +2,8 @@ import pytest
 
 from llmasos.bundles.manifest import Manifest, parse_manifest
 from llmasos.bundles.testing import manifest_text
-from llmasos.installs.consent import consent, describe, describe_bytes
+from llmasos.installs.consent import first_consent, renewed_consent, upgrade_consent
+from llmasos.installs.wording import describe, describe_bytes, describe_limits, describe_risk
 
 EVERY_KIND = """
 [[permissions]]
@@ -42,11 +43,10 @@ def manifest(extra: str = EVERY_KIND, version: str = "1.0.0") -> Manifest:
 
 
 @pytest.mark.parametrize(
-    ("locale", "name", "said"),
+    ("locale", "said"),
     [
         (
             "en",
-            "Hello",
             [
                 "Ask language models (fast, openai/gpt-x), up to 1,024 tokens an answer, and compare texts by meaning",
                 "Keep up to 1 MiB of data for you",
@@ -57,7 +57,6 @@ def manifest(extra: str = EVERY_KIND, version: str = "1.0.0") -> Manifest:
         ),
         (
             "zh",
-            "你好",
             [
                 "向语言模型提问（快速、openai/gpt-x），每次回答最多 1,024 个 token，并按含义比较文本",
                 "为你保存最多 1 MiB 的数据",
@@ -68,16 +67,12 @@ def manifest(extra: str = EVERY_KIND, version: str = "1.0.0") -> Manifest:
         ),
     ],
 )
-def test_every_kind_of_permission_is_said_in_plain_words(locale: str, name: str, said: list[str]) -> None:
-    screen = consent(manifest(), None, locale)
-    assert screen.name == name
-    assert [line.what for line in screen.lines] == said
-    assert screen.lines[0].why == ("回答问题。" if locale == "zh" else "Answers.")
-    assert [line.optional for line in screen.lines] == [False, False, True, False, False]
-    assert len(screen.limits) == 3
-    assert "50,000" in screen.limits[-1]
-    assert screen.asks_for_more
-    assert {line.change for line in screen.lines} == {"asked"}
+def test_every_kind_of_permission_is_said_in_plain_words(locale: str, said: list[str]) -> None:
+    request = first_consent(manifest())
+    assert [describe(each.permission, locale) for each in request.permissions] == said
+    limits = describe_limits(request.manifest.limits, locale)
+    assert len(limits) == 3
+    assert "50,000" in limits[-1]
 
 
 @pytest.mark.parametrize(
@@ -93,14 +88,27 @@ def test_the_reach_of_http_is_told(hosts: str, methods: str, said: str) -> None:
     assert describe(manifest(text).permissions[0], "en") == said
 
 
-def test_dangers_are_on_the_screen() -> None:
+def test_a_first_install_asks_for_everything() -> None:
+    request = first_consent(manifest())
+    assert request.is_needed
+    assert {each.status for each in request.permissions} == {"asked"}
+    assert request.asked == {"model", "storage", "http", "secrets", "apps"}
+    assert [each.capability for each in request.optional] == ["http"]
+
+
+def test_an_app_that_asks_for_nothing_is_still_agreed_to() -> None:
+    assert first_consent(manifest("")).is_needed
+    assert not upgrade_consent(manifest("", "1.1.0"), manifest("")).is_needed
+
+
+def test_dangers_are_part_of_the_request() -> None:
     wide = EVERY_KIND.replace('"https://api.a.com", "https://*.b.com"', '"*"')
-    screen = consent(manifest(wide), None, "zh")
-    assert screen.level == "danger"
-    assert any("陌生人" in risk.text(screen.locale) for risk in screen.risks)
+    request = first_consent(manifest(wide))
+    assert request.level == "danger"
+    assert any("陌生人" in describe_risk(risk, "zh") for risk in request.risks)
 
 
-def test_an_upgrade_shows_what_changes() -> None:
+def test_an_upgrade_asks_for_what_changed() -> None:
     old = manifest(
         '[[permissions]]\ncapability = "storage"\nmax_bytes = 10\nreason.en = "x"\n[limits]\nmemory_mib = 32'
     )
@@ -109,13 +117,20 @@ def test_an_upgrade_shows_what_changes() -> None:
         '[[permissions]]\ncapability = "model"\ntiers = ["fast"]\nreason.en = "x"',
         "2.0.0",
     )
-    screen = consent(new, old, "en")
-    assert {line.capability: line.change for line in screen.lines} == {"storage": "wider", "model": "new"}
-    assert screen.raised_limits == ("memory_mib",)
-    assert screen.asks_for_more
-    back = consent(old, new, "en")
-    assert not back.asks_for_more
-    assert back.no_longer == ("Ask language models (fast), up to 1,024 tokens an answer",)
+    request = upgrade_consent(new, old)
+    assert {each.capability: each.status for each in request.permissions} == {"storage": "wider", "model": "new"}
+    assert request.raised_limits == ("memory_mib",)
+    assert request.is_needed
+    back = upgrade_consent(old, new)
+    assert not back.is_needed
+    assert [permission.capability for permission in back.dropped] == ["model"]
+
+
+def test_what_was_not_granted_is_asked_for_again() -> None:
+    request = renewed_consent(manifest(), ["model", "storage", "secrets"])
+    assert request.asked == {"http", "apps"}
+    assert request.is_needed
+    assert not renewed_consent(manifest(), ["model", "storage", "secrets", "http", "apps"]).is_needed
 
 
 @pytest.mark.parametrize(("number", "said"), [(1, "1 B"), (1536, "1.5 KiB"), (1 << 20, "1 MiB"), (1 << 30, "1 GiB")])

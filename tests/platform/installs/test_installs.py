@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlmodel import select
 
-from llmasos.bundles.actions import MOMENTS
+from llmasos.bundles.actions import LIFECYCLE_EVENTS
 from llmasos.bundles.testing import EMPTY_COMPONENT, MODEL_PERMISSION, action, manifest_text
 from llmasos.capabilities.tables import StoredTotal, StoredValue
 from llmasos.database.engine import Database
@@ -30,7 +30,7 @@ from llmasos.installs.current import InstalledApps, installed_app
 from llmasos.installs.doctor import check
 from llmasos.installs.installer import Installer
 from llmasos.installs.resolve import parse_requirement
-from llmasos.installs.service import Answers, Result
+from llmasos.installs.service import ConsentAnswers, InstallResult
 from llmasos.installs.tables import GrantRow, Installation, InstalledRelease
 from llmasos.installs.testing import NotingRuntime, Shelf
 from llmasos.kernel.audit import verify
@@ -38,7 +38,7 @@ from llmasos.kernel.invocation import Principal
 from llmasos.kernel.tables import AuditEntry
 from llmasos.quotas.tables import Quota
 
-YES = Answers(agreed=True)
+YES = ConsentAnswers(agreed=True)
 STORAGE = '[[permissions]]\ncapability = "storage"\nreason.en = "Remembers."\n'
 HTTP = '[[permissions]]\ncapability = "http"\nhosts = ["https://a.com"]\noptional = true\nreason.en = "Reads."\n'
 
@@ -58,11 +58,11 @@ class Setting:
     def publish(self, version: str = "1.0.0", extra: str = MODEL_PERMISSION, app: str = "acme/hello") -> None:
         self.shelf.add(manifest_text(app, version, extra), EMPTY_COMPONENT)
 
-    async def install(self, text: str = "acme/hello", answers: Answers = YES) -> list[Result]:
+    async def install(self, text: str = "acme/hello", answers: ConsentAnswers = YES) -> list[InstallResult]:
         planned = self.installer.plan_install("default", parse_requirement(text))
         return await self.installer.carry_out(planned, answers, "ann")
 
-    async def upgrade(self, text: str = "acme/hello", answers: Answers = YES) -> list[Result]:
+    async def upgrade(self, text: str = "acme/hello", answers: ConsentAnswers = YES) -> list[InstallResult]:
         planned = self.installer.plan_upgrade("default", parse_requirement(text))
         return await self.installer.carry_out(planned, answers, "ann")
 
@@ -118,7 +118,7 @@ async def test_an_install_grants_what_was_agreed_and_can_be_run(setting: Setting
 async def test_an_install_without_consent_changes_and_prepares_nothing(setting: Setting) -> None:
     setting.publish()
     with pytest.raises(ConsentNeeded, match="--yes"):
-        await setting.install(answers=Answers())
+        await setting.install(answers=ConsentAnswers())
     assert setting.runtime.prepared == []
     assert setting.states() == {}
     assert not setting.code.root.exists()
@@ -127,8 +127,8 @@ async def test_an_install_without_consent_changes_and_prepares_nothing(setting: 
 async def test_an_optional_permission_can_be_declined_and_a_needed_one_not(setting: Setting) -> None:
     setting.publish(extra=MODEL_PERMISSION + HTTP)
     with pytest.raises(Invalid, match="does not work without model"):
-        await setting.install(answers=Answers(True, {"acme/hello": frozenset({"model"})}))
-    await setting.install(answers=Answers(True, {"acme/hello": frozenset({"http"})}))
+        await setting.install(answers=ConsentAnswers(True, {"acme/hello": frozenset({"model"})}))
+    await setting.install(answers=ConsentAnswers(True, {"acme/hello": frozenset({"http"})}))
     assert setting.grants() == {"model"}
     [again] = await setting.install()
     assert again.outcome == "granted"
@@ -138,7 +138,7 @@ async def test_an_optional_permission_can_be_declined_and_a_needed_one_not(setti
 async def test_installing_again_changes_nothing(setting: Setting) -> None:
     setting.publish()
     await setting.install()
-    [again] = await setting.install(answers=Answers())
+    [again] = await setting.install(answers=ConsentAnswers())
     assert again.outcome == "already"
     assert setting.events() == ["install"]
     setting.publish("2.0.0")
@@ -192,8 +192,8 @@ async def test_config_is_checked_and_defaults_are_filled_in(setting: Setting) ->
         ({"labels": [], "x": 1}, "'x' is not a field"),
     ):
         with pytest.raises(Invalid, match=said):
-            await setting.install(answers=Answers(True, config={"acme/hello": config}))
-    await setting.install(answers=Answers(True, config={"acme/hello": {"labels": ["a"]}}))
+            await setting.install(answers=ConsentAnswers(True, config={"acme/hello": config}))
+    await setting.install(answers=ConsentAnswers(True, config={"acme/hello": {"labels": ["a"]}}))
     with setting.database.read() as session:
         assert installed_app(session, "default", "acme/hello").app.config == {"tone": "kind", "labels": ["a"]}
     setting.publish("2.0.0", MODEL_PERMISSION + fields)
@@ -223,7 +223,7 @@ async def test_dependencies_come_with_their_own_consent_and_stay_while_needed(se
     setting.publish(extra=apps + '[dependencies]\n"acme/words" = ">=1"')
     setting.publish(app="acme/words")
     planned = setting.installer.plan_install("default", parse_requirement("acme/hello"))
-    assert [screen.app_id for screen in planned.screens("en")] == ["acme/words", "acme/hello"]
+    assert [step.app_id for step in planned.steps] == ["acme/words", "acme/hello"]
     await setting.installer.carry_out(planned, YES, "ann")
     with setting.database.read() as session:
         release = repository.current(session, "default", "acme/hello")[1]
@@ -240,7 +240,7 @@ async def test_an_upgrade_that_asks_for_no_more_needs_no_consent(setting: Settin
     setting.publish(extra=MODEL_PERMISSION + STORAGE)
     await setting.install()
     setting.publish("1.1.0", MODEL_PERMISSION)
-    [result] = await setting.upgrade(answers=Answers())
+    [result] = await setting.upgrade(answers=ConsentAnswers())
     assert (result.outcome, result.version) == ("upgraded", "1.1.0")
     assert setting.grants() == {"model"}
     assert setting.states() == {"1.1.0": "current", "1.0.0": "previous"}
@@ -251,10 +251,10 @@ async def test_an_upgrade_that_asks_for_more_waits_for_consent_while_the_old_rel
     setting.publish(extra=MODEL_PERMISSION + "[limits]\ntokens_per_day = 5")
     await setting.install()
     setting.publish("2.0.0", MODEL_PERMISSION + STORAGE + "[limits]\ntokens_per_day = 5")
-    screen = setting.installer.plan_upgrade("default", parse_requirement("acme/hello")).screens("en")[0]
-    assert {line.capability: line.change for line in screen.lines} == {"model": "same", "storage": "new"}
+    [step] = setting.installer.plan_upgrade("default", parse_requirement("acme/hello")).steps
+    assert {each.capability: each.status for each in step.request.permissions} == {"model": "same", "storage": "new"}
     for _ in range(2):
-        [result] = await setting.upgrade(answers=Answers())
+        [result] = await setting.upgrade(answers=ConsentAnswers())
         assert result.outcome == "waiting"
     assert setting.states() == {"2.0.0": "pending", "1.0.0": "current"}
     assert setting.grants() == {"model"}
@@ -270,7 +270,7 @@ async def test_an_upgrade_with_a_new_dependency_waits_whole(setting: Setting) ->
     await setting.install()
     setting.publish("2.0.0", MODEL_PERMISSION + '[dependencies]\n"acme/words" = ">=1"')
     setting.publish(app="acme/words")
-    assert [r.outcome for r in await setting.upgrade(answers=Answers())] == ["waiting"]
+    assert [r.outcome for r in await setting.upgrade(answers=ConsentAnswers())] == ["waiting"]
     assert setting.states("acme/words") == {}
     assert [r.outcome for r in await setting.upgrade()] == ["installed", "upgraded"]
 
@@ -279,7 +279,7 @@ async def test_raised_limits_wait_for_consent_and_move_the_quota(setting: Settin
     setting.publish(extra=MODEL_PERMISSION + "[limits]\ntokens_per_day = 5")
     await setting.install()
     setting.publish("2.0.0", MODEL_PERMISSION + "[limits]\ntokens_per_day = 50")
-    assert (await setting.upgrade(answers=Answers()))[0].outcome == "waiting"
+    assert (await setting.upgrade(answers=ConsentAnswers()))[0].outcome == "waiting"
     assert setting.daily_limits() == [5]
     await setting.upgrade()
     assert setting.daily_limits() == [50]
@@ -289,7 +289,7 @@ async def test_raised_limits_wait_for_consent_and_move_the_quota(setting: Settin
 
 async def test_what_was_declined_is_not_granted_by_an_upgrade(setting: Setting) -> None:
     setting.publish(extra=MODEL_PERMISSION + HTTP)
-    await setting.install(answers=Answers(True, {"acme/hello": frozenset({"http"})}))
+    await setting.install(answers=ConsentAnswers(True, {"acme/hello": frozenset({"http"})}))
     setting.publish("1.1.0", MODEL_PERMISSION + HTTP)
     assert (await setting.upgrade())[0].outcome == "upgraded"
     assert setting.grants() == {"model"}
@@ -438,7 +438,7 @@ def heard(setting: Setting) -> Heard:
     setting.installer = Installer(
         setting.database, setting.shelf, setting.code, lambda _kind: setting.runtime, "0.1.0", tell=found
     )
-    setting.shelf.actions = [action(), *({"name": name} for name in sorted(MOMENTS))]
+    setting.shelf.actions = [action(), *({"name": name} for name in sorted(LIFECYCLE_EVENTS))]
     return found
 
 
@@ -472,7 +472,7 @@ async def test_what_waits_for_consent_or_is_refused_is_not_told(setting: Setting
     setting.publish("1.1.0", MODEL_PERMISSION + STORAGE + '[dependencies]\n"acme/words" = ">=1"\n')
     await setting.install("acme/hello@1.0.0")
     assert [(app, moment) for app, moment, *_ in heard.told] == [("acme/words", "@install"), ("acme/hello", "@install")]
-    await setting.upgrade(answers=Answers())
+    await setting.upgrade(answers=ConsentAnswers())
     with pytest.raises(Conflict):
         await setting.installer.uninstall("default", "acme/words", "ann", delete_data=False)
     assert len(heard.told) == 2

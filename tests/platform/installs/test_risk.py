@@ -4,6 +4,7 @@ from llmasos.bundles.manifest import parse_manifest
 from llmasos.bundles.parts import LimitsRequest
 from llmasos.bundles.testing import manifest_text
 from llmasos.installs.risk import Risk, risks_of, worst
+from llmasos.installs.wording import describe_risk
 
 MODEL = '[[permissions]]\ncapability = "model"\ntiers = ["fast"]\nreason.en = "x"\n'
 STORAGE = '[[permissions]]\ncapability = "storage"\nreason.en = "x"\n'
@@ -21,7 +22,7 @@ def secret(host: str) -> str:
 def risks(*permissions: str, limits: LimitsRequest | None = None) -> dict[str, Risk]:
     manifest = parse_manifest(manifest_text(extra="".join(permissions)))
     found = risks_of(manifest.permissions, limits)
-    assert all(risk.text("en") != risk.text("zh") for risk in found)
+    assert all(describe_risk(risk, "en") != describe_risk(risk, "zh") for risk in found)
     return {risk.code: risk for risk in found}
 
 
@@ -56,9 +57,10 @@ def test_an_ordinary_app_is_not_cried_over() -> None:
 
 
 def test_the_sentence_names_what_and_where() -> None:
-    said = risks(STORAGE, MODEL, http('["https://api.a.com", "https://b.com:8443"]'))["fixed-servers"]
-    assert said.en == "It may send what it remembers of you to api.a.com, b.com, and to nobody else."
-    assert "它记住的关于你的内容" in said.zh
+    risk = risks(STORAGE, MODEL, http('["https://api.a.com", "https://b.com:8443"]'))["fixed-servers"]
+    said = describe_risk(risk, "en")
+    assert said == "It may send what it remembers of you to api.a.com, b.com, and to nobody else."
+    assert "它记住的关于你的内容" in describe_risk(risk, "zh")
 
 
 def test_a_model_without_a_daily_limit_is_told() -> None:

@@ -15,7 +15,7 @@ from llmasos.installs.current import InstalledApps
 from llmasos.installs.doctor import check
 from llmasos.installs.installer import Installer
 from llmasos.installs.resolve import parse_requirement
-from llmasos.installs.service import Answers
+from llmasos.installs.service import ConsentAnswers
 from llmasos.installs.testing import Shelf
 from llmasos.runtimes.component import ComponentRuntime
 from llmasos.settings import Settings
@@ -45,7 +45,7 @@ async def test_the_runner_reads_what_a_component_imports_and_an_undeclared_one_i
 
             async def install(app: str) -> None:
                 planned = installer.plan_install("w", parse_requirement(app))
-                await installer.carry_out(planned, Answers(agreed=True), "ann")
+                await installer.carry_out(planned, ConsentAnswers(agreed=True), "ann")
 
             with pytest.raises(ComponentRejected, match="imports storage, which its manifest does not declare"):
                 await install("acme/liar")

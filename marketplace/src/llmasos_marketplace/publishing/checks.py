@@ -19,7 +19,7 @@ from llmasos.installs.risk import Risk, risks_of
 from llmasos.plugins import Plugins
 from llmasos.runtimes.runtime import Program, Runtime
 
-Result: TypeAlias = Literal["passed", "failed", "could not run"]
+CheckResult: TypeAlias = Literal["passed", "failed", "could not run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Check:
     """One check of one release: `detail` says what failed, or why it could not run, and `zh` the same in Chinese."""
 
     name: Literal["bundle", "imports", "actions", "plugins"]
-    result: Result
+    result: CheckResult
     detail: str = ""
     zh: str = ""
 
@@ -41,7 +41,7 @@ class Report:
     """What the binary imports, by WIT name; empty for a native app."""
     risks: tuple[Risk, ...]
 
-    def of(self, result: Result) -> list[Check]:
+    def of(self, result: CheckResult) -> list[Check]:
         """The checks that ended so."""
         return [check for check in self.checks if check.result == result]
 

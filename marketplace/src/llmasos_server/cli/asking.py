@@ -14,9 +14,10 @@ from rich.panel import Panel
 from rich.text import Text
 
 from llmasos.errors import ConsentNeeded, Invalid
-from llmasos.installs.consent import ConsentScreen, PermissionLine
+from llmasos.installs.consent import ConsentRequest, RequestedPermission
 from llmasos.installs.plan import Plan
-from llmasos.installs.service import Answers
+from llmasos.installs.service import ConsentAnswers
+from llmasos.installs.wording import describe, describe_limits, describe_risk
 from llmasos_server.cli.output import is_interactive, locale, note, options, tr
 
 _STYLES = {"danger": "bold red", "warning": "yellow", "info": "dim"}
@@ -27,39 +28,46 @@ def console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def show_screen(screen: ConsentScreen) -> None:
+def show_request(request: ConsentRequest) -> None:
     """Print what an app asks for: in words, with why, and what it adds up to."""
-    parts: list[Text] = [Text(screen.summary), Text()]
-    if screen.from_version is None:
-        parts.append(Text(tr("It may:", "它可以："), style="bold"))
-    else:
-        parts.append(
-            Text(
-                tr(f"Compared with {screen.from_version}, it may:", f"与 {screen.from_version} 相比，它可以："),
-                style="bold",
-            )
-        )
-    parts += [_line(line) for line in screen.lines] or [Text(tr("  do nothing outside itself", "  不访问外部"))]
-    parts += [Text(tr(f"  no longer: {what}", f"  不再：{what}"), style="dim") for what in screen.no_longer]
-    parts += [Text(), Text(tr("Within: ", "限制：") + ", ".join(screen.limits), style="dim")]
-    if screen.raised_limits:
-        raised = ", ".join(screen.raised_limits)
+    manifest = request.manifest
+    parts = [Text(manifest.summary.in_locale(locale())), Text(), Text(_heading(request), style="bold")]
+    parts += [_line(each) for each in request.permissions] or [Text(tr("  do nothing outside itself", "  不访问外部"))]
+    for permission in request.dropped:
+        what = describe(permission, locale())
+        parts.append(Text(tr(f"  no longer: {what}", f"  不再：{what}"), style="dim"))
+    limits = ", ".join(describe_limits(manifest.limits, locale()))
+    parts += [Text(), Text(tr("Within: ", "限制：") + limits, style="dim")]
+    if request.raised_limits:
+        raised = ", ".join(request.raised_limits)
         parts.append(Text(tr(f"These limits rise: {raised}", f"以下限制提高：{raised}"), style="yellow"))
-    for risk in screen.risks:
+    for risk in request.risks:
         mark = {"danger": tr("DANGER", "危险"), "warning": tr("Careful", "注意"), "info": tr("Note", "提示")}[
             risk.level
         ]
-        parts.append(Text(f"{mark}: {risk.text(locale())}", style=_STYLES[risk.level]))
-    title = f"[bold]{escape(screen.name)}[/bold]  {escape(screen.app_id)} {escape(screen.version)}"
-    style = {"danger": "red", "warning": "yellow"}.get(screen.level or "", "blue")
+        parts.append(Text(f"{mark}: {describe_risk(risk, locale())}", style=_STYLES[risk.level]))
+    title = (
+        f"[bold]{escape(manifest.name.in_locale(locale()))}[/bold]  {escape(manifest.id)} {escape(manifest.version)}"
+    )
+    style = {"danger": "red", "warning": "yellow"}.get(request.level or "", "blue")
     console().print(Panel(Group(*parts), title=title, title_align="left", border_style=style))
 
 
-def _line(line: PermissionLine) -> Text:
-    mark = {"new": tr("[new] ", "[新增] "), "wider": tr("[more] ", "[扩大] ")}.get(line.change, "")
-    optional = tr(" (optional)", "（可选）") if line.optional else ""
-    text = Text(f"  • {mark}{line.what}{optional}", style="yellow" if mark else "")
-    return text.append(f"\n      {line.why}", style="dim")
+def _heading(request: ConsentRequest) -> str:
+    before = request.from_version
+    if before is None:
+        return tr("It may:", "它可以：")
+    if before == request.manifest.version:
+        return tr("It asks again for what it was not granted:", "它再次请求尚未授予的权限：")
+    return tr(f"Compared with {before}, it may:", f"与 {before} 相比，它可以：")
+
+
+def _line(requested: RequestedPermission) -> Text:
+    permission = requested.permission
+    mark = {"new": tr("[new] ", "[新增] "), "wider": tr("[more] ", "[扩大] ")}.get(requested.status, "")
+    optional = tr(" (optional)", "（可选）") if permission.optional else ""
+    text = Text(f"  • {mark}{describe(permission, locale())}{optional}", style="yellow" if mark else "")
+    return text.append(f"\n      {permission.reason.in_locale(locale())}", style="dim")
 
 
 def ask(question: str, *, default: bool = False) -> bool:
@@ -80,8 +88,8 @@ def ask(question: str, *, default: bool = False) -> bool:
             return False
 
 
-def decide(plan: Plan, *, yes: bool, decline: Sequence[str], config: Mapping[str, Any]) -> Answers | None:
-    """Show every screen of a plan and ask about it; None where the person said no.
+def decide(plan: Plan, *, yes: bool, decline: Sequence[str], config: Mapping[str, Any]) -> ConsentAnswers | None:
+    """Show what every step of a plan asks for, and ask for consent; None if the person said no.
 
     Args:
         plan: What would be done.
@@ -99,11 +107,11 @@ def decide(plan: Plan, *, yes: bool, decline: Sequence[str], config: Mapping[str
             f"{plan.app_id} does not ask for {', '.join(sorted(unknown))}: leave out --decline.",
             zh=f"{plan.app_id} 没有请求 {'、'.join(sorted(unknown))}：请去掉 --decline。",
         )
-    answers = Answers(agreed=True, declined=declined, config={plan.app_id: dict(config)} if config else {})
+    answers = ConsentAnswers(agreed=True, declined=declined, config={plan.app_id: dict(config)} if config else {})
     if not options().json:
-        for screen in plan.screens(locale()):
-            if screen.asks_for_more:
-                show_screen(screen)
+        for step in plan.steps:
+            if step.request.is_needed:
+                show_request(step.request)
     if yes or not plan.needs_consent:
         return answers
     if not is_interactive():
@@ -115,12 +123,11 @@ def decide(plan: Plan, *, yes: bool, decline: Sequence[str], config: Mapping[str
     if not ask(tr("Do you agree?", "是否同意？")):
         return None
     for step in plan.steps:
-        optional = [line for line in step.screen(locale()).lines if line.optional and line.change != "same"]
-        for line in optional:
-            if line.capability not in declined[step.app_id] and not ask(
-                tr(f"{line.what}: allow it too?", f"{line.what}：也允许吗？"), default=True
-            ):
-                declined[step.app_id] |= {line.capability}
+        for each in step.request.optional:
+            what = describe(each.permission, locale())
+            question = tr(f"{what}: allow it too?", f"{what}：也允许吗？")
+            if each.capability not in declined[step.app_id] and not ask(question, default=True):
+                declined[step.app_id] |= {each.capability}
     return answers
 
 

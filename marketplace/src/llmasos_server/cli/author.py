@@ -202,14 +202,21 @@ def inspect(bundle: Annotated[Path, typer.Argument(help=tr("A .llmapp file.", ".
     for risk in report["risks"]:
         say(f"[{risk['level']}] {risk['text']}")
     say(tr("Actions: ", "操作：") + ", ".join(each["name"] for each in report["actions"]))
-    if report["moments"]:
-        say(tr("Runs code of its own at: ", "会在以下时刻自行运行代码：") + ", ".join(report["moments"]))
+    if report["lifecycle_events"]:
+        events = ", ".join(report["lifecycle_events"])
+        say(
+            tr(
+                f"Runs code of its own at these lifecycle events: {events}",
+                f"会在以下生命周期事件时自行运行代码：{events}",
+            )
+        )
     say(tr("Signature: none", "签名：无"))
 
 
 async def _report(path: Path, bundle: Bundle) -> dict[str, Any]:
     from llmasos.bundles.imports import undeclared
     from llmasos.installs.risk import risks_of
+    from llmasos.installs.wording import describe_risk
 
     manifest = bundle.manifest
     imports = await _imports(bundle)
@@ -232,13 +239,13 @@ async def _report(path: Path, bundle: Bundle) -> dict[str, Any]:
             {
                 "code": risk.code,
                 "level": risk.level,
-                "text": risk.text(locale()),
+                "text": describe_risk(risk, locale()),
                 "capabilities": list(risk.capabilities),
             }
             for risk in risks
         ],
         "actions": bundle.actions_json,
-        "moments": list(bundle.moments),
+        "lifecycle_events": list(bundle.lifecycle_events),
         "lock": bundle.lock.splitlines(),
         "signature": None,
     }

@@ -138,22 +138,21 @@ async def _seed(local: Local, folder: Path) -> None:
 
 async def _install(local: Local, app_id: str) -> None:
     from llmasos.installs.resolve import Requirement
-    from llmasos.installs.service import Answers
-    from llmasos_server.cli.asking import show_screen
-    from llmasos_server.cli.output import locale
+    from llmasos.installs.service import ConsentAnswers
+    from llmasos_server.cli.asking import show_request
     from llmasos_server.cli.store import note_failure
 
     plan = local.installer.plan_install(local.principal.workspace, Requirement(app_id))
     if plan.steps and not options().json:
-        for screen in plan.screens(locale()):
-            show_screen(screen)
+        for step in plan.steps:
+            show_request(step.request)
         note(
             tr(
                 f"Installing it for you; take rights back with: llmasos grants revoke {app_id} …",
                 f"正在为你安装；可随时撤销权限：llmasos grants revoke {app_id} …",
             )
         )
-    answers = Answers(agreed=True, config={app_id: CONFIG[app_id]} if app_id in CONFIG and plan.steps else {})
+    answers = ConsentAnswers(agreed=True, config={app_id: CONFIG[app_id]} if app_id in CONFIG and plan.steps else {})
     for result in await local.installer.carry_out(plan, answers, local.principal.user):
         note_failure(result)
 

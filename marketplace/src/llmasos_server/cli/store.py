@@ -23,7 +23,7 @@ from llmasos_server.cli.output import (
 
 if TYPE_CHECKING:
     from llmasos.installs.plan import Plan
-    from llmasos.installs.service import Answers, Result
+    from llmasos.installs.service import ConsentAnswers, InstallResult
     from llmasos_marketplace.publishing.service import Publication
     from llmasos_server.local import Local
 
@@ -102,32 +102,34 @@ def upgrade(
         if app is None:
             with local.database.read() as session:
                 apps = [found.app_id for found, _ in repository.all_current(session, local.principal.workspace)]
-        results: list[Result] = []
+        results: list[InstallResult] = []
         for each in apps:
             plan = local.installer.plan_upgrade(local.principal.workspace, parse_requirement(each or ""))
             results += _carry_out(local, plan, yes=yes, decline=decline or [], config=values)
         _report(results)
 
 
-def _carry_out(local: Local, plan: Plan, *, yes: bool, decline: list[str], config: dict[str, Any]) -> list[Result]:
-    from llmasos.installs.service import Answers
+def _carry_out(
+    local: Local, plan: Plan, *, yes: bool, decline: list[str], config: dict[str, Any]
+) -> list[InstallResult]:
+    from llmasos.installs.service import ConsentAnswers
     from llmasos_server.cli.asking import decide, working
 
-    answers: Answers | None
+    answers: ConsentAnswers | None
     try:
         answers = decide(plan, yes=yes, decline=decline, config=config)
     except ConsentNeeded:
-        if not any(step.change == "upgrade" for step in plan.steps):
+        if not any(step.kind == "upgrade" for step in plan.steps):
             raise
         # Nobody can be asked: the new release waits beside the one that runs.
-        answers = Answers(agreed=False)
+        answers = ConsentAnswers(agreed=False)
     if answers is None:
         raise ConsentNeeded(
             f"{plan.app_id} was not changed: you did not agree.", zh=f"未更改 {plan.app_id}：你没有同意。"
         )
     agreed = answers
 
-    async def carry_out() -> list[Result]:
+    async def carry_out() -> list[InstallResult]:
         async with local.running():
             return await local.installer.carry_out(plan, agreed, local.principal.user)
 
@@ -135,7 +137,7 @@ def _carry_out(local: Local, plan: Plan, *, yes: bool, decline: list[str], confi
         return asyncio.run(carry_out())
 
 
-def _report(results: list[Result]) -> None:
+def _report(results: list[InstallResult]) -> None:
     for each in results:
         note_failure(each)
     if options().json:
@@ -160,13 +162,13 @@ def _report(results: list[Result]) -> None:
         say(tr("Nothing is installed.", "尚未安装任何应用。"))
 
 
-def note_failure(result: Result) -> None:
+def note_failure(result: InstallResult) -> None:
     """Say how the app's own hook failed, if it did; what was done stands."""
     if result.failure is not None and not options().json:
         note(message_of(result.failure))
 
 
-def _problem(result: Result) -> dict[str, object]:
+def _problem(result: InstallResult) -> dict[str, object]:
     return {"problem": problem_of(result.failure)} if result.failure is not None else {}
 
 
@@ -177,7 +179,7 @@ def rollback(app: App) -> None:
 
     with open_local() as local:
 
-        async def back() -> Result:
+        async def back() -> InstallResult:
             async with local.running():
                 return await local.installer.rollback(local.principal.workspace, app, local.principal.user)
 
@@ -217,7 +219,7 @@ def uninstall(
                 tr(f"Delete the {stored} values that {app} stored, too?", f"同时删除 {app} 保存的 {stored} 条数据吗？")
             )
 
-        async def remove() -> Result:
+        async def remove() -> InstallResult:
             async with local.running():
                 return await local.installer.uninstall(
                     workspace, app, local.principal.user, delete_data=bool(delete_data)
@@ -257,7 +259,7 @@ def grants_revoke(
 
     with open_local() as local:
 
-        async def revoke() -> Result:
+        async def revoke() -> InstallResult:
             async with local.running():
                 return await local.installer.revoke(local.principal.workspace, app, capability, local.principal.user)
 
@@ -299,6 +301,8 @@ async def _bundle(local: Local, path: Path) -> Path:
 
 
 def _say_publication(done: Publication) -> None:
+    from llmasos.installs.wording import describe_risk
+
     report = done.report
     if options().json:
         emit_json(
@@ -314,7 +318,7 @@ def _say_publication(done: Publication) -> None:
                     for check in (report.checks if report else ())
                 ],
                 "risks": [
-                    {"code": risk.code, "level": risk.level, "text": risk.en}
+                    {"code": risk.code, "level": risk.level, "text": describe_risk(risk, "en")}
                     for risk in (report.risks if report else ())
                 ],
             }
@@ -328,7 +332,7 @@ def _say_publication(done: Publication) -> None:
         note(tr(f"Quarantined: {done.state_reason}", f"已隔离：{reason_zh}"))
     for risk in report.risks if report else ():
         if risk.level != "info":
-            note(f"{tr('Risk', '风险')}: {risk.text(locale())}")
+            note(f"{tr('Risk', '风险')}: {describe_risk(risk, locale())}")
     say(
         tr(
             f"{done.app_id} {done.version} is published. Install it: llmasos install {done.app_id}",

@@ -1,6 +1,6 @@
 """`actions.json`: what an app can be asked, with the JSON Schemas of question and answer, and what it hears of.
 
-An entry whose name begins with @ is no action: by it the app asks to be told of a moment of its installation.
+An entry whose name begins with @ is not an action: it says that the app has a hook for a lifecycle event.
 
 The host checks inputs against these schemas, so a schema is code from a stranger. Only keywords whose cost is bounded
 by the size of the input are taken: no regular expressions, no references outwards, nothing that refers to itself.
@@ -23,8 +23,8 @@ MAX_ACTIONS: Final = 64
 # A form of a hundred fields with texts in two languages has about 1,500 nodes.
 MAX_NODES: Final = 20_000
 MAX_DEPTH: Final = 32
-# What an app may hear of: a caller can never name one, since no action's name has an @.
-MOMENTS: Final = frozenset(f"@{moment}" for moment in hooks.MOMENTS)
+# A caller can never name one, since no action's name has an @.
+LIFECYCLE_EVENTS: Final = frozenset(f"@{event}" for event in hooks.MOMENTS)
 NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 KEYS: Final = frozenset({"name", "title", "description", "input_schema", "output_schema", "streaming"})
 
@@ -70,13 +70,13 @@ class Listed(NamedTuple):
     """What `actions.json` lists."""
 
     actions: tuple[Action, ...]
-    moments: tuple[str, ...]
-    """Those that the app hears of, such as `@install`."""
+    lifecycle_events: tuple[str, ...]
+    """Those that the app has a hook for, such as `@install`."""
 
     @property
     def entries(self) -> list[dict[str, Any]]:
         """What was listed, the actions first."""
-        return [*(dict(action.raw) for action in self.actions), *({"name": moment} for moment in self.moments)]
+        return [*(dict(action.raw) for action in self.actions), *({"name": event} for event in self.lifecycle_events)]
 
 
 def parse_actions(text: str) -> Listed:
@@ -93,8 +93,8 @@ def parse_actions(text: str) -> Listed:
             zh=f"actions.json 不是有效的 JSON：{_first_line(error)}",
         ) from None
     entries: list[object] = listed if _is_list(listed) else []
-    moments = tuple(_moment(item) for item in entries if _is_moment(item))
-    asked = [item for item in entries if not _is_moment(item)]
+    events = tuple(_lifecycle_event(item) for item in entries if _is_lifecycle_event(item))
+    asked = [item for item in entries if not _is_lifecycle_event(item)]
     if not asked:
         raise BundleRejected(
             "actions.json is not a list of actions: an app has at least one",
@@ -106,19 +106,19 @@ def parse_actions(text: str) -> Listed:
             zh=f"actions.json 列出了 {len(asked)} 个操作；上限为 {MAX_ACTIONS} 个",
         )
     actions = tuple(_action(item) for item in asked)
-    names = [*(action.name for action in actions), *moments]
+    names = [*(action.name for action in actions), *events]
     for name in names:
         if names.count(name) > 1:
             raise BundleRejected(
                 f"actions.json names {name!r} twice: rename one",
                 zh=f"actions.json 中 {name!r} 出现了两次：请为其中一个改名",
             )
-    return Listed(actions, moments)
+    return Listed(actions, events)
 
 
-def moments_of(entries: Iterable[Mapping[str, Any]]) -> frozenset[str]:
-    """The moments among entries that were checked when they were stored."""
-    return frozenset(entry["name"] for entry in entries if _is_moment(entry))
+def lifecycle_events_of(entries: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """The lifecycle events among entries that were checked when they were stored."""
+    return frozenset(entry["name"] for entry in entries if _is_lifecycle_event(entry))
 
 
 def checked_actions(entries: Iterable[Mapping[str, Any]]) -> tuple[Action, ...]:
@@ -132,22 +132,22 @@ def checked_actions(entries: Iterable[Mapping[str, Any]]) -> tuple[Action, ...]:
             MappingProxyType(dict(entry)),
         )
         for entry in entries
-        if not _is_moment(entry)
+        if not _is_lifecycle_event(entry)
     )
 
 
-def _is_moment(entry: object) -> bool:
+def _is_lifecycle_event(entry: object) -> bool:
     return _is_table(entry) and str(entry.get("name")).startswith("@")
 
 
-def _moment(entry: object) -> str:
+def _lifecycle_event(entry: object) -> str:
     name = str(entry["name"]) if _is_table(entry) else ""
-    if name not in MOMENTS or entry != {"name": name}:
+    if name not in LIFECYCLE_EVENTS or entry != {"name": name}:
         raise BundleRejected(
-            f'actions.json: {name!r:.80} is not a moment that an app hears of: write {{"name": "@install"}}; '
-            f"there are {', '.join(sorted(MOMENTS))}",
-            zh=f'actions.json：{name!r:.80} 不是应用可以得知的时刻：请写成 {{"name": "@install"}}；'
-            f"可用的有：{'、'.join(sorted(MOMENTS))}",
+            f'actions.json: {name!r:.80} is not a lifecycle event: write {{"name": "@install"}}; '
+            f"there are {', '.join(sorted(LIFECYCLE_EVENTS))}",
+            zh=f'actions.json：{name!r:.80} 不是生命周期事件：请写成 {{"name": "@install"}}；'
+            f"可用的有：{'、'.join(sorted(LIFECYCLE_EVENTS))}",
         )
     return name
 

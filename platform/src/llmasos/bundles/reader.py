@@ -31,8 +31,8 @@ class Bundle:
     size_bytes: int
     manifest: Manifest
     actions: tuple[Action, ...]
-    moments: tuple[str, ...]
-    """The moments of its installation that the app hears of, such as `@install`."""
+    lifecycle_events: tuple[str, ...]
+    """Those that the app has a hook for, such as `@install`."""
     files: Mapping[str, bytes]
     component: bytes | None
     wheel: str | None
@@ -50,8 +50,8 @@ class Bundle:
 
     @property
     def listed_json(self) -> list[dict[str, Any]]:
-        """The actions and the moments, as an installed release keeps them."""
-        return Listed(self.actions, self.moments).entries
+        """The actions and the lifecycle events, as an installed release keeps them."""
+        return Listed(self.actions, self.lifecycle_events).entries
 
     @property
     def code(self) -> dict[str, bytes]:
@@ -112,7 +112,7 @@ def bundle_of(data: bytes) -> Bundle:
         size_bytes=len(data),
         manifest=manifest,
         actions=listed.actions,
-        moments=listed.moments,
+        lifecycle_events=listed.lifecycle_events,
         files=MappingProxyType(files),
         component=files.get(layout.COMPONENT),
         wheel=wheel,

@@ -15,12 +15,12 @@ from llmasos.errors import Conflict, NotFound
 from llmasos.installs import repository
 from llmasos.installs.form import config_values
 from llmasos.installs.plan import require_current
-from llmasos.installs.rows import active_grants, audit, release_detail, set_quotas
-from llmasos.installs.service import Result
+from llmasos.installs.repository import active_grants, audit, release_detail, set_quotas
+from llmasos.installs.service import InstallResult
 from llmasos.installs.tables import Installation, InstalledRelease
 
 
-def rollback(session: WriteSession, workspace: str, app_id: str, user: str) -> Result:
+def rollback(session: WriteSession, workspace: str, app_id: str, user: str) -> InstallResult:
     """Go back to the release that ran before, with its grants, besides those revoked since.
 
     Raises:
@@ -46,7 +46,7 @@ def rollback(session: WriteSession, workspace: str, app_id: str, user: str) -> R
     set_quotas(session, installation, manifest.limits)
     granted = active_grants(session, target)
     audit(session, installation, user, "rollback", granted, detail={**release_detail(target), "before": newer.version})
-    return Result(app_id, target.version, "rolled-back", installation.id)
+    return InstallResult(app_id, target.version, "rolled-back", installation.id)
 
 
 def rollback_target(session: Session, workspace: str, app_id: str) -> InstalledRelease:
@@ -65,7 +65,7 @@ def rollback_target(session: Session, workspace: str, app_id: str) -> InstalledR
     return earlier[0]
 
 
-def uninstall(session: WriteSession, workspace: str, app_id: str, user: str, *, delete_data: bool) -> Result:
+def uninstall(session: WriteSession, workspace: str, app_id: str, user: str, *, delete_data: bool) -> InstallResult:
     """Remove an app with its grants and quotas, and what it stored where that is asked for.
 
     Raises:
@@ -73,7 +73,7 @@ def uninstall(session: WriteSession, workspace: str, app_id: str, user: str, *, 
     """
     installation, release = require_removable(session, workspace, app_id)
     deleted = storage.forget(session, workspace, app_id) if delete_data else 0
-    result = Result(app_id, release.version, "uninstalled", installation.id)
+    result = InstallResult(app_id, release.version, "uninstalled", installation.id)
     audit(session, installation, user, "uninstall", (), detail={**release_detail(release), "deleted_values": deleted})
     repository.remove_installation(session, installation)
     return result
@@ -98,7 +98,7 @@ def require_removable(session: Session, workspace: str, app_id: str) -> tuple[In
     return installation, release
 
 
-def revoke(session: WriteSession, workspace: str, app_id: str, capability: str, user: str) -> Result:
+def revoke(session: WriteSession, workspace: str, app_id: str, capability: str, user: str) -> InstallResult:
     """Take a capability from an app, in the release that runs and in those a rollback could return to.
 
     Raises:
@@ -114,10 +114,12 @@ def revoke(session: WriteSession, workspace: str, app_id: str, capability: str, 
     session.expire_all()
     left = active_grants(session, release)
     audit(session, installation, user, "grants.revoke", left, detail={**release_detail(release), "revoked": capability})
-    return Result(app_id, release.version, "revoked", installation.id)
+    return InstallResult(app_id, release.version, "revoked", installation.id)
 
 
-def configure(session: WriteSession, workspace: str, app_id: str, values: Mapping[str, Any], user: str) -> Result:
+def configure(
+    session: WriteSession, workspace: str, app_id: str, values: Mapping[str, Any], user: str
+) -> InstallResult:
     """Fill in the form of an installed app again; a field left out keeps its value.
 
     Raises:
@@ -127,11 +129,11 @@ def configure(session: WriteSession, workspace: str, app_id: str, values: Mappin
     installation, release = require_current(session, workspace, app_id)
     chosen = config_values(Manifest.model_validate(release.manifest), {**release.config, **values})
     if chosen == release.config:
-        return Result(app_id, release.version, "already", installation.id)
+        return InstallResult(app_id, release.version, "already", installation.id)
     release.config = chosen
     session.add(release)
     session.flush()
     # The names alone: a value may be anything that somebody typed.
     detail = {**release_detail(release), "fields": sorted(values)}
     audit(session, installation, user, "configure", active_grants(session, release), detail=detail)
-    return Result(app_id, release.version, "configured", installation.id)
+    return InstallResult(app_id, release.version, "configured", installation.id)

@@ -7,13 +7,12 @@ from types import MappingProxyType
 
 from sqlmodel import Session
 
-from llmasos.bundles.actions import checked_actions, moments_of
+from llmasos.bundles.actions import checked_actions, lifecycle_events_of
 from llmasos.bundles.parts import LimitsRequest
 from llmasos.database.engine import Database
 from llmasos.installs import repository
 from llmasos.installs.code import CodeStore
 from llmasos.installs.plan import require_current
-from llmasos.installs.rows import active_grants
 from llmasos.invocations.runs import Runnable
 from llmasos.kernel.invocation import InstalledApp, InvocationLimits
 from llmasos.runtimes.runtime import Program
@@ -55,14 +54,14 @@ def installed_app(session: Session, workspace: str, app_id: str) -> Runnable:
         id=app_id,
         version=release.version,
         installation_id=installation.id,
-        grants=MappingProxyType(active_grants(session, release)),
+        grants=MappingProxyType(repository.active_grants(session, release)),
         declared=declared,
         config=MappingProxyType(dict(release.config)),
     )
     program = Program(release.runtime, release.component_digest, declared | BASELINE_CAPABILITIES, installation.id)
     actions = {action.name: action for action in checked_actions(release.actions)}
     limits = run_limits(LimitsRequest.model_validate(release.limits))
-    return Runnable(app, program, MappingProxyType(actions), limits, moments_of(release.actions))
+    return Runnable(app, program, MappingProxyType(actions), limits, lifecycle_events_of(release.actions))
 
 
 def run_limits(granted: LimitsRequest) -> InvocationLimits:

@@ -16,7 +16,6 @@ from llmasos.errors import LlmasosError
 from llmasos.i18n import Words, t
 from llmasos.installs import repository
 from llmasos.installs.code import CodeStore
-from llmasos.installs.rows import permission_of
 from llmasos.installs.tables import GrantRow, Installation, InstalledRelease
 from llmasos.kernel.grants import is_within
 from llmasos.quotas.tables import Quota
@@ -160,7 +159,7 @@ def _release(
     for row in repository.grants(session, release.id or 0):
         declared = manifest.permission(row.capability)
         try:
-            within = declared is not None and is_within(permission_of(row.scope), declared)
+            within = declared is not None and is_within(repository.permission_of(row.scope), declared)
         except ValidationError:
             within = False
         if not within:

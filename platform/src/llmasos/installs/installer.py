@@ -14,7 +14,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-from llmasos.bundles.actions import moments_of
+from llmasos.bundles.actions import lifecycle_events_of
 from llmasos.bundles.imports import check_imports
 from llmasos.bundles.manifest import Manifest
 from llmasos.bundles.reader import Bundle, read_bundle
@@ -22,11 +22,10 @@ from llmasos.database.engine import Database
 from llmasos.errors import LlmasosError, NotFound, Unavailable
 from llmasos.installs import changes, plan, repository, service
 from llmasos.installs.code import CodeStore
-from llmasos.installs.moments import Installed, Tell, failure_of, happened
+from llmasos.installs.lifecycle import InstallationState, Tell, event_of, failure_of
 from llmasos.installs.plan import Plan, program_of
 from llmasos.installs.resolve import Requirement
-from llmasos.installs.rows import active_grants
-from llmasos.installs.service import Answers, Result
+from llmasos.installs.service import ConsentAnswers, InstallResult
 from llmasos.installs.source import ReleaseSource
 from llmasos.installs.tables import InstalledRelease
 from llmasos.kernel.invocation import Principal
@@ -44,7 +43,7 @@ class Installer:
         code: Where their code is kept.
         runtime_of: The runtime of a kind; it prepares code.
         host_version: Held against what releases are compatible with; this host's own if left out.
-        tell: Tells apps of these moments; without it they hear of none.
+        tell: Tells apps of lifecycle events; without it, no app is told.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Installer:
         with self._database.read() as session:
             return plan.plan_upgrade(session, self._source, workspace, wanted, self._host_version)
 
-    async def carry_out(self, planned: Plan, answers: Answers, user: str) -> list[Result]:
+    async def carry_out(self, planned: Plan, answers: ConsentAnswers, user: str) -> list[InstallResult]:
         """Do what a plan says.
 
         Args:
@@ -100,7 +99,7 @@ class Installer:
         principal = Principal(planned.workspace, user)
         return [await self._told(principal, result, before[result.app_id]) for result in results]
 
-    async def rollback(self, workspace: str, app_id: str, user: str) -> Result:
+    async def rollback(self, workspace: str, app_id: str, user: str) -> InstallResult:
         """Go back to the release that ran before; see `changes.rollback`."""
         with self._database.read() as session:
             target = changes.rollback_target(session, workspace, app_id)
@@ -109,11 +108,11 @@ class Installer:
         result = await asyncio.to_thread(self._rollback, workspace, app_id, user)
         return await self._told(Principal(workspace, user), result, before)
 
-    async def uninstall(self, workspace: str, app_id: str, user: str, *, delete_data: bool) -> Result:
+    async def uninstall(self, workspace: str, app_id: str, user: str, *, delete_data: bool) -> InstallResult:
         """Tell an app that it goes, remove it, and end what of it is warm; see `changes.uninstall`."""
         with self._database.read() as session:
             installation, release = changes.require_removable(session, workspace, app_id)
-            going = Result(app_id, release.version, "uninstalled", installation.id)
+            going = InstallResult(app_id, release.version, "uninstalled", installation.id)
             kind = release.runtime
         failure = (await self._told(Principal(workspace, user), going, None)).failure
         result = await asyncio.to_thread(self._uninstall, workspace, app_id, user, delete_data)
@@ -121,23 +120,23 @@ class Installer:
             await self._runtime_of(kind).retire(result.installation_id)
         return replace(result, failure=failure)
 
-    async def revoke(self, workspace: str, app_id: str, capability: str, user: str) -> Result:
+    async def revoke(self, workspace: str, app_id: str, capability: str, user: str) -> InstallResult:
         """Take a capability from an app; see `changes.revoke`."""
         before = self._look(workspace, app_id)
         result = await asyncio.to_thread(self._revoke, workspace, app_id, capability, user)
         return await self._told(Principal(workspace, user), result, before)
 
-    def configure(self, workspace: str, app_id: str, values: Mapping[str, Any], user: str) -> Result:
+    def configure(self, workspace: str, app_id: str, values: Mapping[str, Any], user: str) -> InstallResult:
         """Fill in an installed app's form again; see `changes.configure`."""
         with self._database.write() as session:
             return changes.configure(session, workspace, app_id, values, user)
 
-    async def _restore(self, planned: Plan) -> Result:
+    async def _restore(self, planned: Plan) -> InstallResult:
         """Make an app that is installed already ready to run, if it is not."""
         with self._database.read() as session:
             installation, release = plan.require_current(session, planned.workspace, planned.app_id)
         restored = await self._make_ready(planned.app_id, release)
-        return Result(planned.app_id, release.version, "restored" if restored else "already", installation.id)
+        return InstallResult(planned.app_id, release.version, "restored" if restored else "already", installation.id)
 
     async def _make_ready(self, app_id: str, release: InstalledRelease) -> bool:
         """Restore the code of an installed release and prepare it; whether anything was missing.
@@ -180,50 +179,56 @@ class Installer:
             check_imports(inspection.imports, program.capabilities)
         await runtime.prepare(program, path)
 
-    def _apply(self, planned: Plan, answers: Answers, user: str) -> list[Result]:
+    def _apply(self, planned: Plan, answers: ConsentAnswers, user: str) -> list[InstallResult]:
         with self._database.write() as session:
             results = service.apply(session, planned, answers, user)
         self._sweep()
         return results
 
-    def _rollback(self, workspace: str, app_id: str, user: str) -> Result:
+    def _rollback(self, workspace: str, app_id: str, user: str) -> InstallResult:
         with self._database.write() as session:
             result = changes.rollback(session, workspace, app_id, user)
         self._sweep()
         return result
 
-    def _uninstall(self, workspace: str, app_id: str, user: str, delete_data: bool) -> Result:
+    def _uninstall(self, workspace: str, app_id: str, user: str, delete_data: bool) -> InstallResult:
         with self._database.write() as session:
             result = changes.uninstall(session, workspace, app_id, user, delete_data=delete_data)
         self._sweep()
         return result
 
-    def _revoke(self, workspace: str, app_id: str, capability: str, user: str) -> Result:
+    def _revoke(self, workspace: str, app_id: str, capability: str, user: str) -> InstallResult:
         with self._database.write() as session:
             return changes.revoke(session, workspace, app_id, capability, user)
 
-    def _look(self, workspace: str, app_id: str) -> Installed | None:
+    def _look(self, workspace: str, app_id: str) -> InstallationState | None:
         with self._database.read() as session:
             found = repository.current(session, workspace, app_id)
             if found is None:
                 return None
             release = found[1]
-            return Installed(release.version, frozenset(active_grants(session, release)), moments_of(release.actions))
+            return InstallationState(
+                release.version,
+                frozenset(repository.active_grants(session, release)),
+                lifecycle_events_of(release.actions),
+            )
 
-    async def _told(self, principal: Principal, result: Result, before: Installed | None) -> Result:
-        """Tell the app what became of it, where it hears of that; the result, with how its hook failed."""
+    async def _told(
+        self, principal: Principal, result: InstallResult, before: InstallationState | None
+    ) -> InstallResult:
+        """Run the app's hook for a change; the result, with the failure of the hook."""
         now = self._look(principal.workspace, result.app_id)
-        found = happened(result.outcome, before, now) if now is not None else None
+        found = event_of(result.outcome, before, now) if now is not None else None
         if self._tell is None or found is None:
             return result
-        moment, value = found
+        event, value = found
         try:
-            await self._tell(principal, result.app_id, moment, value)
+            await self._tell(principal, result.app_id, event, value)
         except Exception as error:  # whatever it was, the change stands
             if not isinstance(error, LlmasosError):
-                logger.exception("an app could not be told", extra={"app": result.app_id, "moment": moment})
-            told = error if isinstance(error, LlmasosError) else Unavailable()
-            return replace(result, failure=failure_of(result.app_id, moment, told))
+                logger.exception("a lifecycle hook could not run", extra={"app": result.app_id, "event": event})
+            failure = error if isinstance(error, LlmasosError) else Unavailable()
+            return replace(result, failure=failure_of(result.app_id, event, failure))
         return result
 
     def _sweep(self) -> None:

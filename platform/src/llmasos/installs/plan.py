@@ -16,27 +16,27 @@ from llmasos.bundles.manifest import Manifest
 from llmasos.bundles.reader import Bundle, read_bundle
 from llmasos.errors import BundleRejected, Conflict, NotFound
 from llmasos.installs import repository
-from llmasos.installs.consent import ConsentScreen, consent
+from llmasos.installs.consent import ConsentRequest, first_consent, renewed_consent, upgrade_consent
 from llmasos.installs.resolve import Requirement, lock_of, resolve
 from llmasos.installs.source import Candidate, ReleaseSource
 from llmasos.installs.tables import Installation, InstalledRelease
 from llmasos.runtimes.runtime import Program
 from llmasos_sdk.host import BASELINE_CAPABILITIES
 
-Change: TypeAlias = Literal["install", "upgrade", "grant"]
+StepKind: TypeAlias = Literal["install", "upgrade", "grant"]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One app that comes, is replaced, or is asked about again."""
+    """One app that is installed, upgraded, or asks again for what it was not granted."""
 
-    change: Change
+    kind: StepKind
     bundle: Bundle
+    request: ConsentRequest
     installation_id: str
     lock: Mapping[str, Mapping[str, str]]
-    before: Manifest | None = None
-    """At an upgrade, what runs until then."""
     before_id: int | None = None
+    """The installed release that the step was planned for."""
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """The values of its form that were chosen before."""
 
@@ -44,15 +44,6 @@ class Step:
     def app_id(self) -> str:
         """The app."""
         return self.bundle.manifest.id
-
-    def screen(self, locale: str) -> ConsentScreen:
-        """What a person decides on."""
-        return consent(self.bundle.manifest, self.before if self.change == "upgrade" else None, locale)
-
-    @property
-    def needs_consent(self) -> bool:
-        """Whether it asks for anything beyond what was agreed to."""
-        return self.screen("en").asks_for_more
 
     @property
     def program(self) -> Program:
@@ -62,7 +53,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps to an installed app, what it depends on first. None at all: it is there already."""
+    """The steps to an installed app, what it depends on first. Without steps, nothing has to change."""
 
     workspace: str
     app_id: str
@@ -73,11 +64,7 @@ class Plan:
     @property
     def needs_consent(self) -> bool:
         """Whether somebody must agree before it can be carried out."""
-        return any(step.needs_consent for step in self.steps)
-
-    def screens(self, locale: str) -> tuple[ConsentScreen, ...]:
-        """One screen a step."""
-        return tuple(step.screen(locale) for step in self.steps)
+        return any(step.request.is_needed for step in self.steps)
 
 
 def program_of(manifest: Manifest, code_digest: str, installation_id: str) -> Program:
@@ -139,9 +126,9 @@ def plan_upgrade(
     step = Step(
         "upgrade",
         _bundle(source, target),
+        upgrade_consent(target.manifest, Manifest.model_validate(release.manifest)),
         installation.id,
         _lock(chosen, wanted.app_id),
-        Manifest.model_validate(release.manifest),
         release.id,
         release.config,
     )
@@ -165,11 +152,12 @@ def require_current(session: Session, workspace: str, app_id: str) -> tuple[Inst
 
 def _regrant(session: Session, source: ReleaseSource, workspace: str, release: InstalledRelease, owner: str) -> Plan:
     manifest = Manifest.model_validate(release.manifest)
-    held = {row.capability for row in repository.grants(session, release.id or 0) if row.revoked_at is None}
+    granted = repository.active_grants(session, release)
     steps: tuple[Step, ...] = ()
-    if manifest.capabilities - held:
+    if manifest.capabilities - granted.keys():
         bundle = _bundle(source, Candidate(manifest.id, release.version, release.digest, manifest))
-        steps = (Step("grant", bundle, owner, release.lock, before_id=release.id, config=release.config),)
+        request = renewed_consent(manifest, granted)
+        steps = (Step("grant", bundle, request, owner, release.lock, release.id, release.config),)
     return Plan(workspace, manifest.id, release.version, steps)
 
 
@@ -188,7 +176,16 @@ def _new_steps(
     """An install of each app that is not there, what it depends on first."""
     # They were chosen from the root on.
     new = [app for app in reversed(list(chosen)) if app not in there]
-    return tuple(Step("install", _bundle(source, chosen[app]), uuid.uuid4().hex, _lock(chosen, app)) for app in new)
+    return tuple(
+        Step(
+            "install",
+            _bundle(source, chosen[app]),
+            first_consent(chosen[app].manifest),
+            uuid.uuid4().hex,
+            _lock(chosen, app),
+        )
+        for app in new
+    )
 
 
 def _lock(chosen: Mapping[str, Candidate], app: str) -> dict[str, dict[str, str]]:

@@ -17,11 +17,11 @@ from llmasos.errors import Conflict, ConsentNeeded, Invalid, LlmasosError
 from llmasos.installs import repository
 from llmasos.installs.form import config_values, still_valid
 from llmasos.installs.plan import Plan, Step, require_current
-from llmasos.installs.rows import active_grants, add_release, audit, grant_row, release_detail, set_quotas
+from llmasos.installs.repository import active_grants, add_release, audit, grant_row, release_detail, set_quotas
 from llmasos.installs.tables import Installation, InstalledRelease
 from llmasos.kernel.grants import carry_over
 
-Outcome: TypeAlias = Literal[
+InstallOutcome: TypeAlias = Literal[
     "installed",
     "upgraded",
     "waiting",
@@ -39,7 +39,7 @@ KEPT_RELEASES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class ConsentAnswers:
     """What a person decided.
 
     Args:
@@ -54,25 +54,25 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class InstallResult:
     """What became of one app."""
 
     app_id: str
     version: str
-    outcome: Outcome
+    outcome: InstallOutcome
     installation_id: str
     failure: LlmasosError | None = None
-    """How the app's own hook at this moment failed. What was done stands all the same."""
+    """How the app's own hook for the change failed. The change stands all the same."""
 
 
-def check_answers(plan: Plan, answers: Answers) -> None:
+def check_answers(plan: Plan, answers: ConsentAnswers) -> None:
     """Find what is wrong with answers before any work is done for them.
 
     Raises:
         ConsentNeeded: Nobody agreed to an install.
         Invalid: A config value does not fit or is missing, or something was declined that the app needs.
     """
-    if plan.needs_consent and not answers.agreed and all(step.change != "upgrade" for step in plan.steps):
+    if plan.needs_consent and not answers.agreed and all(step.kind != "upgrade" for step in plan.steps):
         raise ConsentNeeded(
             f"{plan.app_id} asks for permissions: agree to them, or pass --yes",
             zh=f"{plan.app_id} 请求权限：请同意，或使用 --yes",
@@ -88,7 +88,7 @@ def check_answers(plan: Plan, answers: Answers) -> None:
             )
 
 
-def apply(session: WriteSession, plan: Plan, answers: Answers, user: str) -> list[Result]:
+def apply(session: WriteSession, plan: Plan, answers: ConsentAnswers, user: str) -> list[InstallResult]:
     """Carry out a plan whose code is prepared.
 
     An upgrade that nobody agreed to, though it asks for more, is put beside the release that goes on running.
@@ -101,42 +101,41 @@ def apply(session: WriteSession, plan: Plan, answers: Answers, user: str) -> lis
     repository.ensure_workspace(session, plan.workspace)
     if plan.needs_consent and not answers.agreed:
         # What the new release depends on comes with it, once somebody agrees.
-        return [_wait(session, plan.workspace, step, answers, user) for step in plan.steps if step.change == "upgrade"]
+        return [_wait(session, plan.workspace, step, answers, user) for step in plan.steps if step.kind == "upgrade"]
     carry_out = {"install": _install, "upgrade": _upgrade, "grant": _grant}
-    return [carry_out[step.change](session, plan.workspace, step, answers, user) for step in plan.steps]
+    return [carry_out[step.kind](session, plan.workspace, step, answers, user) for step in plan.steps]
 
 
-def _install(session: WriteSession, workspace: str, step: Step, answers: Answers, user: str) -> Result:
+def _install(session: WriteSession, workspace: str, step: Step, answers: ConsentAnswers, user: str) -> InstallResult:
     manifest = step.bundle.manifest
     existing = repository.current(session, workspace, step.app_id)
     if existing is not None:
         installation, release = existing
         if release.digest != step.bundle.digest:
             raise changed_meanwhile(step.app_id, release.version)
-        return Result(step.app_id, release.version, "already", installation.id)
+        return InstallResult(step.app_id, release.version, "already", installation.id)
     installation = Installation(
         id=step.installation_id, workspace_id=workspace, app_id=step.app_id, installed_by=user, installed_at=utc_now()
     )
     session.add(installation)
     session.flush()
-    declined = answers.declined.get(step.app_id, frozenset())
-    granted: dict[str, Permission] = {p.capability: p for p in manifest.permissions if p.capability not in declined}
-    release = add_release(session, step, granted, chosen_config(step, answers), "current")
+    granted = _agreed_now(step, answers)
+    release = _add_release(session, step, granted, chosen_config(step, answers), "current")
     installation.current_id = release.id
     set_quotas(session, installation, manifest.limits)
     audit(session, installation, user, "install", granted, detail=release_detail(release))
-    return Result(step.app_id, manifest.version, "installed", installation.id)
+    return InstallResult(step.app_id, manifest.version, "installed", installation.id)
 
 
-def _upgrade(session: WriteSession, workspace: str, step: Step, answers: Answers, user: str) -> Result:
+def _upgrade(session: WriteSession, workspace: str, step: Step, answers: ConsentAnswers, user: str) -> InstallResult:
     manifest = step.bundle.manifest
     installation, old = require_current(session, workspace, step.app_id)
     if old.digest == step.bundle.digest:
-        return Result(step.app_id, old.version, "already", installation.id)
+        return InstallResult(step.app_id, old.version, "already", installation.id)
     granted, config = _carried(session, step, old, answers)
     if answers.agreed:
-        granted |= _agreed_anew(step, answers)
-    release = add_release(session, step, granted, config, "current")
+        granted |= _agreed_now(step, answers)
+    release = _add_release(session, step, granted, config, "current")
     old.state = "previous"
     installation.current_id = release.id
     session.add_all((old, installation))
@@ -145,25 +144,25 @@ def _upgrade(session: WriteSession, workspace: str, step: Step, answers: Answers
         repository.remove_release(session, ancient)
     set_quotas(session, installation, manifest.limits)
     audit(session, installation, user, "upgrade", granted, detail={**release_detail(release), "before": old.version})
-    return Result(step.app_id, manifest.version, "upgraded", installation.id)
+    return InstallResult(step.app_id, manifest.version, "upgraded", installation.id)
 
 
-def _wait(session: WriteSession, workspace: str, step: Step, answers: Answers, user: str) -> Result:
+def _wait(session: WriteSession, workspace: str, step: Step, answers: ConsentAnswers, user: str) -> InstallResult:
     """Put a release beside the one that goes on running, until somebody agrees to it."""
     installation, old = require_current(session, workspace, step.app_id)
     if old.digest == step.bundle.digest:
-        return Result(step.app_id, old.version, "already", installation.id)
+        return InstallResult(step.app_id, old.version, "already", installation.id)
     waiting = repository.releases(session, installation.id, "pending")
     if waiting and waiting[0].digest == step.bundle.digest:
-        return Result(step.app_id, waiting[0].version, "waiting", installation.id)
+        return InstallResult(step.app_id, waiting[0].version, "waiting", installation.id)
     kept, config = _carried(session, step, old, answers)
-    release = add_release(session, step, kept, config, "pending")
+    release = _add_release(session, step, kept, config, "pending")
     audit(session, installation, user, "upgrade.wait", kept, detail=release_detail(release))
-    return Result(step.app_id, release.version, "waiting", installation.id)
+    return InstallResult(step.app_id, release.version, "waiting", installation.id)
 
 
 def _carried(
-    session: WriteSession, step: Step, old: InstalledRelease, answers: Answers
+    session: WriteSession, step: Step, old: InstalledRelease, answers: ConsentAnswers
 ) -> tuple[dict[str, Permission], dict[str, Any]]:
     """The grants and config that a new release takes over; what waited before it is forgotten.
 
@@ -181,7 +180,7 @@ def _carried(
     return kept, chosen_config(step, answers)
 
 
-def chosen_config(step: Step, answers: Answers) -> dict[str, Any]:
+def chosen_config(step: Step, answers: ConsentAnswers) -> dict[str, Any]:
     """The values of an app's form: what was answered now, else what was chosen before, else the default.
 
     Raises:
@@ -199,28 +198,32 @@ def changed_meanwhile(app_id: str, version: str) -> Conflict:
     )
 
 
-def _agreed_anew(step: Step, answers: Answers) -> dict[str, Permission]:
-    """The permissions that the screen showed as new or wider, and that were not declined."""
+def _agreed_now(step: Step, answers: ConsentAnswers) -> dict[str, Permission]:
+    """What the step asks for beyond what was agreed to before, and was not declined."""
     declined = answers.declined.get(step.app_id, frozenset())
-    shown = {line.capability for line in step.screen("en").lines if line.change in {"new", "wider"}}
     return {
-        permission.capability: permission
-        for permission in step.bundle.manifest.permissions
-        if permission.capability in shown - declined
+        each.capability: each.permission
+        for each in step.request.permissions
+        if each.needs_consent and each.capability not in declined
     }
 
 
-def _grant(session: WriteSession, workspace: str, step: Step, answers: Answers, user: str) -> Result:
+def _grant(session: WriteSession, workspace: str, step: Step, answers: ConsentAnswers, user: str) -> InstallResult:
     installation, release = require_current(session, workspace, step.app_id)
     if release.id != step.before_id:
         raise changed_meanwhile(step.app_id, release.version)
-    declined = answers.declined.get(step.app_id, frozenset())
-    granted = active_grants(session, release)
-    for permission in step.bundle.manifest.permissions:
-        if permission.capability in granted or permission.capability in declined:
-            continue
-        granted[permission.capability] = permission
+    agreed = _agreed_now(step, answers)
+    for permission in agreed.values():
         session.merge(grant_row(release.id or 0, permission))
     session.flush()
+    granted = active_grants(session, release)
     audit(session, installation, user, "grant", granted, detail=release_detail(release))
-    return Result(step.app_id, release.version, "granted", installation.id)
+    return InstallResult(step.app_id, release.version, "granted", installation.id)
+
+
+def _add_release(
+    session: WriteSession, step: Step, granted: Mapping[str, Permission], config: dict[str, Any], state: str
+) -> InstalledRelease:
+    return add_release(
+        session, step.installation_id, step.bundle, granted=granted, config=config, lock=step.lock, state=state
+    )

@@ -1,7 +1,7 @@
-"""Telling an app of the moments of its installation, and a person of a hook that failed.
+"""Lifecycle events: what an app is told of its own installation, and what a person reads of a hook that failed.
 
-An app is told after a change is committed, and of its removal before it: so its hook runs as a release that is there,
-and nothing that the hook does can undo, hold up for long, or prevent the change.
+An app is told after a change is committed, and of its removal before it: its hook always runs as an installed release,
+and cannot undo, prevent or long delay the change.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from llmasos.errors import LlmasosError
-from llmasos.installs.service import Outcome
+from llmasos.installs.service import InstallOutcome
 from llmasos.kernel.invocation import Json, Principal
 
 
 class Tell(Protocol):
-    """Runs the hook of a moment as an invocation of the app; `Runs.tell` is one."""
+    """Runs an app's hook for a lifecycle event as an invocation of the app."""
 
-    async def __call__(self, principal: Principal, app_id: str, moment: str, value: Json) -> object:
+    async def __call__(self, principal: Principal, app_id: str, event: str, value: Json, /) -> object:
         """Run it to its end.
 
         Raises:
@@ -27,40 +27,43 @@ class Tell(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Installed:
-    """An installation at one moment: the release that runs, the capabilities it holds, the moments it hears of."""
+class InstallationState:
+    """An installation before or after a change."""
 
     version: str
-    held: frozenset[str]
-    moments: frozenset[str]
+    granted: frozenset[str]
+    hooks: frozenset[str]
+    """The lifecycle events that the app has a hook for."""
 
 
-Happened: TypeAlias = tuple[str, dict[str, Any]]
-"""A moment, such as `@install`, and what its hook is given."""
+LifecycleEvent: TypeAlias = tuple[str, dict[str, Any]]
+"""Its name, such as `@install`, and the input of its hook."""
 
 
-def happened(outcome: Outcome, before: Installed | None, now: Installed) -> Happened | None:
-    """What an app hears of a change to its installation; None where there is nothing that it wants to hear."""
-    moment, value = "", dict[str, Any]()
+def event_of(
+    outcome: InstallOutcome, before: InstallationState | None, now: InstallationState
+) -> LifecycleEvent | None:
+    """The lifecycle event that a change is to its app; None if the app has no hook for it."""
+    event, value = "", dict[str, Any]()
     match outcome:
         case "installed":
-            moment = "@install"
+            event = "@install"
         case "upgraded" | "rolled-back":
-            moment, value = "@upgrade", {"from_version": before.version if before else ""}
+            event, value = "@upgrade", {"from_version": before.version if before else ""}
         case "granted" | "revoked":
-            held = before.held if before else frozenset[str]()
+            had = before.granted if before else frozenset[str]()
             payload = {
-                "held": sorted(now.held), "added": sorted(now.held - held), "removed": sorted(held - now.held)
+                "held": sorted(now.granted), "added": sorted(now.granted - had), "removed": sorted(had - now.granted)
             }  # fmt: skip
-            moment, value = "@event", {"event": {"name": "grants", "payload": payload}}
+            event, value = "@event", {"event": {"name": "grants", "payload": payload}}
         case "uninstalled":
-            moment = "@uninstall"
+            event = "@uninstall"
         case "already" | "restored" | "waiting" | "configured":
             pass
-    return (moment, value) if moment in now.moments else None
+    return (event, value) if event in now.hooks else None
 
 
-def failure_of(app: str, moment: str, error: LlmasosError) -> LlmasosError:
+def failure_of(app: str, event: str, error: LlmasosError) -> LlmasosError:
     """What a person reads of a hook that failed: what stands, why it failed, and what to do."""
     why, why_zh = error.message.rstrip("."), (error.message_zh or error.message).rstrip("。.")
     stands, stands_zh, cure, cure_zh = {
@@ -88,5 +91,5 @@ def failure_of(app: str, moment: str, error: LlmasosError) -> LlmasosError:
             "if it does not work as it should, tell its author",
             "如果它工作不正常，请告知其作者",
         ),
-    }[moment]
+    }[event]
     return type(error)(f"{stands} ({why}); {cure}.", zh=f"{stands_zh}（{why_zh}）；{cure_zh}。")
