@@ -59,28 +59,43 @@ class Report:
         return t(locale, "; ", "；").join(said)
 
 
-async def check_release(bundle: Bundle, runtime_of: Callable[[str], Runtime], plugins: Plugins | None = None) -> Report:
+async def check_release(
+    bundle: Bundle,
+    runtime_of: Callable[[str], Runtime],
+    plugins: Plugins | None = None,
+    *,
+    checked_imports: tuple[str, ...] | None = None,
+) -> Report:
     """Hold what a bundle says of its code against the code, in runners, and ask the operator's plugins.
 
     Args:
         bundle: Read by the safe reader, so its manifest and its files are sound.
         runtime_of: The runtime of a kind, wasm or python.
         plugins: Those of the operator; without them none is asked.
+        checked_imports: What the binary imports, if its imports and actions were checked before; None checks them.
 
     Raises:
         ManifestRejected: Nothing here runs apps of its kind.
     """
     runtime_of(bundle.manifest.runtime.kind)
     risks = risks_of(bundle.manifest.permissions, bundle.manifest.limits)
+    if checked_imports is None:
+        imports, checks = await _check_code(bundle, runtime_of)
+    else:
+        imports, checks = checked_imports, [Check("bundle", "passed")]
+    if plugins is not None and plugins.implements("check_release"):
+        checks.append(await asyncio.to_thread(_check_plugins, bundle, plugins))
+    return Report(tuple(checks), imports, risks)
+
+
+async def _check_code(bundle: Bundle, runtime_of: Callable[[str], Runtime]) -> tuple[tuple[str, ...], list[Check]]:
     with tempfile.TemporaryDirectory(prefix="llmasos-check-") as folder:
         code = write_code(bundle, Path(folder))
         imports, imports_check = await _check_imports(bundle, code, runtime_of)
         checks = [Check("bundle", "passed"), imports_check]
         if imports_check.result == "passed":  # a binary that asks for too much is not started
             checks.append(await _check_actions(bundle, code, runtime_of))
-    if plugins is not None and plugins.implements("check_release"):
-        checks.append(await asyncio.to_thread(_check_plugins, bundle, plugins))
-    return Report(tuple(checks), imports, risks)
+    return imports, checks
 
 
 def write_code(bundle: Bundle, folder: Path) -> Path:

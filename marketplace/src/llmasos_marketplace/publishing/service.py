@@ -46,7 +46,13 @@ class Publishing:
         self._plugins = plugins
 
     async def publish(
-        self, path: Path, *, by: str, workspace: str = "default", first_party: bool = False
+        self,
+        path: Path,
+        *,
+        by: str,
+        workspace: str = "default",
+        first_party: bool = False,
+        checked_imports: tuple[str, ...] | None = None,
     ) -> Publication:
         """Check a bundle, and offer it.
 
@@ -58,6 +64,8 @@ class Publishing:
             by: The user who publishes.
             workspace: Where the audit notes it.
             first_party: Whether the embedded catalog is being seeded, which alone may use its namespace.
+            checked_imports: What the binary imports, if it was checked when this package was built and came with it;
+                None checks it in the sandbox now.
 
         Raises:
             NotFound: There is no such file.
@@ -71,7 +79,7 @@ class Publishing:
         known = await asyncio.to_thread(self._held_against_catalog, bundle, first_party)
         if known is not None and known.state != "quarantined":
             return _as_it_was(known)
-        report = await check_release(bundle, self._runtime_of, self._plugins)
+        report = await check_release(bundle, self._runtime_of, self._plugins, checked_imports=checked_imports)
         raise_failures(bundle, report)
         return await asyncio.to_thread(self._keep, bundle, data, report, Line(workspace, by, "publish"), first_party)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llmasos.invocations.run_result import RunResult
     from llmasos.kernel.invocation import Event
     from llmasos.settings import Settings
+    from llmasos_marketplace.publishing.first_party import FirstPartyApp
     from llmasos_marketplace.publishing.seeding import Seeded
     from llmasos_server.local import Local
 
@@ -90,21 +91,16 @@ def _fetch_model(settings: Settings) -> None:
 
 async def _prepare(local: Local) -> None:
     """Seed the catalog, and install what is not installed."""
-    from llmasos_marketplace.publishing.seeding import plugins_folder
+    from llmasos_marketplace.publishing.first_party import first_party_apps, first_party_folder
 
-    folder = plugins_folder()
-    if not folder.is_dir():
-        raise Unavailable(
-            f"The first-party apps are not in {folder}: install LLMasOS again.",
-            zh=f"{folder} 中没有自带应用：请重新安装 LLMasOS。",
-        )
+    apps = await asyncio.to_thread(first_party_apps, first_party_folder())
     async with local.running():
-        await _seed(local, folder)
+        await _seed(local, apps)
         for app_id in INSTALLED:
             await _install(local, app_id)
 
 
-async def _seed(local: Local, folder: Path) -> None:
+async def _seed(local: Local, apps: list[FirstPartyApp]) -> None:
     from llmasos.authoring.build import build
     from llmasos_marketplace.publishing.seeding import Seeding
 
@@ -117,17 +113,12 @@ async def _seed(local: Local, folder: Path) -> None:
         if seeded.outcome == "skipped":
             note(tr(f"  skipped {seeded.app_id}: {seeded.detail}", f"  跳过 {seeded.app_id}：{seeded.detail_zh}"))
         else:
-            note(tr(f"  built and published {seeded.app_id}", f"  已构建并发布 {seeded.app_id}"))
+            note(tr(f"  published {seeded.app_id}", f"  已发布 {seeded.app_id}"))
 
     seeding = Seeding(local.settings.home, local.catalog, local.publishing, make)
-    if not options().json and not await asyncio.to_thread(seeding.is_done, folder):
-        note(
-            tr(
-                "Building the apps that come with LLMasOS (about a minute, once) …",
-                "正在构建自带应用（仅首次，约一分钟）…",
-            )
-        )
-    results = await seeding.seed(folder, done)
+    if not options().json and not seeding.is_done(apps):
+        note(tr("Publishing the apps that come with LLMasOS to your catalog …", "正在将自带应用发布到你的目录…"))
+    results = await seeding.seed(apps, done)
     for seeded in results:
         if seeded.app_id in INSTALLED and not local.catalog.releases(seeded.app_id):
             raise Unavailable(
