@@ -39,6 +39,15 @@ def table(heading: str) -> dict[str, list[str]]:
     return {row[0].strip("`"): [cell.strip("`") for cell in row[1:]] for row in rows[2:]}
 
 
+def test_advisories_are_answered_for_the_versions_that_are_pinned() -> None:
+    pins = dict(re.findall(r'^    "([\w-]+)==([\w.]+)', (ROOT / "pyproject.toml").read_text(), re.MULTILINE))
+    text = (ROOT / "platform" / "ADVISORIES.md").read_text(encoding="utf-8")
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| ") and "package" not in line]
+    answered = {name: version for cell in cells for name, version in re.findall(r"([a-z][\w-]+) (\d[\w.]*)", cell)}
+    assert len(answered) >= 12
+    assert answered == {name: pins[name].split(".post")[0] for name in answered}
+
+
 def error_classes() -> set[type[LlmasosError]]:
     """Every class of the tree, with all modules of the host, the marketplace and the server imported."""
     for package in (llmasos, llmasos_marketplace, llmasos_server):

