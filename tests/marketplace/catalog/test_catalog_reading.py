@@ -99,7 +99,7 @@ def test_an_app_shows_its_newest_final_release(catalog: Catalog) -> None:
 
 
 @pytest.mark.parametrize(("typed", "near"), [("acme/translatr", "acme/translator"), ("notes", "bob/notes")])
-def test_a_mistaken_id_is_answered_with_the_nearest(catalog: Catalog, typed: str, near: str) -> None:
+def test_a_mistaken_id_is_refused_with_the_nearest_one(catalog: Catalog, typed: str, near: str) -> None:
     with pytest.raises(NotFound, match=f"Did you mean {near}"):
         catalog.app(typed)
 
@@ -119,7 +119,7 @@ def test_yanking_hides_from_new_installs_and_unyanking_undoes_it(empty: Catalog,
         catalog.yank("acme/translator", "9.0.0")
 
 
-def test_a_quarantined_release_is_neither_yanked_nor_given_out(empty: Catalog, bundles: list[Path]) -> None:
+def test_a_quarantined_release_is_neither_yanked_nor_offered(empty: Catalog, bundles: list[Path]) -> None:
     catalog = empty
     add_bundle(catalog, bundles[0], state="quarantined")
     with pytest.raises(Conflict, match="quarantined"):
@@ -189,14 +189,14 @@ def test_apps_are_listed_by_category_and_publisher(client: Client) -> None:
     assert client.get("/catalog/v1/publishers/bob").json()["apps"] == 1
 
 
-def test_what_did_not_change_is_answered_304(client: Client) -> None:
+def test_an_unchanged_resource_is_a_304(client: Client) -> None:
     for path in ("/catalog/v1/apps", "/catalog/v1/apps/bob/notes", "/catalog/v1/apps/bob/notes/releases/0.1.0"):
         first = client.get(path)
         again = client.get(path, headers={"if-none-match": first.headers["etag"]})
         assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
 
 
-def test_a_bundle_is_its_bytes_for_good_and_in_parts(client: Client) -> None:
+def test_a_bundle_is_immutable_and_served_in_ranges(client: Client) -> None:
     detail = client.get("/catalog/v1/apps/bob/notes/releases/0.1.0").json()
     whole = client.get(detail["bundle"])
     assert hashlib.sha256(whole.content).hexdigest() == detail["digest"]
@@ -219,7 +219,7 @@ def test_a_bundle_is_its_bytes_for_good_and_in_parts(client: Client) -> None:
         "apps/x/y/z",
     ],
 )
-def test_what_is_not_there_is_a_problem_document(client: Client, path: str) -> None:
+def test_a_missing_resource_is_a_problem_document(client: Client, path: str) -> None:
     answer = client.get(f"/catalog/v1/{path}")
     assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
     assert answer.headers["content-type"] == "application/problem+json"

@@ -10,7 +10,7 @@ KNOWN = ["acme/translator", "acme/notes", "bigcorp/translator"]
 
 
 @pytest.mark.parametrize("app_id", ["acme/translator", "newcomer/translator", "newcomer/hello", "acme/note-taker"])
-def test_a_name_of_its_own_passes_and_so_does_one_that_is_there_already(app_id: str) -> None:
+def test_a_distinct_name_and_a_known_name_pass(app_id: str) -> None:
     check_name(app_id, KNOWN)
 
 
@@ -26,7 +26,7 @@ def test_a_name_of_its_own_passes_and_so_does_one_that_is_there_already(app_id: 
         "acme/translater",
     ],
 )
-def test_a_name_that_eye_or_finger_takes_for_another_is_refused(app_id: str) -> None:
+def test_a_name_that_is_misread_or_mistyped_as_another_is_refused(app_id: str) -> None:
     with pytest.raises(NameTaken, match="choose another"):
         check_name(app_id, KNOWN)
 
@@ -53,7 +53,7 @@ words = st.from_regex(r"[a-z][a-z0-9]{4,8}", fullmatch=True)
 
 
 @given(words, st.integers(0, 8), st.sampled_from("abcxyz09"))
-def test_every_single_slip_is_seen_from_both_sides(word: str, place: int, letter: str) -> None:
+def test_every_single_slip_is_found_in_both_directions(word: str, place: int, letter: str) -> None:
     place = min(place, len(word))
     other = word[:place] + letter + word[place:]
     assert is_slip(word, other)
@@ -66,6 +66,6 @@ def test_a_slip_is_symmetric_and_never_of_a_name_with_itself(one: str, other: st
     assert not is_slip(one, one)
 
 
-def test_what_people_type_is_found_as_the_id_it_means() -> None:
+def test_a_typed_name_is_normalised_to_the_id_it_means() -> None:
     assert normalise("  Acme/Note_Taker ") == "acme/note-taker"
     assert normalise("ａｃｍｅ/notes") == "acme/notes"

@@ -11,7 +11,7 @@ from llmasos.errors import NotFound
 from llmasos_marketplace.catalog.store import BundleStore
 
 
-def test_a_bundle_is_kept_once_under_the_hash_of_its_bytes(tmp_path: Path) -> None:
+def test_a_bundle_is_stored_once_under_the_hash_of_its_bytes(tmp_path: Path) -> None:
     store = BundleStore(tmp_path / "bundles")
     digest = store.put(b"bytes")
     assert digest == hashlib.sha256(b"bytes").hexdigest()
@@ -23,12 +23,12 @@ def test_a_bundle_is_kept_once_under_the_hash_of_its_bytes(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("digest", ["0" * 64, "../../etc/passwd", "", "A" * 64])
-def test_what_is_not_there_is_not_found_and_no_digest_leaves_the_folder(tmp_path: Path, digest: str) -> None:
+def test_a_missing_digest_is_not_found_and_no_digest_leaves_the_folder(tmp_path: Path, digest: str) -> None:
     with pytest.raises(NotFound, match="is not in the store"):
         BundleStore(tmp_path).path(digest)
 
 
-def test_bytes_that_changed_under_their_name_are_seen(tmp_path: Path) -> None:
+def test_bytes_that_do_not_match_their_name_are_detected(tmp_path: Path) -> None:
     store = BundleStore(tmp_path)
     digest = store.put(b"bytes")
     store.path(digest).write_bytes(b"other")
@@ -39,7 +39,7 @@ def test_bytes_that_changed_under_their_name_are_seen(tmp_path: Path) -> None:
     assert store.is_sound(digest)
 
 
-def test_what_an_interrupted_write_left_is_swept_once_it_is_old(tmp_path: Path) -> None:
+def test_leftovers_of_an_interrupted_write_are_swept_once_they_are_old(tmp_path: Path) -> None:
     store = BundleStore(tmp_path)
     old, young = tmp_path / ".tmp-old", tmp_path / ".tmp-young"
     old.write_bytes(b"x")

@@ -75,7 +75,7 @@ def publishing(catalog: Catalog, runtime: FakeRuntime) -> Publishing:
     return Publishing(catalog, lambda _kind: runtime)
 
 
-async def test_a_published_bundle_is_offered_with_all_that_it_says(
+async def test_a_published_bundle_is_offered_with_its_manifest_and_actions(
     publishing: Publishing, catalog: Catalog, tmp_path: Path
 ) -> None:
     done = await publishing.publish(make_bundle(tmp_path / "made"), by="ann")
@@ -169,7 +169,7 @@ async def test_a_dangerous_combination_is_published_and_flagged(
     assert "danger" in [risk.level for risk in done.report.risks]
 
 
-async def test_names_are_held_against_the_catalog(publishing: Publishing, tmp_path: Path) -> None:
+async def test_names_are_checked_against_the_catalog(publishing: Publishing, tmp_path: Path) -> None:
     await publishing.publish(make_bundle(tmp_path / "made"), by="ann")
     for app_id, error in (("acme/he11o", NameTaken), ("acme/helo", NameTaken), ("llmasos/x", NamespaceReserved)):
         if app_id == "acme/helo":
@@ -194,7 +194,7 @@ async def test_what_is_no_bundle_is_refused_and_leaves_nothing(
     assert list(catalog.store.digests()) == []
 
 
-async def test_two_who_publish_one_version_at_once_leave_one(
+async def test_two_concurrent_publications_of_one_version_leave_one(
     catalog: Catalog, runtime: FakeRuntime, tmp_path: Path
 ) -> None:
     texts = [manifest_text(), manifest_text().replace("Says hello", "Says hallo")]
@@ -245,7 +245,7 @@ print(json.dumps(outcomes))
 """
 
 
-def test_killed_at_any_step_the_release_is_there_whole_or_not_at_all(fast_folder: Path, runtime: FakeRuntime) -> None:
+def test_killed_at_any_step_a_release_is_published_whole_or_not_at_all(fast_folder: Path, runtime: FakeRuntime) -> None:
     path = make_bundle(fast_folder / "made")
     done = subprocess.run(
         [sys.executable, "-c", KILLER, str(fast_folder / "homes"), str(path), str(Path(__file__).parent)],

@@ -83,7 +83,7 @@ def test_a_bundle_is_a_zip_that_others_read() -> None:
         assert {name: archive.read(name) for name in archive.namelist()} == bundle_files()
 
 
-def test_a_bundle_by_the_standard_library_is_read_too() -> None:
+def test_a_bundle_written_by_the_standard_library_is_read() -> None:
     assert bundle_of(zipped(lambda _: None)).manifest.id == "acme/hello"
 
 
@@ -267,7 +267,7 @@ def without(name: str) -> dict[str, bytes]:
         (bundle_files(manifest_text().replace('"wasm"', '"python"')), "one wheel"),
     ],
 )
-def test_what_is_missing_or_too_much_is_told(files: dict[str, bytes], said: str) -> None:
+def test_missing_and_superfluous_files_are_named(files: dict[str, bytes], said: str) -> None:
     assert said in rejected(pack(files))
 
 
@@ -408,7 +408,7 @@ def test_random_bytes_are_rejected(data: bytes) -> None:
     rejected(b"PK\x03\x04" + data)
 
 
-def test_a_path_that_is_no_bundle_file(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_bundle_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         read_bundle(tmp_path / "none.llmapp")
     with pytest.raises(BundleRejected):

@@ -151,14 +151,14 @@ SPOILT = [
 
 
 @pytest.mark.parametrize(("old", "new", "said"), SPOILT)
-def test_each_fault_is_told_with_its_key_and_cure(old: str, new: str, said: list[str]) -> None:
+def test_each_fault_is_reported_with_its_key_and_cure(old: str, new: str, said: list[str]) -> None:
     assert old in FULL
     message = faults(FULL.replace(old, new, 1))
     for part in said:
         assert part in message
 
 
-def test_every_fault_is_told_at_once_even_those_between_parts() -> None:
+def test_every_fault_is_reported_at_once_even_those_between_parts() -> None:
     message = faults(
         FULL.replace("memory_mib", "memori_mib")
         .replace('"1.2.0"', '"v1"')
@@ -223,7 +223,7 @@ def test_the_manifest_for_tests_is_valid() -> None:
         "https://a.*.com", "https://*a.com", "https://中.com", "ws://a.com", "https://a.com\n", "file:///etc",
     ],
 )  # fmt: skip
-def test_what_is_no_pattern_of_servers_is_refused(text: str) -> None:
+def test_an_invalid_host_pattern_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         HostPattern.parse(text)
 
@@ -248,5 +248,5 @@ def test_what_is_no_pattern_of_servers_is_refused(text: str) -> None:
         ("https://[2001:db8::1]:9", "https://[2001:db8::1]:9", True),
     ],
 )
-def test_a_pattern_covers_what_it_reaches(wide: str, narrow: str, covered: bool) -> None:
+def test_a_host_pattern_covers_what_it_reaches(wide: str, narrow: str, covered: bool) -> None:
     assert HostPattern.parse(wide).covers(HostPattern.parse(narrow)) is covered

@@ -67,7 +67,7 @@ def manifest(extra: str = EVERY_KIND, version: str = "1.0.0") -> Manifest:
         ),
     ],
 )
-def test_every_kind_of_permission_is_said_in_plain_words(locale: str, said: list[str]) -> None:
+def test_every_kind_of_permission_is_described_in_plain_words(locale: str, said: list[str]) -> None:
     request = first_consent(manifest())
     assert [describe(each.permission, locale) for each in request.permissions] == said
     limits = describe_limits(request.manifest.limits, locale)
@@ -83,7 +83,7 @@ def test_every_kind_of_permission_is_said_in_plain_words(locale: str, said: list
         ('["https://a.com"]', '["HEAD"]', "Read from a.com"),
     ],
 )
-def test_the_reach_of_http_is_told(hosts: str, methods: str, said: str) -> None:
+def test_the_reach_of_http_is_described(hosts: str, methods: str, said: str) -> None:
     text = f'[[permissions]]\ncapability = "http"\nhosts = {hosts}\nmethods = {methods}\nreason.en = "x"'
     assert describe(manifest(text).permissions[0], "en") == said
 
@@ -96,7 +96,7 @@ def test_a_first_install_asks_for_everything() -> None:
     assert [each.capability for each in request.optional] == ["http"]
 
 
-def test_an_app_that_asks_for_nothing_is_still_agreed_to() -> None:
+def test_even_an_app_that_asks_for_nothing_needs_consent_once() -> None:
     assert first_consent(manifest("")).is_needed
     assert not upgrade_consent(manifest("", "1.1.0"), manifest("")).is_needed
 
@@ -134,5 +134,5 @@ def test_what_was_not_granted_is_asked_for_again() -> None:
 
 
 @pytest.mark.parametrize(("number", "said"), [(1, "1 B"), (1536, "1.5 KiB"), (1 << 20, "1 MiB"), (1 << 30, "1 GiB")])
-def test_sizes_are_read_by_people(number: int, said: str) -> None:
+def test_sizes_have_units_that_people_read(number: int, said: str) -> None:
     assert describe_bytes(number) == said

@@ -44,7 +44,7 @@ HTTP = '[[permissions]]\ncapability = "http"\nhosts = ["https://a.com"]\noptiona
 
 
 class Setting:
-    """A host's database, code store and catalog, with a runtime that only notes."""
+    """A host's database, code store and catalog, with a runtime that only records calls."""
 
     def __init__(self, home: Path, database: Database) -> None:
         self.home = home
@@ -202,7 +202,7 @@ async def test_config_is_checked_and_defaults_are_filled_in(setting: Setting) ->
         assert installed_app(session, "default", "acme/hello").app.config == {"tone": "kind", "labels": ["a"]}
 
 
-async def test_the_form_of_an_installed_app_is_filled_in_again(setting: Setting) -> None:
+async def test_the_settings_of_an_installed_app_can_be_changed(setting: Setting) -> None:
     fields = "".join(
         f'[config.{name}]\ntype = "string"\ndefault = "kind"\ntitle.en = "{name}"\n' for name in ("tone", "name")
     )
@@ -366,7 +366,7 @@ async def test_two_installs_at_once_make_one_installation(setting: Setting) -> N
     assert setting.events() == ["install"]
 
 
-async def test_an_install_that_raced_with_another_version_is_told(setting: Setting) -> None:
+async def test_an_install_that_raced_with_another_version_is_a_conflict(setting: Setting) -> None:
     setting.publish("1.0.0")
     setting.publish("2.0.0")
     setting.runtime.together = asyncio.Barrier(2)
@@ -389,7 +389,7 @@ async def test_two_upgrades_at_once_leave_one_current_release(setting: Setting) 
     assert setting.states() == {"2.0.0": "current", "1.0.0": "previous"}
 
 
-async def test_workspaces_are_apart(setting: Setting) -> None:
+async def test_workspaces_are_separate(setting: Setting) -> None:
     setting.publish()
     await setting.install()
     planned = setting.installer.plan_install("other", parse_requirement("acme/hello"))
@@ -399,7 +399,7 @@ async def test_workspaces_are_apart(setting: Setting) -> None:
         assert installed_app(session, "other", "acme/hello").app.version == "1.0.0"
 
 
-async def test_code_that_nothing_names_is_swept_after_an_hour(setting: Setting) -> None:
+async def test_code_that_no_installation_needs_is_swept_after_an_hour(setting: Setting) -> None:
     setting.publish()
     await setting.install()
     old = setting.code.root / ("0" * 64)
@@ -417,7 +417,7 @@ async def test_code_that_nothing_names_is_swept_after_an_hour(setting: Setting) 
 
 
 class Heard:
-    """Notes what apps are told, with what stands then; `failing` raises."""
+    """Records what apps are told, with the releases installed then; raises `failing` if it is set."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -433,7 +433,7 @@ class Heard:
 
 @pytest.fixture
 def heard(setting: Setting) -> Heard:
-    """Every app of the shelf hears of everything."""
+    """Every app of the shelf has a hook for every lifecycle event."""
     found = Heard(setting)
     setting.installer = Installer(
         setting.database, setting.shelf, setting.code, lambda _kind: setting.runtime, "0.1.0", tell=found
@@ -442,7 +442,7 @@ def heard(setting: Setting) -> Heard:
     return found
 
 
-async def test_an_app_hears_of_each_change_once_as_the_release_that_is_there(setting: Setting, heard: Heard) -> None:
+async def test_an_app_is_told_of_each_change_once_as_an_installed_release(setting: Setting, heard: Heard) -> None:
     setting.publish("1.0.0", MODEL_PERMISSION + HTTP)
     setting.publish("1.1.0", MODEL_PERMISSION + HTTP)
     await setting.install("acme/hello@1.0.0")
@@ -466,7 +466,7 @@ async def test_an_app_hears_of_each_change_once_as_the_release_that_is_there(set
     assert setting.states() == {}
 
 
-async def test_what_waits_for_consent_or_is_refused_is_not_told(setting: Setting, heard: Heard) -> None:
+async def test_a_pending_or_refused_change_is_no_lifecycle_event(setting: Setting, heard: Heard) -> None:
     setting.publish("1.0.0", app="acme/words")
     setting.publish("1.0.0", MODEL_PERMISSION + '[dependencies]\n"acme/words" = ">=1"\n')
     setting.publish("1.1.0", MODEL_PERMISSION + STORAGE + '[dependencies]\n"acme/words" = ">=1"\n')
@@ -511,7 +511,7 @@ async def test_an_app_without_hooks_is_told_nothing(setting: Setting, heard: Hea
     assert heard.told == []
 
 
-async def test_an_uninstall_retires_what_is_warm(setting: Setting) -> None:
+async def test_an_uninstall_ends_warm_runners(setting: Setting) -> None:
     setting.publish()
     [result] = await setting.install()
     await setting.installer.uninstall("default", "acme/hello", "ann", delete_data=True)

@@ -9,7 +9,7 @@ from packaging.specifiers import SpecifierSet
 from llmasos.bundles.manifest import parse_manifest
 from llmasos.bundles.testing import manifest_text
 from llmasos.errors import Conflict, Invalid, LlmasosError, NotFound
-from llmasos.installs.resolve import Locked, Requirement, lock_of, parse_requirement, resolve
+from llmasos.installs.resolve import LockedRelease, Requirement, lock_of, parse_requirement, resolve
 from llmasos.installs.source import Candidate
 
 
@@ -62,18 +62,18 @@ def test_a_yanked_release_is_taken_only_from_a_lock() -> None:
     assert chosen(shelf, "a/x") == {"a/x": "1.0"}
     with pytest.raises(Conflict, match=r"1\.1: it was yanked"):
         chosen(shelf, "a/x@1.1")
-    assert chosen(shelf, "a/x", locked={"a/x": Locked("1.1", yanked.digest)}) == {"a/x": "1.1"}
+    assert chosen(shelf, "a/x", locked={"a/x": LockedRelease("1.1", yanked.digest)}) == {"a/x": "1.1"}
     with pytest.raises(Conflict, match="bytes"):
-        chosen(shelf, "a/x@1.1", locked={"a/x": Locked("1.1", "other")})
+        chosen(shelf, "a/x@1.1", locked={"a/x": LockedRelease("1.1", "other")})
 
 
 def test_a_quarantined_release_is_never_taken() -> None:
     bad = release("a/x", "1.1", quarantined=True)
     with pytest.raises(Conflict, match="quarantined"):
-        chosen(Shelf(bad), "a/x", locked={"a/x": Locked("1.1", bad.digest)})
+        chosen(Shelf(bad), "a/x", locked={"a/x": LockedRelease("1.1", bad.digest)})
 
 
-def test_a_release_for_another_host_is_passed_over() -> None:
+def test_a_release_for_another_host_version_is_skipped() -> None:
     shelf = Shelf(release("a/x", "1.0"), release("a/x", "2.0", compat=">=9"))
     assert chosen(shelf, "a/x") == {"a/x": "1.0"}
     with pytest.raises(Conflict, match=r"needs llmasos >=9, and this is 0\.1\.0"):
@@ -92,12 +92,12 @@ def test_dependencies_are_resolved_with_backtracking() -> None:
     assert chosen(shelf, "a/x") == {"a/x": "1.0", "a/y": "1.0", "a/z": "2.0"}
 
 
-def test_a_cycle_ends() -> None:
+def test_a_dependency_cycle_resolves() -> None:
     shelf = Shelf(release("a/x", "1.0", {"a/y": ">=1"}), release("a/y", "1.0", {"a/x": ">=1"}))
     assert chosen(shelf, "a/x") == {"a/x": "1.0", "a/y": "1.0"}
 
 
-def test_a_conflict_says_who_wants_what_and_what_there_is() -> None:
+def test_a_conflict_names_each_requirement_and_the_releases_there_are() -> None:
     shelf = Shelf(
         release("a/x", "1.0", {"a/y": "<2", "a/z": ">=1"}), release("a/y", "1.0"), release("a/z", "1.0", {"a/y": ">=2"})
     )
@@ -107,7 +107,7 @@ def test_a_conflict_says_who_wants_what_and_what_there_is() -> None:
     assert "1.0: it does not fit" in caught.value.message
 
 
-def test_what_is_missing_is_named_with_who_depends_on_it() -> None:
+def test_a_missing_dependency_is_named_with_the_app_that_needs_it() -> None:
     with pytest.raises(NotFound, match="no app a/x"):
         chosen(Shelf(), "a/x")
     with pytest.raises(NotFound, match=r"no app a/y; a/x 1\.0 depends on it"):
@@ -123,7 +123,7 @@ def test_what_is_installed_stays_or_the_conflict_names_the_upgrade() -> None:
     assert chosen(older, "a/x", installed=there)["a/y"] == "1.0"
 
 
-def test_what_installed_apps_need_of_it_holds_for_an_upgrade_too() -> None:
+def test_an_upgrade_respects_what_installed_apps_need() -> None:
     shelf = Shelf(release("a/y", "1.5"), release("a/y", "2.0"))
     needs = (Requirement("a/y", SpecifierSet("<2"), "a/x 1.0"),)
     assert chosen(shelf, "a/y", dependents=needs) == {"a/y": "1.5"}
@@ -131,14 +131,14 @@ def test_what_installed_apps_need_of_it_holds_for_an_upgrade_too() -> None:
         chosen(shelf, "a/y@2.0", dependents=needs)
 
 
-def test_the_lock_holds_dependencies_by_digest() -> None:
+def test_the_lock_records_dependencies_by_digest() -> None:
     shelf = Shelf(release("a/x", "1.0", {"a/y": ">=1"}), release("a/y", "1.0"))
     found = resolve(parse_requirement("a/x"), shelf, "0.1.0")
     assert lock_of(found, "a/x") == {"a/y": {"version": "1.0", "digest": "digest-a/y-1.0"}}
 
 
 @pytest.mark.timeout(20)
-def test_a_graph_made_to_explode_ends() -> None:
+def test_a_graph_made_to_explode_is_given_up() -> None:
     rows = [release(f"a/x{i}", f"{v}.0", {f"a/x{i + 1}": ">=1"}) for i in range(12) for v in range(1, 5)]
     shelf = Shelf(*rows, release("a/x12", "1.0", {"a/none": ">=1"}))
     began = time.perf_counter()
@@ -148,7 +148,7 @@ def test_a_graph_made_to_explode_ends() -> None:
 
 
 @pytest.mark.parametrize("text", ["x", "a/x@", "a/x@one", "a/x>=", "a/x 1", "A/x", "a/x/y", "", "a/x;rm", "../a/x"])
-def test_what_names_no_app_is_refused(text: str) -> None:
+def test_a_text_that_names_no_app_is_refused(text: str) -> None:
     with pytest.raises(Invalid):
         parse_requirement(text)
 

@@ -50,7 +50,7 @@ def test_each_combination_has_its_level(permissions: tuple[str, ...], code: str,
     assert risks(*permissions)[code].level == level
 
 
-def test_an_ordinary_app_is_not_cried_over() -> None:
+def test_an_ordinary_app_has_no_warnings() -> None:
     assert risks(MODEL, STORAGE) == {}
     assert worst(risks(MODEL, STORAGE, http(FIXED)).values()) == "info"
     assert set(risks(http('["http://127.0.0.1:8000", "http://localhost"]'))) == {"fixed-servers"}
@@ -63,7 +63,7 @@ def test_the_sentence_names_what_and_where() -> None:
     assert "它记住的关于你的内容" in describe_risk(risk, "zh")
 
 
-def test_a_model_without_a_daily_limit_is_told() -> None:
+def test_a_missing_daily_token_limit_is_a_risk() -> None:
     assert "unlimited-tokens" in risks(MODEL, limits=LimitsRequest())
     assert "unlimited-tokens" not in risks(MODEL, limits=LimitsRequest(tokens_per_day=5))
 

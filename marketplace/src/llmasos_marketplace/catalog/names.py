@@ -1,7 +1,7 @@
-"""Which names may be taken: pure rules, so that nobody installs the wrong app by a slip of the eye or the finger.
+"""Pure rules for names, so that nobody installs the wrong app by misreading or mistyping its name.
 
-An id is `publisher/name`, both lower-case ASCII words joined by hyphens (the manifest's rule). What is left to confuse
-are letters that look alike, hyphens that move, and names one slip away from a known one.
+An id is `publisher/name`, both lower-case ASCII words joined by hyphens (the manifest's rule). What can
+still be confused are letters that look alike, hyphens that move, and names one typing slip away from a known one.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from llmasos.errors import Conflict, Denied
 FIRST_PARTY: Final = "llmasos"
 """The namespace of the apps that come with LLMasOS; only the seeding of the embedded catalog publishes there."""
 
-# Longest first: "rn" must be read before "n" could be.
+# Longest first: "rn" before "n".
 _LOOK_ALIKE: Final = (("rn", "m"), ("vv", "w"), ("cl", "d"), ("0", "o"), ("1", "l"), ("i", "l"), ("5", "s"), ("2", "z"))
-# Shorter words are one letter apart by nature: cat, car, bat.
+# Short words are often one letter apart: cat, car, bat.
 _TYPO_LENGTH: Final = 5
 
 
@@ -36,13 +36,13 @@ class NamespaceReserved(Denied):
 
 
 def normalise(name: str) -> str:
-    """What somebody typed, as an id would be written: lower case, hyphens for spaces, dots and underscores."""
+    """A typed name in the form of an id: lower case, with hyphens for spaces, dots and underscores."""
     text = unicodedata.normalize("NFKC", name).strip().casefold()
     return "".join("-" if letter in " ._" else letter for letter in text)
 
 
 def skeleton(name: str) -> str:
-    """The name as a hasty eye sees it; two names with one skeleton are confusable."""
+    """The name with look-alike letters unified: two names with one skeleton are confusable."""
     text = normalise(name).replace("-", "").replace("/", "")
     for like, letter in _LOOK_ALIKE:
         text = text.replace(like, letter)
@@ -50,7 +50,7 @@ def skeleton(name: str) -> str:
 
 
 def is_slip(one: str, other: str) -> bool:
-    """Whether one slip of the finger makes one name the other: a letter more, less, another, or two swapped."""
+    """Whether one typing slip turns one name into the other: a letter added, missing, changed, or two swapped."""
     if one == other or min(len(one), len(other)) < _TYPO_LENGTH or abs(len(one) - len(other)) > 1:
         return False
     start = 0
@@ -64,11 +64,11 @@ def is_slip(one: str, other: str) -> bool:
 
 
 def check_name(app_id: str, known: Iterable[str], *, first_party: bool = False) -> None:
-    """Hold a new app's id against those that are taken.
+    """Check a new app's id against the known ones.
 
     Args:
         app_id: The id, as the manifest has it.
-        known: The ids in the catalog. One that is there already is not new, and passes.
+        known: The ids in the catalog. A known id passes.
         first_party: Whether the embedded catalog is being seeded.
 
     Raises:

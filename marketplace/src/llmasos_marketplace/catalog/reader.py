@@ -23,7 +23,7 @@ _JSON_COLUMNS = frozenset({"categories", "manifest", "actions", "imports", "limi
 
 
 def is_ready(url: str) -> bool:
-    """Whether there is a database with the schema of this code; False: nothing was ever kept, or it must migrate.
+    """Whether the database has the schema of this code; False if it does not exist or must be migrated.
 
     Raises:
         SchemaNewer: It is of a newer LLMasOS.
@@ -32,12 +32,12 @@ def is_ready(url: str) -> bool:
 
 
 def is_empty(url: str) -> bool:
-    """Whether nothing was ever kept: there is no database yet, or no schema in it."""
+    """Whether the database does not exist or has no schema yet."""
     return revision_of(url) is None
 
 
 def rows(url: str, sql: str, values: Mapping[str, object]) -> list[Row]:
-    """What a statement answers, with JSON columns decoded.
+    """The rows that a statement returns, with JSON columns decoded.
 
     Raises:
         Unavailable: The database cannot be read.
@@ -86,8 +86,8 @@ _OFFERED = """EXISTS (SELECT 1 FROM "release" r WHERE r.app_id = app.id AND r.st
 def search_statement(words: str, *, after: tuple[int, str] | None, limit: int) -> tuple[str, dict[str, object]]:
     """The statement that finds apps by words, and its values.
 
-    Every word must stand somewhere in the id, the names, the summaries or the categories. The whole text as id or
-    name ranks 0, as the beginning of a name 1, within a name or id 2, elsewhere 3.
+    Every word must occur in the id, the names, the summaries or the categories. The whole text as id or name ranks 0,
+    as the beginning of a name 1, within a name or id 2, elsewhere 3.
 
     Args:
         words: What was typed; empty finds every app.
@@ -120,10 +120,10 @@ def search_statement(words: str, *, after: tuple[int, str] | None, limit: int) -
 
 def no_such_app(app_id: str, known: Sequence[str]) -> NotFound:
     """The error for an app that is not in the catalog, with the nearest that is."""
-    from difflib import get_close_matches  # noqa: PLC0415  (only where something is wrong)
+    from difflib import get_close_matches  # noqa: PLC0415  (only for an error)
 
     wanted = normalise(app_id)
-    # Somebody who types a name without its publisher means the app of that name.
+    # A name without its publisher means the app of that name.
     same_name = [other for other in known if other.partition("/")[2] == wanted]
     near = same_name or get_close_matches(wanted, known, n=1, cutoff=0.6)
     if near:
@@ -150,13 +150,13 @@ def _escaped(word: str) -> str:
 
 
 def search(url: str, words: str, limit: int) -> list[Row]:
-    """Apps that hold every word, the best match first."""
+    """Apps that match every word, the best first."""
     sql, values = search_statement(words, after=None, limit=limit)
     return rows(url, sql, values)
 
 
 def app(url: str, app_id: str) -> Row | None:
-    """One app, with what its newest release says."""
+    """One app, with the texts of its newest release."""
     found = rows(url, f"SELECT {_FIELDS} FROM app WHERE id = :id", {"id": app_id})  # noqa: S608
     return found[0] if found else None
 

@@ -21,7 +21,7 @@ from llmasos_marketplace.catalog.tables import CatalogApp, Publisher, Release, R
 
 @dataclass(frozen=True, slots=True)
 class NewRelease:
-    """A bundle that was checked, and what came of it."""
+    """A checked bundle, and the result of the checks."""
 
     bundle: Bundle
     imports: list[str]
@@ -72,10 +72,10 @@ def _visible() -> ColumnElement[bool]:
 def apps(
     session: Session, *, after: str, limit: int, category: str | None = None, publisher_id: str | None = None
 ) -> Sequence[CatalogApp]:
-    """Apps in the order of their ids, those behind `after`."""
+    """Apps ordered by id, from behind `after`."""
     query = select(CatalogApp).where(CatalogApp.id > after, _visible()).order_by(CatalogApp.id).limit(limit)
     if category is not None:
-        # The column holds a JSON list of plain words, so a quoted word stands in its text when it is in the list.
+        # The column is a JSON list of plain words, so its text contains a word in quotes if the list contains it.
         query = query.where(sql_cast(col(CatalogApp.categories), String).contains(f'"{category}"', autoescape=True))
     if publisher_id is not None:
         query = query.where(CatalogApp.publisher_id == publisher_id)
@@ -83,12 +83,12 @@ def apps(
 
 
 def apps_by_id(session: Session, ids: Sequence[str]) -> Sequence[CatalogApp]:
-    """The apps of these ids, in no order."""
+    """The apps with these ids, in any order."""
     return session.exec(select(CatalogApp).where(col(CatalogApp.id).in_(ids))).all()
 
 
 def categories(session: Session) -> dict[str, int]:
-    """Each category that an offered app stands in, with how many do."""
+    """Each category of the offered apps, with the number of its apps."""
     counted: dict[str, int] = {}
     for row in session.exec(select(CatalogApp).where(_visible())):
         for category in row.categories:
@@ -97,7 +97,7 @@ def categories(session: Session) -> dict[str, int]:
 
 
 def search(session: Session, words: str, *, after: tuple[int, str] | None, limit: int) -> list[dict[str, Any]]:
-    """Apps that hold every word, the best match first; `rank` and `id` of the last one lead to the next page."""
+    """Apps that match every word, the best first. `rank` and `id` of the last one lead to the next page."""
     sql, values = reader.search_statement(words, after=after, limit=limit)
     return [dict(row) for row in session.connection().execute(text(sql), values).mappings()]
 
@@ -114,7 +114,7 @@ def count_apps(session: Session, publisher_id: str) -> int:
 
 
 def add_release(session: WriteSession, new: NewRelease, at: datetime) -> Release:
-    """Write a release, with its app and publisher where they are new."""
+    """Add a release, with its app and publisher if they are new."""
     bundle, manifest = new.bundle, new.bundle.manifest
     publisher_id = manifest.id.partition("/")[0]
     if session.get(Publisher, publisher_id) is None:
@@ -169,7 +169,7 @@ def add_release(session: WriteSession, new: NewRelease, at: datetime) -> Release
 
 
 def refresh_app(session: WriteSession, known: CatalogApp, at: datetime) -> None:
-    """Make an app say what its newest offered release says: final before pre-release, available before yanked."""
+    """Copy the newest release into the app's row: available before yanked, final before pre-release."""
     session.flush()
     rows = releases(session, known.id)
     best = max(

@@ -1,4 +1,4 @@
-"""The catalog's answers in JSON."""
+"""The catalog in JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmasos_marketplace.catalog.tables import CatalogApp, Release
 
 
 class LocalText(BaseModel):
-    """A text in English, and in Chinese where the author gave it."""
+    """A text in English and, if the author wrote one, in Chinese."""
 
     en: str
     zh: str | None = None
@@ -48,7 +48,7 @@ class AppDetail(AppSummary):
 
 
 class ReleaseDetail(ReleaseSummary):
-    """All that a bundle says of itself, and what its binary imports."""
+    """A release in full: its manifest, its actions, and what its binary imports."""
 
     app: str
     manifest: dict[str, Any]
@@ -59,14 +59,14 @@ class ReleaseDetail(ReleaseSummary):
 
 
 class Category(BaseModel):
-    """A category, with how many apps stand in it."""
+    """A category, with the number of its apps."""
 
     name: str
     apps: int
 
 
 class PublisherDetail(BaseModel):
-    """A publisher, with how many apps it offers."""
+    """A publisher, with the number of its apps."""
 
     id: str
     created_at: datetime

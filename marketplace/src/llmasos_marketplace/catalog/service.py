@@ -1,4 +1,4 @@
-"""The catalog's rules: what is offered, what is yanked, and where an install takes its releases from."""
+"""The catalog: lists apps and releases, yanks, and is the source of installs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Catalog:
         self.store = store
 
     def releases(self, app_id: str) -> list[Candidate]:
-        """Every release of an app, newest first; empty where there is none."""
+        """Every release of an app, newest first; empty if it has none."""
         with self.database.read() as session:
             return [
                 Candidate(
@@ -74,7 +74,7 @@ class Catalog:
         """One publisher, and how many apps it offers.
 
         Raises:
-            NotFound: There is none of that name.
+            NotFound: No publisher has that name.
         """
         with self.database.read() as session:
             found = repository.publisher(session, publisher_id)
@@ -83,7 +83,7 @@ class Catalog:
             return found, repository.count_apps(session, publisher_id)
 
     def yank(self, app_id: str, version: str, reason: str = "") -> bool:
-        """Keep new installs from a release; where it is installed or locked, it stays.
+        """Withdraw a release from new installs. Existing and locked installs keep it.
 
         Returns:
             Whether it changed anything.

@@ -1,4 +1,4 @@
-"""The bundles' files, each under the SHA-256 of its bytes: never changed, there whole or not there."""
+"""Bundle files, each named by the SHA-256 of its bytes: immutable, complete or absent."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class BundleStore:
         return path
 
     def put(self, data: bytes) -> str:
-        """Keep a bundle; the same bytes twice are kept once.
+        """Store a bundle; the same bytes are stored once.
 
         It is written beside, synced and renamed, so that a name in the store always means the whole file, also after
         a loss of power. An interrupted write leaves a temporary file, which a later one sweeps away.
@@ -76,14 +76,14 @@ class BundleStore:
             return hashlib.file_digest(file, "sha256").hexdigest() == digest
 
     def digests(self) -> Iterator[str]:
-        """Every bundle that is there."""
+        """Every stored digest."""
         if self.folder.is_dir():
             for path in sorted(self.folder.iterdir()):
                 if matched := _NAME.fullmatch(path.name):
                     yield matched[1]
 
     def _sweep(self) -> None:
-        # Only old ones: another process may be writing a young one at this moment.
+        # Only old ones: another process may be writing a recent one.
         for path in self.folder.glob(".tmp-*"):
             try:
                 if time.time() - path.stat().st_mtime > _STALE_SECONDS:

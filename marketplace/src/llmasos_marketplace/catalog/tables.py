@@ -10,7 +10,7 @@ from sqlmodel import Field, SQLModel
 
 
 class Publisher(SQLModel, table=True):
-    """Who publishes apps; the first half of an app's id."""
+    """A publisher of apps: the first half of an app's id."""
 
     __tablename__ = "publisher"  # pyright: ignore[reportAssignmentType]
 
@@ -19,7 +19,7 @@ class Publisher(SQLModel, table=True):
 
 
 class CatalogApp(SQLModel, table=True):
-    """An app, with what its newest release says of it, for search."""
+    """An app, with the texts of its newest release, for search."""
 
     __tablename__ = "app"  # pyright: ignore[reportAssignmentType]
 
@@ -61,7 +61,7 @@ class Release(SQLModel, table=True):
 
 
 class ReleasePermission(SQLModel, table=True):
-    """A permission that a release asks for, one row each, so that the catalog can be asked who asks for what."""
+    """A permission of a release, one row each, so that releases can be found by capability."""
 
     __tablename__ = "release_permission"  # pyright: ignore[reportAssignmentType]
 
@@ -72,7 +72,7 @@ class ReleasePermission(SQLModel, table=True):
 
 
 class ReleaseDependency(SQLModel, table=True):
-    """An app that a release calls, and which of its versions will do."""
+    """An app that a release depends on, and the versions that satisfy it."""
 
     __tablename__ = "release_dependency"  # pyright: ignore[reportAssignmentType]
 

@@ -1,4 +1,4 @@
-"""A catalog with releases in it, for tests: written as publishing writes, without its checks."""
+"""A catalog with releases, for tests: written as publishing writes it, without the checks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add_bundle(catalog: Catalog, path: Path, *, state: str = "available", at: da
 
 
 def open_catalog(home: Path, url: str = "") -> Catalog:
-    """The catalog of a home; without the URL of its database, on SQLite there."""
+    """The catalog of a home; without a URL, its database is SQLite in the home."""
     url = url or f"sqlite:///{home / 'llmasos.db'}"
     ensure_schema(url, home)
     return Catalog(Database(url), BundleStore(home / "bundles"))

@@ -24,7 +24,7 @@ CheckResult: TypeAlias = Literal["passed", "failed", "could not run"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check of one release: `detail` says what failed, or why it could not run, and `zh` the same in Chinese."""
+    """One check of one release. `detail` says what failed or why it could not run; `zh` says it in Chinese."""
 
     name: Literal["bundle", "imports", "actions", "plugins"]
     result: CheckResult
@@ -51,7 +51,7 @@ class Report:
         return "quarantined" if self.of("could not run") else "available"
 
     def reason(self, locale: str = "en") -> str:
-        """Why it is quarantined; empty where it is not."""
+        """Why it is quarantined; empty if it is not."""
         said = (
             t(locale, f"{check.name} could not be checked: {check.detail}", f"无法检查 {check.name}：{check.zh}")
             for check in self.of("could not run")
@@ -66,12 +66,12 @@ async def check_release(
     *,
     checked_imports: tuple[str, ...] | None = None,
 ) -> Report:
-    """Hold what a bundle says of its code against the code, in runners, and ask the operator's plugins.
+    """Check in runners that a bundle's code is what the bundle says, and call the operator's plugins.
 
     Args:
         bundle: Read by the safe reader, so its manifest and its files are sound.
         runtime_of: The runtime of a kind, wasm or python.
-        plugins: Those of the operator; without them none is asked.
+        plugins: The operator's; None calls none.
         checked_imports: What the binary imports, if its imports and actions were checked before; None checks them.
 
     Raises:
@@ -93,7 +93,7 @@ async def _check_code(bundle: Bundle, runtime_of: Callable[[str], Runtime]) -> t
         code = write_code(bundle, Path(folder))
         imports, imports_check = await _check_imports(bundle, code, runtime_of)
         checks = [Check("bundle", "passed"), imports_check]
-        if imports_check.result == "passed":  # a binary that asks for too much is not started
+        if imports_check.result == "passed":  # a binary that imports too much is not started
             checks.append(await _check_actions(bundle, code, runtime_of))
     return imports, checks
 
@@ -139,7 +139,7 @@ async def _check_actions(bundle: Bundle, code: Path, runtime_of: Callable[[str],
         runtime = runtime_of(manifest.runtime.kind)
         await runtime.prepare(program, code)
         described = parse_actions(await runtime.describe(program))
-    except DiskFull:  # no matter of the release: nobody learns of it by a quarantine
+    except DiskFull:  # says nothing about the release, so it is not quarantined for it
         raise
     except Unavailable as error:
         return Check("actions", "could not run", error.message, error.message_zh)
@@ -165,7 +165,7 @@ def _check_plugins(bundle: Bundle, plugins: Plugins) -> Check:
     except LlmasosError as error:
         return Check("plugins", "failed", error.message, error.message_zh)
     told = "; ".join(finding.message for finding in findings)
-    # A plugin speaks its operator's language.
+    # A plugin writes its findings in the operator's language.
     return Check("plugins", "failed" if any(finding.blocks for finding in findings) else "passed", told, told)
 
 

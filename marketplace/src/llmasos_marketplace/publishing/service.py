@@ -1,4 +1,4 @@
-"""Publishing to the local catalog: a release is there whole, with its bundle, or not at all."""
+"""Publishing to the local catalog: a release is stored with its bundle, or not at all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from llmasos_marketplace.publishing.checks import Report, check_release, raise_f
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What came of publishing. `changed` is False where the same bytes were there already."""
+    """The result of publishing. `changed` is False if the same bytes were published before."""
 
     app_id: str
     version: str
@@ -33,7 +33,7 @@ class Publication:
     state_reason: str
     changed: bool
     report: Report | None
-    """None where nothing had to be checked again."""
+    """None if nothing had to be checked."""
 
 
 class Publishing:
@@ -76,14 +76,14 @@ class Publishing:
         # Read once: what is checked is what is kept, whatever happens to the file meanwhile.
         data = await asyncio.to_thread(read_bytes, path)
         bundle = await asyncio.to_thread(bundle_of, data)
-        known = await asyncio.to_thread(self._held_against_catalog, bundle, first_party)
+        known = await asyncio.to_thread(self._check_against_catalog, bundle, first_party)
         if known is not None and known.state != "quarantined":
-            return _as_it_was(known)
+            return _unchanged(known)
         report = await check_release(bundle, self._runtime_of, self._plugins, checked_imports=checked_imports)
         raise_failures(bundle, report)
         return await asyncio.to_thread(self._keep, bundle, data, report, Line(workspace, by, "publish"), first_party)
 
-    def _held_against_catalog(self, bundle: Bundle, first_party: bool) -> Release | None:
+    def _check_against_catalog(self, bundle: Bundle, first_party: bool) -> Release | None:
         with self.catalog.database.read() as session:
             check_name(bundle.manifest.id, repository.app_ids(session), first_party=first_party)
             known = repository.release(session, bundle.manifest.id, bundle.manifest.version)
@@ -97,7 +97,7 @@ class Publishing:
         new = NewRelease(bundle, list(report.imports), line.user, report.state, reason)
         manifest = bundle.manifest
         with self.catalog.database.write() as session:
-            # Asked again under the write lock: another process may have been quicker.
+            # Checked again under the write lock: another process may have published meanwhile.
             check_name(manifest.id, repository.app_ids(session), first_party=first_party)
             known = repository.release(session, manifest.id, manifest.version)
             if known is not None and known.digest != bundle.digest:
@@ -107,7 +107,7 @@ class Publishing:
             elif known.state == "quarantined":
                 self._recheck(session, known, new)
             else:
-                return _as_it_was(known)
+                return _unchanged(known)
             record(session, _audited(line, bundle, report))
         return Publication(manifest.id, manifest.version, bundle.digest, report.state, reason, True, report)
 
@@ -124,7 +124,7 @@ def _audited(line: Line, bundle: Bundle, report: Report) -> Line:
     return Line(line.workspace, line.user, line.event, app=bundle.manifest.id, detail=detail)
 
 
-def _as_it_was(row: Release) -> Publication:
+def _unchanged(row: Release) -> Publication:
     return Publication(row.app_id, row.version, row.digest, row.state, row.state_reason, False, None)
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from llmasos.errors import ConsentNeeded, Invalid
 from llmasos.installs.consent import ConsentRequest, RequestedPermission
-from llmasos.installs.plan import Plan
+from llmasos.installs.plan import InstallPlan
 from llmasos.installs.service import ConsentAnswers
 from llmasos.installs.wording import describe, describe_limits, describe_risk
 from llmasos_server.cli.output import is_interactive, locale, note, options, tr
@@ -24,7 +24,7 @@ _STYLES = {"danger": "bold red", "warning": "yellow", "info": "dim"}
 
 
 def console() -> Console:
-    """Where people are talked to: stderr, so that stdout holds the answer alone."""
+    """The console for questions: stderr, so that stdout has only the result."""
     return Console(stderr=True, highlight=False)
 
 
@@ -88,7 +88,7 @@ def ask(question: str, *, default: bool = False) -> bool:
             return False
 
 
-def decide(plan: Plan, *, yes: bool, decline: Sequence[str], config: Mapping[str, Any]) -> ConsentAnswers | None:
+def decide(plan: InstallPlan, *, yes: bool, decline: Sequence[str], config: Mapping[str, Any]) -> ConsentAnswers | None:
     """Show what every step of a plan asks for, and ask for consent; None if the person said no.
 
     Args:
@@ -132,7 +132,7 @@ def decide(plan: Plan, *, yes: bool, decline: Sequence[str], config: Mapping[str
 
 
 def parse_config(pairs: Sequence[str]) -> dict[str, Any]:
-    """`key=value` pairs; a value is JSON where it can be read so, and a text otherwise.
+    """Parse `key=value` pairs. A value is JSON if it parses as JSON, and a text otherwise.
 
     Raises:
         Invalid: There is no `=`.

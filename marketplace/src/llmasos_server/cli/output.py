@@ -1,4 +1,4 @@
-"""What every command says, and how: the shared options, JSON on stdout, errors on stderr."""
+"""Output of every command: the shared options, JSON and results on stdout, notes and errors on stderr."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def say(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """Print a line on stderr: progress and hints, never the answer."""
+    """Print a line on stderr: progress and hints, never the result."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 

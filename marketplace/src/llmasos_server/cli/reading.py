@@ -1,4 +1,4 @@
-"""`search`, `show`, `list`, `grants show`: what is there, in a fifth of a second; see `catalog/reader.py`."""
+"""`search`, `show`, `list`, `grants show`: fast reading commands; see `catalog/reader.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WORKSPACE = "default"
 
 
 def database() -> str | None:
-    """The database's URL, migrated where it is older; None where nothing was ever kept.
+    """The URL of the database, migrated if it is older; None if there is no database yet.
 
     Raises:
         SchemaNewer: It is of a newer LLMasOS.

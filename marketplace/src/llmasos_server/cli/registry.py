@@ -1,4 +1,4 @@
-"""Every command, and where it is: so that `llmasos --help` imports none of them.
+"""Every command and its module, so that `llmasos --help` imports none of them.
 
 To add a command, write a function with Typer's annotations (or a `typer.Typer` for one with parts, as `quota set`)
 in a module of this package and name it here. `--json` and `--debug` are added to every command; ask
@@ -15,7 +15,7 @@ Section: TypeAlias = Literal["use", "write", "operate"]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CommandEntry:
     """One command: `target` is "module:attribute" below this package."""
 
     name: str
@@ -67,11 +67,11 @@ _ROWS: Final[tuple[tuple[str, str, Section, str, str], ...]] = (
     ("doctor", "admin:doctor", "operate", "Check every part; say what to do.", "检查各个部分并给出建议。"),
 )
 
-ENTRIES: Final = tuple(Entry(*row) for row in _ROWS)
+ENTRIES: Final = tuple(CommandEntry(*row) for row in _ROWS)
 
 BY_NAME: Final = {entry.name: entry for entry in ENTRIES}
 
-# The parts of commands in Chinese; in English a part's docstring says it.
+# The help of subcommands in Chinese; in English it is their docstring.
 PARTS_ZH: Final[dict[str, str]] = {
     "grants show": "查看一个或全部应用获得的授权。",
     "grants revoke": "立即收回应用的一项能力；`llmasos install` 会再次征求同意。",

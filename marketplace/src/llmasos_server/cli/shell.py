@@ -81,12 +81,12 @@ def _shared(
     """Carry the options of every command."""
 
 
-def is_installed(entry: registry.Entry) -> bool:
+def is_installed(entry: registry.CommandEntry) -> bool:
     """Whether the command's module is there, without importing it."""
     return importlib.util.find_spec(f"{PACKAGE}.{entry.module}") is not None
 
 
-def load(entry: registry.Entry) -> TyperCommand | TyperGroup:
+def load(entry: registry.CommandEntry) -> TyperCommand | TyperGroup:
     """Import a command, and give it the shared options."""
     import logging
 

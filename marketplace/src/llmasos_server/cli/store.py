@@ -22,7 +22,7 @@ from llmasos_server.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from llmasos.installs.plan import Plan
+    from llmasos.installs.plan import InstallPlan
     from llmasos.installs.service import ConsentAnswers, InstallResult
     from llmasos_marketplace.publishing.service import Publication
     from llmasos_server.local import Local
@@ -110,7 +110,7 @@ def upgrade(
 
 
 def _carry_out(
-    local: Local, plan: Plan, *, yes: bool, decline: list[str], config: dict[str, Any]
+    local: Local, plan: InstallPlan, *, yes: bool, decline: list[str], config: dict[str, Any]
 ) -> list[InstallResult]:
     from llmasos.installs.service import ConsentAnswers
     from llmasos_server.cli.asking import decide, working
@@ -198,7 +198,7 @@ def uninstall(
         ),
     ] = None,
 ) -> None:
-    """Remove an app. What it stored is kept or deleted as you say; it asks where you don't."""
+    """Remove an app. You decide whether what it stored is kept or deleted."""
     from llmasos.installs import repository
     from llmasos.installs.plan import require_current
     from llmasos_server.cli.asking import ask, working

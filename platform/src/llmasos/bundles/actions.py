@@ -1,4 +1,4 @@
-"""`actions.json`: what an app can be asked, with the JSON Schemas of question and answer, and what it hears of.
+"""`actions.json`: an app's actions, with the JSON Schemas of input and output, and its lifecycle hooks.
 
 An entry whose name begins with @ is not an action: it says that the app has a hook for a lifecycle event.
 
@@ -51,7 +51,7 @@ class Action:
     raw: Mapping[str, Any]
 
     def title(self, locale: str) -> str:
-        """Its title in a locale, in English where there is none."""
+        """Its title in a locale, or in English if it has none there."""
         return _in_locale(self.raw.get("title"), locale) or self.name
 
     def description(self, locale: str) -> str:
@@ -66,7 +66,7 @@ def _in_locale(text: object, locale: str) -> str:
     return text if isinstance(text, str) else ""
 
 
-class Listed(NamedTuple):
+class ListedActions(NamedTuple):
     """What `actions.json` lists."""
 
     actions: tuple[Action, ...]
@@ -79,8 +79,8 @@ class Listed(NamedTuple):
         return [*(dict(action.raw) for action in self.actions), *({"name": event} for event in self.lifecycle_events)]
 
 
-def parse_actions(text: str) -> Listed:
-    """Read `actions.json`, or what a component's `describe` answers.
+def parse_actions(text: str) -> ListedActions:
+    """Read `actions.json`, or what a component's `describe` returns.
 
     Raises:
         BundleRejected: It is not a list of actions, or a schema is not one that the host would run.
@@ -113,7 +113,7 @@ def parse_actions(text: str) -> Listed:
                 f"actions.json names {name!r} twice: rename one",
                 zh=f"actions.json 中 {name!r} 出现了两次：请为其中一个改名",
             )
-    return Listed(actions, events)
+    return ListedActions(actions, events)
 
 
 def lifecycle_events_of(entries: Iterable[Mapping[str, Any]]) -> frozenset[str]:
@@ -222,7 +222,7 @@ def _check_text(name: str, key: str, text: object) -> None:
 
 
 def check_schema(place: str, schema: object) -> None:
-    """Hold a JSON Schema against what the host is willing to run.
+    """Check a JSON Schema against what the host is willing to run.
 
     Args:
         place: Where it stands, for the message.
@@ -321,7 +321,7 @@ class _Walk:
                 f"经由 {target[:80]!r} 引用了自身：请按所需层数逐层写出",
             )
         counted, at_depth = self.known.get(name, (0, MAX_DEPTH + 1))
-        if depth < at_depth:  # met deeper than before: it may end too deep now
+        if depth < at_depth:  # deeper than before, so it may now exceed the limit
             counted = self.cost(self.definitions[name], depth, (*inside, name))
             self.known[name] = counted, depth
         return counted

@@ -37,7 +37,7 @@ REBUILD_ZH: Final = "请用 `llmasos build` 重新构建"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ArchiveEntry:
     """One file, as the directory and its local header agree on it."""
 
     name: str
@@ -69,7 +69,7 @@ def _reject(what: str, zh: str) -> BundleRejected:
     return BundleRejected(f"the bundle {what}: {REBUILD}", zh=f"应用包{zh}：{REBUILD_ZH}")
 
 
-def _entries(data: bytes) -> Iterator[Entry]:
+def _entries(data: bytes) -> Iterator[ArchiveEntry]:
     count, directory_at = _end(data)
     at, local_at = directory_at, 0
     for _ in range(count):
@@ -82,7 +82,7 @@ def _entries(data: bytes) -> Iterator[Entry]:
 
 
 def _end(data: bytes) -> tuple[int, int]:
-    """How many entries there are, and where the directory begins."""
+    """The number of entries, and the offset of the directory."""
     if len(data) < END.size or not data.startswith((LOCAL_MAGIC, END_MAGIC)):
         raise BundleRejected(
             "this is no bundle, or there is something before it: name a file that `llmasos build` made",
@@ -110,8 +110,8 @@ def _end(data: bytes) -> tuple[int, int]:
     return count, at
 
 
-def _entry(data: bytes, at: int, local_at: int) -> tuple[Entry, int, int]:
-    """The entry at `at` of the directory, where the next one is, and where the next file must begin."""
+def _entry(data: bytes, at: int, local_at: int) -> tuple[ArchiveEntry, int, int]:
+    """The directory's entry at `at`, the offset of the next entry, and the offset at which the next file must begin."""
     end = len(data) - END.size
     if at + CENTRAL.size > end or data[at : at + 4] != CENTRAL_MAGIC:
         raise _reject("has a broken directory", "的目录已损坏")
@@ -141,7 +141,7 @@ def _entry(data: bytes, at: int, local_at: int) -> tuple[Entry, int, int]:
         raise _reject(f"has two names for {name!r}", f"为 {name!r} 给出了两个名称")
     if data_at + packed > end:
         raise _reject(f"is cut short at {name!r}", f"在 {name!r} 处被截断")
-    return Entry(name, method, crc, packed, size, data_at), name_at + name_length, data_at + packed
+    return ArchiveEntry(name, method, crc, packed, size, data_at), name_at + name_length, data_at + packed
 
 
 def _decode_name(raw: bytes, flags: int) -> str:
@@ -185,7 +185,7 @@ def _check_names(names: list[str]) -> None:
     seen: dict[str, str] = {}
     for name in names:
         _check_name(name)
-        # What two file systems would take for one file: the same letters composed otherwise, or in another case.
+        # Names that some file systems take for one: the same letters composed differently, or in another case.
         key = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold())
         if key in seen:
             if seen[key] == name:
@@ -230,8 +230,8 @@ def _check_name(name: str) -> None:
         )
 
 
-def _inflate(data: bytes, entry: Entry) -> bytes:
-    """The bytes of an entry, counted as they come: what headers say of sizes is only held against it."""
+def _inflate(data: bytes, entry: ArchiveEntry) -> bytes:
+    """The bytes of an entry, counted as they are inflated; the sizes in its headers must match."""
     packed = memoryview(data)[entry.data_at : entry.data_at + entry.packed_bytes]
     limit = max(layout.RATIO_FREE_BYTES, entry.packed_bytes * layout.MAX_RATIO)
     if entry.size_bytes > limit:
@@ -247,14 +247,14 @@ def _inflate(data: bytes, entry: Entry) -> bytes:
     return content
 
 
-def _deflated(packed: memoryview, entry: Entry) -> bytes:
+def _deflated(packed: memoryview, entry: ArchiveEntry) -> bytes:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     parts: list[bytes] = []
     size = 0
     waiting: bytes | memoryview = packed
     try:
         while not inflater.eof:
-            # One byte more than was declared is enough to know that it lied.
+            # One byte beyond the declared size proves that the header lied.
             part = inflater.decompress(waiting, min(CHUNK_BYTES, entry.size_bytes + 1 - size))
             size += len(part)
             parts.append(part)

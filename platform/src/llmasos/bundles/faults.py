@@ -1,4 +1,4 @@
-"""What a reader of `llmapp.toml` is told about a fault: where, what, and the cure."""
+"""A fault of `llmapp.toml` as its author reads it: the key, what is wrong, and the cure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MISSING: Final[Words] = ("it is missing", "缺少此项")
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ManifestFault:
     """One fault. `path` is the key as one would write it; what is wrong and the cure, in English and Chinese."""
 
     path: str
@@ -45,13 +45,13 @@ _TYPES = {
 }
 
 
-def faults_of(error: ValidationError, model: type[BaseModel]) -> Iterator[Fault]:
+def faults_of(error: ValidationError, model: type[BaseModel]) -> Iterator[ManifestFault]:
     """The faults that pydantic found in data meant for `model`."""
     for detail in error.errors(include_url=False):
         yield _fault(detail, model)
 
 
-def _fault(detail: ErrorDetails, model: type[BaseModel]) -> Fault:
+def _fault(detail: ErrorDetails, model: type[BaseModel]) -> ManifestFault:
     path, owner = _walk(detail["loc"], model)
     kind, value = detail["type"], detail["input"]
     special = _SPECIAL.get(kind)
@@ -61,71 +61,71 @@ def _fault(detail: ErrorDetails, model: type[BaseModel]) -> Fault:
         return _unknown_key(path, owner)
     if kind in _TYPES:
         (said, said_zh), (wanted, wanted_zh) = _said(value), _TYPES[kind]
-        return Fault(path, (f"it is {said}", f"此处是{said_zh}"), (f"write {wanted}", f"请写{wanted_zh}"))
+        return ManifestFault(path, (f"it is {said}", f"此处是{said_zh}"), (f"write {wanted}", f"请写{wanted_zh}"))
     en, zh = in_both(detail)
-    return Fault(path, (en[:1].lower() + en[1:], zh))
+    return ManifestFault(path, (en[:1].lower() + en[1:], zh))
 
 
-def _unknown_capability(path: str, _value: object, context: Mapping[str, Any]) -> Fault:
+def _unknown_capability(path: str, _value: object, context: Mapping[str, Any]) -> ManifestFault:
     known = [name.strip(" '") for name in str(context["expected_tags"]).split(",")]
     tag = str(context["tag"])
-    return Fault(
+    return ManifestFault(
         f"{path}.capability", (f"unknown capability {tag!r:.60}", f"未知的能力 {tag!r:.60}"), _choose(tag, known)
     )
 
 
-def _no_capability(path: str, _value: object, _context: Mapping[str, Any]) -> Fault:
+def _no_capability(path: str, _value: object, _context: Mapping[str, Any]) -> ManifestFault:
     cure = 'say which, as in capability = "model"', '请写明能力，例如 capability = "model"'
-    return Fault(f"{path}.capability", _MISSING, cure)
+    return ManifestFault(f"{path}.capability", _MISSING, cure)
 
 
-def _not_allowed(path: str, value: object, context: Mapping[str, Any]) -> Fault:
+def _not_allowed(path: str, value: object, context: Mapping[str, Any]) -> ManifestFault:
     choices = str(context["expected"])
     what = f"{value!r:.80} is not allowed", f"不允许 {value!r:.80}"
-    return Fault(path, what, (f"use {choices}", f"请使用 {choices.replace(' or ', ' 或 ')}"))
+    return ManifestFault(path, what, (f"use {choices}", f"请使用 {choices.replace(' or ', ' 或 ')}"))
 
 
-def _in_own_words(path: str, _value: object, context: Mapping[str, Any]) -> Fault:
+def _in_own_words(path: str, _value: object, context: Mapping[str, Any]) -> ManifestFault:
     error = context["error"]
-    return Fault(path, (str(error), error.zh if isinstance(error, Misfit) else str(error)))
+    return ManifestFault(path, (str(error), error.zh if isinstance(error, Misfit) else str(error)))
 
 
-def _unknown_key(path: str, owner: type[BaseModel] | None) -> Fault:
+def _unknown_key(path: str, owner: type[BaseModel] | None) -> ManifestFault:
     known = _keys(owner) if owner else []
     key = path.rsplit(".", 1)[-1]
-    return Fault(path, ("unknown key", "未知的键"), _choose(key, known) if known else ("remove it", "请删除"))
+    return ManifestFault(path, ("unknown key", "未知的键"), _choose(key, known) if known else ("remove it", "请删除"))
 
 
-def _missing(path: str, _value: object, _context: Mapping[str, Any]) -> Fault:
+def _missing(path: str, _value: object, _context: Mapping[str, Any]) -> ManifestFault:
     if path.endswith("reason"):
         cure = 'say why the app needs this, as in reason.en = "…"', '请说明应用为何需要它，例如 reason.en = "…"'
-        return Fault(path, _MISSING, cure)
+        return ManifestFault(path, _MISSING, cure)
     if path.endswith(".en"):
         key = path.rsplit(".", 2)[-2]
         cure = (
             f'add {key}.en = "…"; English is what every reader gets',
             f'请添加 {key}.en = "…"；英文是所有读者都能看到的',
         )
-        return Fault(path, _MISSING, cure)
+        return ManifestFault(path, _MISSING, cure)
     if path == "schema":
-        return Fault(path, _MISSING, ("add schema = 1 at the top", "请在开头添加 schema = 1"))
+        return ManifestFault(path, _MISSING, ("add schema = 1 at the top", "请在开头添加 schema = 1"))
     key = path.rsplit(".", 1)[-1]
-    return Fault(path, _MISSING, (f"add {key}", f"请添加 {key}"))
+    return ManifestFault(path, _MISSING, (f"add {key}", f"请添加 {key}"))
 
 
-def _mismatch(path: str, value: object, _context: Mapping[str, Any]) -> Fault:
+def _mismatch(path: str, value: object, _context: Mapping[str, Any]) -> ManifestFault:
     what = f"{value!r:.80} is not valid", f"{value!r:.80} 无效"
     if path == "id" or path.startswith(("dependencies", "permissions")):
         cure = (
             "write publisher/name in lower-case letters, digits and single hyphens: acme/translator",
             "请写成 publisher/name，使用小写字母、数字和单个连字符，例如 acme/translator",
         )
-        return Fault(path, what, cure)
+        return ManifestFault(path, what, cure)
     cure = "use lower-case letters and digits, beginning with a letter", "请使用小写字母和数字，并以字母开头"
-    return Fault(path, what, cure)
+    return ManifestFault(path, what, cure)
 
 
-_SPECIAL: dict[str, Callable[[str, object, Mapping[str, Any]], Fault]] = {
+_SPECIAL: dict[str, Callable[[str, object, Mapping[str, Any]], ManifestFault]] = {
     "missing": _missing,
     "union_tag_invalid": _unknown_capability,
     "union_tag_not_found": _no_capability,

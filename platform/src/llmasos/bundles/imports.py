@@ -1,4 +1,4 @@
-"""The binary proves its permissions: what a component imports, held against what its manifest declares. Pure."""
+"""The binary proves its permissions: a component may import only what its manifest declares. Pure."""
 
 from __future__ import annotations
 

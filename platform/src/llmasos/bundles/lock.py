@@ -16,7 +16,7 @@ _CURE_ZH = "请用 `llmasos build` 重新锁定"
 
 
 def check_lock(text: str) -> None:
-    """Hold a `requirements.txt` against what an environment is built from.
+    """Check that a `requirements.txt` can be built into an environment.
 
     Raises:
         BundleRejected: A line is no pinned and hashed requirement, names an address, or is an option.

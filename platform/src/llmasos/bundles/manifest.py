@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, cast
 from packaging.version import InvalidVersion, Version
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator
 
-from llmasos.bundles.faults import Fault, faults_of
+from llmasos.bundles.faults import ManifestFault, faults_of
 from llmasos.bundles.parts import (
     APP_ID,
     WORD,
@@ -37,7 +37,7 @@ from llmasos.bundles.parts import (
     Text,
     Tier,
 )
-from llmasos.bundles.rules import Parts, inconsistencies
+from llmasos.bundles.rules import ManifestParts, inconsistencies
 from llmasos.errors import ManifestRejected
 from llmasos.i18n import t
 from llmasos.validation import Misfit
@@ -144,7 +144,7 @@ def parse_manifest(text: str) -> Manifest:
             "llmapp.toml nests too deeply or holds a number that is too long: simplify it",
             zh="llmapp.toml 嵌套过深，或含有过长的数字：请简化",
         ) from None
-    faults: list[Fault] = []
+    faults: list[ManifestFault] = []
     manifest: Manifest | None = None
     try:
         manifest = Manifest.model_validate(data)
@@ -158,7 +158,7 @@ def parse_manifest(text: str) -> Manifest:
     return manifest
 
 
-def _report(faults: list[Fault], locale: str) -> str:
+def _report(faults: list[ManifestFault], locale: str) -> str:
     lines = list(dict.fromkeys(fault.text(locale) for fault in faults))
     shown = lines[:MAX_FAULTS]
     if len(lines) > len(shown):
@@ -170,9 +170,9 @@ def _report(faults: list[Fault], locale: str) -> str:
     return "\n".join((heading, *(f"  {line}" for line in shown)))
 
 
-def _parts(data: dict[str, Any]) -> Parts:
+def _parts(data: dict[str, Any]) -> ManifestParts:
     """What parses of each part by itself, so that a fault in one does not hide those between the others."""
-    return Parts(
+    return ManifestParts(
         id=_attempt(_APP_ID, data.get("id")),
         runtime=_attempt(_RUNTIME, data.get("runtime")),
         permissions=[_attempt(_PERMISSION, item) for item in _array(data.get("permissions"))],

@@ -88,7 +88,7 @@ class Frozen(BaseModel):
 
 
 class Text(Frozen):
-    """A text in English and, where the author gave it, in Chinese."""
+    """A text in English and, if the author wrote one, in Chinese."""
 
     en: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
     zh: Annotated[str, StringConstraints(min_length=1, max_length=4000)] | None = None

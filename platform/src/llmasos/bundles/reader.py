@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from llmasos.bundles import layout
-from llmasos.bundles.actions import Action, Listed, parse_actions
+from llmasos.bundles.actions import Action, ListedActions, parse_actions
 from llmasos.bundles.archive import unpack
 from llmasos.bundles.lock import check_lock
 from llmasos.bundles.manifest import Manifest, parse_manifest
@@ -51,7 +51,7 @@ class Bundle:
     @property
     def listed_json(self) -> list[dict[str, Any]]:
         """The actions and the lifecycle events, as an installed release keeps them."""
-        return Listed(self.actions, self.lifecycle_events).entries
+        return ListedActions(self.actions, self.lifecycle_events).entries
 
     @property
     def code(self) -> dict[str, bytes]:

@@ -39,7 +39,7 @@ source = "app.py"
 
 
 def action(name: str = "greet") -> dict[str, Any]:
-    """An action that takes a name and answers a text."""
+    """An action that takes a name and returns a text."""
     return {
         "name": name,
         "title": {"en": "Greet", "zh": "问候"},

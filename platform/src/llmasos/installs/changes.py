@@ -1,4 +1,4 @@
-"""Going back, going away, and taking back: rules on what is installed, in the transaction of their caller."""
+"""Rollback, uninstall, revoke and configure, in the transaction of the caller."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llmasos.installs.tables import Installation, InstalledRelease
 
 
 def rollback(session: WriteSession, workspace: str, app_id: str, user: str) -> InstallResult:
-    """Go back to the release that ran before, with its grants, besides those revoked since.
+    """Return to the previous release with its grants, except those revoked since.
 
     Raises:
         NotFound: The app is not installed, or there is no release to go back to.
@@ -66,7 +66,7 @@ def rollback_target(session: Session, workspace: str, app_id: str) -> InstalledR
 
 
 def uninstall(session: WriteSession, workspace: str, app_id: str, user: str, *, delete_data: bool) -> InstallResult:
-    """Remove an app with its grants and quotas, and what it stored where that is asked for.
+    """Remove an app with its grants and quotas, and with its stored values if `delete_data`.
 
     Raises:
         NotFound, Conflict: As `require_removable`.
@@ -80,7 +80,7 @@ def uninstall(session: WriteSession, workspace: str, app_id: str, user: str, *, 
 
 
 def require_removable(session: Session, workspace: str, app_id: str) -> tuple[Installation, InstalledRelease]:
-    """An installation that nothing keeps from being removed, and the release that runs.
+    """An installation that may be removed, and its current release.
 
     Raises:
         NotFound: The app is not installed.
@@ -99,7 +99,7 @@ def require_removable(session: Session, workspace: str, app_id: str) -> tuple[In
 
 
 def revoke(session: WriteSession, workspace: str, app_id: str, capability: str, user: str) -> InstallResult:
-    """Take a capability from an app, in the release that runs and in those a rollback could return to.
+    """Revoke a capability of an app, in its current release and in those that a rollback may return to.
 
     Raises:
         NotFound: The app is not installed, or does not hold the capability.
@@ -120,7 +120,7 @@ def revoke(session: WriteSession, workspace: str, app_id: str, capability: str, 
 def configure(
     session: WriteSession, workspace: str, app_id: str, values: Mapping[str, Any], user: str
 ) -> InstallResult:
-    """Fill in the form of an installed app again; a field left out keeps its value.
+    """Change the settings of an installed app; a setting that is left out keeps its value.
 
     Raises:
         NotFound: The app is not installed.
@@ -133,7 +133,7 @@ def configure(
     release.config = chosen
     session.add(release)
     session.flush()
-    # The names alone: a value may be anything that somebody typed.
+    # Names only: a value may be anything, even a secret.
     detail = {**release_detail(release), "fields": sorted(values)}
     audit(session, installation, user, "configure", active_grants(session, release), detail=detail)
     return InstallResult(app_id, release.version, "configured", installation.id)

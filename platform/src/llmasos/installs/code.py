@@ -1,4 +1,4 @@
-"""The code of installed releases, as files that a runtime prepares: one folder a digest, whole or not there.
+"""The code of installed releases, as files that a runtime prepares: one folder for each digest, complete or absent.
 
 <root>/<digest>/app.wasm                        of a component
 <root>/<digest>/<wheel>, requirements.txt       of a native app
@@ -20,7 +20,7 @@ from llmasos.errors import Unavailable
 from llmasos.machine import unwritable
 
 _TEMPORARY: Final = ".tmp-"
-# An install that takes longer to write its code than this has died.
+# An install that has not finished writing its code by then is dead.
 _ABANDONED_SECONDS: Final = 3600
 
 
@@ -40,7 +40,7 @@ class CodeStore:
         return cls(home / "code")
 
     def put(self, bundle: Bundle) -> Path:
-        """Keep a bundle's code, and answer the path that a runtime prepares. Safe to repeat, and at once.
+        """Store a bundle's code, and return the path that a runtime prepares. Idempotent and concurrency-safe.
 
         Raises:
             Unavailable: It cannot be written.
@@ -48,7 +48,7 @@ class CodeStore:
         folder = self.root / bundle.component_digest
         try:
             if self.is_whole(bundle.component_digest):
-                os.utime(folder)  # young again, so that no sweep takes it before it is installed
+                os.utime(folder)  # so that no sweep removes it before it is installed
             else:
                 self._write(folder, bundle.code)
         except OSError as error:
@@ -64,7 +64,7 @@ class CodeStore:
         return component if component.exists() else component.parent
 
     def is_whole(self, digest: str) -> bool:
-        """Whether the code is there and is what its digest says."""
+        """Whether the code is stored and matches its digest."""
         try:
             files = {path.name: path.read_bytes() for path in (self.root / digest).iterdir() if path.is_file()}
         except OSError:
@@ -85,14 +85,14 @@ class CodeStore:
         return self.path(digest)
 
     def digests(self) -> Iterator[str]:
-        """What is kept."""
+        """Every stored digest."""
         if self.root.is_dir():
             yield from (path.name for path in self.root.iterdir() if not path.name.startswith(_TEMPORARY))
 
     def sweep(self, wanted: frozenset[str]) -> None:
-        """Remove what no installation wants, and what an install left behind that died.
+        """Remove code that no installation needs, and leftovers of installs that died.
 
-        What is younger than an hour stays: an install may be about to want it.
+        Code younger than an hour stays: an install may be about to need it.
         """
         if not self.root.is_dir():
             return
@@ -113,12 +113,12 @@ class CodeStore:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-            if folder.exists() and not self.is_whole(folder.name):  # damaged: what is whole takes its place
+            if folder.exists() and not self.is_whole(folder.name):  # damaged, and replaced
                 folder.rename(temporary.with_name(f"{temporary.name}-damaged"))
             try:
                 temporary.rename(folder)
             except OSError:
-                # Another install of the same code was first; its files are the same.
+                # Another install of the same code finished first.
                 if not self.is_whole(folder.name):
                     raise
         finally:

@@ -1,4 +1,4 @@
-"""What runs: the current release of an installed app, as the kernel and the runtimes need it."""
+"""The current release of an installed app, as the kernel and the runtimes need it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from llmasos_sdk.host import BASELINE_CAPABILITIES
 
 
 class InstalledApps:
-    """Finds what is installed, for a host that runs it."""
+    """Finds installed apps for a host. Implements `Runnables`."""
 
     def __init__(self, database: Database, code: CodeStore) -> None:
         self._database = database
         self._code = code
 
     def still(self, installations: frozenset[str]) -> frozenset[str]:
-        """Which of these installations are still there."""
+        """Which of these installations still exist."""
         with self._database.read() as session:
             return repository.existing(session, installations)
 
@@ -43,7 +43,7 @@ class InstalledApps:
 
 
 def installed_app(session: Session, workspace: str, app_id: str) -> Runnable:
-    """The release of an installed app that runs now. Answers in about a millisecond.
+    """The current release of an installed app. Takes about a millisecond.
 
     Raises:
         NotFound: The workspace has no such installation.

@@ -1,4 +1,4 @@
-"""Whether what is installed fits together. Finds, and says what to do; changes nothing."""
+"""Checks whether installations are consistent, and names cures. Changes nothing."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from llmasos.runtimes.runtime import Program, Runtime
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is not as it should be, and the cure, in English and Chinese."""
+class InstallationFinding:
+    """An inconsistency and its cure, in English and Chinese."""
 
     subject: str
     what: Words
@@ -39,8 +39,8 @@ class Finding:
         return t(locale, f"{self.subject}: {what}; {cure}", f"{self.subject}：{what_zh}；{cure_zh}")
 
 
-def check(session: Session, home: Path) -> list[Finding]:
-    """Hold every installation against its releases, grants, quotas, code and dependencies.
+def check(session: Session, home: Path) -> list[InstallationFinding]:
+    """Check every installation against its releases, grants, quotas, code and dependencies.
 
     Args:
         session: Any session; it is only read.
@@ -68,7 +68,9 @@ def check(session: Session, home: Path) -> list[Finding]:
 _RESTORE: Final[Words] = ("restore the database from a backup", "请从备份恢复数据库")
 
 
-async def unprepared(session: Session, runtime_of: Callable[[str], Runtime]) -> tuple[list[str], list[Finding]]:
+async def unprepared(
+    session: Session, runtime_of: Callable[[str], Runtime]
+) -> tuple[list[str], list[InstallationFinding]]:
     """Which running releases are prepared at their next run, and which of them nothing here can run.
 
     Args:
@@ -76,7 +78,7 @@ async def unprepared(session: Session, runtime_of: Callable[[str], Runtime]) -> 
         runtime_of: The runtime of a kind.
     """
     waiting: list[str] = []
-    findings: list[Finding] = []
+    findings: list[InstallationFinding] = []
     current = select(Installation, InstalledRelease).where(Installation.current_id == InstalledRelease.id)
     for installation, release in session.exec(current.order_by(col(Installation.app_id))):
         try:
@@ -86,7 +88,7 @@ async def unprepared(session: Session, runtime_of: Callable[[str], Runtime]) -> 
             )
         except LlmasosError as error:
             what = error.message.rstrip("."), error.message_zh.rstrip("。")
-            findings.append(Finding(installation.app_id, what, _reinstall(installation.app_id)))
+            findings.append(InstallationFinding(installation.app_id, what, _reinstall(installation.app_id)))
             continue
         if not ready:
             waiting.append(installation.app_id)
@@ -105,57 +107,57 @@ def _reinstall(app_id: str) -> Words:
 
 def _orphans(
     session: Session, installations: list[Installation], releases: list[InstalledRelease]
-) -> Iterator[Finding]:
+) -> Iterator[InstallationFinding]:
     known = {installation.id for installation in installations}
     for release in releases:
         if release.installation_id not in known:
             what = "it belongs to no installation", "不属于任何安装"
-            yield Finding(f"release {release.id}", what, _RESTORE)
+            yield InstallationFinding(f"release {release.id}", what, _RESTORE)
     ids = {release.id for release in releases}
     for grant in session.exec(select(GrantRow)):
         if grant.installed_release_id not in ids:
             what = "it belongs to no release", "不属于任何版本"
-            yield Finding(f"grant {grant.capability}", what, _RESTORE)
+            yield InstallationFinding(f"grant {grant.capability}", what, _RESTORE)
     for quota in session.exec(select(Quota).where(Quota.source != "operator")):
         if quota.source not in known:
             what = "the installation that brought it is gone", "带来此配额的安装已不存在"
             cure = "remove it with `llmasos quota remove`", "请用 `llmasos quota remove` 移除"
-            yield Finding(f"quota of {quota.scope_id}", what, cure)
+            yield InstallationFinding(f"quota of {quota.scope_id}", what, cure)
 
 
-def _states(installation: Installation, releases: list[InstalledRelease]) -> Iterator[Finding]:
+def _states(installation: Installation, releases: list[InstalledRelease]) -> Iterator[InstallationFinding]:
     app_id = installation.app_id
     current = [release.id for release in releases if release.state == "current"]
     if current != [installation.current_id]:
         what = f"{len(current)} of its releases say that they run", f"有 {len(current)} 个版本标记为正在使用"
-        yield Finding(app_id, what, _reinstall(app_id))
+        yield InstallationFinding(app_id, what, _reinstall(app_id))
     if sum(release.state == "pending" for release in releases) > 1:
         what = "more than one release waits for consent", "有多个版本在等待同意"
         upgrade = f"`llmasos upgrade {app_id}`"
-        yield Finding(app_id, what, (f"run {upgrade}", f"请运行 {upgrade}"))
+        yield InstallationFinding(app_id, what, (f"run {upgrade}", f"请运行 {upgrade}"))
     unknown = {release.state for release in releases} - {"current", "pending", "previous"}
     if unknown:
         state = sorted(unknown)[0]
         what = f"a release is in the unknown state {state!r}", f"有版本处于未知状态 {state!r}"
-        yield Finding(app_id, what, _reinstall(app_id))
+        yield InstallationFinding(app_id, what, _reinstall(app_id))
 
 
 def _release(
     session: Session, installation: Installation, release: InstalledRelease, code_is_whole: bool
-) -> Iterator[Finding]:
+) -> Iterator[InstallationFinding]:
     subject = f"{installation.app_id} {release.version}"
     cure = _reinstall(installation.app_id)
     if not code_is_whole:
         what = "its code is gone or damaged", "其代码丢失或损坏"
-        yield Finding(subject, what, _restore(installation.app_id) if release.state == "current" else cure)
+        yield InstallationFinding(subject, what, _restore(installation.app_id) if release.state == "current" else cure)
     try:
         manifest = Manifest.model_validate(release.manifest)
     except ValidationError:
-        yield Finding(subject, ("its stored manifest is not valid", "所存的清单无效"), cure)
+        yield InstallationFinding(subject, ("its stored manifest is not valid", "所存的清单无效"), cure)
         return
     if (manifest.id, manifest.version) != (installation.app_id, release.version):
         other = f"{manifest.id} {manifest.version}"
-        yield Finding(subject, (f"its stored manifest is that of {other}", f"所存的清单属于 {other}"), cure)
+        yield InstallationFinding(subject, (f"its stored manifest is that of {other}", f"所存的清单属于 {other}"), cure)
     for row in repository.grants(session, release.id or 0):
         declared = manifest.permission(row.capability)
         try:
@@ -168,20 +170,20 @@ def _release(
                 f"{row.capability} 的授权超出了清单所申请的范围",
             )
             revoke = f"`llmasos grants revoke {installation.app_id} {row.capability}`"
-            yield Finding(subject, what, (f"run {revoke}", f"请运行 {revoke}"))
+            yield InstallationFinding(subject, what, (f"run {revoke}", f"请运行 {revoke}"))
     if release.state == "current":
         yield from _quota(session, installation, manifest)
 
 
-def _quota(session: Session, installation: Installation, manifest: Manifest) -> Iterator[Finding]:
+def _quota(session: Session, installation: Installation, manifest: Manifest) -> Iterator[InstallationFinding]:
     found = [quota.limit for quota in repository.quotas_from(session, [installation.id])]
     wanted = [manifest.limits.tokens_per_day] if manifest.limits.tokens_per_day is not None else []
     if found != wanted:
         what = "its daily limit of tokens is not the one that was agreed to", "每日 token 上限与当时同意的不同"
-        yield Finding(installation.app_id, what, _reinstall(installation.app_id))
+        yield InstallationFinding(installation.app_id, what, _reinstall(installation.app_id))
 
 
-def _dependencies(installations: list[Installation], releases: list[InstalledRelease]) -> Iterator[Finding]:
+def _dependencies(installations: list[Installation], releases: list[InstalledRelease]) -> Iterator[InstallationFinding]:
     by_id = {release.id: release for release in releases}
     running = {
         (installation.workspace_id, installation.app_id): by_id[installation.current_id]
@@ -195,11 +197,11 @@ def _dependencies(installations: list[Installation], releases: list[InstalledRel
             if there is None:
                 what = f"it needs {other}, which is not installed", f"需要 {other}，但它未安装"
                 install = f"`llmasos install {other}`"
-                yield Finding(app_id, what, (f"run {install}", f"请运行 {install}"))
+                yield InstallationFinding(app_id, what, (f"run {install}", f"请运行 {install}"))
             elif not SpecifierSet(specifier).contains(there.version, prereleases=True):
                 what = (
                     f"it needs {other} {specifier}, and {there.version} is installed",
                     f"需要 {other} {specifier}，而已安装的是 {there.version}",
                 )
                 upgrade = f"`llmasos upgrade {other}`"
-                yield Finding(app_id, what, (f"run {upgrade}", f"请运行 {upgrade}"))
+                yield InstallationFinding(app_id, what, (f"run {upgrade}", f"请运行 {upgrade}"))

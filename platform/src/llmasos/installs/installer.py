@@ -23,7 +23,7 @@ from llmasos.errors import LlmasosError, NotFound, Unavailable
 from llmasos.installs import changes, plan, repository, service
 from llmasos.installs.code import CodeStore
 from llmasos.installs.lifecycle import InstallationState, Tell, event_of, failure_of
-from llmasos.installs.plan import Plan, program_of
+from llmasos.installs.plan import InstallPlan, program_of
 from llmasos.installs.resolve import Requirement
 from llmasos.installs.service import ConsentAnswers, InstallResult
 from llmasos.installs.source import ReleaseSource
@@ -63,18 +63,18 @@ class Installer:
         self._host_version = host_version or version("llmasos")
         self._tell = tell
 
-    def plan_install(self, workspace: str, wanted: Requirement) -> Plan:
+    def plan_install(self, workspace: str, wanted: Requirement) -> InstallPlan:
         """What an install would do; see `plan.plan_install`. Show its screens, and carry it out."""
         with self._database.read() as session:
             return plan.plan_install(session, self._source, workspace, wanted, self._host_version)
 
-    def plan_upgrade(self, workspace: str, wanted: Requirement) -> Plan:
+    def plan_upgrade(self, workspace: str, wanted: Requirement) -> InstallPlan:
         """What an upgrade would do; see `plan.plan_upgrade`."""
         with self._database.read() as session:
             return plan.plan_upgrade(session, self._source, workspace, wanted, self._host_version)
 
-    async def carry_out(self, planned: Plan, answers: ConsentAnswers, user: str) -> list[InstallResult]:
-        """Do what a plan says.
+    async def carry_out(self, planned: InstallPlan, answers: ConsentAnswers, user: str) -> list[InstallResult]:
+        """Carry out a plan.
 
         Args:
             planned: From `plan_install` or `plan_upgrade`.
@@ -131,7 +131,7 @@ class Installer:
         with self._database.write() as session:
             return changes.configure(session, workspace, app_id, values, user)
 
-    async def _restore(self, planned: Plan) -> InstallResult:
+    async def _restore(self, planned: InstallPlan) -> InstallResult:
         """Make an app that is installed already ready to run, if it is not."""
         with self._database.read() as session:
             installation, release = plan.require_current(session, planned.workspace, planned.app_id)
@@ -179,7 +179,7 @@ class Installer:
             check_imports(inspection.imports, program.capabilities)
         await runtime.prepare(program, path)
 
-    def _apply(self, planned: Plan, answers: ConsentAnswers, user: str) -> list[InstallResult]:
+    def _apply(self, planned: InstallPlan, answers: ConsentAnswers, user: str) -> list[InstallResult]:
         with self._database.write() as session:
             results = service.apply(session, planned, answers, user)
         self._sweep()

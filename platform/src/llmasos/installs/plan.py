@@ -1,4 +1,4 @@
-"""What an install or upgrade would do, worked out and checked before anything is changed."""
+"""Plans of installs and upgrades, computed and checked before anything changes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ StepKind: TypeAlias = Literal["install", "upgrade", "grant"]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class InstallStep:
     """One app that is installed, upgraded, or asks again for what it was not granted."""
 
     kind: StepKind
@@ -52,14 +52,14 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class InstallPlan:
     """The steps to an installed app, what it depends on first. Without steps, nothing has to change."""
 
     workspace: str
     app_id: str
     version: str
-    """The version that the app has when the plan is carried out."""
-    steps: tuple[Step, ...]
+    """The version of the app after the plan is carried out."""
+    steps: tuple[InstallStep, ...]
 
     @property
     def needs_consent(self) -> bool:
@@ -68,14 +68,14 @@ class Plan:
 
 
 def program_of(manifest: Manifest, code_digest: str, installation_id: str) -> Program:
-    """The program of a release: linked with what its manifest declares; what was granted, the kernel holds it to."""
+    """The program of a release, linked with what its manifest declares; the kernel enforces what was granted."""
     return Program(manifest.runtime.kind, code_digest, manifest.capabilities | BASELINE_CAPABILITIES, installation_id)
 
 
 def plan_install(
     session: Session, source: ReleaseSource, workspace: str, wanted: Requirement, host_version: str
-) -> Plan:
-    """Work out an install. Where the app is there in a version that will do, only lost grants are asked for again.
+) -> InstallPlan:
+    """Plan an install. If a fitting version is installed, only missing grants are asked for.
 
     Raises:
         NotFound: There is no such app.
@@ -94,13 +94,13 @@ def plan_install(
     there = _installed(session, workspace)
     chosen = resolve(wanted, source, host_version, installed=there)
     steps = _new_steps(chosen, there, source)
-    return Plan(workspace, wanted.app_id, chosen[wanted.app_id].version, steps)
+    return InstallPlan(workspace, wanted.app_id, chosen[wanted.app_id].version, steps)
 
 
 def plan_upgrade(
     session: Session, source: ReleaseSource, workspace: str, wanted: Requirement, host_version: str
-) -> Plan:
-    """Work out an upgrade: to the newest release that fits; to an older one only where its version is named.
+) -> InstallPlan:
+    """Plan an upgrade to the newest fitting release; to an older one only if its version is named.
 
     Raises:
         NotFound: The app is not installed, or not in the catalog.
@@ -115,15 +115,15 @@ def plan_upgrade(
         for app, other in sorted(others.items())
         if wanted.app_id in other.manifest.dependencies
     )
-    # A pre-release that runs may be followed by the next one.
+    # An installed pre-release may be upgraded to the next one.
     pre = wanted.prereleases or Version(release.version).is_prerelease
     asked = Requirement(wanted.app_id, wanted.specifier, prereleases=pre)
     chosen = resolve(asked, source, host_version, installed=others, dependents=needs)
     target = chosen[wanted.app_id]
     newer = Version(target.version) > Version(release.version) or bool(str(wanted.specifier))
     if target.digest == release.digest or not newer:
-        return Plan(workspace, wanted.app_id, release.version, ())
-    step = Step(
+        return InstallPlan(workspace, wanted.app_id, release.version, ())
+    step = InstallStep(
         "upgrade",
         _bundle(source, target),
         upgrade_consent(target.manifest, Manifest.model_validate(release.manifest)),
@@ -132,7 +132,7 @@ def plan_upgrade(
         release.id,
         release.config,
     )
-    return Plan(workspace, wanted.app_id, target.version, (*_new_steps(chosen, there, source), step))
+    return InstallPlan(workspace, wanted.app_id, target.version, (*_new_steps(chosen, there, source), step))
 
 
 def require_current(session: Session, workspace: str, app_id: str) -> tuple[Installation, InstalledRelease]:
@@ -150,15 +150,17 @@ def require_current(session: Session, workspace: str, app_id: str) -> tuple[Inst
     return found
 
 
-def _regrant(session: Session, source: ReleaseSource, workspace: str, release: InstalledRelease, owner: str) -> Plan:
+def _regrant(
+    session: Session, source: ReleaseSource, workspace: str, release: InstalledRelease, owner: str
+) -> InstallPlan:
     manifest = Manifest.model_validate(release.manifest)
     granted = repository.active_grants(session, release)
-    steps: tuple[Step, ...] = ()
+    steps: tuple[InstallStep, ...] = ()
     if manifest.capabilities - granted.keys():
         bundle = _bundle(source, Candidate(manifest.id, release.version, release.digest, manifest))
         request = renewed_consent(manifest, granted)
-        steps = (Step("grant", bundle, request, owner, release.lock, release.id, release.config),)
-    return Plan(workspace, manifest.id, release.version, steps)
+        steps = (InstallStep("grant", bundle, request, owner, release.lock, release.id, release.config),)
+    return InstallPlan(workspace, manifest.id, release.version, steps)
 
 
 def _installed(session: Session, workspace: str) -> dict[str, Candidate]:
@@ -172,12 +174,12 @@ def _installed(session: Session, workspace: str) -> dict[str, Candidate]:
 
 def _new_steps(
     chosen: Mapping[str, Candidate], there: Mapping[str, Candidate], source: ReleaseSource
-) -> tuple[Step, ...]:
-    """An install of each app that is not there, what it depends on first."""
-    # They were chosen from the root on.
+) -> tuple[InstallStep, ...]:
+    """An install step for each app that is not installed, dependencies first."""
+    # `resolve` chooses from the root on, so the reverse order puts dependencies first.
     new = [app for app in reversed(list(chosen)) if app not in there]
     return tuple(
-        Step(
+        InstallStep(
             "install",
             _bundle(source, chosen[app]),
             first_consent(chosen[app].manifest),
@@ -201,7 +203,7 @@ def _lock(chosen: Mapping[str, Candidate], app: str) -> dict[str, dict[str, str]
 
 
 def _bundle(source: ReleaseSource, candidate: Candidate) -> Bundle:
-    """The bundle of a release, read anew: the catalog is not believed either."""
+    """The bundle of a release, read and checked again: the catalog is not trusted either."""
     bundle = read_bundle(source.bundle(candidate.digest))
     manifest = bundle.manifest
     same = (bundle.digest, manifest.id, manifest.version) == (candidate.digest, candidate.app_id, candidate.version)

@@ -23,7 +23,7 @@ _PERMISSION: Final[TypeAdapter[Permission]] = TypeAdapter(Permission)
 
 
 def ensure_workspace(session: WriteSession, workspace_id: str) -> None:
-    """Make a workspace where there is none of that name."""
+    """Create the workspace if it does not exist."""
     if session.get(Workspace, workspace_id) is None:
         session.add(Workspace(id=workspace_id, name=workspace_id, created_at=utc_now()))
         session.flush()
@@ -37,7 +37,7 @@ def installation(session: Session, workspace_id: str, app_id: str) -> Installati
 
 
 def existing(session: Session, ids: frozenset[str]) -> frozenset[str]:
-    """Those of the installations that are there."""
+    """Which of these installations still exist."""
     return frozenset(session.exec(select(Installation.id).where(col(Installation.id).in_(ids))))
 
 
@@ -71,7 +71,7 @@ def releases(session: Session, installation_id: str, state: str | None = None) -
 
 
 def grants(session: Session, release_id: int) -> list[GrantRow]:
-    """What was consented to for a release, what was revoked since included."""
+    """Every grant of a release, revoked ones included."""
     return list(
         session.exec(
             select(GrantRow).where(GrantRow.installed_release_id == release_id).order_by(col(GrantRow.capability))
@@ -80,7 +80,7 @@ def grants(session: Session, release_id: int) -> list[GrantRow]:
 
 
 def revoke(session: WriteSession, installation_id: str, capability: str) -> int:
-    """Revoke a capability of every release of an installation; how many rows that touched."""
+    """Revoke a capability of every release of an installation; returns how many grants that changed."""
     ids = select(InstalledRelease.id).where(InstalledRelease.installation_id == installation_id)
     result = session.exec(
         update(GrantRow)
@@ -96,14 +96,14 @@ def revoke(session: WriteSession, installation_id: str, capability: str) -> int:
 
 
 def remove_release(session: WriteSession, release: InstalledRelease) -> None:
-    """Forget a release and its grants."""
+    """Delete a release and its grants."""
     session.exec(delete(GrantRow).where(col(GrantRow.installed_release_id) == release.id))
     session.delete(release)
     session.flush()
 
 
 def remove_installation(session: WriteSession, found: Installation) -> None:
-    """Forget an installation, its releases, grants and quotas."""
+    """Delete an installation with its releases, grants and quotas."""
     for release in releases(session, found.id):
         remove_release(session, release)
     session.exec(delete(Quota).where(col(Quota.source) == found.id))
@@ -123,12 +123,12 @@ def code_digests(session: Session) -> frozenset[str]:
 
 
 def quotas_from(session: Session, sources: Iterable[str]) -> list[Quota]:
-    """The quotas that installations brought."""
+    """The quotas that these installations created."""
     return list(session.exec(select(Quota).where(col(Quota.source).in_(list(sources)))))
 
 
 def active_grants(session: Session, release: InstalledRelease) -> dict[str, Permission]:
-    """What a release holds, what was revoked left out."""
+    """The grants of a release that were not revoked."""
     manifest_grants = grants(session, release.id or 0)
     return {row.capability: permission_of(row.scope) for row in manifest_grants if row.revoked_at is None}
 
@@ -181,7 +181,7 @@ def grant_row(release_id: int, permission: Permission) -> GrantRow:
 
 
 def set_quotas(session: WriteSession, installation: Installation, limits: LimitsRequest) -> None:
-    """Make the tokens that an app may use a day a quota of the installation; what is used of it stays used."""
+    """Set the installation's daily token quota to the app's limit. What was used of it stays counted."""
     wanted = Quota(
         workspace_id=installation.workspace_id,
         scope=Scope.APP.value,

@@ -1,4 +1,4 @@
-"""Which releases an install takes. Pure, besides asking the source what there is."""
+"""Chooses the releases of an install. Pure, apart from listing releases in the source."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmasos.errors import Conflict, Invalid, NotFound
 from llmasos.i18n import Words
 from llmasos.installs.source import Candidate, ReleaseSource
 
-# Real graphs of apps take tens of steps. One made to explode ends here, within a second.
+# Real graphs take tens of steps. A graph made to explode is given up here, within a second.
 MAX_STEPS: Final = 20_000
 MAX_APPS: Final = 100
 
@@ -30,11 +30,11 @@ class Requirement:
     app_id: str
     specifier: SpecifierSet = field(default_factory=SpecifierSet)
     wanted_by: str = ""
-    """The app and version that depends on it; empty for the person who installs."""
+    """The app and version that needs it; empty if the user asked for it."""
     prereleases: bool = False
 
     def allows(self, version: str) -> bool:
-        """Whether this version will do; a pre-release only where it was asked for."""
+        """Whether this version satisfies it. Pre-releases do only if they were asked for."""
         wanted = self.prereleases or bool(self.specifier.prereleases)
         return self.specifier.contains(Version(version), prereleases=wanted)
 
@@ -72,7 +72,7 @@ def parse_requirement(text: str) -> Requirement:
 
 
 @dataclass(frozen=True, slots=True)
-class Locked:
+class LockedRelease:
     """A release that a lock names."""
 
     version: str
@@ -93,7 +93,7 @@ def resolve(
     source: ReleaseSource,
     host_version: str,
     *,
-    locked: Mapping[str, Locked] | None = None,
+    locked: Mapping[str, LockedRelease] | None = None,
     installed: Mapping[str, Candidate] | None = None,
     dependents: tuple[Requirement, ...] = (),
 ) -> dict[str, Candidate]:
@@ -103,8 +103,8 @@ def resolve(
         root: What is installed.
         source: Where releases come from.
         host_version: Held against `compat.llmasos`.
-        locked: Releases to take where they will do; a yanked one is taken only from here.
-        installed: Apps that are there and stay as they are, even if they were yanked since.
+        locked: Releases to prefer; a yanked one is chosen only if it is locked.
+        installed: Installed apps, which stay as they are even if they were yanked since.
         dependents: What installed apps need of the root.
 
     Raises:
@@ -119,10 +119,14 @@ def resolve(
 
 
 class _Search:
-    """Depth first over apps in the order in which they are wanted, with backtracking."""
+    """A depth-first search with backtracking, over apps in the order in which they are needed."""
 
     def __init__(
-        self, source: ReleaseSource, host: Version, locked: Mapping[str, Locked], installed: Mapping[str, Candidate]
+        self,
+        source: ReleaseSource,
+        host: Version,
+        locked: Mapping[str, LockedRelease],
+        installed: Mapping[str, Candidate],
     ) -> None:
         self.source, self.host, self.locked, self.installed = source, host, locked, installed
         self.steps = 0
@@ -177,17 +181,17 @@ class _Search:
         return self.listed[app]
 
     def _fitting(self, app: str, wanted: tuple[Requirement, ...]) -> Iterator[Candidate]:
-        """Releases that may be taken, the locked one first, then the newest."""
+        """Releases that may be chosen: the locked one first, then the newest."""
         usable = [c for c in self._releases(app) if not self._hindrance(c, wanted)]
         lock = self.locked.get(app)
         yield from (c for c in usable if lock and c.version == lock.version)
         yield from (c for c in usable if not lock or c.version != lock.version)
 
     def _hindrance(self, candidate: Candidate, wanted: tuple[Requirement, ...]) -> Words | None:
-        """Why a release may not be taken; None where it may."""
+        """Why a release may not be chosen; None if it may."""
         misfit = _misfit(candidate, wanted)
         if candidate.app_id in self.installed:
-            # Replacing what is installed is a decision of its own.
+            # Only `upgrade` replaces an installed app.
             upgrade = f"`llmasos upgrade {candidate.app_id}`"
             return misfit and (f"it is installed, and stays until {upgrade}", f"已安装，运行 {upgrade} 才会更换")
         return self._withheld(candidate) or misfit

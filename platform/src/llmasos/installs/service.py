@@ -16,7 +16,7 @@ from llmasos.database.engine import WriteSession, utc_now
 from llmasos.errors import Conflict, ConsentNeeded, Invalid, LlmasosError
 from llmasos.installs import repository
 from llmasos.installs.form import config_values, still_valid
-from llmasos.installs.plan import Plan, Step, require_current
+from llmasos.installs.plan import InstallPlan, InstallStep, require_current
 from llmasos.installs.repository import active_grants, add_release, audit, grant_row, release_detail, set_quotas
 from llmasos.installs.tables import Installation, InstalledRelease
 from llmasos.kernel.grants import carry_over
@@ -34,7 +34,7 @@ InstallOutcome: TypeAlias = Literal[
     "uninstalled",
 ]
 
-# A rollback goes back one release at a time, and hardly anybody goes back further than this.
+# A rollback goes back one release at a time; hardly anybody needs more.
 KEPT_RELEASES = 3
 
 
@@ -65,8 +65,8 @@ class InstallResult:
     """How the app's own hook for the change failed. The change stands all the same."""
 
 
-def check_answers(plan: Plan, answers: ConsentAnswers) -> None:
-    """Find what is wrong with answers before any work is done for them.
+def check_answers(plan: InstallPlan, answers: ConsentAnswers) -> None:
+    """Check answers before any work is done for them.
 
     Raises:
         ConsentNeeded: Nobody agreed to an install.
@@ -88,10 +88,10 @@ def check_answers(plan: Plan, answers: ConsentAnswers) -> None:
             )
 
 
-def apply(session: WriteSession, plan: Plan, answers: ConsentAnswers, user: str) -> list[InstallResult]:
+def apply(session: WriteSession, plan: InstallPlan, answers: ConsentAnswers, user: str) -> list[InstallResult]:
     """Carry out a plan whose code is prepared.
 
-    An upgrade that nobody agreed to, though it asks for more, is put beside the release that goes on running.
+    An upgrade that asks for more and has no consent is stored as pending; the current release keeps running.
 
     Raises:
         ConsentNeeded, Invalid: As `check_answers`.
@@ -100,13 +100,15 @@ def apply(session: WriteSession, plan: Plan, answers: ConsentAnswers, user: str)
     check_answers(plan, answers)
     repository.ensure_workspace(session, plan.workspace)
     if plan.needs_consent and not answers.agreed:
-        # What the new release depends on comes with it, once somebody agrees.
+        # Its dependencies are installed with it, once somebody consents.
         return [_wait(session, plan.workspace, step, answers, user) for step in plan.steps if step.kind == "upgrade"]
     carry_out = {"install": _install, "upgrade": _upgrade, "grant": _grant}
     return [carry_out[step.kind](session, plan.workspace, step, answers, user) for step in plan.steps]
 
 
-def _install(session: WriteSession, workspace: str, step: Step, answers: ConsentAnswers, user: str) -> InstallResult:
+def _install(
+    session: WriteSession, workspace: str, step: InstallStep, answers: ConsentAnswers, user: str
+) -> InstallResult:
     manifest = step.bundle.manifest
     existing = repository.current(session, workspace, step.app_id)
     if existing is not None:
@@ -127,7 +129,9 @@ def _install(session: WriteSession, workspace: str, step: Step, answers: Consent
     return InstallResult(step.app_id, manifest.version, "installed", installation.id)
 
 
-def _upgrade(session: WriteSession, workspace: str, step: Step, answers: ConsentAnswers, user: str) -> InstallResult:
+def _upgrade(
+    session: WriteSession, workspace: str, step: InstallStep, answers: ConsentAnswers, user: str
+) -> InstallResult:
     manifest = step.bundle.manifest
     installation, old = require_current(session, workspace, step.app_id)
     if old.digest == step.bundle.digest:
@@ -147,8 +151,10 @@ def _upgrade(session: WriteSession, workspace: str, step: Step, answers: Consent
     return InstallResult(step.app_id, manifest.version, "upgraded", installation.id)
 
 
-def _wait(session: WriteSession, workspace: str, step: Step, answers: ConsentAnswers, user: str) -> InstallResult:
-    """Put a release beside the one that goes on running, until somebody agrees to it."""
+def _wait(
+    session: WriteSession, workspace: str, step: InstallStep, answers: ConsentAnswers, user: str
+) -> InstallResult:
+    """Store a release as pending; the current one keeps running until somebody consents."""
     installation, old = require_current(session, workspace, step.app_id)
     if old.digest == step.bundle.digest:
         return InstallResult(step.app_id, old.version, "already", installation.id)
@@ -162,9 +168,9 @@ def _wait(session: WriteSession, workspace: str, step: Step, answers: ConsentAns
 
 
 def _carried(
-    session: WriteSession, step: Step, old: InstalledRelease, answers: ConsentAnswers
+    session: WriteSession, step: InstallStep, old: InstalledRelease, answers: ConsentAnswers
 ) -> tuple[dict[str, Permission], dict[str, Any]]:
-    """The grants and config that a new release takes over; what waited before it is forgotten.
+    """The grants and config that a new release takes over. A pending release is removed.
 
     Raises:
         Conflict: The release that runs is not the one that the plan was made for.
@@ -180,7 +186,7 @@ def _carried(
     return kept, chosen_config(step, answers)
 
 
-def chosen_config(step: Step, answers: ConsentAnswers) -> dict[str, Any]:
+def chosen_config(step: InstallStep, answers: ConsentAnswers) -> dict[str, Any]:
     """The values of an app's form: what was answered now, else what was chosen before, else the default.
 
     Raises:
@@ -191,14 +197,14 @@ def chosen_config(step: Step, answers: ConsentAnswers) -> dict[str, Any]:
 
 
 def changed_meanwhile(app_id: str, version: str) -> Conflict:
-    """The error of who planned for what is no longer so."""
+    """The error for a plan that no longer matches the installation."""
     return Conflict(
         f"{app_id} was changed to {version} meanwhile: run the command again",
         zh=f"{app_id} 已在此期间变更为 {version}：请重新运行命令",
     )
 
 
-def _agreed_now(step: Step, answers: ConsentAnswers) -> dict[str, Permission]:
+def _agreed_now(step: InstallStep, answers: ConsentAnswers) -> dict[str, Permission]:
     """What the step asks for beyond what was agreed to before, and was not declined."""
     declined = answers.declined.get(step.app_id, frozenset())
     return {
@@ -208,7 +214,9 @@ def _agreed_now(step: Step, answers: ConsentAnswers) -> dict[str, Permission]:
     }
 
 
-def _grant(session: WriteSession, workspace: str, step: Step, answers: ConsentAnswers, user: str) -> InstallResult:
+def _grant(
+    session: WriteSession, workspace: str, step: InstallStep, answers: ConsentAnswers, user: str
+) -> InstallResult:
     installation, release = require_current(session, workspace, step.app_id)
     if release.id != step.before_id:
         raise changed_meanwhile(step.app_id, release.version)
@@ -222,7 +230,7 @@ def _grant(session: WriteSession, workspace: str, step: Step, answers: ConsentAn
 
 
 def _add_release(
-    session: WriteSession, step: Step, granted: Mapping[str, Permission], config: dict[str, Any], state: str
+    session: WriteSession, step: InstallStep, granted: Mapping[str, Permission], config: dict[str, Any], state: str
 ) -> InstalledRelease:
     return add_release(
         session, step.installation_id, step.bundle, granted=granted, config=config, lock=step.lock, state=state

@@ -23,10 +23,10 @@ class Candidate:
 
 
 class ReleaseSource(Protocol):
-    """Answers which releases there are, and gives their bundles."""
+    """Lists releases and provides their bundles."""
 
     def releases(self, app_id: str) -> list[Candidate]:
-        """Every release of an app, newest first; empty where there is none."""
+        """Every release of an app, newest first; empty if it has none."""
         ...
 
     def bundle(self, digest: str) -> Path:

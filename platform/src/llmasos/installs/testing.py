@@ -1,4 +1,4 @@
-"""Fakes for tests of installs: a shelf of bundles for a catalog, and a runtime that only notes what it is given."""
+"""Fakes for tests of installs: a shelf of bundles for a catalog, and a runtime that only records calls."""
 
 from __future__ import annotations
 
@@ -49,25 +49,25 @@ class Shelf:
 
 @dataclass
 class NotingRuntime:
-    """A `Runtime` that notes what it prepares, and runs nothing."""
+    """A `Runtime` that records what it prepares, and runs nothing."""
 
     imports: tuple[str, ...] = ()
     failure: LlmasosError | None = None
     prepared: list[str] = field(default_factory=list[str])
     retired: list[str] = field(default_factory=list[str])
     together: asyncio.Barrier | None = None
-    """Where installs wait for each other, so that they really overlap."""
+    """Makes concurrent installs overlap: each waits here for the others."""
 
     async def inspect(self, code: Path) -> Inspection:
-        """What it was told the binary imports."""
+        """The imports that the test set."""
         return Inspection(self.imports, ())
 
     async def is_ready(self, program: Program) -> bool:
-        """Whether it was prepared, and not forgotten since."""
+        """Whether it was prepared."""
         return program.digest in self.prepared
 
     async def prepare(self, program: Program, code: Path) -> None:
-        """Note it, if the code is there."""
+        """Record it, if the code exists."""
         if self.failure is not None:
             raise self.failure
         if not await asyncio.to_thread(code.exists):
