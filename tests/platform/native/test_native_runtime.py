@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
+import signal
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -177,13 +180,36 @@ def libraries(ctx: Context) -> list[str]:
 )
 
 
-class Host:
-    """A runtime, and a handler of host calls that records them."""
+class Apps:
+    """Apps that were built and installed once for all tests of this module."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._built: dict[tuple[str, tuple[str, ...]], tuple[str, Path]] = {}
+
+    def built(self, source: str, requirements: tuple[str, ...]) -> tuple[str, Path]:
+        """The digest of an app, and the folder with its wheel and lock."""
+        key = source, requirements
+        if key not in self._built:
+            folder, code = Path(tempfile.mkdtemp(dir=self.root)), Path(tempfile.mkdtemp(dir=self.root))
+            (folder / "app.py").write_text(source)
+            listed = ", ".join(f'"{r}"' for r in requirements)
+            built = build_native(folder, parse_manifest(MANIFEST.format(requirements=listed)))
+            files = {built.wheel_name: built.wheel, "requirements.txt": built.lock.encode()}
+            for name, content in files.items():
+                (code / name).write_bytes(content)
+            self._built[key] = code_digest(files), code
+        return self._built[key]
+
+
+class Host:
+    """A runtime, and a handler of host calls that records them."""
+
+    def __init__(self, apps: Apps) -> None:
+        self.apps = apps
+        self.environments = apps.root / "environments"
         self.calls: list[tuple[str, str, list]] = []
-        self.runtime = NativeRuntime(root / "environments", self.handler)
+        self.runtime = NativeRuntime(self.environments, self.handler)
 
     async def handler(self, invocation: Invocation, capability: str, function: str, arguments: list):
         self.calls.append((capability, function, arguments))
@@ -196,20 +222,10 @@ class Host:
     async def install(
         self, source: str, *requirements: str, installation: str = "one", capabilities=("model",)
     ) -> Program:
-        files, code = await asyncio.to_thread(self.build, source, requirements)
-        program = Program("python", code_digest(files), frozenset(capabilities), installation)
+        digest, code = await asyncio.to_thread(self.apps.built, source, requirements)
+        program = Program("python", digest, frozenset(capabilities), installation)
         await self.runtime.prepare(program, code)
         return program
-
-    def build(self, source: str, requirements: tuple[str, ...]) -> tuple[dict[str, bytes], Path]:
-        folder, code = Path(tempfile.mkdtemp(dir=self.root)), Path(tempfile.mkdtemp(dir=self.root))
-        (folder / "app.py").write_text(source)
-        listed = ", ".join(f'"{r}"' for r in requirements)
-        built = build_native(folder, parse_manifest(MANIFEST.format(requirements=listed)))
-        files = {built.wheel_name: built.wheel, "requirements.txt": built.lock.encode()}
-        for name, content in files.items():
-            (code / name).write_bytes(content)
-        return files, code
 
     def invocation(self, wall_seconds: float = 20.0, memory_mib: int = 64) -> Invocation:
         app = InstalledApp("acme/native", "1.0.0", "one", {}, frozenset({"model"}))
@@ -222,13 +238,18 @@ class Host:
         return json.loads(outcome.output_or_raise())
 
 
-@pytest.fixture
-async def host() -> AsyncIterator[Host]:
+@pytest.fixture(scope="module")
+def apps() -> Iterator[Apps]:
     root = Path(tempfile.mkdtemp(prefix="llmasos-native-"))
-    host = Host(root)
+    yield Apps(root)
+    _remove(root)
+
+
+@pytest.fixture
+async def host(apps: Apps) -> AsyncIterator[Host]:
+    host = Host(apps)
     yield host
     await host.runtime.close()
-    _remove(root)
 
 
 def _remove(root: Path) -> None:
@@ -448,7 +469,7 @@ def compute(ctx: Context) -> list[str]:
 
 
 async def test_an_idle_runner_ends_and_the_next_call_starts_another(host):
-    host.runtime = NativeRuntime(host.root / "environments", host.handler, idle_seconds=0.3)
+    host.runtime = NativeRuntime(host.environments, host.handler, idle_seconds=0.3)
     program = await host.install(ACTIONS)
     await host.run(program, "shout", text="a")
     await asyncio.sleep(1)
@@ -490,7 +511,7 @@ async def test_an_uninstall_ends_the_runner_at_once_or_after_its_last_call(host)
 
 async def test_a_runner_ends_soon_after_another_process_uninstalled_its_app(host):
     there = {"one", "two"}
-    host.runtime = NativeRuntime(host.root / "environments", host.handler, installed=lambda asked: asked & there)
+    host.runtime = NativeRuntime(host.environments, host.handler, installed=lambda asked: asked & there)
     program = await host.install(ACTIONS)
     other = Program("python", program.digest, program.capabilities, "two")
     await asyncio.gather(host.run(program, "shout", text="a"), host.run(other, "shout", text="a"))
@@ -601,7 +622,7 @@ async def test_waiting_costs_no_compute_worth_ending_an_app_for(host):
 
 
 async def test_past_the_most_the_runner_that_rested_longest_ends(host):
-    host.runtime = NativeRuntime(host.root / "environments", host.handler, most_runners=2)
+    host.runtime = NativeRuntime(host.environments, host.handler, most_runners=2)
     program = await host.install(ACTIONS)
     for name in ("a", "b", "c"):
         await host.run(Program("python", program.digest, program.capabilities, name), "shout", text="x")
@@ -611,10 +632,8 @@ async def test_past_the_most_the_runner_that_rested_longest_ends(host):
 
 async def test_where_bubblewrap_is_asked_for_and_missing_no_native_app_starts_not_even_a_trusted_one(host, monkeypatch):
     program = await host.install(ACTIONS)
-    monkeypatch.setenv("PATH", str(host.root))
-    host.runtime = NativeRuntime(
-        host.root / "environments", host.handler, trusted=frozenset({"acme/native"}), bubblewrap=True
-    )
+    monkeypatch.setenv("PATH", str(host.environments))
+    host.runtime = NativeRuntime(host.environments, host.handler, trusted=frozenset({"acme/native"}), bubblewrap=True)
     with pytest.raises(CannotConfine, match=r"`bwrap` is not found.*Install bubblewrap"):
         await host.run(program, "shout", text="x")
     assert host.runtime.confinement("one") == ()
@@ -626,6 +645,100 @@ async def test_where_the_system_cannot_confine_a_native_app_is_refused_unless_tr
     with pytest.raises(Unavailable, match=r"cannot confine it: Landlock ABI 0.*WASM build.*trusted_apps"):
         await host.run(program, "shout", text="x")
     await host.runtime.close()
-    host.runtime = NativeRuntime(host.root / "environments", host.handler, trusted=frozenset({"acme/native"}))
+    host.runtime = NativeRuntime(host.environments, host.handler, trusted=frozenset({"acme/native"}))
     assert await host.run(program, "shout", text="x") == "X"
     assert host.runtime.confinement("one") == ()
+
+
+async def test_one_crash_with_many_calls_in_flight_does_not_keep_the_app_from_starting(host):
+    """10-8: a native crash with five calls in flight opened the breaker for 15 s."""
+    program = await host.install(ACTIONS)
+    await host.run(program, "shout", text="a")
+    resting = [asyncio.create_task(host.run(program, "nap", seconds=30)) for _ in range(6)]
+    await asyncio.sleep(0.3)
+    with pytest.raises(RunnerDied):
+        await host.run(program, "leave")
+    ends = await asyncio.gather(*resting, return_exceptions=True)
+    assert {type(end) for end in ends} == {RunnerDied}
+    assert await host.run(program, "shout", text="again") == "AGAIN"
+
+
+CLINGING = (
+    HEAD
+    + """
+import os, subprocess, sys, time
+
+@app.action
+def daemon(ctx: Context) -> int:
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True).pid
+
+@app.action
+def cling(ctx: Context) -> int:
+    # When its connection closes, this process ends by os._exit.
+    os._exit = lambda code: time.sleep(120)
+    return os.getpid()
+"""
+)
+
+
+async def test_a_child_that_holds_the_output_of_a_trusted_app_does_not_hold_up_the_end(host, monkeypatch):
+    """10-17: the end of a runner waited until every holder of its output had closed it."""
+    monkeypatch.setattr(native_module, "confinement", lambda **_: Confinement((), "nothing"))
+    host.runtime = NativeRuntime(host.environments, host.handler, trusted=frozenset({"acme/native"}))
+    program = await host.install(CLINGING)
+    child = await host.run(program, "daemon")
+    try:
+        async with asyncio.timeout(10):
+            await host.runtime.close()
+        os.kill(child, 0)  # it still runs, and still holds the output
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+async def test_an_app_that_refuses_to_end_is_ended(host):
+    """11-S3."""
+    program = await host.install(CLINGING)
+    runner = await host.run(program, "cling")
+    async with asyncio.timeout(10):
+        await host.runtime.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(runner, 0)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and is no zombie."""
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+async def test_a_runner_dies_with_a_host_that_is_killed(host, trusted):
+    """11-S3: an app that kept its process from ending outlived the host."""
+    program = await host.install(CLINGING)
+    script = f"""
+import asyncio, json
+from pathlib import Path
+from llmasos.kernel.invocation import InstalledApp, Invocation, Principal
+from llmasos.runtimes import native
+from llmasos.runtimes.confinement import Confinement
+from llmasos.runtimes.runtime import Program
+
+async def main():
+    if {trusted}:
+        native.confinement = lambda **_: Confinement((), "nothing")
+    trusted = frozenset({{"acme/native"}})
+    runtime = native.NativeRuntime(Path({str(host.environments)!r}), lambda *_: None, trusted=trusted)
+    program = Program("python", {program.digest!r}, frozenset(), "one")
+    invocation = Invocation(Principal(), InstalledApp("acme/native", "1.0.0", "one", {{}}, frozenset()), "cling")
+    print((await runtime.call(program, invocation, "cling", "{{}}")).output, flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
+    runner = int(await child.stdout.readline())
+    child.kill()
+    await child.wait()
+    async with asyncio.timeout(5):
+        while is_running(runner):  # noqa: ASYNC110 -- a process of another sets no event
+            await asyncio.sleep(0.02)

@@ -51,6 +51,14 @@ def flood(call: dict) -> None:
         syscall(call, seq)
 
 
+def hungry(call: dict) -> None:
+    """Ask again and again without ever reading a reply."""
+    for seq in range(1, 3000):
+        syscall(call, seq)
+        time.sleep(0.002)
+    time.sleep(60)
+
+
 def trickle(call: dict) -> None:
     for byte in struct.pack(">I", 4_000_000) + b"{" * 1000:
         connection.sendall(bytes([byte]))
@@ -89,6 +97,8 @@ MISDEEDS = {
     "done_twice": lambda call: (done(call), done(call)),
     "order": lambda call: syscall(call, 0),
     "flood": flood,
+    "hungry": hungry,
+    "deaf": lambda call: (syscall(call), time.sleep(60)),
     "nested_argument": lambda call: syscall(call, arguments=[{"a": 1}]),
     "descriptors": descriptors,
     "trickle": trickle,

@@ -1,9 +1,11 @@
 import asyncio
+import os
 
 import pytest
 
 from llmasos.errors import Unavailable
-from llmasos.runtimes.admission import FIRST_BYTES, LEAST_BYTES, Admission
+from llmasos.runtimes import pool
+from llmasos.runtimes.admission import FIRST_BYTES, LEAST_BYTES, LOOK_SECONDS, Admission
 from llmasos.runtimes.pool import OPEN_AFTER, OPEN_SECONDS, Breaker
 
 MIB = 1 << 20
@@ -64,7 +66,7 @@ async def test_one_that_is_larger_than_the_budget_runs_alone():
         pass
 
 
-async def test_nobody_is_let_in_while_the_runners_hold_too_much():
+async def test_nothing_is_admitted_while_the_runners_hold_too_much():
     held, emergencies = [70 * MIB], []
     admitting = admission(64, lambda: held[0], lambda: emergencies.append(1))
     async with admitting.slot("a", "p", MIB):
@@ -78,6 +80,37 @@ async def test_nobody_is_let_in_while_the_runners_hold_too_much():
         held[0] = 0
         async with asyncio.timeout(2):
             await waiting
+
+
+async def test_the_largest_runner_is_ended_though_nothing_enters_leaves_or_waits():
+    """10-9: five times over the budget for a second, and nothing was ended, since nothing looked."""
+    held, emergencies = [0], []
+    admitting = admission(64, lambda: held[0], lambda: emergencies.append(1))
+    async with admitting.slot("a", "p", MIB):
+        held[0] = 5 * 64 * MIB
+        async with asyncio.timeout(2):
+            while not emergencies:  # noqa: ASYNC110 -- the emergency is counted, not awaited
+                await asyncio.sleep(0.01)
+    admitting.close()
+
+
+async def test_nothing_is_measured_while_nothing_runs():
+    looks = []
+    admitting = admission(64, lambda: looks.append(1) or 0)
+    async with admitting.slot("a", "p", MIB):
+        pass
+    await asyncio.sleep(2 * LOOK_SECONDS)
+    seen = len(looks)
+    await asyncio.sleep(3 * LOOK_SECONDS)
+    assert len(looks) == seen
+
+
+def test_private_memory_is_counted_in_the_pages_of_this_machine(monkeypatch):
+    """10-9: a page was assumed to have 4096 bytes."""
+    assert os.sysconf("SC_PAGE_SIZE") == pool.PAGE_BYTES
+    of_this_process = pool.held_bytes([os.getpid()])
+    monkeypatch.setattr(pool, "PAGE_BYTES", 16 * pool.PAGE_BYTES)
+    assert pool.held_bytes([os.getpid()]) > 8 * of_this_process > 0
 
 
 async def test_a_waiter_that_is_cancelled_leaves_no_trace():

@@ -118,3 +118,38 @@ async def test_a_runner_that_dies_at_its_start_says_why():
 async def test_a_runner_that_never_gets_ready_is_given_up():
     with pytest.raises(RunnerDied, match="not ready after"):
         await Runner.start(start_message("silent"), script=SCRIPT, start_seconds=0.3)
+
+
+async def large_answers(_capability, _function, _arguments):
+    return "x" * 2_000_000
+
+
+@pytest.mark.parametrize("action", ["deaf", "hungry"])
+async def test_a_runner_that_does_not_read_its_replies_is_closed_within_seconds(action):
+    """11-S3: `close` waited without a bound for an unread reply to be sent, inside the loop that enforces compute."""
+    runner = await Runner.start(start_message(), script=SCRIPT)
+    running = asyncio.create_task(runner.call(call(action), large_answers))
+    await asyncio.sleep(0.3)
+    assert runner._transport.get_write_buffer_size() > 0
+    async with asyncio.timeout(10):
+        await runner.close()
+    assert isinstance((await running).error, RunnerDied)
+    with pytest.raises(ProcessLookupError):
+        os.kill(runner.process.pid, 0)
+
+
+async def test_a_runner_that_does_not_read_its_replies_gets_no_more_of_them():
+    """11-S4: unread replies piled up in the host, 2.5 GB from an app that was allowed 64 MiB."""
+    answered = []
+
+    async def answer(*_call):
+        answered.append(1)
+        return "x" * 1_000_000
+
+    runner = await Runner.start(start_message(), script=SCRIPT)
+    running = asyncio.create_task(runner.call(call("hungry"), answer))
+    await asyncio.sleep(1.5)
+    assert 1 <= len(answered) <= 3
+    assert runner._transport.get_write_buffer_size() < 3_000_000
+    await runner.close()
+    await running

@@ -8,11 +8,11 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.platform.runtimes.test_hostile_runner import call
 
 from llmasos.errors import RunnerDied
 from llmasos.runtimes import runner as runners
 from llmasos.runtimes.runner import Runner
-from tests.platform.runtimes.test_hostile_runner import call
 
 CALLS = 3
 STEPS = st.tuples(st.sampled_from(["call", "nest", "cancel", "answer", "done", "pause"]), st.integers(0, CALLS - 1))

@@ -1,9 +1,10 @@
-"""A few warm runners: the least loaded takes the next call, and one that dies is replaced, but not for ever."""
+"""A few warm runners: the least loaded takes the next call, and one that dies is replaced, with back-off."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -13,17 +14,19 @@ from typing import Final
 from llmasos.errors import CannotConfine, LlmasosError, RunnerDied, Unavailable
 from llmasos.runtimes.runner import Runner
 
+PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
 _log = logging.getLogger(__name__)
 
 FIRST_DELAY_SECONDS: Final = 0.1
 LONGEST_DELAY_SECONDS: Final = 5.0
-# So many runners that did not become ready, one after the other, and nobody tries for a while.
+# After so many crashes in a row, nothing is started for a while.
 OPEN_AFTER: Final = 5
 OPEN_SECONDS: Final = 15.0
 
 
 class Breaker:
-    """Counts starts that failed in a row; between them it waits longer each time, and at last refuses."""
+    """Counts crashes in a row: the wait before the next start grows, and at last a start is refused for a while."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -32,35 +35,35 @@ class Breaker:
         self._last = ""
 
     def check(self) -> None:
-        """Whether a start may be tried.
+        """Allow a start, or refuse it.
 
         Raises:
-            Unavailable: Too many failed just now.
+            Unavailable: There were too many crashes just now.
         """
         if self._clock() < self._open_until:
             raise Unavailable(
-                f"Runners keep dying at their start ({self._last}): run `llmasos doctor`.",
-                zh=f"运行器反复在启动时退出（{self._last}）：请运行 `llmasos doctor`。",
+                f"Runners keep dying ({self._last}): run `llmasos doctor`.",
+                zh=f"运行器反复退出（{self._last}）：请运行 `llmasos doctor`。",
             )
 
     @property
     def delay_seconds(self) -> float:
-        """How long to wait before the next start; with jitter, so that several hosts don't move in step."""
+        """How long to wait before the next start; with jitter, so that several hosts do not move in step."""
         if self._failures == 0:
             return 0.0
         longest: float = min(FIRST_DELAY_SECONDS * 2.0**self._failures, LONGEST_DELAY_SECONDS)
         return longest * random.uniform(0.5, 1.0)  # noqa: S311
 
     def failed(self, cause: str) -> None:
-        """A start failed."""
+        """Count a runner that did not start, or that died."""
         self._failures += 1
         self._last = cause
         if self._failures >= OPEN_AFTER:
             self._open_until = self._clock() + OPEN_SECONDS
-            self._failures = OPEN_AFTER - 1  # one try when it closes, not five
+            self._failures = OPEN_AFTER - 1  # one attempt when it closes, not five
 
     def worked(self) -> None:
-        """A start worked."""
+        """A runner works: count from the beginning."""
         self._failures = 0
 
 
@@ -78,7 +81,7 @@ class Pool:
         self.breaker = Breaker()
 
     async def acquire(self) -> Runner:
-        """The least loaded runner. The caller calls it at once, or waits again.
+        """Return the least loaded runner. The caller must call it without awaiting anything in between.
 
         Raises:
             Unavailable: None can be started.
@@ -100,12 +103,12 @@ class Pool:
                 await self._room.wait()
 
     def released(self) -> None:
-        """A call ended: whoever waits for room looks again."""
+        """A call ended: those that wait for room look again."""
         self._room.set()
 
     @property
     def pids(self) -> dict[int, Runner]:
-        """The runners that live, by process."""
+        """The living runners, by process id."""
         return {runner.process.pid: runner for runner in self._runners if runner.is_alive}
 
     async def close(self) -> None:
@@ -124,7 +127,7 @@ class Pool:
             try:
                 runner = await self._spawn()
             except CannotConfine:
-                raise  # none was started, and the next try tells the same at once
+                raise  # none was started, and the next attempt fails in the same way at once
             except LlmasosError as error:
                 self.breaker.failed(error.message)
                 _log.warning("a runner did not start", extra={"cause": error.message})
@@ -137,18 +140,18 @@ class Pool:
 
 
 def _retrieve(task: asyncio.Task[Runner]) -> None:
-    # Nobody may wait for a runner that is started ahead of need; its failure is logged and counted already.
+    # Nothing may wait for a runner that is started ahead of need; its failure is logged and counted already.
     if not task.cancelled():
         task.exception()
 
 
 def held_bytes(pids: list[int]) -> int:
-    """What processes hold for themselves alone: resident, less what is mapped from files."""
+    """Return the private memory of processes: what is resident, less what is mapped from files."""
     total = 0
     for pid in pids:
         try:
             _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
         except (OSError, ValueError):
             continue  # it has just ended
-        total += (int(resident) - int(shared)) * 4096
+        total += (int(resident) - int(shared)) * PAGE_BYTES
     return total
