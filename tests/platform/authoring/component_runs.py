@@ -24,6 +24,7 @@ class ComponentRun:
     def __init__(self, path: Path, host: FakeHost) -> None:
         config = Config()
         config.wasm_component_model = True
+        config.cache = True  # by the component's content, in the user's cache folder: one of Python's compiles for 8 s
         self.engine = Engine(config)
         self.component = wasm.Component(self.engine, path.read_bytes())
         self.linker = wasm.Linker(self.engine)

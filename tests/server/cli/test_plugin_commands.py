@@ -1,8 +1,7 @@
 """Plugins that are really installed: found by their entry point, listed, able to add a command, and switched off."""
 
+import importlib
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,27 +13,27 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def command(tmp_path):
+def command(llmasos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Runs `llmasos` with a folder of installed distributions in front."""
     site = tmp_path / "site"
-    path = os.pathsep.join((str(site), str(ROOT / "plugins/pii-redactor/src")))
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    before = set(sys.modules)
 
-    def install(name, module, source):
-        site.mkdir(exist_ok=True)
+    def install(name: str, module: str, source: str | None) -> None:
         if source is not None:
             (site / f"{module}.py").write_text(source)
         info = site / f"{module}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[llmasos.plugins]\n{name} = {module}\n")
+        importlib.invalidate_caches()
 
-    def run(*arguments, **environment):
-        variables = {**os.environ, "LLMASOS_HOME": str(tmp_path / "home"), "PYTHONPATH": path, **environment}
-        line = [sys.executable, "-m", "llmasos_server.cli", *arguments]
-        return subprocess.run(line, env=variables, capture_output=True, text=True, timeout=120, check=False)
-
-    run.install = install
-    return run
+    llmasos.install = install
+    yield llmasos
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(site)):
+            del sys.modules[name]
 
 
 def names(done):
@@ -67,7 +66,7 @@ def test_a_plugin_adds_a_command_and_cannot_stand_in_for_one(command):
     )
     assert command("hello", "Ada").stdout == "hello Ada\n"
     assert "hello" not in command("list", "--json").stdout
-    assert command("hello", "Ada", LLMASOS_PLUGINS="off").returncode == 2
+    assert command("hello", "Ada", LLMASOS_PLUGINS="off").exit_code == 2
 
 
 RUNTIME = """
@@ -123,15 +122,15 @@ def test_an_app_of_a_plugins_kind_is_built_published_installed_and_run(command, 
     command.install("echo-runtime", "echo_runtime", RUNTIME)
     for words in (("publish", project(tmp_path / "echo", "x-echo")), ("install", "acme/echo", "--yes")):
         done = command(*words)
-        assert done.returncode == 0, done.stderr
+        assert done.exit_code == 0, done.stderr
     ran = command("run", "acme/echo", "echo", "--input", '{"a": 1}', "--json", LLMASOS_LOCALE="en")
     assert json.loads(ran.stdout)["output"] == [{"a": 1}, "en"]
     assert json.loads(ran.stdout)["usage"]["fuel"] == 7
     without = command("run", "acme/echo", "echo", "--input", "{}", LLMASOS_PLUGINS="off", LLMASOS_LOCALE="en")
-    assert without.returncode == 1
+    assert without.exit_code == 1
     assert without.stderr.startswith('Error: No runtime here runs kind = "x-echo": install the operator plugin')
     gone = command("uninstall", "acme/echo", LLMASOS_PLUGINS="off")
-    assert gone.returncode == 0, gone.stderr
+    assert gone.exit_code == 0, gone.stderr
 
 
 def test_a_kind_that_nothing_registers_is_refused_in_one_line_when_it_is_built_published_or_installed(
@@ -139,12 +138,12 @@ def test_a_kind_that_nothing_registers_is_refused_in_one_line_when_it_is_built_p
 ):
     command.install("echo-runtime", "echo_runtime", RUNTIME)
     folder, bundle = project(tmp_path / "echo", "x-echo"), str(tmp_path / "echo.llmapp")
-    assert command("build", folder, "-o", bundle).returncode == 0
+    assert command("build", folder, "-o", bundle).exit_code == 0
     refused = [command(*words, LLMASOS_PLUGINS="off") for words in (("build", folder), ("publish", bundle))]
-    assert command("publish", bundle).returncode == 0
+    assert command("publish", bundle).exit_code == 0
     refused.append(command("install", "acme/echo", "--yes", LLMASOS_PLUGINS="off"))
     for done in refused:
-        assert done.returncode == 1
+        assert done.exit_code == 1
         assert done.stderr.splitlines()[-1].startswith('Error: No runtime here runs kind = "x-echo": install')
         assert "Traceback" not in done.stderr
     assert json.loads(command("list", "--json").stdout)["items"] == []

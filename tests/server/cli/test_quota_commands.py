@@ -1,10 +1,7 @@
 """`quota`, `usage` and `audit`, as a person types them."""
 
 import json
-import os
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,32 +9,18 @@ import pytest
 QUOTA = ("--app", "acme/one", "--meter", "tokens", "--window", "day")
 
 
-@pytest.fixture
-def llmasos(tmp_path: Path):
-    def run(*words: str, locale: str = "en") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "llmasos_server.cli", *words],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "LLMASOS_LOCALE": locale, "LLMASOS_HOME": str(tmp_path)},
-            check=False,
-        )
-
-    return run
-
-
 def test_a_quota_is_set_changed_listed_and_removed(llmasos) -> None:
     assert llmasos("quota", "set", *QUOTA, "--limit", "50").stdout == "app acme/one, tokens/day: at most 50.\n"
-    assert llmasos("quota", "set", *QUOTA, "--limit", "70").returncode == 0
+    assert llmasos("quota", "set", *QUOTA, "--limit", "70").exit_code == 0
     llmasos("quota", "set", "--limit", "1000")
     app, workspace = json.loads(llmasos("quota", "list", "--json").stdout)
     assert (app["scope"], app["scope_id"], app["limit"], app["left"]) == ("app", "acme/one", 70, 70)
     assert app["resets_at"].endswith("00:00:00+00:00")
     assert (workspace["scope"], workspace["scope_id"]) == ("workspace", "default")
     assert "acme/one" in llmasos("quota", "list").stdout
-    assert llmasos("quota", "remove", *QUOTA).returncode == 0
+    assert llmasos("quota", "remove", *QUOTA).exit_code == 0
     gone = llmasos("quota", "remove", *QUOTA)
-    assert (gone.returncode, gone.stdout) == (5, "")
+    assert (gone.exit_code, gone.stdout) == (5, "")
     assert "llmasos quota set --app acme/one" in gone.stderr
     assert len(gone.stderr.splitlines()) == 1
 
@@ -54,7 +37,7 @@ def test_a_quota_is_set_changed_listed_and_removed(llmasos) -> None:
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(llmasos, words: tuple[str, ...], said: str) -> None:
     done = llmasos("quota", "set", *words)
-    assert done.returncode in {1, 2}
+    assert done.exit_code in {1, 2}
     assert said in done.stderr
     assert json.loads(llmasos("quota", "list", "--json").stdout) == []
 
@@ -62,18 +45,18 @@ def test_what_makes_no_sense_is_refused(llmasos, words: tuple[str, ...], said: s
 def test_usage_begins_empty_and_speaks_both_languages(llmasos) -> None:
     assert llmasos("usage", "--json").stdout.strip() == "[]"
     assert llmasos("usage").stdout == "Nothing was used yet.\n"
-    assert llmasos("usage", locale="zh").stdout == "暂无用量。\n"
+    assert llmasos("usage", LLMASOS_LOCALE="zh").stdout == "暂无用量。\n"
 
 
-def test_the_audit_log_tells_of_quotas_and_of_tampering(llmasos, tmp_path: Path) -> None:
+def test_the_audit_log_tells_of_quotas_and_of_tampering(llmasos, home: Path) -> None:
     llmasos("quota", "set", *QUOTA, "--limit", "50")
     llmasos("quota", "remove", *QUOTA)
     assert [line["event"] for line in json.loads(llmasos("audit", "--json").stdout)] == ["quota.set", "quota.remove"]
     assert json.loads(llmasos("audit", "verify", "--json").stdout)["intact"] is True
-    with sqlite3.connect(tmp_path / "llmasos.db") as connection:
+    with sqlite3.connect(home / "llmasos.db") as connection:
         connection.execute("DROP TRIGGER audit_entry_no_update")
         connection.execute("UPDATE audit_entry SET detail = replace(detail, '50', '5000') WHERE seq = 1")
     connection.close()
     found = llmasos("audit", "verify")
-    assert found.returncode == 1
+    assert found.exit_code == 1
     assert "line 1 was changed" in found.stderr

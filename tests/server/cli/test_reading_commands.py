@@ -15,7 +15,8 @@ from llmasos_marketplace.catalog.testing import add_bundle, open_catalog
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose catalog has three releases of one app."""
     folder = tmp_path_factory.mktemp("home")
     catalog = open_catalog(folder)
     for version in ("1.0.0", "1.10.0", "1.9.0"):
@@ -24,15 +25,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def llmasos(home: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "LLMASOS_HOME": str(home), "LLMASOS_LOCALE": "en", **more}
-    return subprocess.run(
-        [sys.executable, "-m", "llmasos_server.cli", *words],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
+@pytest.fixture
+def home(template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LLMASOS_HOME", str(template))
+    monkeypatch.setenv("LLMASOS_LOCALE", "en")
+    for name in ("LLMASOS_DATABASE_URL", "LLMASOS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return template
 
 
 @pytest.mark.parametrize("words", [["list"], ["search"], ["search", "hello"], ["show", "acme/hello"]])
@@ -55,46 +54,47 @@ def test_a_reading_command_imports_nothing_heavy(home: Path, words: list[str]) -
     assert "HEAVY []" in done.stdout
 
 
-def test_search_and_show_answer_people_and_programs(home: Path) -> None:
-    assert "acme/hello  1.10.0" in llmasos(home, "search", "hello").stdout
-    assert json.loads(llmasos(home, "search", "--json").stdout)["items"][0]["latest_version"] == "1.10.0"
-    shown = json.loads(llmasos(home, "show", "acme/hello", "--json").stdout)
+def test_search_and_show_print_for_people_and_programs(llmasos, answer) -> None:
+    assert "acme/hello  1.10.0" in llmasos("search", "hello").stdout
+    assert answer("search")["items"][0]["latest_version"] == "1.10.0"
+    shown = answer("show", "acme/hello")
     assert [release["version"] for release in shown["releases"]] == ["1.10.0", "1.9.0", "1.0.0"]
     assert shown["release"]["manifest"]["id"] == "acme/hello"
-    assert json.loads(llmasos(home, "--json", "show", "acme/hello@1.0.0").stdout)["release"]["version"] == "1.0.0"
-    assert "你好" in llmasos(home, "show", "acme/hello", LLMASOS_LOCALE="zh").stdout
+    assert json.loads(llmasos("--json", "show", "acme/hello@1.0.0").stdout)["release"]["version"] == "1.0.0"
+    assert "你好" in llmasos("show", "acme/hello", LLMASOS_LOCALE="zh").stdout
 
 
 @pytest.mark.parametrize(("words", "hint"), [(["acme/helo"], "acme/hello"), (["acme/hello@7"], "no release 7")])
-def test_what_is_not_there_is_exit_code_5_with_a_hint(home: Path, words: list[str], hint: str) -> None:
-    done = llmasos(home, "show", *words)
-    assert done.returncode == 5
+def test_what_is_missing_is_exit_code_5_with_a_hint(llmasos, words: list[str], hint: str) -> None:
+    done = llmasos("show", *words)
+    assert done.exit_code == 5
     assert hint in done.stderr
 
 
-def test_an_empty_home_is_empty_and_stays_so(tmp_path: Path) -> None:
-    assert "Nothing is installed" in llmasos(tmp_path, "list").stdout
-    assert json.loads(llmasos(tmp_path, "list", "--json").stdout) == {"items": []}
-    assert "quickstart" in llmasos(tmp_path, "search").stdout
+def test_reading_leaves_an_empty_home_empty(llmasos, tmp_path: Path) -> None:
+    home = str(tmp_path)
+    assert "Nothing is installed" in llmasos("list", LLMASOS_HOME=home).stdout
+    assert json.loads(llmasos("list", "--json", LLMASOS_HOME=home).stdout) == {"items": []}
+    assert "quickstart" in llmasos("search", LLMASOS_HOME=home).stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_home_that_may_not_be_written_is_read(home: Path, tmp_path: Path) -> None:
+def test_a_home_that_may_not_be_written_is_read(llmasos, home: Path, tmp_path: Path) -> None:
     copy = tmp_path / "home"
     shutil.copytree(home, copy)
     for path in (*copy.rglob("*"), copy):
         path.chmod(stat.S_IRUSR | (stat.S_IXUSR if path.is_dir() else 0))
     try:
-        done = llmasos(copy, "search", "hello")
+        done = llmasos("search", "hello", LLMASOS_HOME=str(copy))
     finally:
         for path in (copy, *copy.rglob("*")):
             path.chmod(stat.S_IRWXU)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert "acme/hello" in done.stdout
 
 
-def test_a_limit_that_is_no_number_is_an_error_of_usage(home: Path) -> None:
-    done = llmasos(home, "search", "--limit", "many")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert llmasos(home, "search", "--limit", "0").returncode == 2
-    assert "acme/hello" in llmasos(home, "search", "--limit", "1").stdout
+def test_a_limit_that_is_no_number_is_a_usage_error(llmasos) -> None:
+    done = llmasos("search", "--limit", "many")
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert llmasos("search", "--limit", "0").exit_code == 2
+    assert "acme/hello" in llmasos("search", "--limit", "1").stdout
