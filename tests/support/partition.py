@@ -1,0 +1,50 @@
+"""How pytest-xdist divides the tests: by file, since fixtures of a module are dear; the longest files first.
+
+The acceptance tests share one quickstart, so they stay together.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadFileScheduling
+
+TOGETHER = ("tests/acceptance/",)
+# What takes longest goes first, so that no worker is left alone with it at the end.
+LONGEST_FIRST = (
+    "tests/acceptance/",
+    "tests/platform/authoring/test_building",
+    "tests/attacks/test_attacks.py",
+    "tests/platform/gateway/test_embedded_model.py",
+    "tests/platform/native/test_native_runtime.py",
+)
+
+
+class Partition(LoadFileScheduling):
+    """Gives a worker one file at a time, or a folder whose files belong together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((folder for folder in TOGETHER if nodeid.startswith(folder)), super()._split_scope(nodeid))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        known = (place for place, start in enumerate(LONGEST_FIRST) if item.nodeid.startswith(start))
+        return next(known, len(LONGEST_FIRST))
+
+    items.sort(key=rank)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Partition:
+    return Partition(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One worker a core; none where only files are named, which run sooner in this process."""
+    if all(".py" in word for word in config.args):
+        return 0
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
