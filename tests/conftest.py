@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-pytest_plugins = ["databases", "fast_folder", "network", "partition", "stock"]
+pytest_plugins = ["databases", "network", "partition", "stock"]
 
 # Workers of pytest-xdist and the commands that tests start inherit what is set here.
 

@@ -44,7 +44,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Partition:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One worker a core; none where only files are named, which run sooner in this process."""
-    if all(".py" in word for word in config.args):
+    """One worker a core for a whole suite; none for a part of it, which runs sooner in this process."""
+    suites = {str(config.rootpath / name) for name in config.getini("testpaths")}
+    named = {str((config.invocation_params.dir / word).resolve()) for word in config.args}
+    if not named & suites:
         return 0
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -245,10 +245,10 @@ print(json.dumps(outcomes))
 """
 
 
-def test_killed_at_any_step_a_release_is_published_whole_or_not_at_all(fast_folder: Path, runtime: FakeRuntime) -> None:
-    path = make_bundle(fast_folder / "made")
+def test_killed_at_any_step_a_release_is_published_whole_or_not_at_all(tmp_path: Path, runtime: FakeRuntime) -> None:
+    path = make_bundle(tmp_path / "made")
     done = subprocess.run(
-        [sys.executable, "-c", KILLER, str(fast_folder / "homes"), str(path), str(Path(__file__).parent)],
+        [sys.executable, "-c", KILLER, str(tmp_path / "homes"), str(path), str(Path(__file__).parent)],
         capture_output=True,
         text=True,
         check=False,
@@ -259,7 +259,7 @@ def test_killed_at_any_step_a_release_is_published_whole_or_not_at_all(fast_fold
     assert set(outcomes[:-1]) == {-signal.SIGKILL}
     states = set()
     for at in range(1, len(outcomes) + 1):
-        catalog = open_catalog(fast_folder / "homes" / str(at))
+        catalog = open_catalog(tmp_path / "homes" / str(at))
         listed = catalog.releases("acme/hello")
         states.add(len(listed))
         with catalog.database.read() as session:
