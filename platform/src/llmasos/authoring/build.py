@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib.metadata
 import json
 import os
 import tempfile
@@ -17,14 +16,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from llmasos.authoring import javascript, python, wrap
+from llmasos.authoring import javascript, python, tools, wrap
 from llmasos.authoring.native import build_native
 from llmasos.authoring.process import BuildFailed
 from llmasos.authoring.project import Project, open_project
 from llmasos.bundles import layout
 from llmasos.bundles.actions import parse_actions
 from llmasos.bundles.writer import write_bundle
-from llmasos.errors import Unavailable
 from llmasos.home import default_home
 
 # Answers `actions.json` of a built binary: it runs `describe` in a runner, since app code runs nowhere else.
@@ -119,10 +117,10 @@ async def component_from_source(project: Project, folder: Path) -> bytes:
     capabilities = project.manifest.capabilities
     if source.suffix == ".py":
         python.stage(source, capabilities, staged)
-        tools = f"componentize-py {_version('componentize-py')}"
+        built_by = f"componentize-py {tools.version('componentize-py')}"
     elif source.suffix in javascript.SUFFIXES:
         javascript.stage(source, capabilities, staged)
-        tools = f"jco {javascript.toolchain_digest()}"
+        built_by = f"jco {javascript.toolchain_digest()}"
     elif source.suffix == ".wasm":
         raise BuildFailed(
             f'{source.name} is a binary: name it as component = "{source.name}" instead of source',
@@ -135,7 +133,7 @@ async def component_from_source(project: Project, folder: Path) -> bytes:
             zh=f"{source.name}：source 须为 Python（.py）、JavaScript 或 "
             'TypeScript（.js、.ts）；其他语言的程序请指定其二进制文件：component = "app.wasm"',
         )
-    kept = default_home() / "builds" / f"{digest_of(staged, tools)}.wasm"
+    kept = default_home() / "builds" / f"{digest_of(staged, built_by)}.wasm"
     if kept.is_file():
         os.utime(kept)
         return kept.read_bytes()
@@ -145,19 +143,9 @@ async def component_from_source(project: Project, folder: Path) -> bytes:
     return content
 
 
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        raise Unavailable(
-            f"Building this app needs {package}: pip install 'llmasos[authoring]'.",
-            zh=f"构建此应用需要 {package}：pip install 'llmasos[authoring]'。",
-        ) from None
-
-
-def digest_of(folder: Path, tools: str) -> str:
-    """The SHA-256 of a staged folder and of the tools that build it."""
-    total = hashlib.sha256(tools.encode())
+def digest_of(folder: Path, built_by: str) -> str:
+    """The SHA-256 of a staged folder and of the name and version of the tool that builds it."""
+    total = hashlib.sha256(built_by.encode())
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             name = path.relative_to(folder).as_posix().encode()

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from llmasos.authoring.project import NOT_SOURCE
-from llmasos.errors import LlmasosError, Unavailable
+from llmasos.authoring.tools import missing
+from llmasos.errors import LlmasosError
 
 # Editors write a file in several steps; what comes within this belongs to one change.
 QUIET_MS = 250
@@ -22,10 +23,7 @@ async def changes(folder: Path) -> AsyncIterator[list[Path]]:
     try:
         from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType]  # noqa: PLC0415 (an authoring extra)
     except ImportError:
-        raise Unavailable(
-            "`llmasos dev` needs watchfiles: pip install 'llmasos[authoring]'.",
-            zh="llmasos dev 需要 watchfiles：pip install 'llmasos[authoring]'。",
-        ) from None
+        raise missing("watchfiles") from None
     async for batch in awatch(folder, debounce=QUIET_MS * 4, step=QUIET_MS, recursive=True):
         paths = sorted({Path(name) for _, name in batch})
         found = [path for path in paths if _is_source(path.relative_to(folder))]

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from llmasos.authoring import wit
+from llmasos.authoring import tools, wit
 from llmasos.authoring.process import BuildFailed, run_tool
 from llmasos.authoring.project import source_files
 from llmasos.errors import Unavailable
@@ -122,10 +122,7 @@ async def componentize(staged: Path) -> bytes:
         Unavailable: componentize-py is not installed.
     """
     if importlib.util.find_spec("componentize_py") is None:
-        raise Unavailable(
-            "Building a Python component needs componentize-py: pip install 'llmasos[authoring]'.",
-            zh="构建 Python 组件需要 componentize-py：pip install 'llmasos[authoring]'。",
-        )
+        raise tools.missing("componentize-py")
     # It would otherwise put the environment that it runs in on the component's path, and read all of it.
     empty = staged / "venv"
     (empty / "lib" / "site-packages").mkdir(parents=True)

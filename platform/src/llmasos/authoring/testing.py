@@ -6,7 +6,7 @@ import importlib.util
 import shutil
 import sys
 
-from llmasos.authoring import javascript
+from llmasos.authoring import javascript, tools
 from llmasos.authoring.project import Project
 from llmasos.errors import NotFound, Unavailable
 
@@ -24,10 +24,7 @@ def pytest_command(project: Project) -> list[str]:
             zh=f"{project.root.name} 没有测试：请编写 tests/test_app.py，可使用 fake_context。",
         )
     if importlib.util.find_spec("pytest") is None:
-        raise Unavailable(
-            "An app's tests need pytest: pip install 'llmasos[authoring]'.",
-            zh="运行应用的测试需要 pytest：pip install 'llmasos[authoring]'。",
-        )
+        raise tools.missing("pytest")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(project.root)]
     # An author who has it gets a warning of it at every run; an action is never async.
     return [*command, *(["-p", "no:asyncio"] if importlib.util.find_spec("pytest_asyncio") else [])]

