@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
 
 import pytest
+from capability_calls import answered, prepared
 
 from llmasos.bundles.manifest import HttpPermission, SecretPlace, SecretsPermission, Text
 from llmasos.capabilities.http import HttpCapability
@@ -163,8 +164,7 @@ def invocation(hosts, wall_seconds=20.0, methods=("GET",), places=()):
 async def send(where, url, networks=LOOPBACK, **request):
     capability = HttpCapability(Held(), networks, resolve)
     request = {"method": "GET", "url": url, **request}
-    operation = capability.prepare(where, "request", [json.dumps(request)])
-    return json.loads((await operation.execute(operation.demand)).value)
+    return json.loads(await answered(capability, where, "request", [json.dumps(request)]))
 
 
 @pytest.mark.parametrize("url", REFUSED)
@@ -199,7 +199,7 @@ async def test_a_name_that_moves_between_judging_and_connecting_changes_nothing(
     # Only the second answer is allowed: were the name asked again, the request would succeed.
     capability = HttpCapability(Held(), LOOPBACK, moving)
     request = json.dumps({"method": "GET", "url": f"http://moving.test:{server}/"})
-    operation = capability.prepare(where, "request", [request])
+    operation = prepared(capability, where, "request", [request])
     with pytest.raises(Denied):
         await operation.execute(operation.demand)
     assert asked == ["moving.test"]
@@ -271,7 +271,7 @@ async def test_a_secret_that_is_not_set_says_how_to_set_it(server):
 async def test_the_audit_keeps_method_and_server_alone():
     capability = HttpCapability(Held(), LOOPBACK, resolve)
     url = "https://api.example.com/private/path?token=1"
-    operation = capability.prepare(invocation(("*",)), "request", [json.dumps({"method": "GET", "url": url})])
+    operation = prepared(capability, invocation(("*",)), "request", [json.dumps({"method": "GET", "url": url})])
     assert dict(operation.detail) == {"method": "GET", "server": "https://api.example.com"}
 
 
@@ -280,7 +280,7 @@ async def test_the_audit_keeps_method_and_server_alone():
 )
 def test_a_malformed_request_is_one_clear_line(argument):
     with pytest.raises(Invalid) as refused:
-        HttpCapability(Held(), LOOPBACK, resolve).prepare(invocation(("*",)), "request", [argument])
+        prepared(HttpCapability(Held(), LOOPBACK, resolve), invocation(("*",)), "request", [argument])
     assert "\n" not in refused.value.message
 
 

@@ -61,8 +61,9 @@ async def measure() -> None:
         await gateway.generate(request)
 
     async def through_capability() -> None:
-        operation = capability.prepare(invocation, "generate", [text])
-        await operation.execute(operation.demand)
+        function = capability.contract["generate"]
+        call = capability.prepare(invocation, function.decode([text]))
+        function.encode((await call.execute(call.demand)).answer)
 
     roads = {"bare litellm": bare, "gateway": through_gateway, "gateway + capability": through_capability}
     print(f"{'':24}{'at once':>8}{'ms a call':>11}{'added ms':>10}{'ratio':>7}")

@@ -1,6 +1,6 @@
 """What the kernel adds to one model call: `python tests/benchmarks/bench_kernel.py [calls]`.
 
-Bare `litellm.acompletion` on a provider that does nothing, against the same call through `Kernel.syscall`: authorise,
+Bare `litellm.acompletion` on a provider that does nothing, against the same call through `Kernel.call`: authorise,
 reserve in four quotas, execute, settle, audit, on SQLite. Short rounds of both alternate; compared are their medians,
 and their quickest tenth, which is what the others on a busy machine disturbed least.
 """
@@ -25,13 +25,12 @@ from sqlmodel import SQLModel
 from llmasos import tables  # noqa: F401
 from llmasos.bundles.manifest import ModelPermission, Text
 from llmasos.database.engine import Database
-from llmasos.kernel.capability import Outcome, Used
+from llmasos.kernel.capability import Operation, Outcome, PreparedCall
 from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
-from llmasos.kernel.syscall import Kernel
 from llmasos.quotas import service
-from llmasos.quotas.ledger import Ledger
-from llmasos.quotas.meters import Demand, Meter, Scope, Shrink, Window
+from llmasos.quotas.meters import Demand, Meter, Scope, Shrink, Used, Window
 from llmasos.quotas.service import QuotaName
+from llmasos.testing import small_host
 
 ROUNDS = 40
 MESSAGES = [{"role": "user", "content": "hello"}]
@@ -54,18 +53,23 @@ async def bare() -> object:
     return await litellm.acompletion(model="noop/x", messages=MESSAGES)
 
 
+class Generate(Operation[str]):
+    """The same call as an operation."""
+
+    capability, function = "model", "generate"
+
+
 class Model:
-    """The smallest capability that makes the same call."""
+    """The smallest capability that makes it."""
 
-    name, functions, audited = "model", frozenset({"generate"}), True
-    demand, detail = DEMAND, {"task": "chat"}
+    name, contract, audited = "model", {}, True
 
-    def prepare(self, invocation: Invocation, function: str, arguments: list[Any]) -> Model:
-        return self
+    def prepare(self, _invocation: Invocation, _operation: Operation[Any]) -> PreparedCall[str]:
+        return PreparedCall(self.execute, DEMAND, {"task": "chat"})
 
-    async def execute(self, granted: Demand) -> Outcome:
+    async def execute(self, _granted: Demand) -> Outcome[str]:
         await bare()
-        return Outcome(value="hi", used=USED)
+        return Outcome("hi", USED)
 
 
 async def timed(call: Callable[[], Awaitable[object]], calls: int, at_once: int) -> float:
@@ -92,14 +96,14 @@ async def main() -> None:
                 name = QuotaName("w", Scope(scope), scope_id, Meter.TOKENS, Window.MONTH)
                 service.set_quota(session, lambda event, detail: None, name, 1 << 50)
         print(f"{'at once':>8}  {'':<16}{'bare ms':>8}{'kernel ms':>11}{'added ms':>10}{'added':>8}")
-        async with Kernel(database, Ledger(database), [Model()]) as kernel:
+        async with small_host(database, Model()) as host:
             for at_once in (1, 32):
-                async with kernel.invocation(
+                async with host.invocations.open(
                     Principal("w", "u"), app, "act", InvocationLimits(wall_seconds=600)
                 ) as invocation:
 
                     async def through(invocation: Invocation = invocation) -> object:
-                        return await kernel.syscall(invocation, "model", "generate", [])
+                        return await host.kernel.call(invocation, Generate())
 
                     await timed(bare, 32, at_once)
                     await timed(through, 32, at_once)

@@ -2,7 +2,7 @@
 
 The same calls (`log.write`, which only passes the kernel, and `storage.get`, which reads the database; neither meets
 the ledger) are made by a native app in its confined runner, through its socket, and by code in the host's process at
-`Kernel.syscall`. Rounds of both alternate in one run, so that a busy machine slows both. The bound is issue 3's: a
+`GuestCalls`. Rounds of both alternate in one run, so that a busy machine slows both. The bound is issue 3's: a
 call from a native app within 100 µs of the same from in-process code. No processor halts meanwhile (`awake.py`).
 
 Beside them: `bare echo`, what a frame to a bare child and back costs over such a socket, which no protocol can go
@@ -29,13 +29,13 @@ from llmasos.capabilities.baseline import ConfigCapability, LogCapability
 from llmasos.capabilities.storage import StorageCapability
 from llmasos.database.engine import Database
 from llmasos.database.schema import ensure_schema
+from llmasos.kernel.guest_calls import GuestCalls
 from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
-from llmasos.kernel.syscall import Kernel
-from llmasos.quotas.ledger import Ledger
 from llmasos.runtimes.confinement import confinement
 from llmasos.runtimes.environments import base_python
 from llmasos.runtimes.native import NativeRuntime
 from llmasos.runtimes.runtime import Program
+from llmasos.testing import small_host
 
 # The app times itself: what is compared is a call as the app feels it. A first call of each is not counted.
 SOURCE = """
@@ -80,12 +80,12 @@ BOUND_US = 100
 INVOCATION = InvocationLimits(wall_seconds=600, log_bytes=1 << 30)
 
 
-async def in_process(kernel: Kernel, invocation: Invocation, kind: str, count: int) -> float:
+async def in_process(guest: GuestCalls, invocation: Invocation, kind: str, count: int) -> float:
     """Seconds a call of code in the host's process."""
     capability, function, arguments = CALLS[kind]
     began = time.perf_counter()
     for _ in range(count):
-        await kernel.syscall(invocation, capability, function, [*arguments])
+        await guest(invocation, capability, function, [*arguments])
     return (time.perf_counter() - began) / count
 
 
@@ -112,7 +112,7 @@ class Bare:
         await self._child.wait()
 
 
-async def woken(bare: Bare, kernel: Kernel, invocation: Invocation, kind: str, count: int) -> tuple[float, float]:
+async def woken(bare: Bare, guest: GuestCalls, invocation: Invocation, kind: str, count: int) -> tuple[float, float]:
     """Median seconds of an echo, and of a call in process that follows it."""
     capability, function, arguments = CALLS[kind]
     echoes, calls = [], []
@@ -120,7 +120,7 @@ async def woken(bare: Bare, kernel: Kernel, invocation: Invocation, kind: str, c
         began = time.perf_counter()
         await bare.echo()
         between = time.perf_counter()
-        await kernel.syscall(invocation, capability, function, [*arguments])
+        await guest(invocation, capability, function, [*arguments])
         echoes.append(between - began)
         calls.append(time.perf_counter() - between)
     return statistics.median(echoes), statistics.median(calls)
@@ -146,10 +146,10 @@ async def main() -> int:
         ensure_schema(f"sqlite:///{root / 'llmasos.db'}", root)
         with Database(f"sqlite:///{root / 'llmasos.db'}") as database:
             capabilities = [LogCapability(), StorageCapability(database), ConfigCapability()]
-            async with Kernel(database, Ledger(database), capabilities) as kernel:
-                runtime = NativeRuntime(root / "environments", kernel.syscall)
+            async with small_host(database, *capabilities) as host:
+                runtime = NativeRuntime(root / "environments", host.guest)
                 program = await installed(root, runtime, SOURCE, MANIFEST, frozenset({"storage"}))
-                async with kernel.invocation(Principal(), app, "calls", INVOCATION) as invocation:
+                async with host.invocations.open(Principal(), app, "calls", INVOCATION) as invocation:
                     await runtime.call(program, invocation, "put", "{}")
                     bare = Bare()
                     await bare.start()
@@ -159,8 +159,8 @@ async def main() -> int:
                         with awake():
                             rounds = [
                                 (
-                                    await in_process(kernel, invocation, kind, count),
-                                    *await woken(bare, kernel, invocation, kind, count),
+                                    await in_process(host.guest, invocation, kind, count),
+                                    *await woken(bare, host.guest, invocation, kind, count),
                                     await from_the_app(runtime, program, invocation, kind, count),
                                 )
                                 for _ in range(ROUNDS)

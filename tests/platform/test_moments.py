@@ -12,7 +12,7 @@ from llmasos.bundles.manifest import AppsPermission
 from llmasos.database.engine import utc_now
 from llmasos.errors import Denied, NotFound, QuotaExceeded, TimedOut
 from llmasos.host import Host, Parts
-from llmasos.invocations import runs as runs_module
+from llmasos.invocations import run as run_module
 from llmasos.kernel.invocation import Principal
 from llmasos.kernel.tables import AuditEntry, InvocationRow
 from llmasos.quotas.tables import Quota
@@ -61,7 +61,7 @@ def test_the_moments_are_those_of_the_sdk() -> None:
 
 async def test_an_app_hears_of_a_moment_as_an_invocation_that_is_metered_and_audited(setting: Setting) -> None:
     setting.apps.add("acme/a", act=FakeAction(nothing), **{"@upgrade": setting.hook("@upgrade")})
-    await setting.host.runs.tell(ANN, "acme/a", "@upgrade", {"from_version": "1.0.0"})
+    await setting.host.actions.tell(ANN, "acme/a", "@upgrade", {"from_version": "1.0.0"})
     assert setting.heard == [("@upgrade", {"from_version": "1.0.0"})]
     [row] = setting.rows()
     assert (row.user_id, row.app_id, row.action, row.status) == ("ann", "acme/a", "@upgrade", "succeeded")
@@ -73,17 +73,17 @@ async def test_an_app_hears_of_a_moment_as_an_invocation_that_is_metered_and_aud
 
 async def test_an_app_without_the_hook_hears_nothing_and_nothing_starts(setting: Setting) -> None:
     setting.apps.add("acme/a", act=FakeAction(nothing), **{"@install": setting.hook("@install")})
-    await setting.host.runs.tell(ANN, "acme/a", "@uninstall", {})
-    await setting.host.runs.tell(ANN, "acme/a", "act", {})
+    await setting.host.actions.tell(ANN, "acme/a", "@uninstall", {})
+    await setting.host.actions.tell(ANN, "acme/a", "act", {})
     assert setting.rows() == []
 
 
 async def test_no_caller_can_ask_for_a_moment(setting: Setting) -> None:
     setting.apps.add("acme/a", act=FakeAction(nothing), **{"@uninstall": setting.hook("@uninstall")})
     with pytest.raises(NotFound, match="no action '@uninstall'; it has act"):
-        await setting.host.run(ANN, "acme/a", "@uninstall", {})
+        await setting.host.actions.run(ANN, "acme/a", "@uninstall", {})
     with pytest.raises(NotFound):
-        setting.host.runs.action("default", "acme/a", "@uninstall")
+        setting.host.actions.action("default", "acme/a", "@uninstall")
 
     async def call(guest: Guest) -> None:
         await guest.call("apps", "call", "acme/a", "@uninstall", "{}")
@@ -91,7 +91,7 @@ async def test_no_caller_can_ask_for_a_moment(setting: Setting) -> None:
     grant = AppsPermission.model_validate({"capability": "apps", "apps": ["acme/a"], "reason": {"en": "x"}})
     setting.apps.add("acme/b", {"apps": grant}, act=FakeAction(call))
     with pytest.raises((NotFound, Denied)):
-        await setting.host.run(ANN, "acme/b", "act", {})
+        await setting.host.actions.run(ANN, "acme/b", "act", {})
     assert setting.heard == []
 
 
@@ -99,10 +99,10 @@ async def test_a_hook_has_no_longer_than_somebody_waits(setting: Setting, monkey
     async def hang(_guest: Guest) -> None:
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(runs_module, "MOMENT_SECONDS", 0.1)
+    monkeypatch.setattr(run_module, "LIFECYCLE_EVENT_SECONDS", 0.1)
     setting.apps.add("acme/a", act=FakeAction(nothing), **{"@install": FakeAction(hang)})
     with pytest.raises(TimedOut):
-        await setting.host.runs.tell(ANN, "acme/a", "@install", {})
+        await setting.host.actions.tell(ANN, "acme/a", "@install", {})
 
 
 async def test_a_hook_stays_within_the_quotas(setting: Setting) -> None:
@@ -114,7 +114,7 @@ async def test_a_hook_stays_within_the_quotas(setting: Setting) -> None:
                 source="operator", created_at=utc_now(),
             )
         )  # fmt: skip
-    await setting.host.runs.tell(ANN, "acme/a", "@install", {})
+    await setting.host.actions.tell(ANN, "acme/a", "@install", {})
     with pytest.raises(QuotaExceeded):
-        await setting.host.runs.tell(ANN, "acme/a", "@install", {})
+        await setting.host.actions.tell(ANN, "acme/a", "@install", {})
     assert len(setting.heard) == 1

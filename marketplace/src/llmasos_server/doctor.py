@@ -124,8 +124,8 @@ async def _inside(home: Path, url: str) -> AsyncGenerator[Finding]:
     from sqlalchemy.exc import OperationalError  # noqa: PLC0415
 
     from llmasos.database.engine import Database  # noqa: PLC0415  (a home without a database is examined without SQLAlchemy)
-    from llmasos.kernel.syscall import Kernel  # noqa: PLC0415
-    from llmasos.quotas.ledger import Ledger  # noqa: PLC0415
+    from llmasos.host import Host  # noqa: PLC0415
+    from llmasos.settings import Settings  # noqa: PLC0415
 
     for finding in check_integrity(url):
         yield finding
@@ -136,8 +136,10 @@ async def _inside(home: Path, url: str) -> AsyncGenerator[Finding]:
     database = Database(url)
     try:
         # What dead processes held is freed whenever a host starts, so it is freed before it is looked for.
-        async with Kernel(database, Ledger(database)):
+        host = Host(Settings(home=home, plugins="off"), database)
+        async with host.invocations:
             pass
+        await host.close()
         with database.read() as session:
             yield check_audit(session)
             for finding in check_held(session):

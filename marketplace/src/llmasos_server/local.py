@@ -1,12 +1,14 @@
-"""The catalog and what is installed, opened in this process by a command that runs no app."""
+"""The catalog and what is installed, opened in this process by a command that may run no app."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
 
-from llmasos.authoring.describe import Runners
+from llmasos.authoring.describe import describe
 from llmasos.database.engine import Database
 from llmasos.database.schema import ensure_schema
 from llmasos.host import Host
@@ -14,8 +16,8 @@ from llmasos.i18n import environment_locale
 from llmasos.installs.code import CodeStore
 from llmasos.installs.installer import Installer
 from llmasos.kernel.invocation import Json, Principal
-from llmasos.plugins import Plugins
 from llmasos.runtimes.component import ComponentRuntime
+from llmasos.runtimes.kinds import Runtimes
 from llmasos.settings import Settings
 from llmasos_marketplace.catalog.service import Catalog
 from llmasos_marketplace.catalog.store import BundleStore
@@ -30,37 +32,51 @@ class Local:
     principal: Principal
     database: Database
     catalog: Catalog
-    runtimes: Runners
+    host: Host
+    """None of its parts is made before a command needs it."""
+
+    @classmethod
+    def of(cls, host: Host) -> Self:
+        """The parts of a host that is open."""
+        catalog = Catalog(host.database, BundleStore(host.settings.home / "bundles"))
+        return cls(host.settings, Principal(), host.database, catalog, host)
+
+    @property
+    def runtimes(self) -> Runtimes:
+        """The runtimes of every kind of app."""
+        return self.host.runtimes
+
+    async def describe(self, path: Path, capabilities: frozenset[str], kind: str) -> str:
+        """The actions of a built binary, told by itself; what `build` calls."""
+        return await describe(self.host.runtimes, path, capabilities, kind)
 
     @property
     def installer(self) -> Installer:
         """Changes what is installed."""
         code = CodeStore.in_home(self.settings.home)
-        return Installer(self.database, self.catalog, code, self.runtimes.of, tell=self._tell)
+        return Installer(self.database, self.catalog, code, self.host.runtimes.of, tell=self._tell)
 
-    async def _tell(self, principal: Principal, app_id: str, moment: str, value: Json) -> None:
-        """Run an app's hook. A whole host, since a hook may do what any action may; opened where there is a hook."""
-        async with Host.open(self.settings) as host:
-            await host.runs.tell(replace(principal, locale=environment_locale()), app_id, moment, value)
+    async def _tell(self, principal: Principal, app_id: str, event: str, value: Json) -> None:
+        """Run an app's hook for a lifecycle event."""
+        await self.host.actions.tell(replace(principal, locale=environment_locale()), app_id, event, value)
 
     @property
     def publishing(self) -> Publishing:
         """Publishes to the catalog."""
-        plugins = Plugins.load(only_built_in=self.settings.plugins == "off")
-        return Publishing(self.catalog, self.runtimes.of, plugins)
+        return Publishing(self.catalog, self.host.runtimes.of, self.host.plugins)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Close the runners at the end."""
+        """Close what was started at the end."""
         try:
             yield
         finally:
-            await self.runtimes.close()
+            await self.host.close()
 
 
 @contextmanager
 def open_local(settings: Settings | None = None) -> Generator[Local]:
-    """Open the home, made and migrated where it must be.
+    """Open the home, made and migrated if it must be.
 
     Raises:
         Unavailable: It cannot be read or written.
@@ -69,13 +85,12 @@ def open_local(settings: Settings | None = None) -> Generator[Local]:
     ensure_schema(chosen.resolved_database_url, chosen.home)
     database = Database(chosen.resolved_database_url)
     try:
-        catalog = Catalog(database, BundleStore(chosen.home / "bundles"))
-        yield Local(chosen, Principal(), database, catalog, Runners(chosen))
+        yield Local.of(Host(chosen, database))
     finally:
         database.close()
 
 
 def confinement_of(host: Host) -> tuple[str, ...]:
     """What the system confines this host's component runners with, as far as they were started."""
-    runtime = host.runtime_of("wasm")
+    runtime = host.runtimes.of("wasm")
     return runtime.confinement if isinstance(runtime, ComponentRuntime) else ()

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 from llmasos.connection import Connection, connected
 from llmasos.errors import Unavailable
 from llmasos.i18n import environment_locale
-from llmasos.invocations.run_result import RunResult
+from llmasos.invocations.result import InvocationResult
 from llmasos.kernel.invocation import Json, Principal, discard
 from llmasos.settings import Settings
 from llmasos_sdk.results import Completion, Embeddings, completion_from, usage_from
@@ -184,7 +184,7 @@ class Client:
         values: Mapping[str, Json] | None = None,
         /,
         **inputs: Json,
-    ) -> RunResult:
+    ) -> InvocationResult:
         """Run an action of an installed app.
 
         Args:
@@ -274,6 +274,6 @@ def embed(texts: str | Sequence[str], *, engine: str | None = None) -> Embedding
     return _process.default().embed(texts, engine=engine)
 
 
-def run(app: str, action: str, values: Mapping[str, Json] | None = None, /, **inputs: Json) -> RunResult:
+def run(app: str, action: str, values: Mapping[str, Json] | None = None, /, **inputs: Json) -> InvocationResult:
     """Run an action of an installed app, by the process's shared client; see `Client.run`."""
     return _process.default().run(app, action, values, **inputs)

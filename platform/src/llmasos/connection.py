@@ -19,7 +19,7 @@ from llmasos.errors import (
     Unavailable,
 )
 from llmasos.i18n import environment_locale
-from llmasos.invocations.run_result import RunResult
+from llmasos.invocations.result import InvocationResult
 from llmasos.kernel.invocation import Event, EventSink, Json, Principal, Usage, discard
 from llmasos.settings import Settings
 
@@ -41,7 +41,7 @@ _BY_STATUS: Final[Mapping[int, type[LlmasosError]]] = {
 class Connection(Protocol):
     """A host, as a program reaches it."""
 
-    async def run(self, app_id: str, action: str, value: Json, emit: EventSink = discard) -> RunResult:
+    async def run(self, app_id: str, action: str, value: Json, emit: EventSink = discard) -> InvocationResult:
         """Run an action of an installed app to its end.
 
         Raises:
@@ -70,21 +70,22 @@ class LocalConnection:
         self._host = host
         self._principal = principal
 
-    async def run(self, app_id: str, action: str, value: Json, emit: EventSink = discard) -> RunResult:
+    async def run(self, app_id: str, action: str, value: Json, emit: EventSink = discard) -> InvocationResult:
         """Run an action; see `Connection.run`."""
-        return await self._host.run(self._principal, app_id, action, value, emit)
+        return await self._host.actions.run(self._principal, app_id, action, value, emit)
 
     async def input_schema(self, app_id: str, action: str) -> Mapping[str, Any]:
         """The schema of an action's input; see `Connection.input_schema`."""
-        found = self._host.runs.action(self._principal.workspace, app_id, action)
+        found = self._host.actions.action(self._principal.workspace, app_id, action)
         return {**found.input_schema, "x-streaming": found.streaming}
 
     async def call_model(self, function: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """Call a model under the user's own rights and quotas."""
-        kernel = self._host.kernel
-        async with kernel.invocation(self._principal, None, f"model.{function}") as invocation:
-            answer = await kernel.syscall(invocation, "model", function, [json.dumps(request, ensure_ascii=False)])
-        return json.loads(answer)  # type: ignore[no-any-return]
+        from llmasos.capabilities.model import operation_of  # noqa: PLC0415 - a server's client spares it
+
+        operation = operation_of(function, request)
+        async with self._host.invocations.open(self._principal, None, f"model.{function}") as invocation:
+            return await self._host.kernel.call(invocation, operation)
 
 
 class RemoteConnection:
@@ -110,7 +111,7 @@ class RemoteConnection:
         """Close the connections."""
         await self._client.aclose()
 
-    async def run(self, app_id: str, action: str, value: Json, emit: EventSink = discard) -> RunResult:
+    async def run(self, app_id: str, action: str, value: Json, emit: EventSink = discard) -> InvocationResult:
         """Run an action; see `Connection.run`. It is streamed, so that a long silence is known from a dead server."""
         import httpx  # noqa: PLC0415
 
@@ -133,7 +134,7 @@ class RemoteConnection:
                         case "usage":
                             usage = Usage(**content)
                         case "end":
-                            return RunResult(content["id"], content["output"], usage, tuple(notices))
+                            return InvocationResult(content["id"], content["output"], usage, tuple(notices))
                         case _:
                             raise error_of(json.dumps(content).encode(), 500)
         except httpx.HTTPError as error:

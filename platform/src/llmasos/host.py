@@ -1,16 +1,17 @@
 """The host: what lives as long as the process does, put together here and nowhere else.
 
-Opening is cheap. litellm, wasmtime and the runners wait until something needs them; `Host.warm` starts them early,
-in the background.
+Every part is made when it is first used, so that a command which runs no app pays for none: litellm, the engine and the
+runners wait until something needs them. `Host.warm` starts them early, in the background.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Self, TypeAlias
+from functools import cached_property
+from typing import Any, Self, TypeAlias
 
 from sqlalchemy import text
 
@@ -28,15 +29,16 @@ from llmasos.gateway.embedded.local import OnFetch
 from llmasos.gateway.gateway import Gateway
 from llmasos.installs.code import CodeStore
 from llmasos.installs.current import InstalledApps
-from llmasos.invocations.run_result import RunResult
-from llmasos.invocations.runs import Runnables, Runs, Stopping
+from llmasos.invocations.lifecycle import Invocations
+from llmasos.invocations.run import ActionRunner, Runnables, Stopping
 from llmasos.kernel.capability import Capability
-from llmasos.kernel.invocation import EventSink, Invocation, Json, Principal, discard
+from llmasos.kernel.guest_calls import GuestCalls
+from llmasos.kernel.invocation import Principal
 from llmasos.kernel.observation import AuditFollower
 from llmasos.kernel.syscall import Kernel
 from llmasos.plugins import Plugins
 from llmasos.quotas.ledger import Ledger
-from llmasos.runtimes.kinds import Runtimes
+from llmasos.runtimes.kinds import COMPONENTS, NATIVE, Runtimes
 from llmasos.runtimes.runtime import Runtime, RuntimeContext, RuntimeKind, SyscallHandler
 from llmasos.secrets import Secrets
 from llmasos.settings import Settings
@@ -53,31 +55,28 @@ class Parts:
     """By kind, before those that plugins register."""
     gateway: Callable[[Settings, Database, Plugins], Gateway] | None = None
     capabilities: tuple[Capability, ...] = ()
-    """Beside the host's own."""
+    """Besides the host's own."""
     plugins: Plugins | None = None
-    """Those of operators; what is installed where this is left out."""
+    """Those of operators; what is installed if this is left out."""
 
 
 class Host:
-    """Runs apps and calls models for whoever holds it. `Host.open` makes one."""
+    """Runs apps and calls models for whoever holds it.
 
-    def __init__(
-        self,
-        settings: Settings,
-        database: Database,
-        kernel: Kernel,
-        gateway: Gateway,
-        runs: Runs,
-        *,
-        runtime_of: Callable[[str], Runtime],
-    ) -> None:
+    `Host.open` makes one for a program; `Host` itself is for a command that has a database open and may run an app.
+    """
+
+    def __init__(self, settings: Settings, database: Database, parts: Parts | None = None) -> None:
+        """Make no part yet. `close` ends those that were made.
+
+        Args:
+            settings: Where the state is, and the limits.
+            database: The one database, which stays the caller's to close.
+            parts: What to use instead of, or besides, the host's own parts.
+        """
         self.settings = settings
         self.database = database
-        self.kernel = kernel
-        self.gateway = gateway
-        self.runs = runs
-        self.runtime_of = runtime_of
-        """The runtime of a kind; installs prepare code with it."""
+        self._parts = parts or Parts()
         self._stopping = False
 
     @classmethod
@@ -85,55 +84,87 @@ class Host:
     async def open(cls, settings: Settings, parts: Parts | None = None) -> AsyncGenerator[Self]:
         """A host, until the block ends: then it refuses what is new, ends what runs, settles it and closes.
 
-        The home and the database are made, or brought up to date, where they need it.
+        The home and the database are made, or brought up to date, if they need it.
 
         Args:
             settings: Where the state is, and the limits.
-            parts: What to use instead of, or beside, the host's own parts.
+            parts: What to use instead of, or besides, the host's own parts.
 
         Raises:
             Unavailable: The home or the database cannot be used.
         """
-        parts = parts or Parts()
         await asyncio.to_thread(ensure_schema, settings.resolved_database_url, settings.home)
-        async with AsyncExitStack() as stack:
-            database = Database(settings.resolved_database_url)
-            stack.callback(database.close)
-            plugins = parts.plugins or Plugins.load(only_built_in=settings.plugins == "off")
-            gateway = (parts.gateway or open_gateway)(settings, database, plugins)
-            stack.callback(gateway.close)
-            if plugins.implements("on_audit"):
-                follower = AuditFollower(database, plugins.on_audit)
-                follower.start()
-                stack.push_async_callback(follower.stop)
-            observer = plugins.on_usage if plugins.implements("on_usage") else None
-            kernel = await stack.enter_async_context(Kernel(database, Ledger(database), observer=observer))
-            installed = InstalledApps(database, CodeStore.in_home(settings.home))
-            context = RuntimeContext(settings, kernel.syscall, installed.still)
-            brought = {kind: _brought(kind, make) for kind, make in parts.runtimes.items()}
-            runtimes = Runtimes({**plugins.runtimes(), **brought}.get, context)
-            stack.push_async_callback(runtimes.close)
-            runnables = parts.runnables(database) if parts.runnables else installed
-            runs = Runs(kernel, runnables, runtimes.of)
-            own = capabilities_of(settings, database, gateway, runs)
-            for capability in (*own, *parts.capabilities, *plugins.capabilities(taken=own)):
-                kernel.register(capability)
-            host = cls(settings, database, kernel, gateway, runs, runtime_of=runtimes.of)
-            stack.push_async_callback(host.stop)
-            yield host
+        database = Database(settings.resolved_database_url)
+        try:
+            host = cls(settings, database, parts)
+            try:
+                async with host.invocations:
+                    if host._follower is not None:
+                        host._follower.start()
+                    yield host
+            finally:
+                await host.close()
+        finally:
+            database.close()
 
-    async def run(
-        self,
-        principal: Principal,
-        app_id: str,
-        action: str,
-        value: Json,
-        emit: EventSink = discard,
-        *,
-        parent: Invocation | None = None,
-    ) -> RunResult:
-        """Run an action of an installed app; see `Runs.run`."""
-        return await self.runs.run(principal, app_id, action, value, emit, parent=parent)
+    @cached_property
+    def plugins(self) -> Plugins:
+        """The operator's plugins, and the host's own."""
+        return self._parts.plugins or Plugins.load(only_built_in=self.settings.plugins == "off")
+
+    @cached_property
+    def gateway(self) -> Gateway:
+        """The models."""
+        return (self._parts.gateway or open_gateway)(self.settings, self.database, self.plugins)
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        """The one path to anything outside an app."""
+        plugins, secrets = self.plugins, UserSecrets(self.database, Secrets(self.settings.home))
+
+        async def run(*arguments: Any, **more: Any) -> Any:
+            # Apps call apps through the kernel, which is a part of what runs them.
+            return await self.actions.run(*arguments, **more)
+
+        own: tuple[Capability, ...] = (
+            ModelCapability(self.gateway),
+            StorageCapability(self.database),
+            OutputCapability(),
+            LogCapability(),
+            ConfigCapability(),
+            HttpCapability(secrets, self.settings.http_networks),
+            SecretsCapability(secrets),
+            AppsCapability(run, self.settings.call_depth),
+        )
+        observer = plugins.on_usage if plugins.implements("on_usage") else None
+        capabilities = (*own, *self._parts.capabilities, *plugins.capabilities(taken=own))
+        return Kernel(self.database, self._ledger, capabilities, observer)
+
+    @cached_property
+    def invocations(self) -> Invocations:
+        """Begins and ends invocations, and finds them."""
+        return Invocations(self.database, self._ledger, self.kernel)
+
+    @cached_property
+    def runtimes(self) -> Runtimes:
+        """The runtimes of every kind of app."""
+        brought = {kind: _brought(kind, make) for kind, make in self._parts.runtimes.items()}
+
+        def find(kind: str) -> RuntimeKind | None:
+            found = brought.get(kind) or {own.kind: own for own in (COMPONENTS, NATIVE)}.get(kind)
+            return found or self.plugins.runtimes().get(kind)
+
+        def serve(*call: Any) -> Any:
+            # A build prepares and describes apps; only a run makes a call, and only then is there a kernel.
+            return GuestCalls(self.kernel)(*call)
+
+        return Runtimes(find, RuntimeContext(self.settings, serve, self._installed.still))
+
+    @cached_property
+    def actions(self) -> ActionRunner:
+        """Runs actions of installed apps."""
+        runnables = self._parts.runnables(self.database) if self._parts.runnables else self._installed
+        return ActionRunner(self.invocations, runnables, self.runtimes.of)
 
     def warm(self) -> None:
         """Start, in the background, what a first run would wait for."""
@@ -158,26 +189,39 @@ class Host:
     async def stop(self) -> None:
         """Refuse what is new, end what runs, and wait until it is settled. Safe to call again."""
         self._stopping = True
-        await self.runs.stop()
+        if self._has("actions"):
+            await self.actions.stop()
+
+    async def close(self) -> None:
+        """Stop, and end every part that was made. Safe to call again."""
+        await self.stop()
+        if self._has("runtimes"):
+            await self.runtimes.close()
+        if self._has("invocations"):
+            await self.invocations.close()
+        if self._has("_follower") and self._follower is not None:
+            await self._follower.stop()
+        if self._has("gateway"):
+            self.gateway.close()
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        return Ledger(self.database)
+
+    @cached_property
+    def _installed(self) -> InstalledApps:
+        return InstalledApps(self.database, CodeStore.in_home(self.settings.home))
+
+    @cached_property
+    def _follower(self) -> AuditFollower | None:
+        return AuditFollower(self.database, self.plugins.on_audit) if self.plugins.implements("on_audit") else None
+
+    def _has(self, part: str) -> bool:
+        return part in self.__dict__
 
 
 def _brought(kind: str, make: RuntimeMaker) -> RuntimeKind:
     return RuntimeKind(kind, lambda context: make(context.handler))
-
-
-def capabilities_of(settings: Settings, database: Database, gateway: Gateway, runs: Runs) -> tuple[Capability, ...]:
-    """The host's own capabilities."""
-    secrets = UserSecrets(database, Secrets(settings.home))
-    return (
-        ModelCapability(gateway),
-        StorageCapability(database),
-        OutputCapability(),
-        LogCapability(),
-        ConfigCapability(),
-        HttpCapability(secrets, settings.http_networks),
-        SecretsCapability(secrets),
-        AppsCapability(runs.run, settings.call_depth),
-    )
 
 
 def open_gateway(settings: Settings, database: Database, plugins: Plugins, on_fetch: OnFetch | None = None) -> Gateway:

@@ -16,7 +16,7 @@ from llmasos.gateway.request import GenerateRequest
 from llmasos.gateway.select import Choice
 from llmasos.gateway.steps import TextFilter
 from llmasos.hooks import Finding
-from llmasos.kernel.capability import Capability
+from llmasos.kernel.capability import Capability, ContractFunction
 from llmasos.runtimes.runtime import RuntimeKind
 
 T = TypeVar("T")
@@ -87,16 +87,18 @@ def text_filter(value: object) -> TextFilter:
 
 
 def capability(value: object) -> Capability:
-    """A capability: its name, its functions, whether it is audited, and `prepare`."""
+    """A capability: its name, its contract, whether it is audited, and `prepare`."""
     _callable(value, ("prepare",), "a Capability")
     found = cast(Capability, value)
     name = _of(str, found.name, "a Capability with a string as its name")
     if not _CAPABILITY.fullmatch(name):
         raise WrongResult(f"the capability's name {name[:80]!r} is not lower-case letters, digits and hyphens")
-    functions = cast(object, found.functions)  # what the protocol says is what is checked here
-    if not isinstance(functions, frozenset):
-        raise WrongResult("the capability's functions are no frozenset")
-    _list_of(str, cast(object, functions), "a Capability whose functions are strings")
+    contract = cast(object, found.contract)  # what the protocol says is what is checked here
+    if not isinstance(contract, Mapping):
+        raise WrongResult("the capability's contract is no mapping of functions")
+    for function, codec in cast("Mapping[object, object]", contract).items():
+        _of(str, function, "a Capability whose functions have strings as names")
+        _of(ContractFunction, codec, "a Capability whose contract maps names to ContractFunctions")
     _of(bool, found.audited, "a Capability whose `audited` is a bool")
     return found
 

@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from llmasos.bundles.actions import Action
 from llmasos.bundles.manifest import Permission
+from llmasos.database.engine import Database
 from llmasos.errors import ComponentRejected, LlmasosError, TimedOut, Unavailable
-from llmasos.invocations.runs import Runnable, not_installed
+from llmasos.invocations.lifecycle import Invocations
+from llmasos.invocations.run import Runnable, not_installed
+from llmasos.kernel.capability import Capability
+from llmasos.kernel.guest_calls import GuestCalls
 from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Json
+from llmasos.kernel.observation import UsageObserver
+from llmasos.kernel.syscall import Kernel
+from llmasos.quotas.ledger import Ledger
 from llmasos.runtimes.runtime import CallOutcome, Inspection, Program, SyscallHandler
 
 
@@ -31,6 +39,26 @@ class Guest:
     async def call(self, capability: str, function: str, *arguments: Json) -> Json:
         """Call a host function, as an app does."""
         return await self.handler(self.invocation, capability, function, list(arguments))
+
+
+@dataclass(frozen=True, slots=True)
+class SmallHost:
+    """A kernel with few capabilities, the invocations that it serves, and the handler of what apps call."""
+
+    kernel: Kernel
+    invocations: Invocations
+    guest: GuestCalls
+
+
+@asynccontextmanager
+async def small_host(
+    database: Database, *capabilities: Capability, observer: UsageObserver | None = None
+) -> AsyncGenerator[SmallHost]:
+    """A kernel that has `capabilities` alone, until the block ends."""
+    ledger = Ledger(database)
+    kernel = Kernel(database, ledger, capabilities, observer)
+    async with Invocations(database, ledger, kernel) as invocations:
+        yield SmallHost(kernel, invocations, GuestCalls(kernel))
 
 
 Behaviour: TypeAlias = Callable[[Guest], Awaitable[Json]]

@@ -18,8 +18,11 @@ import json
 import struct
 from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
-# A 4 MiB frame holds any payload that the host accepts (1 MiB of text, twice escaped, and its envelope).
-MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
+# The most text that one call carries between an app and its host, either way; requests, inputs and the arguments of
+# host calls share it. A prompt of a MiB is over 200,000 tokens: more is a mistake or an attack.
+MAX_PAYLOAD_BYTES: Final = 1 << 20
+# JSON text inside a JSON frame: a control character takes seven bytes. A MiB is left for the log and the envelope.
+MAX_FRAME_BYTES: Final = 8 * MAX_PAYLOAD_BYTES
 HEADER: Final = struct.Struct(">I")
 
 # How much fuel a second of one core burns, to turn a manifest's `cpu_seconds` into fuel and, for a guest that was

@@ -1,9 +1,9 @@
 """Calling other apps: granted, refused, bounded."""
 
-import json
 from dataclasses import dataclass
 
 import pytest
+from capability_calls import prepared
 
 from llmasos.bundles.manifest import AppsPermission, Text
 from llmasos.capabilities.apps import AppsCapability
@@ -12,7 +12,7 @@ from llmasos.kernel.invocation import Event, InstalledApp, Invocation, Principal
 
 
 @dataclass
-class Answered:
+class Result:
     output: object
 
 
@@ -35,11 +35,11 @@ class Runner:
         self.seen.append((principal.user, app_id, action, value, parent))
         await emit(Event("chunk", "not for the user"))
         await emit(Event("notice", "for the user"))
-        return Answered({"said": value["text"]})
+        return Result({"said": value["text"]})
 
 
 def call(capability, invocation, app_id="acme/callee", text='{"text": "你好"}'):
-    return capability.prepare(invocation, "call", [app_id, "act", text])
+    return prepared(capability, invocation, "call", [app_id, "act", text])
 
 
 async def test_a_granted_app_is_called_as_part_of_the_caller():
@@ -51,7 +51,7 @@ async def test_a_granted_app_is_called_as_part_of_the_caller():
     invocation = chain("acme/caller", emit=emit)
     operation = call(AppsCapability(runner, 8), invocation)
     outcome = await operation.execute(operation.demand)
-    assert json.loads(outcome.value) == {"said": "你好"}
+    assert outcome.answer == {"said": "你好"}
     assert runner.seen == [("ada", "acme/callee", "act", {"text": "你好"}, invocation)]
     assert [event.text for event in shown] == ["for the user"]
     assert dict(operation.detail) == {"app": "acme/callee", "action": "act"}
@@ -77,4 +77,4 @@ def test_a_chain_that_is_too_deep_is_denied():
 @pytest.mark.parametrize("arguments", [[], ["a"], [1, 2, 3], ["acme/callee", "act", "{"]])
 def test_malformed_arguments_are_refused(arguments):
     with pytest.raises(Invalid):
-        AppsCapability(Runner(), 8).prepare(chain("acme/caller"), "call", arguments)
+        prepared(AppsCapability(Runner(), 8), chain("acme/caller"), "call", arguments)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from capability_calls import prepared
 
 from llmasos.bundles.manifest import ModelPermission, StoragePermission, Text
 from llmasos.capabilities.model import ModelCapability
@@ -44,8 +45,8 @@ def request(text: str = "hello", **fields) -> list[str]:
 
 
 async def run(capability: ModelCapability, caller: Invocation, function: str, arguments: list):
-    operation = capability.prepare(caller, function, arguments)
-    return await operation.execute(operation.demand)
+    call = prepared(capability, caller, function, arguments)
+    return await call.execute(call.demand)
 
 
 def test_it_is_a_capability(capability):
@@ -55,18 +56,18 @@ def test_it_is_a_capability(capability):
 async def test_generate_works_when_its_tier_is_granted(capability, provider):
     provider.say(Reply(("Good day",), usage=(4, 2)))
     outcome = await run(capability, invocation(tiers=("fast",)), "generate", request())
-    answer = json.loads(outcome.value)
+    answer = outcome.answer
     assert answer["choices"][0]["message"]["content"] == "Good day"
     assert answer["llmasos"] == {"notices": [], "cost_micro_usd": 0}
     assert (outcome.used.prompt_tokens, outcome.used.completion_tokens, outcome.used.model) == (4, 2, "scripted")
 
 
-async def test_a_stream_gives_chunks_as_json_text(capability, provider):
+async def test_a_stream_gives_chunks(capability, provider):
     provider.say(Reply(("a", "b"), usage=(4, 2)))
     outcome = await run(capability, invocation(tiers=("fast",)), "open", request())
     parts = []
     while (part := await outcome.stream.read()) is not None:
-        parts.append(json.loads(part))
+        parts.append(part)
     await outcome.stream.close()
     assert "".join(part["choices"][0]["delta"].get("content", "") for part in parts) == "ab"
     assert parts[-1]["usage"]["total_tokens"] == 6
@@ -78,21 +79,21 @@ async def test_embeddings_work_when_granted_and_only_then(capability):
     outcome = await run(
         capability, invocation(embeddings=True, models=("scripted-embedding",), tiers=()), "embed", arguments
     )
-    assert json.loads(outcome.value)["data"][0]["embedding"] == [3.0, 0.0, 0.0, 1.0]
+    assert outcome.answer["data"][0]["embedding"] == [3.0, 0.0, 0.0, 1.0]
     with pytest.raises(PermissionNotGranted, match="embeddings = true"):
-        capability.prepare(invocation(tiers=("fast",)), "embed", arguments)
+        prepared(capability, invocation(tiers=("fast",)), "embed", arguments)
 
 
 async def test_tokens_are_counted_without_a_demand(capability):
-    operation = capability.prepare(invocation(tiers=("fast",)), "count-tokens", ["The sea is blue."])
+    operation = prepared(capability, invocation(tiers=("fast",)), "count-tokens", ["The sea is blue."])
     assert operation.demand.is_empty
-    assert (await operation.execute(operation.demand)).value == 5
+    assert (await operation.execute(operation.demand)).answer == 5
 
 
 @pytest.mark.parametrize("fields", [{"tier": "best"}, {"model": "priced"}, {"model": "does-not-exist"}])
 def test_what_the_grant_does_not_reach_is_denied_and_nothing_is_revealed(capability, fields):
     with pytest.raises(Denied) as caught:
-        capability.prepare(invocation(tiers=("fast",)), "generate", request(**fields))
+        prepared(capability, invocation(tiers=("fast",)), "generate", request(**fields))
     assert "[[permissions]]" in caught.value.message
     assert "no model" not in caught.value.message.lower()
 
@@ -102,22 +103,22 @@ def test_a_grant_of_another_kind_is_denied(capability):
         "acme/app", "1.0.0", "i1", {"model": StoragePermission(capability="storage", reason=REASON)}, frozenset()
     )
     with pytest.raises(PermissionNotGranted):
-        capability.prepare(Invocation(Principal(), app, "act"), "generate", request())
+        prepared(capability, Invocation(Principal(), app, "act"), "generate", request())
 
 
 def test_a_grant_for_embeddings_alone_does_not_generate(capability):
     with pytest.raises(PermissionNotGranted):
-        capability.prepare(invocation(embeddings=True), "generate", request())
+        prepared(capability, invocation(embeddings=True), "generate", request())
 
 
 async def test_a_model_that_is_granted_by_name_is_used_first(capability):
     outcome = await run(capability, invocation(models=("priced",)), "generate", request())
-    assert json.loads(outcome.value)["model"] == "priced"
+    assert outcome.answer["model"] == "priced"
 
 
 async def test_the_grant_bounds_the_answer_and_the_reservation_shrinks_it(capability, provider):
-    operation = capability.prepare(
-        invocation(tiers=("fast",), max_output_tokens=50), "generate", request(max_tokens=500)
+    operation = prepared(
+        capability, invocation(tiers=("fast",), max_output_tokens=50), "generate", request(max_tokens=500)
     )
     assert operation.demand.shrink.tokens == 50
     tokens = operation.demand.amounts[Meter.TOKENS]
@@ -128,7 +129,7 @@ async def test_the_grant_bounds_the_answer_and_the_reservation_shrinks_it(capabi
 
 def test_without_an_app_the_user_may_use_every_model(capability):
     caller = Invocation(Principal(), None, "api")
-    assert capability.prepare(caller, "generate", request(model="priced")).demand.model == "priced"
+    assert prepared(capability, caller, "generate", request(model="priced")).demand.model == "priced"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ async def test_a_model_outside_its_fit_says_so_in_the_callers_language(tmp_path,
 
 
 def test_the_audit_keeps_no_contents(capability):
-    detail = capability.prepare(invocation(tiers=("fast",)), "generate", request("my secret")).detail
+    detail = prepared(capability, invocation(tiers=("fast",)), "generate", request("my secret")).detail
     assert "my secret" not in json.dumps(dict(detail))
     assert detail["model"] == "scripted"
 
@@ -168,9 +169,8 @@ def test_the_audit_keeps_no_contents(capability):
         ("open", ['{"messages": [{"role": "user", "content": "x"}], "max_tokens": 0}']),
         ("embed", ['{"input": []}']),
         ("count-tokens", [None]),
-        ("paint", ["{}"]),
     ],
 )
 def test_a_request_that_is_not_the_contracts_is_refused(capability, function, arguments):
     with pytest.raises(Invalid):
-        capability.prepare(invocation(tiers=("fast",), embeddings=True), function, arguments)
+        prepared(capability, invocation(tiers=("fast",), embeddings=True), function, arguments)

@@ -8,27 +8,25 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlmodel import SQLModel, select
+from sqlmodel import select
 
-from llmasos import tables  # noqa: F401
 from llmasos.bundles.manifest import ModelPermission, Text
-from llmasos.capabilities.model import ModelCapability
+from llmasos.capabilities.model import Embed, ModelCapability
 from llmasos.database.engine import Database
 from llmasos.errors import Denied, LlmasosError
 from llmasos.gateway.engine import Engine
 from llmasos.gateway.gateway import Gateway
 from llmasos.gateway.registry import ModelRegistry
+from llmasos.gateway.request import EmbedRequest
 from llmasos.gateway.steps import ModelCall, PlainSteps, TextFilter
 from llmasos.gateway.testing import SCRIPTED, Reply, ScriptedProvider, scripted_entry
-from llmasos.kernel.capability import Metered
-from llmasos.kernel.invocation import Event, EventSink, InstalledApp, Principal, discard
+from llmasos.kernel.invocation import Event, EventSink, InstalledApp, Invocation, Principal, discard
 from llmasos.kernel.limits import MAX_STREAMS
-from llmasos.kernel.syscall import Kernel
 from llmasos.quotas import service
-from llmasos.quotas.ledger import Ledger
 from llmasos.quotas.meters import Meter, Scope, Window
 from llmasos.quotas.service import QuotaName
 from llmasos.quotas.tables import LedgerWindow, UsageDay
+from llmasos.testing import SmallHost, small_host
 
 PERMISSION = ModelPermission(capability="model", tiers=("fast",), embeddings=True, reason=Text(en="for the test"))
 APP = InstalledApp("acme/one", "1.0", "i1", {"model": PERMISSION}, frozenset({"model"}))
@@ -65,13 +63,11 @@ def steps() -> Guarded:
 
 
 @pytest.fixture
-def database(tmp_path: Path):
-    with Database(f"sqlite:///{tmp_path}/t.db") as database:
-        SQLModel.metadata.create_all(database.engine)
-        with database.write() as session:
-            name = QuotaName("default", Scope.APP, APP.id, Meter.TOKENS, Window.DAY)
-            service.set_quota(session, lambda event, detail: None, name, 100_000)
-        yield database
+def database(database: Database) -> Database:
+    with database.write() as session:
+        name = QuotaName("default", Scope.APP, APP.id, Meter.TOKENS, Window.DAY)
+        service.set_quota(session, lambda event, detail: None, name, 100_000)
+    return database
 
 
 @pytest.fixture
@@ -81,14 +77,14 @@ def capability(tmp_path: Path, provider: ScriptedProvider, steps: Guarded) -> Mo
 
 
 @pytest.fixture
-async def kernel(database: Database, capability: ModelCapability) -> AsyncIterator[Kernel]:
-    async with Kernel(database, Ledger(database), [capability]) as kernel:
-        yield kernel
+async def host(database: Database, capability: ModelCapability) -> AsyncIterator[SmallHost]:
+    async with small_host(database, capability) as host:
+        yield host
 
 
-async def call(kernel: Kernel, function: str, arguments: list[str], emit: EventSink = discard) -> object:
-    async with kernel.invocation(Principal(), APP, "act", emit=emit) as invocation:
-        return await kernel.syscall(invocation, "model", function, arguments)
+async def call(host: SmallHost, function: str, arguments: list[str], emit: EventSink = discard) -> object:
+    async with host.invocations.open(Principal(), APP, "act", emit=emit) as invocation:
+        return await host.guest(invocation, "model", function, arguments)
 
 
 def charged(database: Database) -> tuple[int, int, int]:
@@ -105,10 +101,10 @@ async def gone(_event: Event) -> None:
 
 
 @pytest.mark.parametrize("function", ["generate", "open"])
-async def test_an_answer_whose_caller_hung_up_is_charged(kernel, database, provider, function) -> None:
+async def test_an_answer_whose_caller_hung_up_is_charged(host, database, provider, function) -> None:
     provider.say(Reply(("Good day",), usage=(4, 2)))
     with pytest.raises(LlmasosError):
-        await call(kernel, function, UNFIT, gone)
+        await call(host, function, UNFIT, gone)
     used, reserved, of_day = charged(database)
     # A stream that is closed before its end is counted by the host, what a whole answer used the provider told.
     assert used == of_day == 6 if function == "generate" else used == of_day > 0
@@ -116,15 +112,15 @@ async def test_an_answer_whose_caller_hung_up_is_charged(kernel, database, provi
     assert provider.running == 0
 
 
-async def test_an_answer_that_a_guard_refuses_is_charged(kernel, database, provider, steps) -> None:
+async def test_an_answer_that_a_guard_refuses_is_charged(host, database, provider, steps) -> None:
     steps.refuse = True
     provider.say(Reply(("Good day",), usage=(40, 20)))
     with pytest.raises(Denied):
-        await call(kernel, "generate", ASKED)
+        await call(host, "generate", ASKED)
     assert charged(database) == (60, 0, 60)
 
 
-async def test_a_call_that_is_cancelled_after_the_answer_is_charged(kernel, database, provider) -> None:
+async def test_a_call_that_is_cancelled_after_the_answer_is_charged(host, database, provider) -> None:
     answered = asyncio.Event()
 
     async def slow(_event: Event) -> None:
@@ -132,7 +128,7 @@ async def test_a_call_that_is_cancelled_after_the_answer_is_charged(kernel, data
         await asyncio.sleep(60)
 
     provider.say(Reply(("Good day",), usage=(40, 20)))
-    task = asyncio.create_task(call(kernel, "generate", UNFIT, slow))
+    task = asyncio.create_task(call(host, "generate", UNFIT, slow))
     await answered.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -140,33 +136,27 @@ async def test_a_call_that_is_cancelled_after_the_answer_is_charged(kernel, data
     assert charged(database) == (60, 0, 60)
 
 
-async def test_a_call_that_never_reached_an_answer_is_not_charged(kernel, database, provider) -> None:
+async def test_a_call_that_never_reached_an_answer_is_not_charged(host, database, provider) -> None:
     provider.say(Reply((), error=ConnectionError("no route")))
     with pytest.raises(LlmasosError):
-        await call(kernel, "generate", ASKED)
+        await call(host, "generate", ASKED)
     assert charged(database) == (0, 0, 0)
 
 
-async def test_a_stream_too_many_is_closed_and_what_it_said_is_charged(kernel, database, provider) -> None:
+async def test_a_stream_too_many_is_closed_and_what_it_said_is_charged(host, database, provider) -> None:
     provider.say(Reply(("a", "b"), usage=(4, 2)))
-    async with kernel.invocation(Principal(), APP, "act") as invocation:
+    async with host.invocations.open(Principal(), APP, "act") as invocation:
         for _ in range(MAX_STREAMS):
-            await kernel.syscall(invocation, "model", "open", ASKED)
+            await host.guest(invocation, "model", "open", ASKED)
         before = charged(database)[0]
         with pytest.raises(LlmasosError, match="streams are open"):
-            await kernel.syscall(invocation, "model", "open", ASKED)
+            await host.guest(invocation, "model", "open", ASKED)
         assert charged(database)[0] > before
-    # So many opened at once that some was reserved ahead; what nobody takes is given back in a moment.
-    for _ in range(500):
-        if charged(database)[1]:
-            await asyncio.sleep(0.02)
     assert charged(database)[1] == 0
 
 
-async def test_embeddings_know_what_they_used(kernel, capability) -> None:
-    async with kernel.invocation(Principal(), APP, "act") as invocation:
-        operation = capability.prepare(invocation, "embed", [json.dumps({"input": ["abc", "d"]})])
-        assert isinstance(operation, Metered)
-        assert operation.used.tokens == 0
-        await operation.execute(operation.demand)
-        assert operation.used.tokens == 2
+async def test_embeddings_know_what_they_used(capability) -> None:
+    call = capability.prepare(Invocation(Principal(), APP, "act"), Embed(EmbedRequest(input=["abc", "d"])))
+    assert call.used(call.demand).tokens == 0
+    await call.execute(call.demand)
+    assert call.used(call.demand).tokens == 2

@@ -3,12 +3,10 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 import pytest
-from sqlmodel import SQLModel, func, select
+from sqlmodel import func, select
 
-from llmasos import tables  # noqa: F401
 from llmasos.bundles.manifest import StoragePermission, Text
 from llmasos.capabilities import storage
 from llmasos.capabilities.storage import StorageCapability
@@ -16,8 +14,7 @@ from llmasos.capabilities.tables import StoredTotal, StoredValue
 from llmasos.database.engine import Database
 from llmasos.errors import LlmasosError, PermissionNotDeclared, PermissionNotGranted
 from llmasos.kernel.invocation import InstalledApp, Principal
-from llmasos.kernel.syscall import Kernel
-from llmasos.quotas.ledger import Ledger
+from llmasos.testing import SmallHost, small_host
 from llmasos_sdk.errors import AppError
 from llmasos_sdk.testing import MemoryStorage
 
@@ -28,29 +25,22 @@ Call = Callable[..., Awaitable[object]]
 
 
 @pytest.fixture
-def database(tmp_path: Path):
-    with Database(f"sqlite:///{tmp_path}/t.db") as database:
-        SQLModel.metadata.create_all(database.engine)
-        yield database
+async def host(database: Database) -> AsyncIterator[SmallHost]:
+    async with small_host(database, StorageCapability(database)) as host:
+        yield host
 
 
-@pytest.fixture
-async def kernel(database: Database) -> AsyncIterator[Kernel]:
-    async with Kernel(database, Ledger(database), [StorageCapability(database)]) as kernel:
-        yield kernel
-
-
-async def calling(kernel: Kernel, app: InstalledApp = APP, principal: Principal = ME) -> AsyncIterator[Call]:
-    async with kernel.invocation(principal, app, "act") as invocation:
+async def calling(host: SmallHost, app: InstalledApp = APP, principal: Principal = ME) -> AsyncIterator[Call]:
+    async with host.invocations.open(principal, app, "act") as invocation:
 
         async def call(function: str, *arguments: object) -> object:
-            return await kernel.syscall(invocation, "storage", function, list(arguments))
+            return await host.guest(invocation, "storage", function, list(arguments))
 
         yield call
 
 
 @pytest.fixture(params=["host", "fake"])
-async def call(request: pytest.FixtureRequest, kernel: Kernel) -> AsyncIterator[Call]:
+async def call(request: pytest.FixtureRequest, host: SmallHost) -> AsyncIterator[Call]:
     if request.param == "fake":
         memory = MemoryStorage(max_bytes=1000)
 
@@ -59,7 +49,7 @@ async def call(request: pytest.FixtureRequest, kernel: Kernel) -> AsyncIterator[
 
         yield call
     else:
-        async for each in calling(kernel):
+        async for each in calling(host):
             yield each
 
 
@@ -129,13 +119,13 @@ async def test_values_that_are_not_what_they_say_are_refused(call: Call, value: 
         ("compare-and-set", ["k", True, "v", False]), ("compare-and-set", ["k", "1", "v", False]), ("drop", ["k"]),
     ],
 )  # fmt: skip
-async def test_wrong_arguments_are_refused(kernel: Kernel, function: str, arguments: list) -> None:
-    async for call in calling(kernel):
+async def test_wrong_arguments_are_refused(host: SmallHost, function: str, arguments: list) -> None:
+    async for call in calling(host):
         await refused(call(function, *arguments), "invalid")
 
 
-async def test_values_are_apart_for_each_app_user_and_workspace(kernel: Kernel) -> None:
-    async for call in calling(kernel):
+async def test_values_are_apart_for_each_app_user_and_workspace(host: SmallHost) -> None:
+    async for call in calling(host):
         await call("put", "k", "mine", False)
     other_app = InstalledApp("acme/two", "1.0", "i2", {"storage": GRANT}, frozenset({"storage"}))
     for app, principal in (
@@ -143,25 +133,25 @@ async def test_values_are_apart_for_each_app_user_and_workspace(kernel: Kernel) 
         (APP, Principal(user="other")),
         (APP, Principal(workspace="other")),
     ):
-        async for call in calling(kernel, app, principal):
+        async for call in calling(host, app, principal):
             assert await call("get", "k") is None
             assert await call("keys", "", None, 10) == []
 
 
-async def test_storage_that_is_not_declared_is_denied(kernel: Kernel) -> None:
-    async for call in calling(kernel, InstalledApp("acme/one", "1.0", "i1", {}, frozenset())):
+async def test_storage_that_is_not_declared_is_denied(host: SmallHost) -> None:
+    async for call in calling(host, InstalledApp("acme/one", "1.0", "i1", {}, frozenset())):
         with pytest.raises(PermissionNotDeclared, match='capability = "storage"'):
             await call("get", "k")
 
 
-async def test_storage_that_is_declared_and_not_granted_is_denied(kernel: Kernel) -> None:
-    async for call in calling(kernel, InstalledApp("acme/one", "1.0", "i1", {}, frozenset({"storage"}))):
+async def test_storage_that_is_declared_and_not_granted_is_denied(host: SmallHost) -> None:
+    async for call in calling(host, InstalledApp("acme/one", "1.0", "i1", {}, frozenset({"storage"}))):
         with pytest.raises(PermissionNotGranted):
             await call("get", "k")
 
 
-async def test_many_writers_at_once_never_keep_more_than_the_grant(kernel: Kernel, database: Database) -> None:
-    async for call in calling(kernel):
+async def test_many_writers_at_once_never_keep_more_than_the_grant(host: SmallHost, database: Database) -> None:
+    async for call in calling(host):
         done = await asyncio.gather(
             *(call("put", f"k{n:02}", "x" * 97, False) for n in range(40)), return_exceptions=True
         )
@@ -171,8 +161,8 @@ async def test_many_writers_at_once_never_keep_more_than_the_grant(kernel: Kerne
         assert session.exec(select(StoredTotal.size_bytes)).one() == 1000
 
 
-async def test_forgetting_an_app_frees_everything(kernel: Kernel, database: Database) -> None:
-    async for call in calling(kernel):
+async def test_forgetting_an_app_frees_everything(host: SmallHost, database: Database) -> None:
+    async for call in calling(host):
         await call("put", "k", "x" * 900, False)
         with database.write() as session:
             assert storage.forget(session, "default", "acme/one") == 1

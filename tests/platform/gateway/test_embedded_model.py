@@ -33,12 +33,11 @@ from llmasos.gateway.models import EMBEDDED
 from llmasos.gateway.registry import ModelRegistry
 from llmasos.gateway.request import EmbedRequest, GenerateRequest
 from llmasos.kernel.invocation import InstalledApp, Principal
-from llmasos.kernel.syscall import Kernel
 from llmasos.quotas import service
-from llmasos.quotas.ledger import Ledger
 from llmasos.quotas.meters import Meter, Scope, Window
 from llmasos.quotas.service import QuotaName
 from llmasos.quotas.tables import LedgerWindow, Reservation, UsageDay
+from llmasos.testing import small_host
 
 pytestmark = pytest.mark.model
 
@@ -202,12 +201,12 @@ async def test_a_quota_lets_a_call_through_that_fits_to_the_token(gateway, tmp_p
             with database.write() as session:
                 service.set_quota(session, lambda event, detail: None, name, tokens)
 
-        async with Kernel(database, Ledger(database), [ModelCapability(gateway)]) as kernel:
+        async with small_host(database, ModelCapability(gateway)) as host:
 
             async def used() -> int:
-                async with kernel.invocation(Principal(), app, "act") as invocation:
-                    value = await kernel.syscall(invocation, "model", function, [request])
-                    while function == "open" and await kernel.syscall(invocation, "model", "read", [value]) is not None:
+                async with host.invocations.open(Principal(), app, "act") as invocation:
+                    value = await host.guest(invocation, "model", function, [request])
+                    while function == "open" and await host.guest(invocation, "model", "read", [value]) is not None:
                         pass
                 return invocation.usage.tokens
 

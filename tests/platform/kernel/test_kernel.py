@@ -1,22 +1,25 @@
 """The one path: authorise, reserve, execute, settle, audit."""
 
 import asyncio
+import shutil
 import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import event
-from sqlmodel import SQLModel, select
+from sqlalchemy.orm.exc import DetachedInstanceError
+from sqlmodel import select
 
-from llmasos import tables  # noqa: F401
 from llmasos.bundles.manifest import ModelPermission, Text
 from llmasos.database.engine import Database, utc_now
 from llmasos.errors import (
     Cancelled,
+    Denied,
     Invalid,
     NotFound,
     PermissionNotDeclared,
@@ -26,13 +29,12 @@ from llmasos.errors import (
     Unavailable,
 )
 from llmasos.kernel import audit
-from llmasos.kernel.capability import Outcome, Used
+from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
 from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
-from llmasos.kernel.syscall import Kernel
 from llmasos.kernel.tables import AuditEntry, InvocationRow
-from llmasos.quotas.ledger import Ledger
-from llmasos.quotas.meters import Demand, Meter, Shrink
+from llmasos.quotas.meters import Demand, Meter, Shrink, Used
 from llmasos.quotas.tables import LedgerWindow, Quota, Reservation, UsageDay
+from llmasos.testing import SmallHost, small_host
 
 WHY = Text(en="for the test")
 APP = InstalledApp(
@@ -69,66 +71,62 @@ class Words:
         return Used(prompt_tokens=1, completion_tokens=self.given, model="m")
 
 
-@dataclass
-class Counted:
-    """An operation that uses as many tokens as it is told to."""
+@dataclass(frozen=True)
+class Count(Operation[Any]):
+    """Uses as many tokens as it says, in a way of its own."""
 
-    function: str
+    way: str
     tokens: int
-    capability: "TokenCapability"
-    granted: Demand | None = None
-    detail: dict = field(default_factory=dict)
+    capability = "model"
 
     @property
-    def demand(self) -> Demand:
-        return Demand({Meter.TOKENS: 10 + self.tokens}, shrink=Shrink(self.tokens, 5), model="m")
-
-    @property
-    def used(self) -> Used:
-        return Used(prompt_tokens=10, model="m")
-
-    async def execute(self, granted: Demand) -> Outcome:
-        assert granted.shrink
-        match self.function:
-            case "generate":
-                used = Used(prompt_tokens=10, completion_tokens=granted.shrink.tokens, cost_micro_usd=7, model="m")
-                return Outcome(value=granted.shrink.tokens, used=used)
-            case "hang":
-                self.capability.hanging.set()
-                await asyncio.sleep(3600)
-            case "crash":
-                raise RuntimeError("secret insides")
-            case "open":
-                stream = Words(["a", "b", "c"], self.capability.fail_after)
-                self.capability.streams.append(stream)
-                return Outcome(stream=stream)
-        raise AssertionError
+    def function(self) -> str:
+        return self.way
 
 
 class TokenCapability:
     """A model that counts."""
 
     name = "model"
-    functions = frozenset({"generate", "hang", "crash", "open"})
     audited = True
 
     def __init__(self) -> None:
         self.hanging = asyncio.Event()
         self.streams: list[Words] = []
         self.fail_after: int | None = None
+        self.contract = {
+            way: ContractFunction(lambda arguments, way=way: self.decoded(way, arguments))
+            for way in ("generate", "hang", "crash", "deny", "open")
+        }
 
-    def prepare(self, invocation: Invocation, function: str, arguments: list) -> Counted:
+    @staticmethod
+    def decoded(way: str, arguments: list) -> Count:
         match arguments:
             case [int() as tokens]:
-                return Counted(function, tokens, self)
+                return Count(way, tokens)
         raise Invalid("one number")
 
+    def prepare(self, invocation: Invocation, operation: Count) -> PreparedCall:
+        async def execute(granted: Demand) -> Outcome:
+            assert granted.shrink
+            match operation.way:
+                case "generate":
+                    tokens = granted.shrink.tokens
+                    return Outcome(tokens, Used(10, tokens, cost_micro_usd=7, model="m"))
+                case "hang":
+                    self.hanging.set()
+                    await asyncio.sleep(3600)
+                case "crash":
+                    raise RuntimeError("secret insides")
+                case "deny":
+                    raise Denied("not while it runs either")
+                case "open":
+                    self.streams.append(Words(["a", "b", "c"], self.fail_after))
+                    return Outcome(stream=self.streams[-1])
+            raise AssertionError
 
-@pytest.fixture
-def database(tmp_path: Path):
-    with Database(f"sqlite:///{tmp_path}/t.db") as database:
-        SQLModel.metadata.create_all(database.engine)
-        yield database
+        demand = Demand({Meter.TOKENS: 10 + operation.tokens}, shrink=Shrink(operation.tokens, 5), model="m")
+        return PreparedCall(execute, demand, used=lambda _granted: Used(prompt_tokens=10, model="m"))
 
 
 @pytest.fixture
@@ -137,9 +135,9 @@ async def capability() -> TokenCapability:
 
 
 @pytest.fixture
-async def kernel(database: Database, capability: TokenCapability) -> AsyncIterator[Kernel]:
-    async with Kernel(database, Ledger(database), [capability]) as kernel:
-        yield kernel
+async def host(database: Database, capability: TokenCapability) -> AsyncIterator[SmallHost]:
+    async with small_host(database, capability) as host:
+        yield host
 
 
 ME = Principal("w", "u")
@@ -180,10 +178,10 @@ def audit_lines(database: Database) -> list[tuple[str, str]]:
         return [(line.event, line.outcome) for line in session.exec(select(AuditEntry).order_by(AuditEntry.seq))]
 
 
-async def test_a_call_is_reserved_settled_counted_and_audited(kernel: Kernel, database: Database) -> None:
+async def test_a_call_is_reserved_settled_counted_and_audited(host: SmallHost, database: Database) -> None:
     limit(database, 100)
-    async with kernel.invocation(ME, APP, "act") as invocation:
-        assert await kernel.syscall(invocation, "model", "generate", [20]) == 20
+    async with host.invocations.open(ME, APP, "act") as invocation:
+        assert await host.guest(invocation, "model", "generate", [20]) == 20
     assert window(database) == (30, 0, 0)
     assert audit_lines(database) == [("model.generate", "ok"), ("invocation", "ok")]
     row = row_of(database, invocation.id)
@@ -194,44 +192,44 @@ async def test_a_call_is_reserved_settled_counted_and_audited(kernel: Kernel, da
 
 
 async def test_near_the_limit_the_answer_shrinks_and_past_it_nothing_is_spent(
-    kernel: Kernel, database: Database
+    host: SmallHost, database: Database
 ) -> None:
     limit(database, 50)
-    async with kernel.invocation(ME, APP, "act") as invocation:
-        assert await kernel.syscall(invocation, "model", "generate", [20]) == 20
-        assert await kernel.syscall(invocation, "model", "generate", [20]) == 10
+    async with host.invocations.open(ME, APP, "act") as invocation:
+        assert await host.guest(invocation, "model", "generate", [20]) == 20
+        assert await host.guest(invocation, "model", "generate", [20]) == 10
         with pytest.raises(QuotaExceeded, match="llmasos quota set --app acme/one --meter tokens --window day"):
-            await kernel.syscall(invocation, "model", "generate", [20])
+            await host.guest(invocation, "model", "generate", [20])
     assert window(database) == (50, 0, 0)
     assert ("model.generate", "quota-exceeded") in audit_lines(database)
 
 
-async def test_what_the_manifest_does_not_declare_is_denied_with_the_lines_to_paste(kernel: Kernel) -> None:
-    async with kernel.invocation(ME, APP, "act") as invocation:
+async def test_what_the_manifest_does_not_declare_is_denied_with_the_lines_to_paste(host: SmallHost) -> None:
+    async with host.invocations.open(ME, APP, "act") as invocation:
         with pytest.raises(PermissionNotDeclared, match=r'\[\[permissions\]\]\ncapability = "storage"'):
-            await kernel.syscall(invocation, "storage", "get", ["a"])
+            await host.guest(invocation, "storage", "get", ["a"])
 
 
-async def test_a_call_that_is_cancelled_before_it_began_leaves_nothing(kernel: Kernel) -> None:
-    async with kernel.invocation(ME, APP, "act") as invocation:
+async def test_a_call_that_is_cancelled_before_it_began_leaves_nothing(host: SmallHost) -> None:
+    async with host.invocations.open(ME, APP, "act") as invocation:
         for function in ("generate", "read"):
-            call = asyncio.ensure_future(kernel.syscall(invocation, "model", function, [20]))
+            call = asyncio.ensure_future(host.guest(invocation, "model", function, [20]))
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
 
 
-async def test_what_is_declared_but_not_granted_is_denied(kernel: Kernel) -> None:
-    async with kernel.invocation(ME, APP, "act") as invocation:
+async def test_what_is_declared_but_not_granted_is_denied(host: SmallHost) -> None:
+    async with host.invocations.open(ME, APP, "act") as invocation:
         with pytest.raises(PermissionNotGranted, match="does not grant"):
-            await kernel.syscall(invocation, "http", "request", ["{}"])
+            await host.guest(invocation, "http", "request", ["{}"])
 
 
-async def test_a_refusal_that_an_app_passes_on_keeps_its_chinese(kernel: Kernel) -> None:
+async def test_a_refusal_that_an_app_passes_on_keeps_its_chinese(host: SmallHost) -> None:
     with pytest.raises(Invalid) as caught:
-        async with kernel.invocation(Principal(), APP, "go") as invocation:
+        async with host.invocations.open(Principal(), APP, "go") as invocation:
             with pytest.raises(PermissionNotDeclared) as refused:
-                await kernel.syscall(invocation, "storage", "get", ["k"])
+                await host.guest(invocation, "storage", "get", ["k"])
             # As a guest does: it knows the English alone, and adds words of its own.
             raise Invalid(f"no luck: {refused.value.message}")
     assert caught.value.message.startswith("no luck: acme/one used storage")
@@ -239,26 +237,26 @@ async def test_a_refusal_that_an_app_passes_on_keeps_its_chinese(kernel: Kernel)
     assert "清单" in caught.value.message_zh
 
 
-async def test_a_program_without_an_app_has_its_users_rights_and_quotas(kernel: Kernel, database: Database) -> None:
-    async with kernel.invocation(ME, None, "v1") as invocation:
-        assert await kernel.syscall(invocation, "model", "generate", [20]) == 20
+async def test_a_program_without_an_app_has_its_users_rights_and_quotas(host: SmallHost, database: Database) -> None:
+    async with host.invocations.open(ME, None, "v1") as invocation:
+        assert await host.guest(invocation, "model", "generate", [20]) == 20
     assert row_of(database, invocation.id).app_id is None
 
 
 async def test_a_cancelled_call_is_settled_with_what_it_used(
-    kernel: Kernel, database: Database, capability: TokenCapability
+    host: SmallHost, database: Database, capability: TokenCapability
 ) -> None:
     limit(database, 100)
     seen = []
 
     async def run() -> None:
-        async with kernel.invocation(ME, APP, "act") as invocation:
+        async with host.invocations.open(ME, APP, "act") as invocation:
             seen.append(invocation)
-            await kernel.syscall(invocation, "model", "hang", [20])
+            await host.guest(invocation, "model", "hang", [20])
 
     task = asyncio.create_task(run())
     await capability.hanging.wait()
-    await kernel.cancel(seen[0].id, ME)
+    await host.invocations.cancel(seen[0].id, ME)
     with pytest.raises(Cancelled):
         await task
     assert window(database) == (10, 0, 0)
@@ -266,142 +264,142 @@ async def test_a_cancelled_call_is_settled_with_what_it_used(
     assert (row.status, row.error_code) == ("cancelled", "cancelled")
 
 
-async def test_a_host_call_ends_at_the_deadline(kernel: Kernel, database: Database) -> None:
+async def test_a_host_call_ends_at_the_deadline(host: SmallHost, database: Database) -> None:
     limit(database, 100)
     with pytest.raises(TimedOut, match=r"0\.05 seconds"):
-        async with kernel.invocation(ME, APP, "act", InvocationLimits(wall_seconds=0.05)) as invocation:
-            await kernel.syscall(invocation, "model", "hang", [20])
+        async with host.invocations.open(ME, APP, "act", InvocationLimits(wall_seconds=0.05)) as invocation:
+            await host.guest(invocation, "model", "hang", [20])
     assert window(database) == (10, 0, 0)
     assert row_of(database, invocation.id).error_code == "timeout"
 
 
-async def test_an_unforeseen_error_shows_nothing_of_the_hosts_insides(kernel: Kernel, database: Database) -> None:
-    async with kernel.invocation(ME, APP, "act") as invocation:
+async def test_an_unforeseen_error_shows_nothing_of_the_hosts_insides(host: SmallHost, database: Database) -> None:
+    async with host.invocations.open(ME, APP, "act") as invocation:
         with pytest.raises(Unavailable) as caught:
-            await kernel.syscall(invocation, "model", "crash", [20])
+            await host.guest(invocation, "model", "crash", [20])
     assert "secret" not in caught.value.message
     assert ("model.crash", "unavailable") in audit_lines(database)
 
 
 async def test_a_stream_holds_its_reservation_until_it_ends(
-    kernel: Kernel, database: Database, capability: TokenCapability
+    host: SmallHost, database: Database, capability: TokenCapability
 ) -> None:
     limit(database, 100)
-    async with kernel.invocation(ME, APP, "act") as invocation:
-        number = await kernel.syscall(invocation, "model", "open", [20])
-        assert [await kernel.syscall(invocation, "model", "read", [number]) for _ in range(5)] == [
+    async with host.invocations.open(ME, APP, "act") as invocation:
+        number = await host.guest(invocation, "model", "open", [20])
+        assert [await host.guest(invocation, "model", "read", [number]) for _ in range(5)] == [
             "a",
             "b",
             "c",
             None,
             None,
         ]
-        await kernel.syscall(invocation, "model", "close", [number])
+        await host.guest(invocation, "model", "close", [number])
         with pytest.raises(NotFound):
-            await kernel.syscall(invocation, "model", "read", [number + 1])
+            await host.guest(invocation, "model", "read", [number + 1])
     assert capability.streams[0].closed
     assert window(database) == (4, 0, 0)
 
 
 async def test_a_stream_that_is_left_open_is_closed_and_settled(
-    kernel: Kernel, database: Database, capability: TokenCapability
+    host: SmallHost, database: Database, capability: TokenCapability
 ) -> None:
     limit(database, 100)
-    async with kernel.invocation(ME, APP, "act") as invocation:
-        number = await kernel.syscall(invocation, "model", "open", [20])
-        await kernel.syscall(invocation, "model", "read", [number])
+    async with host.invocations.open(ME, APP, "act") as invocation:
+        number = await host.guest(invocation, "model", "open", [20])
+        await host.guest(invocation, "model", "read", [number])
     assert capability.streams[0].closed
     assert window(database) == (2, 0, 0)
     assert audit_lines(database) == [("model.open", "ok"), ("invocation", "ok")]
 
 
-async def test_a_stream_that_fails_is_settled(kernel: Kernel, database: Database, capability: TokenCapability) -> None:
+async def test_a_stream_that_fails_is_settled(host: SmallHost, database: Database, capability: TokenCapability) -> None:
     limit(database, 100)
     capability.fail_after = 2
-    async with kernel.invocation(ME, APP, "act") as invocation:
-        number = await kernel.syscall(invocation, "model", "open", [20])
+    async with host.invocations.open(ME, APP, "act") as invocation:
+        number = await host.guest(invocation, "model", "open", [20])
         with pytest.raises(Unavailable):
             for _ in range(3):
-                await kernel.syscall(invocation, "model", "read", [number])
+                await host.guest(invocation, "model", "read", [number])
     assert window(database) == (3, 0, 0)
 
 
-async def test_an_invocation_over_its_quota_is_not_started(kernel: Kernel, database: Database) -> None:
+async def test_an_invocation_over_its_quota_is_not_started(host: SmallHost, database: Database) -> None:
     limit(database, 1, "invocations")
-    async with kernel.invocation(ME, APP, "act"):
+    async with host.invocations.open(ME, APP, "act"):
         pass
     with pytest.raises(QuotaExceeded):
-        async with kernel.invocation(ME, APP, "act"):
+        async with host.invocations.open(ME, APP, "act"):
             pytest.fail("it started")
     assert window(database) == (1, 0, 0)
 
 
-async def test_compute_shrinks_to_what_is_left(kernel: Kernel, database: Database) -> None:
+async def test_compute_shrinks_to_what_is_left(host: SmallHost, database: Database) -> None:
     limit(database, 1_500_000_000, "fuel")
-    async with kernel.invocation(ME, APP, "act") as invocation:
+    async with host.invocations.open(ME, APP, "act") as invocation:
         assert invocation.limits.fuel == 1_500_000_000
         invocation.measured(fuel=900_000_000, memory_bytes=5, log="hello")
     assert window(database) == (900_000_000, 0, 0)
     assert row_of(database, invocation.id).log == "hello"
 
 
-async def test_tokens_of_one_run_are_limited_and_a_callee_pays_into_its_callers_limit(kernel: Kernel) -> None:
-    async with kernel.invocation(ME, APP, "act", InvocationLimits(tokens=50)) as caller:
-        async with kernel.invocation(ME, APP, "inner", parent=caller) as callee:
-            assert await kernel.syscall(callee, "model", "generate", [20]) == 20
-        assert await kernel.syscall(caller, "model", "generate", [20]) == 10
+async def test_tokens_of_one_run_are_limited_and_a_callee_pays_into_its_callers_limit(host: SmallHost) -> None:
+    async with host.invocations.open(ME, APP, "act", InvocationLimits(tokens=50)) as caller:
+        async with host.invocations.open(ME, APP, "inner", parent=caller) as callee:
+            assert await host.guest(callee, "model", "generate", [20]) == 20
+        assert await host.guest(caller, "model", "generate", [20]) == 10
         with pytest.raises(QuotaExceeded, match=r"llmapp\.toml"):
-            await kernel.syscall(caller, "model", "generate", [20])
+            await host.guest(caller, "model", "generate", [20])
         assert caller.usage.tokens == 50
 
 
 @pytest.mark.parametrize(
     "arguments", [["x" * (1 << 21)], [[[]] * 9] * 9, list(range(9)), ["x"], [eval("[" * 80 + "]" * 80)]]
 )
-async def test_oversized_deep_or_wrong_arguments_are_refused(kernel: Kernel, arguments: list) -> None:
-    async with kernel.invocation(ME, APP, "act") as invocation:
+async def test_oversized_deep_or_wrong_arguments_are_refused(host: SmallHost, arguments: list) -> None:
+    async with host.invocations.open(ME, APP, "act") as invocation:
         with pytest.raises(Invalid):
-            await kernel.syscall(invocation, "model", "generate", arguments)
+            await host.guest(invocation, "model", "generate", arguments)
 
 
-async def test_after_its_end_an_invocation_can_call_nothing(kernel: Kernel) -> None:
-    async with kernel.invocation(ME, APP, "act") as invocation:
+async def test_after_its_end_an_invocation_can_call_nothing(host: SmallHost) -> None:
+    async with host.invocations.open(ME, APP, "act") as invocation:
         pass
     with pytest.raises(Cancelled):
-        await kernel.syscall(invocation, "model", "generate", [20])
+        await host.guest(invocation, "model", "generate", [20])
 
 
-async def test_a_guest_that_is_denied_in_a_loop_does_not_flood_the_audit(kernel: Kernel, database: Database) -> None:
-    async with kernel.invocation(ME, APP, "act") as invocation:
+async def test_a_guest_that_is_denied_in_a_loop_does_not_flood_the_audit(host: SmallHost, database: Database) -> None:
+    async with host.invocations.open(ME, APP, "act") as invocation:
         for _ in range(200):
             with pytest.raises(PermissionNotDeclared):
-                await kernel.syscall(invocation, "storage", "get", ["a"])
+                await host.guest(invocation, "storage", "get", ["a"])
     assert len(audit_lines(database)) == 21
 
 
-async def test_invocations_of_others_are_not_found(kernel: Kernel) -> None:
-    async with kernel.invocation(ME, APP, "act") as invocation:
+async def test_invocations_of_others_are_not_found(host: SmallHost) -> None:
+    async with host.invocations.open(ME, APP, "act") as invocation:
         for other in (Principal("w", "other"), Principal("other", "u")):
             with pytest.raises(NotFound):
-                await kernel.find(invocation.id, other)
+                await host.invocations.find(invocation.id, other)
             with pytest.raises(NotFound):
-                await kernel.cancel(invocation.id, other)
-        assert [row.id for row in kernel.list(ME)] == [invocation.id]
-        assert kernel.list(Principal("other", "u")) == []
+                await host.invocations.cancel(invocation.id, other)
+        assert [row.id for row in await host.invocations.list(ME)] == [invocation.id]
+        assert await host.invocations.list(Principal("other", "u")) == []
 
 
 async def test_another_process_can_cancel_an_invocation(
-    kernel: Kernel, database: Database, capability: TokenCapability
+    host: SmallHost, database: Database, capability: TokenCapability
 ) -> None:
     async def run() -> None:
-        async with kernel.invocation(ME, APP, "act") as invocation:
-            await kernel.syscall(invocation, "model", "hang", [20])
+        async with host.invocations.open(ME, APP, "act") as invocation:
+            await host.guest(invocation, "model", "hang", [20])
 
     task = asyncio.create_task(run())
     await capability.hanging.wait()
     with Database(database.url) as elsewhere:
-        other = Kernel(elsewhere, Ledger(elsewhere))
-        await other.cancel(kernel.list(ME)[0].id, ME)
+        async with small_host(elsewhere) as other:
+            await other.invocations.cancel((await host.invocations.list(ME))[0].id, ME)
     with pytest.raises(Cancelled):
         await task
 
@@ -410,55 +408,60 @@ async def test_closing_the_kernel_cancels_and_settles_what_runs(
     database: Database, capability: TokenCapability
 ) -> None:
     limit(database, 100)
-    kernel = Kernel(database, Ledger(database), [capability])
+    async with small_host(database, capability) as host:
 
-    async def run() -> None:
-        async with kernel.invocation(ME, APP, "act") as invocation:
-            await kernel.syscall(invocation, "model", "hang", [20])
+        async def run() -> None:
+            async with host.invocations.open(ME, APP, "act") as invocation:
+                await host.guest(invocation, "model", "hang", [20])
 
-    task = asyncio.create_task(run())
-    await capability.hanging.wait()
-    await kernel.close()
+        task = asyncio.create_task(run())
+        await capability.hanging.wait()
     with pytest.raises(Cancelled):
         await task
     assert window(database) == (10, 0, 0)
 
 
-async def draws(kernel: Kernel) -> None:
-    """Let invocations follow each other at once, so that the next draws on what is reserved ahead."""
-    for _ in range(4):
-        async with kernel.invocation(ME, APP, "act"):
-            pass
+async def test_what_fails_while_it_runs_is_audited_once(host: SmallHost, database: Database) -> None:
+    """10-5: a denial by the capability's own rules wrote two lines, one as it was settled and one as a refusal."""
+    async with host.invocations.open(ME, APP, "act") as invocation:
+        with pytest.raises(Denied):
+            await host.guest(invocation, "model", "deny", [20])
+    assert audit_lines(database) == [("model.deny", "denied"), ("invocation", "ok")]
 
 
-async def test_an_invocation_that_follows_at_once_is_there_for_whoever_looks(
-    kernel: Kernel, database: Database
+async def test_a_program_of_this_process_reads_a_stream_without_a_number(
+    host: SmallHost, database: Database, capability: TokenCapability
 ) -> None:
-    await draws(kernel)
-    async with kernel.invocation(ME, APP, "act") as invocation:
-        assert (await kernel.find(invocation.id, ME)).status == "running"
-    assert row_of(database, invocation.id).status == "succeeded"
+    limit(database, 100)
+    async with host.invocations.open(ME, None, "v1") as invocation:
+        stream = await host.kernel.call(invocation, Count("open", 20))
+        assert [part async for part in stream] == ["a", "b", "c"]
+        broken_off = await host.kernel.call(invocation, Count("open", 20))
+        assert await broken_off.read() == "a"
+        await broken_off.close()
+        assert await broken_off.read() is None
+    assert [stream.closed for stream in capability.streams] == [True, True]
+    assert invocation.usage.tokens == 4 + 2
 
 
-async def test_an_invocation_that_is_written_with_its_end_began_when_it_began(
-    kernel: Kernel, database: Database
-) -> None:
-    await draws(kernel)
-    async with kernel.invocation(ME, APP, "act") as invocation:
-        time.sleep(0.05)  # noqa: ASYNC251 - the loop has no turn in which to write its beginning
+async def test_an_invocation_is_written_with_when_it_began(host: SmallHost, database: Database) -> None:
+    async with host.invocations.open(ME, APP, "act") as invocation:
+        assert (await host.invocations.find(invocation.id, ME)).status == "running"
+        time.sleep(0.05)  # noqa: ASYNC251 - so that the row's two times must differ
     row = row_of(database, invocation.id)
     assert row.ended_at is not None
     assert (row.ended_at - row.started_at).total_seconds() >= 0.05
     assert row.duration_ms >= 50
 
 
-async def test_what_invocations_leave_is_counted_and_audited_once(kernel: Kernel, database: Database) -> None:
-    await draws(kernel)
-    async with kernel.invocation(ME, APP, "act"):
-        pass
-    assert audit_lines(database) == [("invocation", "ok")] * 5
-    with database.read() as session:
-        assert [day.calls for day in session.exec(select(UsageDay))] == [5]
+async def test_a_list_of_invocations_leaves_their_logs_out(host: SmallHost) -> None:
+    """10-22: a page of invocations read up to 201 logs of 64 KiB on the event loop."""
+    async with host.invocations.open(ME, APP, "act") as invocation:
+        invocation.add_log("long")
+    [row] = await host.invocations.list(ME)
+    with pytest.raises(DetachedInstanceError, match="log"):
+        _ = row.log
+    assert (await host.invocations.find(invocation.id, ME)).log == "long"
 
 
 @asynccontextmanager
@@ -481,51 +484,23 @@ async def full_disk(database: Database) -> AsyncIterator[None]:
         await database.writer.submit(lambda _transaction: None)
 
 
-async def test_what_ended_while_the_disk_was_full_is_written_once_when_there_is_room(
-    kernel: Kernel, database: Database, caplog: pytest.LogCaptureFixture
-) -> None:
-    limit(database, 10_000)
-    async with AsyncExitStack() as stack:
-        async with kernel.invocation(ME, APP, "act") as invocation:
-            await kernel.syscall(invocation, "model", "generate", [20])
-            await database.writer.drained()
-            await stack.enter_async_context(full_disk(database))
-            invocation.add_log("x" * 60_000)
-        await database.writer.drained()
-        assert "those that nobody waits for are tried again: The disk is full" in caplog.text
-        assert row_of(database, invocation.id).status == "running"
-        with pytest.raises(Unavailable, match="disk is full"):
-            await database.writer.submit(lambda _transaction: None)
-    row = row_of(database, invocation.id)
-    assert (row.status, row.completion_tokens, len(row.log)) == ("succeeded", 20, 60_000)
-    assert window(database) == (30, 0, 0)
-    assert audit_lines(database) == [("model.generate", "ok"), ("invocation", "ok")]
-    assert "takes writes again" in caplog.text
+async def test_nobody_is_told_of_an_end_that_is_not_committed(sqlite_template: Path, tmp_path: Path) -> None:
+    copy = shutil.copyfile(sqlite_template, tmp_path / "t.db")
+    with Database(f"sqlite:///{copy}") as database:
+        async with small_host(database) as host, AsyncExitStack() as stack:
+            with pytest.raises(Unavailable, match="disk is full"):
+                async with host.invocations.open(ME, APP, "act") as invocation:
+                    await stack.enter_async_context(full_disk(database))
+                    invocation.add_log("x" * 60_000)
+            await stack.aclose()
+            assert row_of(database, invocation.id).status == "running"
 
 
-async def test_a_kernel_that_closes_while_the_disk_is_full_ends_and_says_what_is_lost(
-    database: Database, capability: TokenCapability, caplog: pytest.LogCaptureFixture
-) -> None:
-    kernel = Kernel(database, Ledger(database), [capability])
-    async with kernel.invocation(ME, APP, "act") as invocation:
-        await database.writer.drained()
-        still_full = full_disk(database)
-        await still_full.__aenter__()
-        invocation.add_log("x" * 60_000)
-    await database.writer.drained()
-    with pytest.raises(Unavailable, match="disk is full"):
-        await kernel.close()
-    await asyncio.to_thread(database.writer.close)
-    assert "are lost: The disk is full" in caplog.text
-    with pytest.raises(Unavailable, match="closing"):
-        await still_full.__aexit__(None, None, None)
-
-
-async def test_what_a_guest_says_keeps_no_other_from_being_written(kernel: Kernel, database: Database) -> None:
+async def test_what_a_guest_says_keeps_no_other_from_being_written(host: SmallHost, database: Database) -> None:
     ids: list[str] = []
 
     async def run(log: str, tokens: int) -> None:
-        async with kernel.invocation(ME, APP, "act") as invocation:
+        async with host.invocations.open(ME, APP, "act") as invocation:
             invocation.add_log(log)
             invocation.usage.prompt_tokens = tokens
             ids.append(invocation.id)

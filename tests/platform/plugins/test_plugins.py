@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 
@@ -187,7 +187,7 @@ def always(value):
 class BadName:
     """A capability whose attributes raise."""
 
-    functions = frozenset({"go"})
+    contract = MappingProxyType({})
     audited = True
 
     @property
@@ -205,7 +205,7 @@ WRONG = {
     "cache_key": (1, b"key", ["key"]),
     "on_usage": (True, "done"),
     "on_audit": (True, "done"),
-    "register_capability": (1, BadName(), BadName, SimpleNamespace(name="x", functions={"go"}, audited=True)),
+    "register_capability": (1, BadName(), BadName, SimpleNamespace(name="x", contract={"go": print}, audited=True)),
     "register_runtime": ("x-gpu", RuntimeKind("x-gpu", None), RuntimeKind(7, print)),
     "register_commands": (["hello"], {"hello": print}, {"Hello World": "a:b"}, {"hello": "no target"}),
     "before_model_call": (True, "text", REQUEST.model_copy(update={"messages": []})),
@@ -330,6 +330,8 @@ async def test_a_bad_capability_does_not_stop_the_hosts_start(tmp_path, caplog):
     )
     async with Host.open(Settings(home=tmp_path), Parts(plugins=plugins)) as host:
         host.check()
+        with pytest.raises(ManifestRejected):
+            host.runtimes.of("x-other")
     assert {record.hook for record in caplog.records if hasattr(record, "hook")} == {
         "register_capability",
         "register_models",
@@ -344,9 +346,9 @@ async def test_a_runtime_of_a_plugin_is_made_once_and_an_unknown_kind_is_refused
     )
     plugins = with_plugins(plugin(register_runtime=lambda: mine))
     async with Host.open(Settings(home=tmp_path), Parts(plugins=plugins)) as host:
-        assert host.runtime_of("x-gpu") is host.runtime_of("x-gpu")
+        assert host.runtimes.of("x-gpu") is host.runtimes.of("x-gpu")
         with pytest.raises(ManifestRejected, match=r'No runtime here runs kind = "x-tpu": install.*or build') as raised:
-            host.runtime_of("x-tpu")
+            host.runtimes.of("x-tpu")
         assert "x-tpu" in raised.value.message_zh
     assert made == [tmp_path]
 

@@ -12,6 +12,7 @@ from sqlmodel import SQLModel, select
 
 from llmasos import tables  # noqa: F401
 from llmasos.database.engine import Database
+from llmasos.invocations import records
 from llmasos.kernel import audit
 from llmasos.kernel.tables import InvocationRow
 from llmasos.quotas import service
@@ -154,11 +155,10 @@ import asyncio, sys, os, signal
 from llmasos import tables
 from llmasos.bundles.manifest import ModelPermission, Text
 from llmasos.database.engine import Database
-from llmasos.kernel.capability import Outcome, Used
+from llmasos.kernel.capability import Operation, Outcome, PreparedCall
 from llmasos.kernel.invocation import InstalledApp, Principal
-from llmasos.kernel.syscall import Kernel
-from llmasos.quotas.ledger import Ledger
-from llmasos.quotas.meters import Demand, Meter
+from llmasos.quotas.meters import Demand, Meter, Used
+from llmasos.testing import small_host
 
 POINT = sys.argv[2]
 
@@ -166,24 +166,26 @@ def die(point):
     if POINT == point:
         os.kill(os.getpid(), signal.SIGKILL)
 
+class Generate(Operation):
+    capability, function = "model", "generate"
+
 class Model:
-    name, functions, audited = "model", frozenset({"generate"}), True
-    demand, detail = Demand({Meter.TOKENS: 60}, model="m"), {}
-    def prepare(self, invocation, function, arguments):
+    name, contract, audited = "model", {}, True
+    def prepare(self, invocation, operation):
         die("prepare")
-        return self
+        return PreparedCall(self.execute, Demand({Meter.TOKENS: 60}, model="m"))
     async def execute(self, granted):
         die("execute")
-        return Outcome(value=1, used=Used(prompt_tokens=60, model="m"))
+        return Outcome(1, Used(prompt_tokens=60, model="m"))
 
 async def main():
     grant = ModelPermission(capability="model", tiers=("fast",), reason=Text(en="x"))
     app = InstalledApp("a/b", "1", "i", {"model": grant}, frozenset({"model"}))
     database = Database(sys.argv[1])
-    kernel = Kernel(database, Ledger(database), [Model()])
-    async with kernel, kernel.invocation(Principal("w", "u"), app, "act") as invocation:
+    me = Principal("w", "u")
+    async with small_host(database, Model()) as host, host.invocations.open(me, app, "act") as invocation:
         die("begun")
-        await kernel.syscall(invocation, "model", "generate", [])
+        await host.kernel.call(invocation, Generate())
         die("answered")
         database.writer.submit(lambda transaction: None).result()
         die("settled")
@@ -200,18 +202,15 @@ def test_a_host_that_is_killed_leaves_nothing_held_and_nothing_running(database:
     killed(database.url, point)
     # The next host on this machine sees at once that the process is gone.
     ledger = Ledger(database)
-    from llmasos.kernel.syscall import Kernel
-
-    Kernel(database, ledger)
+    ledger.lease.on_release(records.lose)
     ledger.lease.start()
     database.writer.submit(lambda transaction: None).result()
     with database.read() as session:
         assert session.exec(select(Reservation)).all() == []
         rows = session.exec(select(LedgerWindow)).all()
         assert all(row.reserved == 0 for row in rows)
-        # The answer of a call is not kept back for the commit of its settlement: killed between, it is not charged.
-        may_be_used = {"answered": {0, 60}, "settled": {60}, "in-batch": {60}}.get(point, {0})
-        assert {row.used for row in rows} <= may_be_used
+        used = 60 if point in {"answered", "settled", "in-batch"} else 0
+        assert {row.used for row in rows} <= {used}
         assert {row.status for row in session.exec(select(InvocationRow))} == {"failed"}
         assert {row.error_code for row in session.exec(select(InvocationRow))} == {"host-died"}
         assert audit.verify(session).intact

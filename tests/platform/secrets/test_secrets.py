@@ -1,6 +1,7 @@
 """Secrets: set, listed, used by the host, and never stored in clear."""
 
 import pytest
+from capability_calls import answered
 from sqlmodel import SQLModel
 
 import llmasos.tables  # noqa: F401
@@ -66,5 +67,4 @@ async def test_an_app_sees_the_names_of_the_secrets_it_was_granted_alone(databas
     grant = SecretsPermission(capability="secrets", secrets=(place,), reason=Text(en="To test."))
     app = InstalledApp("acme/app", "1.0", "i", {"secrets": grant}, frozenset({"secrets"}))
     capability = SecretsCapability(UserSecrets(database, secrets))
-    operation = capability.prepare(Invocation(Principal(), app, "act"), "names", [])
-    assert (await operation.execute(operation.demand)).value == ["token"]
+    assert await answered(capability, Invocation(Principal(), app, "act"), "names", []) == ["token"]

@@ -161,10 +161,10 @@ async def test_an_uninstall_by_command_ends_the_runner_of_the_host_beside_it(hom
     await asyncio.to_thread(publish, tmp_path, "python", "1.0.0")
     await asyncio.to_thread(answer, "install", "acme/hooked", "--yes")
     async with Host.open(Settings()) as host:
-        await host.run(Principal(), "acme/hooked", "heard", {})
+        await host.actions.run(Principal(), "acme/hooked", "heard", {})
         with host.database.read() as session:
             [installation] = session.exec(select(Installation))
-        runtime = host.runtime_of("python")
+        runtime = host.runtimes.of("python")
         assert isinstance(runtime, NativeRuntime)
         assert runtime.confinement(installation.id)
         await asyncio.to_thread(llmasos, "uninstall", "acme/hooked", "--keep-data")

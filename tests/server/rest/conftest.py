@@ -57,7 +57,7 @@ class Served:
     ended: list[str] = field(default_factory=list)
 
     async def until_idle(self) -> None:
-        await self.until(lambda: not self.host.runs.active)
+        await self.until(lambda: not self.host.actions.active)
 
     async def until_started(self, count: int = 1) -> None:
         await self.until(lambda: len(self.started) >= count)

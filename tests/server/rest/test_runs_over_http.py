@@ -149,7 +149,9 @@ async def test_a_run_is_written_down_before_anybody_outside_has_its_answer(serve
     with closing(sqlite3.connect(file)) as elsewhere:
         for action, status in (("echo", "succeeded"), ("lie", "failed")) * 5:
             with suppress(LlmasosError):
-                await served.host.run(Principal(), "acme/tool", action, {"text": "x"} if action == "echo" else {})
+                await served.host.actions.run(
+                    Principal(), "acme/tool", action, {"text": "x"} if action == "echo" else {}
+                )
             newest = "SELECT status FROM invocation ORDER BY started_at DESC LIMIT 1"
             assert elsewhere.execute(newest).fetchone() == (status,)
 
@@ -234,7 +236,7 @@ async def test_a_reader_who_does_not_read_holds_the_app_up_and_frees_it_when_gon
     async with served.client.stream("POST", f"{RUN}/flood", headers=EVENTS):
         await served.until_started()
         await asyncio.sleep(0.5)
-        assert served.host.runs.active == 1
+        assert served.host.actions.active == 1
     await served.until_idle()
 
 

@@ -15,7 +15,7 @@ from llmasos_server.cli.output import emit_json, note, options, say, tr
 
 if TYPE_CHECKING:
     from llmasos.host import Host
-    from llmasos.invocations.run_result import RunResult
+    from llmasos.invocations.result import InvocationResult
     from llmasos.kernel.invocation import Event
     from llmasos.settings import Settings
     from llmasos_marketplace.publishing.first_party import FirstPartyApp
@@ -94,10 +94,9 @@ async def _prepare(local: Local) -> None:
     from llmasos_marketplace.publishing.first_party import first_party_apps, first_party_folder
 
     apps = await asyncio.to_thread(first_party_apps, first_party_folder())
-    async with local.running():
-        await _seed(local, apps)
-        for app_id in INSTALLED:
-            await _install(local, app_id)
+    await _seed(local, apps)
+    for app_id in INSTALLED:
+        await _install(local, app_id)
 
 
 async def _seed(local: Local, apps: list[FirstPartyApp]) -> None:
@@ -105,7 +104,7 @@ async def _seed(local: Local, apps: list[FirstPartyApp]) -> None:
     from llmasos_marketplace.publishing.seeding import Seeding
 
     async def make(app: Path, out: Path) -> Path:
-        return await build(app, out, describe=local.runtimes.describe)
+        return await build(app, out, describe=local.describe)
 
     def done(seeded: Seeded) -> None:
         if options().json or seeded.outcome == "unchanged":
@@ -155,10 +154,9 @@ async def _prepare_and_run(settings: Settings) -> list[dict[str, Any]]:
     async with Host.open(settings) as host:
         # The model's engine loads, and litellm is imported, while the rest is made ready.
         host.warm()
-        from llmasos_server.local import confinement_of, open_local
+        from llmasos_server.local import Local, confinement_of
 
-        with open_local(settings) as local:
-            await _prepare(local)
+        await _prepare(Local.of(host))
         for each in TRIES:
             runs.append(await _try(host, each))
         if not options().json:
@@ -181,7 +179,7 @@ async def _try(host: Host, each: Try) -> dict[str, Any]:
             sys.stdout.write(event.text)
             sys.stdout.flush()
 
-    result = await host.run(Principal(locale=locale()), each.app, each.action, each.value, show)
+    result = await host.actions.run(Principal(locale=locale()), each.app, each.action, each.value, show)
     if not quiet:
         _say_result(result, streamed=each.streamed)
     usage = result.usage
@@ -197,7 +195,7 @@ async def _try(host: Host, each: Try) -> dict[str, Any]:
     }
 
 
-def _say_result(result: RunResult, *, streamed: bool) -> None:
+def _say_result(result: InvocationResult, *, streamed: bool) -> None:
     import json
 
     say("" if streamed else json.dumps(result.output, ensure_ascii=False, indent=2))

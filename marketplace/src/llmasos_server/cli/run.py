@@ -18,7 +18,7 @@ from llmasos_server.cli.fetching import fetching
 from llmasos_server.cli.output import emit_json, locale, note, options, say, tr
 
 if TYPE_CHECKING:
-    from llmasos.invocations.run_result import RunResult
+    from llmasos.invocations.result import InvocationResult
     from llmasos.kernel.invocation import Event
 
 
@@ -61,7 +61,7 @@ def run(
         emit_json({**told, "notices": list(result.notices)})
 
 
-async def _run(app: str, action: str, parameters: list[str], input_json: str | None, stream: bool) -> RunResult:
+async def _run(app: str, action: str, parameters: list[str], input_json: str | None, stream: bool) -> InvocationResult:
     from llmasos.connection import connected
     from llmasos.kernel.invocation import Principal
     from llmasos.settings import Settings
@@ -171,22 +171,22 @@ def parsed_parameters(schema: Mapping[str, Any], parameters: list[str]) -> dict[
 def _from_file(key: str, name: str, *, as_base64: bool) -> str:
     """What a file holds: base64 for an input that takes a file, else its text."""
     from llmasos.errors import Invalid
-    from llmasos.invocations.actions import MAX_INPUT_BYTES
+    from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
 
     path = Path(name)
     try:
         # One byte more than fits: a file that never ends is not read for ever.
         with path.open("rb") as file:
-            content = file.read(MAX_INPUT_BYTES + 1)
+            content = file.read(MAX_PAYLOAD_BYTES + 1)
     except OSError as error:
         raise Invalid(
             f"-p {key}: {name} cannot be read: {error.strerror}. Write @@{name} for the text itself.",
             zh=f"-p {key}：无法读取 {name}：{error.strerror}。若要原样传入该文本，请写 @@{name}。",
         ) from error
-    if len(content) > MAX_INPUT_BYTES:
+    if len(content) > MAX_PAYLOAD_BYTES:
         raise Invalid(
-            f"-p {key}: {name} is larger than the {MAX_INPUT_BYTES >> 10} KiB that an action takes.",
-            zh=f"-p {key}：{name} 超过操作可接受的 {MAX_INPUT_BYTES >> 10} KiB。",
+            f"-p {key}: {name} is larger than the {MAX_PAYLOAD_BYTES >> 10} KiB that an action takes.",
+            zh=f"-p {key}：{name} 超过操作可接受的 {MAX_PAYLOAD_BYTES >> 10} KiB。",
         )
     if as_base64:
         return base64.b64encode(content).decode()

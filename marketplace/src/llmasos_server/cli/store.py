@@ -297,7 +297,7 @@ async def _bundle(local: Local, path: Path) -> Path:
         return path
     from llmasos.authoring.build import build
 
-    return await build(path, describe=local.runtimes.describe)
+    return await build(path, describe=local.describe)
 
 
 def _say_publication(done: Publication) -> None:

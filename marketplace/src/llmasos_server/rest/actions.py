@@ -22,7 +22,7 @@ from llmasos.errors import (
     Unauthenticated,
     Unavailable,
 )
-from llmasos.invocations.runs import not_installed
+from llmasos.invocations.run import not_installed
 from llmasos_server.rest import sse
 from llmasos_server.rest.context import PREFIX, host_of
 from llmasos_server.rest.identity import Runner
@@ -102,9 +102,9 @@ async def run_action(
     app_id = f"{publisher}/{name}"
     if not caller.reaches(app_id):
         raise not_installed(app_id)
-    runs = host_of(request).runs
+    actions = host_of(request).actions
     live = LiveRun(
-        lambda emit, on_start: runs.run(caller.principal, app_id, action, value, emit, on_start=on_start),
+        lambda emit, on_start: actions.run(caller.principal, app_id, action, value, emit, on_start=on_start),
         streamed=streamed,
     )
     if streamed:
@@ -129,7 +129,7 @@ async def read_action(
     app_id = f"{publisher}/{name}"
     if not caller.reaches(app_id):
         raise not_installed(app_id)
-    found = host_of(request).runs.action(caller.principal.workspace, app_id, action)
+    found = host_of(request).actions.action(caller.principal.workspace, app_id, action)
     return ActionView.of(found, caller.principal.locale)
 
 

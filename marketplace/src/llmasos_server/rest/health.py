@@ -53,7 +53,7 @@ _METRICS: Final[dict[int | str, dict[str, Any]]] = {
 async def metrics(request: Request) -> Response:
     """Counters and gauges of this process, for Prometheus."""
     measured: Metrics = request.app.state.metrics
-    measured.active_runs.set(host_of(request).runs.active)
+    measured.active_runs.set(host_of(request).actions.active)
     return Response(generate_latest(measured.registry), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -31,7 +31,7 @@ async def list_invocations(
     """The caller's own invocations, or with the scope admin the workspace's; the newest first."""
     before = cast("str", decode_cursor(cursor, str)[0]) if cursor is not None else None
     try:
-        rows = host_of(request).kernel.list(caller.principal, limit + 1, before, of_anybody=caller.is_admin)
+        rows = await host_of(request).invocations.list(caller.principal, limit + 1, before, of_anybody=caller.is_admin)
     except NotFound as error:
         raise InvalidCursor from error
     shown, locale = rows[:limit], caller.principal.locale
@@ -60,12 +60,12 @@ async def read_invocation(request: Request, caller: Reader, invocation: Invocati
 async def cancel_invocation(request: Request, caller: Runner, invocation: InvocationId) -> InvocationDetail:
     """End one of the invocations that the caller may list, wherever it runs. One that has ended stays as it is."""
     await _found(request, caller, invocation)
-    await host_of(request).kernel.cancel(invocation, caller.principal, of_anybody=caller.is_admin)
+    await host_of(request).invocations.cancel(invocation, caller.principal, of_anybody=caller.is_admin)
     return InvocationDetail.of(await _found(request, caller, invocation), caller.principal.locale)
 
 
 async def _found(request: Request, caller: Caller, invocation: str) -> InvocationRow:
-    row = await host_of(request).kernel.find(invocation, caller.principal, of_anybody=caller.is_admin)
+    row = await host_of(request).invocations.find(invocation, caller.principal, of_anybody=caller.is_admin)
     if not caller.reaches(row.app_id):
         raise NotFound
     return row

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
 from llmasos.errors import LlmasosError
-from llmasos.invocations.run_result import RunResult
+from llmasos.invocations.result import InvocationResult
 from llmasos.kernel.invocation import Event, EventSink, Invocation, Usage, discard
 
 logger = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 # How many events a slow reader may lag behind before the app waits for it.
 QUEUED_EVENTS: Final = 64
 
-Start: TypeAlias = Callable[[EventSink, Callable[[Invocation], None]], Awaitable[RunResult]]
+Start: TypeAlias = Callable[[EventSink, Callable[[Invocation], None]], Awaitable[InvocationResult]]
 
 
 class _Mailbox:
@@ -101,7 +101,7 @@ class LiveRun:
         """The next event; None once the run has ended and all were taken."""
         return await self._events.get()
 
-    async def result(self) -> RunResult:
+    async def result(self) -> InvocationResult:
         """How it ended.
 
         Raises:
@@ -124,7 +124,7 @@ class LiveRun:
         if not self._task.cancelled():
             self._task.exception()  # taken note of: whoever asked for the result has gone
 
-    async def _run(self, start: Start, emit: EventSink) -> RunResult:
+    async def _run(self, start: Start, emit: EventSink) -> InvocationResult:
         try:
             return await start(emit, self._began)
         except LlmasosError:

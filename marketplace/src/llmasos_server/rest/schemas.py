@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmasos.bundles.actions import Action
 from llmasos.i18n import t
-from llmasos.invocations.run_result import RunResult
+from llmasos.invocations.result import InvocationResult
 from llmasos.kernel.invocation import Usage
 from llmasos.kernel.tables import InvocationRow
 
@@ -56,7 +56,7 @@ class RunView(Answer):
     )
 
     @classmethod
-    def of(cls, result: RunResult) -> Self:
+    def of(cls, result: InvocationResult) -> Self:
         """As the host answered."""
         view = cls(id=result.id, output=result.output, usage=UsageView.of(result.usage))
         return view.model_copy(update={"notices": list(result.notices)}) if result.notices else view

@@ -32,15 +32,20 @@ class Runners(Runtimes):
 
     async def describe(self, path: Path, capabilities: frozenset[str], kind: str) -> str:
         """The actions of a component, or of a wheel with its lock beside it; what `build` calls."""
-        if path.suffix == ".wasm":
-            code, digest = path, hashlib.sha256(path.read_bytes()).hexdigest()
-        else:  # an environment is made of a folder: the wheel and its lock
-            code = path.parent
-            digest = code_digest({each.name: each.read_bytes() for each in sorted(code.iterdir())})
-        program = Program(kind=kind, digest=digest, capabilities=capabilities, installation_id="build")
-        runtime = self.of(kind)
-        await runtime.prepare(program, code)
-        return await runtime.describe(program)
+        return await describe(self, path, capabilities, kind)
+
+
+async def describe(runtimes: Runtimes, path: Path, capabilities: frozenset[str], kind: str) -> str:
+    """The actions of a component, or of a wheel with its lock beside it."""
+    if path.suffix == ".wasm":
+        code, digest = path, hashlib.sha256(path.read_bytes()).hexdigest()
+    else:  # an environment is made of a folder: the wheel and its lock
+        code = path.parent
+        digest = code_digest({each.name: each.read_bytes() for each in sorted(code.iterdir())})
+    program = Program(kind=kind, digest=digest, capabilities=capabilities, installation_id="build")
+    runtime = runtimes.of(kind)
+    await runtime.prepare(program, code)
+    return await runtime.describe(program)
 
 
 async def closed(_invocation: Invocation, capability: str, _function: str, _arguments: list[Json]) -> Json:

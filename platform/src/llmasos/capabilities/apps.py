@@ -6,21 +6,23 @@ the quota ended it, for nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Protocol
 
 from llmasos.bundles.manifest import AppsPermission
 from llmasos.errors import Denied, Invalid
-from llmasos.kernel.capability import Operation, Outcome
+from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
+from llmasos.kernel.guest_calls import json_text, parse_json
 from llmasos.kernel.invocation import Event, EventSink, Invocation, Json, Principal
 from llmasos.quotas.meters import Demand
 
+# No app and no action has a longer name. The audit log keeps no more of one that an app made up.
+MAX_NAME: Final = 128
 
-class Answered(Protocol):
-    """What the callee answered."""
+
+class ActionResult(Protocol):
+    """How the callee ended."""
 
     @property
     def output(self) -> Json:
@@ -33,7 +35,7 @@ class AppRunner(Protocol):
 
     async def __call__(
         self, principal: Principal, app_id: str, action: str, value: Json, emit: EventSink, *, parent: Invocation | None
-    ) -> Answered:
+    ) -> ActionResult:
         """Run it to its end, as part of `parent`."""
         ...
 
@@ -48,29 +50,45 @@ def callers(invocation: Invocation) -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class CallAction(Operation[Json]):
+    """Runs an action of another app; returns its output."""
+
+    app_id: str
+    action: str
+    input: Json
+    capability: ClassVar[str] = "apps"
+    function: ClassVar[str] = "call"
+
+
+def _decode(arguments: list[Json]) -> CallAction:
+    match arguments:
+        case [str(app_id), str(action), str(text)]:
+            return CallAction(app_id, action, parse_json(text))
+        case _:
+            raise Invalid(
+                "apps.call takes an app, an action and its input as JSON text.",
+                zh="apps.call 接受应用、操作以及 JSON 文本形式的输入。",
+            )
+
+
 class AppsCapability:
     """The capability `apps`. `depth` is how many apps may stand in a chain."""
 
-    runner: AppRunner
-    depth: int
-    name: str = "apps"
-    functions: frozenset[str] = frozenset({"call"})
-    audited: bool = True
+    name: Final = "apps"
+    audited: Final = True
+    contract: Final[Mapping[str, ContractFunction]] = {"call": ContractFunction(_decode, json_text)}
 
-    def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> Operation:
+    def __init__(self, runner: AppRunner, depth: int) -> None:
+        self._runner = runner
+        self._depth = depth
+
+    def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[Json]:
         """Hold the callee against the grant and the chain of callers."""
-        match arguments:
-            case [str() as app_id, str() as action, str() as text]:
+        match operation:
+            case CallAction(app_id, action, value):
                 pass
             case _:
-                raise Invalid(
-                    f"apps.{function} takes an app, an action and its input as JSON text",
-                    zh=f"apps.{function} 接受应用、操作以及 JSON 文本形式的输入",
-                )
-        try:
-            value = json.loads(text)
-        except ValueError:
-            raise Invalid("the input of an action is JSON", zh="操作的输入须为 JSON") from None
+                raise TypeError(operation)
         grant = invocation.app.grants.get(self.name) if invocation.app else None
         if isinstance(grant, AppsPermission) and app_id not in grant.apps:
             raise Denied(
@@ -85,39 +103,19 @@ class AppsCapability:
                 f"{app_id} already runs further up in this chain of calls ({' < '.join(chain)})",
                 zh=f"{app_id} 已在此调用链的上层运行（{' < '.join(chain)}）",
             )
-        if len(chain) >= self.depth:
+        if len(chain) >= self._depth:
             raise Denied(
-                f"apps call each other at most {self.depth} deep; an operator sets it with LLMASOS_CALL_DEPTH",
-                zh=f"应用之间最多嵌套调用 {self.depth} 层；管理员可用 LLMASOS_CALL_DEPTH 设置",
+                f"apps call each other at most {self._depth} deep; an operator sets it with LLMASOS_CALL_DEPTH",
+                zh=f"应用之间最多嵌套调用 {self._depth} 层；管理员可用 LLMASOS_CALL_DEPTH 设置",
             )
-        return CallOperation(self.runner, invocation, app_id, action, value)
-
-
-@dataclass(frozen=True, slots=True)
-class CallOperation:
-    """One call of another app's action."""
-
-    runner: AppRunner
-    invocation: Invocation
-    app_id: str
-    action: str
-    value: Json
-    demand: Demand = field(default_factory=Demand)
-
-    @property
-    def detail(self) -> Mapping[str, Json]:
-        """Which action: never what was given to it."""
-        return MappingProxyType({"app": self.app_id, "action": self.action})
-
-    async def execute(self, granted: Demand) -> Outcome:
-        """Run it. Its notices reach the user; its chunks are the caller's to show."""
-        invocation = self.invocation
 
         async def notices(event: Event) -> None:
+            # Its notices reach the user; its chunks are the caller's to show.
             if event.kind == "notice":
                 await invocation.emit(event)
 
-        answered = await self.runner(
-            invocation.principal, self.app_id, self.action, self.value, notices, parent=invocation
-        )
-        return Outcome(json.dumps(answered.output, ensure_ascii=False))
+        async def call(_granted: Demand) -> Outcome[Json]:
+            result = await self._runner(invocation.principal, app_id, action, value, notices, parent=invocation)
+            return Outcome(result.output)
+
+        return PreparedCall(call, detail={"app": app_id[:MAX_NAME], "action": action[:MAX_NAME]})

@@ -2,51 +2,103 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
-from llmasos.capabilities.plain import PlainOperation
 from llmasos.errors import Invalid, ResourceLimit
-from llmasos.kernel.capability import Immediate, Json
-from llmasos.kernel.invocation import Event, Invocation
+from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
+from llmasos.kernel.guest_calls import json_text
+from llmasos.kernel.invocation import Event, Invocation, Json
+from llmasos.quotas.meters import Demand
 
 # A line under a progress bar.
 MAX_PROGRESS_MESSAGE: Final = 500
-LEVELS: Final = frozenset({"debug", "info", "warning", "error"})
+Level: TypeAlias = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShowChunk(Operation[None]):
+    """Shows a part of the answer to the caller."""
+
+    text: str
+    capability: ClassVar[str] = "output"
+    function: ClassVar[str] = "chunk"
+
+
+@dataclass(frozen=True, slots=True)
+class ShowProgress(Operation[None]):
+    """Shows how far the run is, from 0 to 1, and one line about it."""
+
+    fraction: float
+    message: str
+    capability: ClassVar[str] = "output"
+    function: ClassVar[str] = "progress"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteLog(Operation[None]):
+    """Keeps a line with the invocation."""
+
+    level: Level
+    message: str
+    capability: ClassVar[str] = "log"
+    function: ClassVar[str] = "write"
+
+
+@dataclass(frozen=True, slots=True)
+class AppConfig:
+    """What an app may know of where it runs."""
+
+    values: Mapping[str, Json]
+    """What the installer chose."""
+    locale: str
+    now_ms: int
+    """A component without WASI has no clock."""
+    seed: str
+    """Differs in each invocation; nothing secret may rest on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadConfig(Operation[AppConfig]):
+    """Reads what the installer chose, and the caller's language."""
+
+    capability: ClassVar[str] = "config"
+    function: ClassVar[str] = "read"
 
 
 class OutputCapability:
     """`output`: what the invocation shows its caller while it runs, up to `limits.output_bytes`."""
 
-    name = "output"
-    functions = frozenset({"chunk", "progress"})
-    audited = False
+    name: Final = "output"
+    audited: Final = False
+    contract: Final[Mapping[str, ContractFunction]] = {
+        "chunk": ContractFunction.plain(ShowChunk, tuple[str]),
+        "progress": ContractFunction.plain(ShowProgress, tuple[float, str]),
+    }
 
-    def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> PlainOperation:
-        """Decode a call.
+    def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[None]:
+        """Ready an event.
 
         Raises:
-            Invalid: The arguments are not what the contract says.
+            Invalid: The fraction is not from 0 to 1.
         """
-        match function, arguments:
-            case "chunk", [str(text)]:
+        match operation:
+            case ShowChunk(text):
                 event = Event("chunk", text=text)
-            case "progress", [float() | int() as fraction, str(text)] if not isinstance(fraction, bool):
+            case ShowProgress(fraction, message):
                 if not (math.isfinite(fraction) and 0 <= fraction <= 1):
                     raise Invalid(
                         "output.progress takes a fraction from 0 to 1.", zh="output.progress 的进度应为 0 到 1。"
                     )
-                event = Event("progress", text=text[:MAX_PROGRESS_MESSAGE], fraction=float(fraction))
+                event = Event("progress", text=message[:MAX_PROGRESS_MESSAGE], fraction=fraction)
             case _:
-                raise Invalid(
-                    "output has chunk(text) and progress(fraction, message).",
-                    zh="output 提供 chunk(text) 和 progress(fraction, message)。",
-                )
+                raise TypeError(operation)
 
-        async def show() -> None:
-            # An empty one counts as well: events cost something even where they say nothing.
+        async def show(_granted: Demand) -> Outcome[None]:
+            # An empty one counts as well: an event costs something even if it says nothing.
             size = len(event.text.encode(errors="surrogatepass")) + 8
             if invocation.output_bytes + size > invocation.limits.output_bytes:
                 raise ResourceLimit(
@@ -55,61 +107,46 @@ class OutputCapability:
                 )
             invocation.output_bytes += size
             await invocation.emit(event)
+            return Outcome()
 
-        return PlainOperation(show)
+        return PreparedCall(show)
 
 
 class LogCapability:
     """`log`: lines kept with the invocation, up to `limits.log_bytes`; more are left out, and the log says so."""
 
-    name = "log"
-    functions = frozenset({"write"})
-    audited = False
+    name: Final = "log"
+    audited: Final = False
+    contract: Final[Mapping[str, ContractFunction]] = {"write": ContractFunction.plain(WriteLog, tuple[Level, str])}
 
-    def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> Immediate:
-        """Decode a call.
-
-        Raises:
-            Invalid: The arguments are not what the contract says.
-        """
-        match arguments:
-            case [str(level), str(message)] if level in LEVELS:
+    def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[None]:
+        """Ready a line."""
+        match operation:
+            case WriteLog(level, message):
                 pass
             case _:
-                raise Invalid(
-                    f"log.write takes a level ({', '.join(sorted(LEVELS))}) and a message.",
-                    zh=f"log.write 接受级别（{', '.join(sorted(LEVELS))}）和消息。",
-                )
+                raise TypeError(operation)
 
-        return Immediate(lambda: invocation.add_log(f"{level.upper()} {message}\n"))
+        async def write(_granted: Demand) -> Outcome[None]:
+            invocation.add_log(f"{level.upper()} {message}\n")
+            return Outcome()
+
+        return PreparedCall(write)
 
 
 class ConfigCapability:
     """`config`: what the installer chose, and the caller's language."""
 
-    name = "config"
-    functions = frozenset({"read"})
-    audited = False
+    name: Final = "config"
+    audited: Final = False
+    contract: Final[Mapping[str, ContractFunction]] = {"read": ContractFunction.plain(ReadConfig, tuple[()], json_text)}
 
-    def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> Immediate:
-        """Decode a call.
+    def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[AppConfig]:
+        """Ready the configuration."""
 
-        Raises:
-            Invalid: It has arguments.
-        """
-        if arguments:
-            raise Invalid("config.read takes no arguments.", zh="config.read 不接受参数。")
+        async def read(_granted: Demand) -> Outcome[AppConfig]:
+            values = invocation.app.config if invocation.app else {}
+            now_ms = time.time_ns() // 1_000_000
+            return Outcome(AppConfig(dict(values), invocation.principal.locale, now_ms, invocation.id))
 
-        def read() -> str:
-            values = dict(invocation.app.config) if invocation.app else {}
-            told = {
-                "values": values,
-                "locale": invocation.principal.locale,
-                # A component without WASI has no clock and no chance of its own. The id is random, and differs in
-                # each invocation; nothing secret may rest on it.
-                "now_ms": time.time_ns() // 1_000_000,
-                "seed": invocation.id,
-            }
-            return json.dumps(told, ensure_ascii=False)
-
-        return Immediate(read)
+        return PreparedCall(read)

@@ -13,8 +13,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, Final, Literal, Protocol, cast
+from typing import Any, ClassVar, Final, Literal, Protocol, cast
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -26,12 +25,14 @@ from llmasos.bundles.hosts import DEFAULT_PORTS, HostPattern
 from llmasos.bundles.manifest import HttpPermission, Permission, SecretPlace, SecretsPermission
 from llmasos.capabilities.addresses import Network, policy_for
 from llmasos.errors import Denied, Invalid, ResourceLimit, TimedOut, Unavailable
-from llmasos.kernel.capability import Operation, Outcome, Used
+from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
+from llmasos.kernel.guest_calls import json_argument, json_text
 from llmasos.kernel.invocation import Invocation, Json
-from llmasos.quotas.meters import Demand, Meter
+from llmasos.quotas.meters import Demand, Meter, Used
 
 MAX_REDIRECTS: Final = 5
-MAX_REQUEST_BYTES: Final = 1 << 20
+# Of a server's name in the audit log: no name of the DNS is longer.
+MAX_SERVER: Final = 280
 # Long enough for a slow API, short enough that a server which never answers does not hold an invocation for minutes.
 TIMEOUT_SECONDS: Final = 30.0
 
@@ -55,7 +56,7 @@ class SecretSource(Protocol):
         ...
 
 
-class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class HttpRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the app asks for."""
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
@@ -65,7 +66,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     base64: bool = False
 
 
-class Answer(msgspec.Struct, frozen=True):
+class HttpResponse(msgspec.Struct, frozen=True):
     """What the app gets back."""
 
     status: int
@@ -86,35 +87,58 @@ class Hop:
 
 
 @dataclass(frozen=True, slots=True)
+class SendRequest(Operation[HttpResponse]):
+    """Sends a request to a server and follows its redirects."""
+
+    request: HttpRequest
+    capability: ClassVar[str] = "http"
+    function: ClassVar[str] = "request"
+
+
+def _decode(arguments: list[Json]) -> SendRequest:
+    try:
+        return SendRequest(msgspec.json.decode(json_argument(arguments), type=HttpRequest))
+    except (msgspec.MsgspecError, UnicodeEncodeError) as error:
+        raise Invalid(
+            f"http.request takes a JSON object with method and url: {error}",
+            zh=f"http.request 接受含 method 和 url 的 JSON 对象：{error}",
+        ) from None
+
+
 class HttpCapability:
-    """The capability `http`.
+    """The capability `http`."""
 
-    `resolver` stands in for `socket.getaddrinfo`; `allowed_networks` are private networks that the operator opened.
-    """
+    name: Final = "http"
+    audited: Final = True
+    contract: Final[Mapping[str, ContractFunction]] = {"request": ContractFunction(_decode, json_text)}
 
-    secrets: SecretSource
-    allowed_networks: tuple[Network, ...] = ()
-    resolver: Callable[..., Iterable[Any]] | None = None
-    name: str = "http"
-    functions: frozenset[str] = frozenset({"request"})
-    audited: bool = True
+    def __init__(
+        self,
+        secrets: SecretSource,
+        allowed_networks: tuple[Network, ...] = (),
+        resolver: Callable[..., Iterable[Any]] | None = None,
+    ) -> None:
+        """Send requests with the secrets of `secrets`.
 
-    def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> Operation:
-        """Decode the request, and hold its method and server against the grant."""
-        try:
-            request = msgspec.json.decode(arguments[0], type=Request)
-        except (msgspec.MsgspecError, IndexError, TypeError) as error:
-            raise Invalid(
-                f"http.request takes a JSON object with method and url: {error}",
-                zh=f"http.request 接受含 method 和 url 的 JSON 对象：{error}",
-            ) from None
-        if len(request.body) > MAX_REQUEST_BYTES:
-            raise Invalid(
-                f"a request body is at most {MAX_REQUEST_BYTES} bytes", zh=f"请求体最多 {MAX_REQUEST_BYTES} 字节"
-            )
+        Args:
+            secrets: Gives the values that the host puts into requests.
+            allowed_networks: Private networks that the operator opened.
+            resolver: Stands in for `socket.getaddrinfo`.
+        """
+        self.secrets = secrets
+        self.allowed_networks = allowed_networks
+        self.resolver = resolver
+
+    def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[HttpResponse]:
+        """Hold the method and the server of a request against the grant."""
+        match operation:
+            case SendRequest(request):
+                pass
+            case _:
+                raise TypeError(operation)
         grants: Mapping[str, Permission] = invocation.app.grants if invocation.app else {}
         grant = cast("HttpPermission | None", grants.get("http"))
-        operation = HttpOperation(
+        exchange = Exchange(
             invocation=invocation,
             request=request,
             body=_body_of(request),
@@ -122,27 +146,29 @@ class HttpCapability:
             grant=grant,
             places=_places(grants.get("secrets")),
         )
-        operation.hop(request.method, request.url, operation.body)
-        return operation
+        exchange.hop(request.method, request.url, exchange.body)
+        # Method and server: never the path, the body or a header, which may hold secrets.
+        parts = urlsplit(request.url)
+        detail = {"method": request.method, "server": f"{parts.scheme}://{parts.netloc}"[:MAX_SERVER]}
+        return PreparedCall(exchange.execute, _DEMAND, detail, exchange.used)
 
 
-@dataclass(frozen=True, slots=True)
-class HttpOperation:
+@dataclass(slots=True)
+class Exchange:
     """One request, with the redirects it leads to."""
 
     invocation: Invocation
-    request: Request
+    request: HttpRequest
     body: bytes
     capability: HttpCapability
     grant: HttpPermission | None
     places: tuple[SecretPlace, ...]
-    demand: Demand = _DEMAND
+    sent: int = 0
+    """How many requests left this machine, whatever came back."""
 
-    @property
-    def detail(self) -> Mapping[str, Json]:
-        """Method and server: never the path, the body or a header, where secrets stand."""
-        parts = urlsplit(self.request.url)
-        return MappingProxyType({"method": self.request.method, "server": f"{parts.scheme}://{parts.netloc}"})
+    def used(self, _granted: Demand) -> Used:
+        """What was sent."""
+        return Used(amounts={Meter.REQUESTS: self.sent})
 
     def hop(self, method: str, url: str, body: bytes) -> Hop:
         """A request that the grant allows.
@@ -192,21 +218,18 @@ class HttpOperation:
                 zh=f'应用不得发送 {method}；可在其清单中这样申请：methods = ["{method}"]',
             )
 
-    async def execute(self, granted: Demand) -> Outcome:
+    async def execute(self, granted: Demand) -> Outcome[HttpResponse]:
         """Send it, follow its redirects, and read the answer up to the granted size."""
         hop = self.hop(self.request.method, self.request.url, self.body)
-        sent = 0
         seconds = min(TIMEOUT_SECONDS, max(0.1, self.invocation.deadline_monotonic - time.monotonic()))
         try:
             async with asyncio.timeout(seconds):
                 while True:
-                    sent += 1
                     answer = await self._send(hop)
                     location = answer.headers.get("location")
                     if answer.status not in _REDIRECTS or location is None:
-                        text = msgspec.json.encode(answer).decode()
-                        return Outcome(text, used=Used(amounts={Meter.REQUESTS: sent}))
-                    if sent > min(MAX_REDIRECTS, granted.amounts.get(Meter.REQUESTS, 1) - 1):
+                        return Outcome(answer, self.used(granted))
+                    if self.sent > min(MAX_REDIRECTS, granted.amounts.get(Meter.REQUESTS, 1) - 1):
                         raise Invalid(
                             f"the server redirected more than {MAX_REDIRECTS} times",
                             zh=f"服务器重定向超过 {MAX_REDIRECTS} 次",
@@ -217,7 +240,8 @@ class HttpOperation:
                 f"the server did not answer within {seconds:.0f} seconds", zh=f"服务器未在 {seconds:.0f} 秒内应答"
             ) from None
         except SSRFGuardError:
-            # Which address it was would tell the app about a network that it may not see.
+            # Nothing was sent. Which address it was would tell the app about a network that it may not see.
+            self.sent -= 1
             raise Denied(
                 "that server is not on the public network, and apps reach no other",
                 zh="该服务器不在公共网络上，应用只能访问公共网络",
@@ -232,9 +256,10 @@ class HttpOperation:
         keeps = status in (307, 308) or hop.method in ("GET", "HEAD")
         return self.hop(hop.method if keeps else "GET", url, hop.body if keeps else b"")
 
-    async def _send(self, hop: Hop) -> Answer:
+    async def _send(self, hop: Hop) -> HttpResponse:
         secrets = self._secrets_for(hop)
         headers, url = self._with_secrets(hop, secrets)
+        self.sent += 1
         async with (
             AsyncClient(
                 policy=policy_for(hop.port, self.capability.allowed_networks),
@@ -255,7 +280,7 @@ class HttpOperation:
         except UnicodeDecodeError:
             text, encoded = base64.b64encode(content).decode(), True
         told = {name: value for name, value in response.headers.items() if name != "set-cookie"}
-        return Answer(
+        return HttpResponse(
             status=response.status_code,
             headers={name: _without(value, hidden) for name, value in told.items()},
             body=text,
@@ -334,7 +359,7 @@ def _places(grant: object) -> tuple[SecretPlace, ...]:
     return grant.secrets if isinstance(grant, SecretsPermission) else ()
 
 
-def _body_of(request: Request) -> bytes:
+def _body_of(request: HttpRequest) -> bytes:
     if not request.base64:
         return request.body.encode()
     try:

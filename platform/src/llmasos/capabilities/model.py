@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -13,57 +12,76 @@ from llmasos.bundles.manifest import ModelPermission
 from llmasos.errors import Invalid, PermissionNotGranted
 from llmasos.gateway.answers import Spent
 from llmasos.gateway.gateway import AnswerStream, Gateway
+from llmasos.gateway.plan import Plan
 from llmasos.gateway.request import EmbedRequest, GenerateRequest
 from llmasos.gateway.select import EVERYTHING, Reach
 from llmasos.gateway.steps import Caller
-from llmasos.kernel.capability import Operation, Outcome, Used
+from llmasos.kernel.calls import OpenStream
+from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
+from llmasos.kernel.guest_calls import json_argument, json_text
 from llmasos.kernel.invocation import Event, Invocation, Json
-from llmasos.quotas.meters import Demand
+from llmasos.quotas.meters import Demand, Used
 from llmasos.validation import in_both
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
-
-# 8 MiB: a long document with two pictures in it. A component's memory ends at about the same.
-MAX_REQUEST_CHARACTERS = 8 << 20
+AnswerT = TypeVar("AnswerT")
 
 
-@dataclass(slots=True)
-class ModelOperation:
-    """One decoded call of a model."""
+@dataclass(frozen=True, slots=True)
+class Generate(Operation[dict[str, Any]]):
+    """A whole answer of a model: a chat completion."""
 
-    demand: Demand
-    detail: Mapping[str, Json]
-    run: Callable[[Demand], Awaitable[Outcome]]
-    spent: Spent = field(default_factory=Spent)
-    stream: AnswerStream | None = None
-    measure: Callable[[], Awaitable[Demand]] | None = None
-    """Counts the prompt exactly, where the model can."""
+    request: GenerateRequest
+    capability: ClassVar[str] = "model"
+    function: ClassVar[str] = "generate"
 
-    @property
-    def used(self) -> Used:
-        """What the provider used before the call failed or was cancelled, as far as it told."""
-        return self.spent.used if self.stream is None else self.stream.used
 
-    async def execute(self, granted: Demand) -> Outcome:
-        """Call the model, within `granted`."""
-        return await self.run(granted)
+@dataclass(frozen=True, slots=True)
+class GenerateStream(Operation[OpenStream[dict[str, Any]]]):
+    """An answer of a model as it is made: chat-completion chunks."""
+
+    request: GenerateRequest
+    capability: ClassVar[str] = "model"
+    function: ClassVar[str] = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Embed(Operation[dict[str, Any]]):
+    """Embeddings of texts: {"data": [{"embedding", "index"}], "model", "usage"}."""
+
+    request: EmbedRequest
+    capability: ClassVar[str] = "model"
+    function: ClassVar[str] = "embed"
+
+
+@dataclass(frozen=True, slots=True)
+class CountTokens(Operation[int]):
+    """The tokens of a text, as the model counts them that would answer."""
+
+    text: str
+    capability: ClassVar[str] = "model"
+    function: ClassVar[str] = "count-tokens"
 
 
 class ModelCapability:
-    """Functions generate, open, embed and count-tokens; requests and answers are JSON text, as in the contract."""
+    """The capability `model`."""
 
-    name = "model"
-    functions = frozenset({"generate", "open", "embed", "count-tokens"})
-    audited = True
+    name: Final = "model"
+    audited: Final = True
+    contract: Final[Mapping[str, ContractFunction]] = {
+        "generate": ContractFunction(lambda arguments: Generate(_parsed(GenerateRequest, arguments)), json_text),
+        "open": ContractFunction(lambda arguments: GenerateStream(_parsed(GenerateRequest, arguments)), json_text),
+        "embed": ContractFunction(lambda arguments: Embed(_parsed(EmbedRequest, arguments)), json_text),
+        "count-tokens": ContractFunction.plain(CountTokens, tuple[str]),
+    }
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> Operation:
-        """Decode a call and hold it against the grant; without an app, the user may use every model.
+    def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[Any]:
+        """Hold a call against the grant; without an app, the user may use every model.
 
         Raises:
-            Invalid: The request is not what the contract says.
             Denied: The grant does not reach so far.
             ModelUnavailable: No model is there for it.
         """
@@ -76,113 +94,130 @@ class ModelCapability:
                     zh="能力 model 的授权属于另一类型：请重新安装应用。",
                 )
             grant = permission
-        match function, arguments:
-            case "generate" | "open", [str() as text]:
-                return self._generation(invocation, grant, function, _parsed(GenerateRequest, text))
-            case "embed", [str() as text]:
-                return self._embedding(grant, _parsed(EmbedRequest, text))
-            case "count-tokens", [str() as text]:
-                return self._count(grant, text)
-            case _:
-                raise Invalid(
-                    f"model.{function} takes one text; see the interface `model` in llmasos.wit.",
-                    zh=f"model.{function} 接受一段文本；参见 llmasos.wit 中的接口 `model`。",
-                )
+        match operation:
+            case Generate(request):
+                return _Generation(self._gateway, invocation, self._plan(invocation, grant, request), request).whole()
+            case GenerateStream(request):
+                return _Generation(self._gateway, invocation, self._plan(invocation, grant, request), request).parts()
+            case Embed(request):
+                return self._embedding(grant, request)
+            case CountTokens(text):
 
-    def _generation(
-        self, invocation: Invocation, grant: ModelPermission | None, function: str, request: GenerateRequest
-    ) -> Operation:
+                async def count(_granted: Demand) -> Outcome[int]:
+                    return Outcome(await self._gateway.count_tokens(text, reach=_reach(grant)))
+
+                return PreparedCall(count)
+            case _:
+                raise TypeError(operation)
+
+    def _plan(self, invocation: Invocation, grant: ModelPermission | None, request: GenerateRequest) -> Plan:
         if grant is not None and not grant.tiers and not grant.models:
             raise _not_granted('tiers = ["fast"]')
         if grant is not None and request.tier is not None and request.tier not in grant.tiers:
             raise _not_granted(f'tiers = ["{request.tier}"]')
-        plan = self._gateway.plan(
+        principal = invocation.principal
+        return self._gateway.plan(
             request,
             reach=_reach(grant),
             max_tokens=grant.max_output_tokens if grant else None,
-            locale=invocation.principal.locale,
-            caller=Caller(
-                invocation.principal.workspace,
-                invocation.principal.user,
-                invocation.app.id if invocation.app else None,
-            ),
+            locale=principal.locale,
+            caller=Caller(principal.workspace, principal.user, invocation.app.id if invocation.app else None),
         )
 
-        async def measure() -> Demand:
-            nonlocal plan
-            plan = await self._gateway.measured(plan)
-            return plan.demand
-
-        async def show(notices: tuple[str, ...]) -> None:
-            for text in notices:
-                await invocation.emit(Event("notice", text))
-
-        async def generate(granted: Demand) -> Outcome:
-            limit = plan.granted_tokens(granted)
-            answer = await self._gateway.generate(plan, max_tokens=limit, spent=operation.spent)
-            await show(tuple(answer.value["llmasos"]["notices"]))
-            return Outcome(json.dumps(answer.value, ensure_ascii=False), used=answer.used)
-
-        async def start(granted: Demand) -> Outcome:
-            operation.stream = stream = await self._gateway.stream(plan, max_tokens=plan.granted_tokens(granted))
-            try:
-                await show(stream.notices)
-            except BaseException:
-                await stream.close()
-                raise
-            return Outcome(stream=JsonStream(stream, show))
-
-        detail = {"model": plan.entry.name, "max_tokens": plan.max_tokens, "task": request.task}
-        run = generate if function == "generate" else start
-        counts = self._gateway.can_measure(plan)
-        operation = ModelOperation(plan.demand, detail, run, measure=measure if counts else None)
-        return operation
-
-    def _embedding(self, grant: ModelPermission | None, request: EmbedRequest) -> Operation:
+    def _embedding(self, grant: ModelPermission | None, request: EmbedRequest) -> PreparedCall[dict[str, Any]]:
         if grant is not None and not grant.embeddings:
             raise _not_granted("embeddings = true")
         # A grant for embeddings is for whichever model embeds; one that is named must be granted by name or tier.
         reach = _reach(grant) if request.model is not None else EVERYTHING
         plan = self._gateway.plan_embedding(request, reach=reach)
+        spent = Spent()
 
-        async def embed(_granted: Demand) -> Outcome:
-            answer = await self._gateway.embed(plan, spent=operation.spent)
-            return Outcome(json.dumps(answer.value), used=answer.used)
+        async def embed(_granted: Demand) -> Outcome[dict[str, Any]]:
+            answer = await self._gateway.embed(plan, spent=spent)
+            return Outcome(answer.value, answer.used)
 
-        operation = ModelOperation(plan.demand, {"model": plan.entry.name, "texts": len(request.input)}, embed)
-        return operation
-
-    def _count(self, grant: ModelPermission | None, text: str) -> Operation:
-        async def count(_granted: Demand) -> Outcome:
-            return Outcome(await self._gateway.count_tokens(text, reach=_reach(grant)))
-
-        return ModelOperation(Demand(), {}, count)
+        detail = {"model": plan.entry.name, "texts": len(request.input)}
+        return PreparedCall(embed, plan.demand, detail, lambda _granted: spent.used)
 
 
-class JsonStream:
-    """A streamed answer, each part as JSON text."""
+class _Generation:
+    """One call of a model between its plan and its answer."""
 
-    def __init__(self, stream: AnswerStream, show: Callable[[tuple[str, ...]], Awaitable[None]]) -> None:
+    def __init__(self, gateway: Gateway, invocation: Invocation, plan: Plan, request: GenerateRequest) -> None:
+        self._gateway = gateway
+        self._invocation = invocation
+        self._plan = plan
+        self._task = request.task
+        self._spent = Spent()
+        self._stream: AnswerStream | None = None
+
+    def whole(self) -> PreparedCall[dict[str, Any]]:
+        """The call for a whole answer."""
+        return self._prepared(self._generate)
+
+    def parts(self) -> PreparedCall[OpenStream[dict[str, Any]]]:
+        """The call for a stream."""
+        return self._prepared(self._open)
+
+    def _prepared(self, execute: Callable[[Demand], Awaitable[Outcome[AnswerT]]]) -> PreparedCall[AnswerT]:
+        plan = self._plan
+        detail = {"model": plan.entry.name, "max_tokens": plan.max_tokens, "task": self._task}
+        measure = self._measure if self._gateway.can_measure(plan) else None
+        return PreparedCall(execute, plan.demand, detail, self._used, measure)
+
+    def _used(self, _granted: Demand) -> Used:
+        """What the provider used before the call failed or was cancelled, as far as it told."""
+        return self._spent.used if self._stream is None else self._stream.used
+
+    async def _measure(self) -> Demand:
+        self._plan = await self._gateway.measured(self._plan)
+        return self._plan.demand
+
+    async def _generate(self, granted: Demand) -> Outcome[dict[str, Any]]:
+        limit = self._plan.granted_tokens(granted)
+        answer = await self._gateway.generate(self._plan, max_tokens=limit, spent=self._spent)
+        await show_notices(self._invocation, answer.value["llmasos"]["notices"])
+        return Outcome(answer.value, answer.used)
+
+    async def _open(self, granted: Demand) -> Outcome[OpenStream[dict[str, Any]]]:
+        stream = await self._gateway.stream(self._plan, max_tokens=self._plan.granted_tokens(granted))
         self._stream = stream
-        self._show = show
+        try:
+            await show_notices(self._invocation, stream.notices)
+        except BaseException:
+            await stream.close()
+            raise
+        return Outcome(stream=_NoticedStream(stream, self._invocation))
+
+
+class _NoticedStream:
+    """A streamed answer that shows the notices of its last part."""
+
+    def __init__(self, stream: AnswerStream, invocation: Invocation) -> None:
+        self._stream = stream
+        self._invocation = invocation
 
     @property
     def used(self) -> Used:
         """What was used; exact once the stream ended."""
         return self._stream.used
 
-    async def read(self) -> Json | None:
+    async def read(self) -> dict[str, Any] | None:
         """The next part, or None at the end."""
         part = await self._stream.read()
-        if part is None:
-            return None
-        if "llmasos" in part:
-            await self._show(tuple(part["llmasos"]["notices"][len(self._stream.notices) :]))
-        return json.dumps(part, ensure_ascii=False)
+        if part is not None and "llmasos" in part:
+            await show_notices(self._invocation, part["llmasos"]["notices"][len(self._stream.notices) :])
+        return part
 
     async def close(self) -> None:
         """Stop the generation. Safe to call twice."""
         await self._stream.close()
+
+
+async def show_notices(invocation: Invocation, notices: Iterable[str]) -> None:
+    """Tell the user what to know of an answer."""
+    for text in notices:
+        await invocation.emit(Event("notice", text))
 
 
 def _reach(grant: ModelPermission | None) -> Reach:
@@ -197,17 +232,32 @@ def _not_granted(line: str) -> PermissionNotGranted:
     )
 
 
-def _parsed(shape: type[RequestT], text: str) -> RequestT:
-    if len(text) > MAX_REQUEST_CHARACTERS:
-        raise Invalid(
-            f"The request is longer than {MAX_REQUEST_CHARACTERS >> 20} MiB; send less text.",
-            zh=f"请求超过 {MAX_REQUEST_CHARACTERS >> 20} MiB：请减少文本。",
-        )
+def _parsed(shape: type[RequestT], arguments: list[Json]) -> RequestT:
+    text = json_argument(arguments)
     try:
         return shape.model_validate_json(text)
     except ValidationError as error:
-        found = [(".".join(str(part) for part in fault["loc"]), *in_both(fault)) for fault in error.errors()[:5]]
-        raise Invalid(
-            f"The request is not valid: {'; '.join(f'{where}: {en}' for where, en, _ in found)}",
-            zh=f"请求无效：{'；'.join(f'{where}：{zh}' for where, _, zh in found)}",
-        ) from error
+        raise invalid_request(error) from error
+
+
+def operation_of(function: str, request: Mapping[str, Any]) -> Generate | Embed:
+    """The operation of a request that a program of this process made; `function` is `generate` or `embed`.
+
+    Raises:
+        Invalid: A field is unknown or has a value that it cannot have.
+    """
+    try:
+        if function == "embed":
+            return Embed(EmbedRequest.model_validate(request))
+        return Generate(GenerateRequest.model_validate(request))
+    except ValidationError as error:
+        raise invalid_request(error) from error
+
+
+def invalid_request(error: ValidationError) -> Invalid:
+    """What is wrong with a request, for whoever sent it."""
+    found = [(".".join(str(part) for part in fault["loc"]), *in_both(fault)) for fault in error.errors()[:5]]
+    return Invalid(
+        f"The request is not valid: {'; '.join(f'{where}: {en}' for where, en, _ in found)}",
+        zh=f"请求无效：{'；'.join(f'{where}：{zh}' for where, _, zh in found)}",
+    )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
 
 from llmasos.bundles.manifest import SecretsPermission
 from llmasos.database.engine import Database
-from llmasos.errors import Invalid
-from llmasos.kernel.capability import Operation, Outcome
-from llmasos.kernel.invocation import Invocation, Json
+from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
+from llmasos.kernel.invocation import Invocation
 from llmasos.quotas.meters import Demand
 from llmasos.secrets import Secrets
 
@@ -23,7 +22,7 @@ class UserSecrets:
     secrets: Secrets
 
     def value(self, invocation: Invocation, name: str) -> str | None:
-        """A secret in clear, or None where it is not set."""
+        """A secret in clear, or None if it is not set."""
         principal = invocation.principal
         with self.database.read() as session:
             return self.secrets.value(session, principal.workspace, principal.user, name)
@@ -36,35 +35,32 @@ class UserSecrets:
 
 
 @dataclass(frozen=True, slots=True)
-class SecretsCapability:
-    """The capability `secrets`. There is no function that answers a value."""
-
-    source: UserSecrets
-    name: str = "secrets"
-    functions: frozenset[str] = frozenset({"names"})
-    audited: bool = True
-
-    def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> Operation:
-        """Hold the call against the grant."""
-        if arguments:
-            raise Invalid("secrets.names takes no arguments", zh="secrets.names 不接受参数")
-        return NamesOperation(invocation, self.source)
-
-
-@dataclass(frozen=True, slots=True)
-class NamesOperation:
+class ListSecretNames(Operation[list[str]]):
     """Lists the granted secrets that are set."""
 
-    invocation: Invocation
-    source: UserSecrets
-    demand: Demand = field(default_factory=Demand)
-    detail: Mapping[str, Json] = field(default_factory=lambda: MappingProxyType({}))
+    capability: ClassVar[str] = "secrets"
+    function: ClassVar[str] = "names"
 
-    async def execute(self, granted: Demand) -> Outcome:
-        """The names, in order."""
-        names = self.source.names(self.invocation)
-        grant = self.invocation.app.grants.get("secrets") if self.invocation.app else None
-        if isinstance(grant, SecretsPermission):
-            granted_names = {place.name for place in grant.secrets}
-            names = [name for name in names if name in granted_names]
-        return Outcome(names)
+
+class SecretsCapability:
+    """The capability `secrets`. No function of it returns a value."""
+
+    name: Final = "secrets"
+    audited: Final = True
+    contract: Final[Mapping[str, ContractFunction]] = {"names": ContractFunction.plain(ListSecretNames, tuple[()])}
+
+    def __init__(self, source: UserSecrets) -> None:
+        self._source = source
+
+    def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[list[str]]:
+        """Ready the list."""
+        grant = invocation.app.grants.get(self.name) if invocation.app else None
+
+        async def names(_granted: Demand) -> Outcome[list[str]]:
+            found = self._source.names(invocation)
+            if isinstance(grant, SecretsPermission):
+                granted = {place.name for place in grant.secrets}
+                found = [name for name in found if name in granted]
+            return Outcome(found)
+
+        return PreparedCall(names)

@@ -6,18 +6,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, ClassVar, Final, TypeVar
 
 from llmasos.bundles.manifest import StoragePermission
-from llmasos.capabilities.plain import PlainOperation
 from llmasos.database.engine import Database, WriteSession, utc_now
 from llmasos.database.writer import Transaction
 from llmasos.errors import Conflict, Denied, Invalid, QuotaExceeded
-from llmasos.kernel.capability import Immediate, Json
+from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
+from llmasos.kernel.guest_calls import json_text
 from llmasos.kernel.invocation import Invocation
+from llmasos.quotas.meters import Demand
 
 MAX_KEY_BYTES: Final = 512
 MAX_PAGE: Final = 1000
@@ -25,7 +26,7 @@ _WHERE: Final = "WHERE workspace_id = ? AND app_id = ? AND user_id = ?"
 _OWNER: Final = "(workspace_id, app_id, user_id"
 # Unicode's category Cc.
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
-_encode: Final = json.JSONEncoder(ensure_ascii=False).encode
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,47 +38,112 @@ class Value:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """A value with its version, as an app reads it."""
+
+    value: str
+    base64: bool
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Get(Operation[StoredEntry | None]):
+    """Reads a value; None if the key is absent."""
+
+    key: str
+    capability: ClassVar[str] = "storage"
+    function: ClassVar[str] = "get"
+
+
+@dataclass(frozen=True, slots=True)
+class Put(Operation[int]):
+    """Writes a value; returns its new version."""
+
+    key: str
+    value: str
+    is_base64: bool = False
+    capability: ClassVar[str] = "storage"
+    function: ClassVar[str] = "put"
+
+
+@dataclass(frozen=True, slots=True)
+class CompareAndSet(Operation[int]):
+    """Writes a value while its version is `expected`, or while the key is absent if that is None."""
+
+    key: str
+    expected: int | None
+    value: str
+    is_base64: bool = False
+    capability: ClassVar[str] = "storage"
+    function: ClassVar[str] = "compare-and-set"
+
+
+@dataclass(frozen=True, slots=True)
+class Delete(Operation[bool]):
+    """Removes a value; returns whether it was there."""
+
+    key: str
+    capability: ClassVar[str] = "storage"
+    function: ClassVar[str] = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class ListKeys(Operation[list[str]]):
+    """Lists keys that start with `prefix`, in order, those after `after`."""
+
+    prefix: str
+    after: str | None
+    limit: int
+    capability: ClassVar[str] = "storage"
+    function: ClassVar[str] = "keys"
+
+
 class StorageCapability:
     """`storage`: get, put, compare-and-set, delete, keys."""
 
-    name = "storage"
-    functions = frozenset({"get", "put", "compare-and-set", "delete", "keys"})
-    audited = False
+    name: Final = "storage"
+    audited: Final = False
+    contract: Final[Mapping[str, ContractFunction]] = {
+        "get": ContractFunction.plain(Get, tuple[str], lambda entry: entry and json_text(entry)),
+        "put": ContractFunction.plain(Put, tuple[str, str, bool]),
+        "compare-and-set": ContractFunction.plain(CompareAndSet, tuple[str, int | None, str, bool]),
+        "delete": ContractFunction.plain(Delete, tuple[str]),
+        "keys": ContractFunction.plain(ListKeys, tuple[str, str | None, int]),
+    }
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> Immediate | PlainOperation:
-        """Decode a call.
+    def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[Any]:
+        """Ready an access to the app's own area.
 
         Raises:
-            Invalid: The arguments are not what the contract says, or a key or value is not valid.
+            Invalid: A key or value is not valid.
             Denied: No app calls: only apps keep values.
         """
         app = invocation.app
         grant = app.grants.get(self.name) if app else None
         if app is None or not isinstance(grant, StoragePermission):
             raise Denied("Only an app has a storage; run this as an action of one.", zh="只有应用才有存储空间。")
-        area = Area(
-            self._database, (invocation.principal.workspace, app.id, invocation.principal.user), grant.max_bytes
-        )
-        # Lengths of arguments that are no integers (bool is one to Python) fall through to the last case.
-        match function, arguments:
-            case "get", [str(key)]:
+        principal = invocation.principal
+        area = Area(self._database, (principal.workspace, app.id, principal.user), grant.max_bytes)
+        match operation:
+            case Get(key):
                 check_key(key)
-                return Immediate(lambda: area.get(key))
-            case "put", [str(key), str(text), bool(is_base64)]:
+                return _read(lambda: area.get(key))
+            case Put(key, text, is_base64):
                 check_key(key)
                 value = decoded(text, is_base64)
-                return PlainOperation(lambda: area.put(key, value))
-            case "compare-and-set", [str(key), expected, str(text), bool(is_base64)] if _is_version(expected):
+                return _write(lambda: area.put(key, value))
+            case CompareAndSet(key, expected, text, is_base64):
                 check_key(key)
                 value = decoded(text, is_base64)
-                return PlainOperation(lambda: area.compare_and_set(key, expected, value))
-            case "delete", [str(key)]:
+                return _write(lambda: area.compare_and_set(key, expected, value))
+            case Delete(key):
                 check_key(key)
-                return PlainOperation(lambda: area.delete(key))
-            case "keys", [str(prefix), str() | None as after, int(limit)] if not isinstance(limit, bool):
+                return _write(lambda: area.delete(key))
+            case ListKeys(prefix, after, limit):
                 if not 1 <= limit <= MAX_PAGE:
                     raise Invalid(
                         f"storage.keys takes a limit from 1 to {MAX_PAGE}.",
@@ -85,11 +151,23 @@ class StorageCapability:
                     )
                 _check_text(prefix)
                 _check_text(after or "")
-                return Immediate(lambda: area.keys(prefix, after, limit))
+                return _read(lambda: area.keys(prefix, after, limit))
             case _:
-                raise Invalid(
-                    f"These are not the arguments of storage.{function}.", zh=f"这些不是 storage.{function} 的参数。"
-                )
+                raise TypeError(operation)
+
+
+def _read(work: Callable[[], T]) -> PreparedCall[T]:
+    async def execute(_granted: Demand) -> Outcome[T]:
+        return Outcome(work())
+
+    return PreparedCall(execute)
+
+
+def _write(work: Callable[[], Awaitable[T]]) -> PreparedCall[T]:
+    async def execute(_granted: Demand) -> Outcome[T]:
+        return Outcome(await work())
+
+    return PreparedCall(execute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +178,12 @@ class Area:
     owner: tuple[str, str, str]
     max_bytes: int
 
-    def get(self, key: str) -> str | None:
-        """The value and its version as JSON, or None."""
+    def get(self, key: str) -> StoredEntry | None:
+        """The value and its version; None if the key is absent."""
         row = self.database.row(
             f"SELECT value, base64, version FROM stored_value {_WHERE} AND key = ?", *self.owner, key
         )
-        if row is None:
-            return None
-        return _encode({"value": row[0], "base64": bool(row[1]), "version": row[2]})
+        return None if row is None else StoredEntry(row[0], bool(row[1]), row[2])
 
     async def put(self, key: str, value: Value) -> int:
         """Write a value; its new version."""
@@ -246,10 +322,6 @@ def _check_text(text: str) -> None:
         raise Invalid(
             "A text has no NUL characters; store bytes as base64.", zh="文本中不能有 NUL 字符：请以 base64 存储字节。"
         )
-
-
-def _is_version(value: Json) -> bool:
-    return value is None or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def _past(prefix: str) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmasos.gateway.models import ModelEntry
-from llmasos.kernel.capability import NOTHING_USED, Used
+from llmasos.quotas.meters import NOTHING_USED, Used
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,7 @@ from llmasos.gateway.request import EmbedRequest, GenerateRequest
 from llmasos.gateway.select import EVERYTHING, Reach, choose_embedding
 from llmasos.gateway.steps import AnswerCache, Caller, Filters, ModelCall, PlainSteps, Steps, filtered
 from llmasos.i18n import t
-from llmasos.kernel.capability import NOTHING_USED, Used
-from llmasos.quotas.meters import Demand, Meter
+from llmasos.quotas.meters import NOTHING_USED, Demand, Meter, Used
 
 ANYBODY = Caller()
 

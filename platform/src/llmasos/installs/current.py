@@ -13,7 +13,7 @@ from llmasos.database.engine import Database
 from llmasos.installs import repository
 from llmasos.installs.code import CodeStore
 from llmasos.installs.plan import require_current
-from llmasos.invocations.runs import Runnable
+from llmasos.invocations.run import Runnable
 from llmasos.kernel.invocation import InstalledApp, InvocationLimits
 from llmasos.runtimes.runtime import Program
 from llmasos_runner.protocol import FUEL_PER_CPU_SECOND

@@ -22,6 +22,7 @@ from referencing.exceptions import Unresolvable
 
 from llmasos.bundles.actions import Action
 from llmasos.errors import AppFailed, Invalid, NotFound, ResourceLimit
+from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
 
 Json: TypeAlias = Any
 Schema: TypeAlias = Mapping[str, Any]
@@ -30,7 +31,6 @@ Checked = TypeVar("Checked")
 # A step takes about 10 µs. A form takes dozens of steps, a list of 50,000 numbers that many.
 INLINE_STEPS: Final = 300
 MAX_STEPS: Final = 60_000
-MAX_INPUT_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,7 @@ def action_named(actions: Mapping[str, Action], name: str) -> Action:
     """
     action = actions.get(name)
     if action is None:
+        name = name[:128]
         raise NotFound(
             f"The app has no action {name!r}; it has {', '.join(sorted(actions)) or 'none'}.",
             zh=f"应用没有操作 {name!r}；可用操作：{'、'.join(sorted(actions)) or '无'}。",
@@ -156,10 +157,10 @@ def encode_input(value: Mapping[str, Json]) -> str:
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     size = len(text.encode(errors="surrogatepass"))
-    if size > MAX_INPUT_BYTES:
+    if size > MAX_PAYLOAD_BYTES:
         raise InputRejected(
-            f"The input has {size} bytes; an action takes at most {MAX_INPUT_BYTES}.",
-            zh=f"输入为 {size} 字节；单个操作最多接受 {MAX_INPUT_BYTES} 字节。",
+            f"The input has {size:,} bytes; an action takes at most {MAX_PAYLOAD_BYTES:,}.",
+            zh=f"输入为 {size:,} 字节；单个操作最多接受 {MAX_PAYLOAD_BYTES:,} 字节。",
         )
     return text
 

@@ -1,4 +1,4 @@
-"""The life of an invocation: its row, its reservation, its end, however it ends, and cancelling it."""
+"""The life of an invocation: its row, its reservation, and its end, however it ends."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from llmasos.database.engine import Database
 from llmasos.database.writer import Transaction
-from llmasos.errors import Cancelled, LlmasosError, NotFound
+from llmasos.errors import Cancelled, LlmasosError, NotFound, Unavailable
+from llmasos.i18n import Words
 from llmasos.invocations import records
-from llmasos.invocations.run import OpenStream, Run, audit_line, code_of, message_of
+from llmasos.invocations.running import RunningInvocation, RunningInvocations
 from llmasos.kernel import audit
+from llmasos.kernel.calls import audit_line, code_of
 from llmasos.kernel.invocation import EventSink, InstalledApp, Invocation, InvocationLimits, Principal, discard
+from llmasos.kernel.syscall import Kernel
 from llmasos.kernel.tables import InvocationRow
 from llmasos.quotas.ledger import Held, Ledger
 from llmasos.quotas.meters import Demand, Meter, Shrink, Used
@@ -25,23 +28,21 @@ from llmasos.quotas.runs import RunAccount
 
 logger = logging.getLogger(__name__)
 
-# An app with less compute than this does not come past its imports: refused rather than started to fail.
-FUEL_FLOOR = 500_000_000
-# How often a process looks for invocations that another one was asked to cancel.
-CANCEL_POLL_SECONDS = 1.0
-# How long the kernel waits at its close for what it cancelled.
-CLOSE_SECONDS = 10.0
-_ONE_RUN = Demand({Meter.INVOCATIONS: 1})
+# Below this much compute an app cannot finish importing: it is refused rather than started to fail.
+FUEL_FLOOR: Final = 500_000_000
+# How long a close waits for what it cancelled.
+CLOSE_SECONDS: Final = 10.0
+_ONE_INVOCATION: Final = Demand({Meter.INVOCATIONS: 1})
 
 
-class Lifecycle:
-    """Begins and ends invocations; the half of the kernel that stands around host calls."""
+class Invocations:
+    """Begins and ends invocations, and finds them. Use it as an async context manager: its end ends what still runs."""
 
-    def __init__(self, database: Database, ledger: Ledger) -> None:
+    def __init__(self, database: Database, ledger: Ledger, kernel: Kernel) -> None:
         self._database = database
         self._ledger = ledger
-        self._runs: dict[str, Run] = {}
-        self._poller: asyncio.Task[None] | None = None
+        self._kernel = kernel
+        self._running = RunningInvocations(database, ledger.lease.id)
         ledger.lease.on_release(records.lose)
 
     async def __aenter__(self) -> Self:
@@ -53,23 +54,11 @@ class Lifecycle:
 
     async def close(self) -> None:
         """Cancel what runs, settle it, and give back the process's lease. Safe to call twice."""
-        running = [run for run in self._runs.values() if run.task is not asyncio.current_task()]
-        for run in running:
-            self._cancel(run)
-        tasks = {run.task for run in running if run.task is not None}
-        if tasks:
-            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
-        if self._poller is not None:
-            self._poller.cancel()
-            self._poller = None
+        await self._running.end_all(CLOSE_SECONDS)
         await self._ledger.close()
 
-    async def _end_stream(self, run: Run, opened: OpenStream, code: str) -> None:
-        """End a stream of a host call and settle it."""
-        raise NotImplementedError
-
     @asynccontextmanager
-    async def invocation(
+    async def open(
         self,
         principal: Principal,
         app: InstalledApp | None,
@@ -79,120 +68,113 @@ class Lifecycle:
         emit: EventSink = discard,
         parent: Invocation | None = None,
     ) -> AsyncGenerator[Invocation]:
-        """One run: its row, its reservation of a run and of compute, and at its end, however it ends, what it used.
+        """One invocation: its row, its reservation of a run and of compute, and at its end what it used.
 
-        Enter and leave it in one task: that is what `cancel` cancels, and the block then ends with `Cancelled`.
-        Hand fuel, memory and log of the runtime's outcome to `Invocation.measured` before the block ends.
+        Enter and leave it in one task: that is what `cancel` cancels, and the block then ends with `Cancelled`. When
+        the block was left, the end, its usage and its audit line are committed. Hand what the runtime measured to
+        `Invocation.measured` before that.
 
         Raises:
-            QuotaExceeded: A quota of runs or compute has no room. Nothing was started.
+            QuotaExceeded: A quota of invocations or compute has no room. Nothing was started.
+            Unavailable: The database does not take writes.
         """
-        run = await self._begin(Invocation(principal, app, action, limits or InvocationLimits(), parent, emit))
-        invocation = run.invocation
+        running = await self._begin(Invocation(principal, app, action, limits or InvocationLimits(), parent, emit))
         error: BaseException | None = None
         try:
-            yield invocation
+            yield running.invocation
         except asyncio.CancelledError as cancelled:
             error = cancelled
-            if run.cancel_requested and run.task is not None:
-                run.task.uncancel()
+            if running.cancel_requested and running.task is not None:
+                running.task.uncancel()
                 error = Cancelled()
                 raise error from None
             raise
         except BaseException as raised:
             error = raised
-            run.speak(raised)
+            running.calls.translate(raised)
             raise
         finally:
-            await self._end(run, error)
+            self._running.remove(running.invocation.id)
+            await _uninterrupted(self._end(running, error))
 
-    async def _begin(self, invocation: Invocation) -> Run:
+    async def _begin(self, invocation: Invocation) -> RunningInvocation:
         limits = invocation.limits
-        above = self._runs.get(invocation.parent.id) if invocation.parent else None
-        account = RunAccount({Meter.TOKENS: limits.tokens} if limits.tokens else {}, above.account if above else None)
+        above = self._running.find(invocation.parent.id) if invocation.parent else None
+        account = RunAccount(
+            {Meter.TOKENS: limits.tokens} if limits.tokens else {}, above.calls.account if above else None
+        )
         if invocation.app is None:
-            demand = _ONE_RUN
+            demand = _ONE_INVOCATION
         else:
             cut = Shrink(limits.fuel, min(FUEL_FLOOR, limits.fuel), meter=Meter.COMPUTE)
             demand = Demand({Meter.INVOCATIONS: 1, Meter.COMPUTE: limits.fuel}, shrink=cut)
         subject = invocation.subject()
-        task = asyncio.current_task()
+        insert = partial(records.insert, invocation=invocation, lease_id=self._ledger.lease.id)
         try:
-            held = await self._ledger.reserve(
-                subject, demand, account, partial(records.insert, invocation=invocation, lease_id=self._ledger.lease.id)
-            )
+            reservation = await self._ledger.reserve(subject, demand, account, insert)
         except asyncio.CancelledError:
-            # It may have begun by now, or begin in a moment; the ledger gives back what it held.
-            self._write_end(Run(invocation, account, task, Held("", subject, Demand())), "cancelled", Cancelled())
+            # It may have begun by now, or begin in a moment; the ledger gives back what it reserved.
+            self._write_end(invocation, Held("", subject, Demand()), "cancelled", Cancelled())
             raise
         except LlmasosError as error:
             line = audit_line(invocation, "invocation", error.code, {"action": invocation.action})
             self._database.writer.post(lambda transaction: audit.append(transaction, line), hot=True, buffered=True)
             raise
-        if held.granted.shrink is not None and held.granted is not demand:
-            invocation.limits = replace(limits, fuel=held.granted.shrink.tokens)
-        run = Run(invocation, account, task, held)
-        self._runs[invocation.id] = run
-        if self._poller is None or self._poller.done():
-            self._poller = asyncio.create_task(self._poll_for_cancels(), name="llmasos-cancel-poll")
-        return run
+        if reservation.granted.shrink is not None and reservation.granted is not demand:
+            invocation.limits = replace(limits, fuel=reservation.granted.shrink.tokens)
+        calls = self._kernel.admit(invocation, account)
+        running = RunningInvocation(invocation, calls, asyncio.current_task(), reservation)
+        self._running.add(running)
+        return running
 
-    async def _end(self, run: Run, error: BaseException | None) -> None:
-        """Close streams, settle, write the row: whatever one of them fails at, the next is done.
-
-        Nobody waits for the commit: it is made in the loop's next turn, and who reads in this process sees it.
-        """
-        self._runs.pop(run.invocation.id, None)
-        run.deadline.stop()
+    async def _end(self, running: RunningInvocation, error: BaseException | None) -> None:
+        """Settle open streams, then the invocation itself: if one fails, the other is done all the same."""
+        invocation = running.invocation
         try:
-            if run.streams:
-                await _uninterrupted(self._end_streams(run, "ok" if error is None else code_of(error)))
+            await self._kernel.dismiss(running.calls, "ok" if error is None else code_of(error))
         finally:
-            self._end_row(run, error)
+            invocation.usage.duration_ms = int((time.monotonic() - invocation.started_monotonic) * 1000)
+            status = "succeeded" if error is None else "failed"
+            if isinstance(error, asyncio.CancelledError | Cancelled):
+                status, error = "cancelled", Cancelled()
+            left_out = running.calls.failures_left_out
+            await self._write_end(invocation, running.reservation, status, error, left_out)
 
-    async def _end_streams(self, run: Run, code: str) -> None:
-        for opened in list(run.streams.values()):
-            await self._end_stream(run, opened, code)
-
-    def _end_row(self, run: Run, error: BaseException | None) -> None:
-        invocation = run.invocation
-        invocation.usage.duration_ms = int((time.monotonic() - invocation.started_monotonic) * 1000)
-        status = "succeeded" if error is None else "failed"
-        if isinstance(error, asyncio.CancelledError | Cancelled):
-            status, error = "cancelled", Cancelled()
-        self._write_end(run, status, error)
-
-    def _write_end(self, run: Run, status: str, error: BaseException | None) -> None:
-        invocation, usage = run.invocation, run.invocation.usage
+    def _write_end(
+        self,
+        invocation: Invocation,
+        reservation: Held,
+        status: str,
+        error: BaseException | None,
+        failures_left_out: int = 0,
+    ) -> Any:
+        """Queue the write of an end: settlement, row and audit line together."""
+        usage = invocation.usage
         code = None if error is None else code_of(error)
-        message = None if error is None else message_of(error)
+        message = None if error is None else _message_of(error)
         used = Used(amounts={Meter.INVOCATIONS: 1, Meter.COMPUTE: usage.fuel})
         detail = {"action": invocation.action, "duration_ms": usage.duration_ms, "tokens": usage.tokens}
-        if run.left_out:
-            detail["failures_left_out"] = run.left_out
+        if failures_left_out:
+            detail["failures_left_out"] = failures_left_out
         line = audit_line(invocation, "invocation", code or "ok", detail)
 
         def end(transaction: Transaction) -> None:
-            self._ledger.settle_in(transaction, run.held, used)
+            self._ledger.settle_in(transaction, reservation, used)
             records.finish(transaction, invocation, status, code, message)
             audit.append(transaction, line)
 
-        self._database.writer.post_soon(end)
-
-    async def written(self) -> None:
-        """Wait until what ended before is committed, or has failed to be."""
-        await self._database.writer.drained()
+        return self._database.writer.submit(end, essential=True, hot=True, buffered=True)
 
     async def cancel(self, id_: str, principal: Principal, *, of_anybody: bool = False) -> None:
-        """Cancel an invocation, in whichever process it runs. Of one that ended: nothing.
+        """Cancel an invocation, in whichever process it runs. One that ended stays as it is.
 
         Raises:
             NotFound: As `find`.
         """
         await self.find(id_, principal, of_anybody=of_anybody)
-        run = self._runs.get(id_)
-        if run is not None:
-            self._cancel(run)
+        running = self._running.find(id_)
+        if running is not None:
+            running.cancel()
         else:
             await self._database.writer.submit(lambda transaction: records.request_cancel(transaction, id_))
 
@@ -202,46 +184,36 @@ class Lifecycle:
         Raises:
             NotFound: There is none, or it is not the principal's to see.
         """
-        await self.written()
         with self._database.read() as session:
             row = records.find(session, id_, principal.workspace, None if of_anybody else principal.user)
         if row is None:
             raise NotFound
         return row
 
-    def list(
+    async def list(
         self, principal: Principal, limit: int = 50, before: str | None = None, *, of_anybody: bool = False
     ) -> list[InvocationRow]:
-        """The principal's own invocations, or the workspace's; newest first, older than the one with the id `before`.
+        """The principal's own invocations, or the workspace's, without logs; newest first, those before `before`.
 
         Raises:
             NotFound: There is no invocation `before` that the principal may see.
         """
         user = None if of_anybody else principal.user
-        with self._database.read() as session:
-            mark = records.find(session, before, principal.workspace, user) if before else None
-            if before and mark is None:
-                raise NotFound
-            return records.listing(session, principal.workspace, user, limit, mark)
 
-    @staticmethod
-    def _cancel(run: Run) -> None:
-        if not run.cancel_requested and run.task is not None:
-            run.cancel_requested = True
-            run.task.cancel()
+        def read() -> list[InvocationRow]:
+            with self._database.read() as session:
+                mark = records.find(session, before, principal.workspace, user) if before else None
+                if before and mark is None:
+                    raise NotFound
+                return records.listing(session, principal.workspace, user, limit, mark)
 
-    async def _poll_for_cancels(self) -> None:
-        while self._runs:
-            await asyncio.sleep(CANCEL_POLL_SECONDS)
-            try:
-                with self._database.read() as session:
-                    wanted = records.to_cancel(session, self._ledger.lease.id)
-            except Exception:
-                logger.exception("could not look for invocations to cancel; trying again")
-                continue
-            for id_ in wanted:
-                if (run := self._runs.get(id_)) is not None:
-                    self._cancel(run)
+        return await asyncio.to_thread(read)
+
+
+def _message_of(error: BaseException) -> Words:
+    """What the person reads; nothing of the host's insides."""
+    told = error if isinstance(error, LlmasosError) else Unavailable()
+    return told.message, told.message_zh
 
 
 async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from typing import Any, cast
 
+from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
 from llmasos.database.engine import utc_now
@@ -116,8 +118,12 @@ def find(session: Session, id_: str, workspace: str, user: str | None) -> Invoca
 def listing(
     session: Session, workspace: str, user: str | None, limit: int, before: InvocationRow | None
 ) -> list[InvocationRow]:
-    """Those of a user, or of the whole workspace where `user` is None; newest first, and older than `before`."""
-    query = select(InvocationRow).where(InvocationRow.workspace_id == workspace)
+    """Those of a user, or of the whole workspace if `user` is None; newest first, and older than `before`.
+
+    They come without their logs, which may be 64 KiB each.
+    """
+    without_log = defer(cast("Any", InvocationRow.log), raiseload=True)
+    query = select(InvocationRow).options(without_log).where(InvocationRow.workspace_id == workspace)
     if user is not None:
         query = query.where(InvocationRow.user_id == user)
     if before is not None:

@@ -1,173 +1,288 @@
-"""What the kernel holds for an invocation while it runs: its task, its limits, its open streams."""
+"""Running actions: each in its caller's task, which its caller, another request or the host's end can stop."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Protocol
 
-from llmasos.errors import Cancelled, Invalid, LlmasosError, NotFound, Unavailable
-from llmasos.i18n import Words
-from llmasos.kernel.audit import Line
-from llmasos.kernel.capability import Stream
-from llmasos.kernel.deadline import Deadline
-from llmasos.kernel.invocation import Invocation, Json
-from llmasos.kernel.limits import MAX_STREAMS
-from llmasos.kernel.observation import UsageRecord
-from llmasos.quotas.ledger import Held
-from llmasos.quotas.meters import Used
-from llmasos.quotas.runs import RunAccount
-
-# A guest may be denied in an endless loop: as many lines of a kind say all there is to say; the rest are counted.
-MAX_FAILURE_LINES = 20
-
-
-@dataclass(slots=True, eq=False)
-class Call:
-    """One host call that holds a reservation, from reserve to settle."""
-
-    event: str
-    held: Held
-    audited: bool
-    detail: Mapping[str, Json]
-    started_monotonic: float = field(default_factory=time.monotonic)
+from llmasos.bundles.actions import Action
+from llmasos.errors import NotFound, Unavailable
+from llmasos.i18n import t
+from llmasos.invocations.actions import InputRejected, action_named, check_input, check_output, checked, encode_input
+from llmasos.invocations.lifecycle import Invocations
+from llmasos.invocations.result import InvocationResult
+from llmasos.kernel.grants import intersect_all
+from llmasos.kernel.invocation import (
+    Event,
+    EventSink,
+    InstalledApp,
+    Invocation,
+    InvocationLimits,
+    Json,
+    Principal,
+    discard,
+)
+from llmasos.runtimes.runtime import Program, Runtime
 
 
-@dataclass(slots=True, eq=False)
-class OpenStream:
-    """A stream that the app reads by number."""
+class Stopping(Unavailable):
+    """The host is stopping; what was used is settled, run it again in a moment."""
 
-    number: int
-    capability: str
-    stream: Stream
-    call: Call
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    zh = "主机正在停止；已用的量已结算，请稍后重新运行。"
+    code = "stopping"
 
 
-@dataclass(slots=True, eq=False)
-class Run:
-    """An invocation that runs in this process."""
-
-    invocation: Invocation
-    account: RunAccount
-    task: asyncio.Task[object] | None
-    held: Held
-    streams: dict[int, OpenStream] = field(default_factory=dict[int, OpenStream])
-    opened: int = 0
-    cancel_requested: bool = False
-    failures: Counter[str] = field(default_factory=Counter[str])
-    # What the app was told went wrong: the English that it knows, and the Chinese.
-    refusals: dict[str, str] = field(default_factory=dict[str, str])
-    deadline: Deadline = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.deadline = Deadline(self.invocation.deadline_monotonic)
-
-    def note(self, error: LlmasosError) -> None:
-        """Remember the Chinese of an error that the app is told in English."""
-        if len(self.refusals) < MAX_FAILURE_LINES:
-            self.refusals[error.message] = error.message_zh
-
-    def speak(self, error: BaseException) -> None:
-        """Give an app's error its Chinese, where the app passes on what it was told."""
-        if isinstance(error, LlmasosError):
-            for en, zh in self.refusals.items():
-                error.message_zh = error.message_zh.replace(en, zh)
-
-    def open(self, capability: str, stream: Stream, call: Call) -> OpenStream:
-        """Give a stream its number, counted from 1.
-
-        Raises:
-            Invalid: Too many are open.
-        """
-        if len(self.streams) >= MAX_STREAMS:
-            raise Invalid(
-                f"{MAX_STREAMS} streams are open; close one, or read it to its end.",
-                zh=f"已打开 {MAX_STREAMS} 个流：请关闭一个，或将其读完。",
-            )
-        self.opened += 1
-        opened = OpenStream(self.opened, capability, stream, call)
-        self.streams[opened.number] = opened
-        return opened
-
-    def stream(self, capability: str, arguments: list[Json]) -> OpenStream | None:
-        """The stream of a number; None where it has ended.
-
-        Raises:
-            Invalid: It is not a number.
-            NotFound: No stream of that capability had it.
-        """
-        match arguments:
-            case [int() as number] if not isinstance(number, bool):
-                pass
-            case _:
-                raise Invalid("A stream is read and closed by its number alone.", zh="流只能按编号读取和关闭。")
-        opened = self.streams.get(number)
-        if not 1 <= number <= self.opened or (opened is not None and opened.capability != capability):
-            raise NotFound(
-                "This invocation has no such stream; `open` answers the number.",
-                zh="此调用没有这个流；编号由 `open` 返回。",
-            )
-        return opened
-
-    def worth_a_line(self, event: str, code: str) -> bool:
-        """Whether a failure is written down, or only counted."""
-        kind = f"{event} {code}"
-        self.failures[kind] += 1
-        return self.failures[kind] <= MAX_FAILURE_LINES
-
-    @property
-    def left_out(self) -> int:
-        """How many failures were only counted."""
-        return sum(max(0, count - MAX_FAILURE_LINES) for count in self.failures.values())
-
-
-def add_usage(invocation: Invocation, used: Used) -> None:
-    """Add what a call used to an invocation, and to those above it, which pay."""
-    at: Invocation | None = invocation
-    while at is not None:
-        usage = at.usage
-        usage.prompt_tokens += used.prompt_tokens
-        usage.completion_tokens += used.completion_tokens
-        usage.model = used.model or usage.model
-        if used.cost_micro_usd is None:
-            usage.cost_micro_usd = None
-        elif usage.cost_micro_usd is not None:
-            usage.cost_micro_usd += used.cost_micro_usd
-        at = at.parent
-
-
-def usage_record(invocation: Invocation, event: str, started: float, used: Used, code: str) -> UsageRecord:
-    """What an observer is told of a call that ended; it began at `started` on the monotonic clock."""
-    capability, _, function = event.partition(".")
-    seconds = time.monotonic() - started
-    app = invocation.app.id if invocation.app else None
-    principal = invocation.principal
-    return UsageRecord(
-        principal.workspace, principal.user, app, invocation.id, capability, function, used, seconds, code
+def not_installed(app_id: str) -> NotFound:
+    """The error for an app that is not installed, and for one that the caller may not see."""
+    return NotFound(
+        f"No app {app_id[:128]!r} is installed here; `llmasos list` shows what is, `llmasos install` adds one.",
+        zh=f"此处没有安装应用 {app_id[:128]!r}；用 `llmasos list` 查看，用 `llmasos install` 安装。",
     )
 
 
-def audit_line(invocation: Invocation, event: str, outcome: str, detail: Mapping[str, Json]) -> Line:
-    """A line of the audit log about an invocation."""
-    principal, app = invocation.principal, invocation.app
-    return Line(principal.workspace, principal.user, event, outcome, app.id if app else None, invocation.id, detail)
+@dataclass(frozen=True, slots=True)
+class Runnable:
+    """The release of an app that runs now: who it is to the kernel, its program, its actions, its limits."""
+
+    app: InstalledApp
+    program: Program
+    actions: Mapping[str, Action]
+    limits: InvocationLimits
+    moments: frozenset[str] = frozenset()
+    """The lifecycle events that it has a hook for, such as `@install`."""
 
 
-def code_of(error: BaseException) -> str:
-    """The stable code of what ended something; what the host did not foresee is `unavailable`."""
-    match error:
-        case LlmasosError():
-            return error.code
-        case asyncio.CancelledError():
-            return Cancelled.code
-        case _:
-            return Unavailable.code
+class Runnables(Protocol):
+    """Finds what is installed."""
+
+    def runnable(self, workspace: str, app_id: str) -> Runnable:
+        """The current release of an installed app. Takes about a millisecond.
+
+        Raises:
+            NotFound: The workspace has no such installation.
+        """
+        ...
+
+    def code(self, found: Runnable) -> Path:
+        """The code that a runtime prepares, whole and as it was installed.
+
+        Raises:
+            Unavailable: It is gone or damaged.
+        """
+        ...
 
 
-def message_of(error: BaseException) -> Words:
-    """What the person reads; nothing of the host's insides."""
-    told = error if isinstance(error, LlmasosError) else Unavailable()
-    return told.message, told.message_zh
+# Somebody waits at a prompt meanwhile, and an app that is being removed must not hold that up.
+LIFECYCLE_EVENT_SECONDS: Final = 30.0
+
+
+@dataclass(slots=True, eq=False)
+class _Active:
+    """An action that runs. `stopped` once the host has ended it."""
+
+    task: asyncio.Task[object]
+    ended: asyncio.Future[None]
+    stopped: bool = False
+
+
+class ActionRunner:
+    """Runs actions of installed apps."""
+
+    def __init__(self, invocations: Invocations, runnables: Runnables, runtime_of: Callable[[str], Runtime]) -> None:
+        """Run what `runnables` finds as `invocations`, by the runtime of its kind, wasm or python."""
+        self._invocations = invocations
+        self._runnables = runnables
+        self._runtime_of = runtime_of
+        self._active: set[_Active] = set()
+        self._stopping = False
+
+    @property
+    def active(self) -> int:
+        """How many run now."""
+        return len(self._active)
+
+    def action(self, workspace: str, app_id: str, name: str) -> Action:
+        """One action of an installed app.
+
+        Raises:
+            NotFound: There is no such app, or no such action.
+        """
+        return action_named(self._runnables.runnable(workspace, app_id).actions, name)
+
+    async def run(
+        self,
+        principal: Principal,
+        app_id: str,
+        action: str,
+        value: Json,
+        emit: EventSink = discard,
+        *,
+        parent: Invocation | None = None,
+        on_start: Callable[[Invocation], None] | None = None,
+    ) -> InvocationResult:
+        """Run an action until it ended and its end is committed. Cancelling the task ends the app and settles its use.
+
+        Args:
+            principal: Who runs it, and pays.
+            app_id: An installed app.
+            action: One of its actions.
+            value: The input, one decoded JSON value.
+            emit: Gets chunks, progress and notices while it runs.
+            parent: The invocation whose app calls this one.
+            on_start: Is told the invocation once it is admitted; what fails before that never began.
+
+        Raises:
+            LlmasosError: What kept it from starting, or how it failed.
+        """
+        return await self._stoppable(
+            lambda: self._run(principal, app_id, action, value, emit=emit, parent=parent, on_start=on_start)
+        )
+
+    async def tell(self, principal: Principal, app_id: str, event: str, value: Json) -> None:
+        """Tell an app of a lifecycle event, if it has a hook for it.
+
+        This is the only way to a hook: `run` knows actions alone, whoever calls.
+
+        Args:
+            principal: Who installs, changes or removes it, and pays.
+            app_id: An installed app.
+            event: Such as `@install`.
+            value: What its hook is given, a JSON object.
+
+        Raises:
+            LlmasosError: How its hook failed.
+        """
+        found = self._runnables.runnable(principal.workspace, app_id)
+        if event not in found.moments:
+            return
+        seconds = min(found.limits.wall_seconds, LIFECYCLE_EVENT_SECONDS)
+        found = replace(found, limits=replace(found.limits, wall_seconds=seconds))
+        hook = Action(event, {"type": "object"}, {}, streaming=False, raw={})
+        await self._stoppable(lambda: self._execute(principal, found, hook, value))
+
+    async def _stoppable(self, work: Callable[[], Coroutine[Any, Any, InvocationResult]]) -> InvocationResult:
+        """Do it in this task, unless the host stops, which ends it."""
+        if self._stopping:
+            raise Stopping
+        active = _Active(_this_task(), asyncio.get_running_loop().create_future())
+        self._active.add(active)
+        try:
+            return await work()
+        except asyncio.CancelledError:
+            if active.stopped:
+                active.task.uncancel()
+                raise Stopping from None
+            raise
+        finally:
+            self._active.discard(active)
+            active.ended.set_result(None)
+
+    async def _run(
+        self,
+        principal: Principal,
+        app_id: str,
+        name: str,
+        value: Json,
+        *,
+        emit: EventSink,
+        parent: Invocation | None,
+        on_start: Callable[[Invocation], None] | None,
+    ) -> InvocationResult:
+        found = self._runnables.runnable(principal.workspace, app_id)
+        if parent is not None:
+            found = _within(found, parent)
+        action = action_named(found.actions, name)
+        return await self._execute(principal, found, action, value, emit=emit, parent=parent, on_start=on_start)
+
+    async def _execute(
+        self,
+        principal: Principal,
+        found: Runnable,
+        action: Action,
+        value: Json,
+        *,
+        emit: EventSink = discard,
+        parent: Invocation | None = None,
+        on_start: Callable[[Invocation], None] | None = None,
+    ) -> InvocationResult:
+        try:
+            taken = await checked(lambda steps: check_input(action, value, steps))
+        except InputRejected as error:
+            raise _with_config_hint(error, found) from None
+        text = encode_input(taken)
+        runtime = self._runtime_of(found.program.kind)
+        if not await runtime.is_ready(found.program):
+            # Before the invocation begins: the app's own time does not pay for it.
+            await self._prepare(runtime, found, principal, emit)
+        notices: list[str] = []
+
+        async def noted(event: Event) -> None:
+            if event.kind == "notice":
+                notices.append(event.text)
+            await emit(event)
+
+        opened = self._invocations.open(principal, found.app, action.name, found.limits, emit=noted, parent=parent)
+        async with opened as invocation:
+            if on_start is not None:
+                on_start(invocation)
+            ended = await runtime.call(found.program, invocation, action.name, text)
+            invocation.measured(ended.fuel, ended.memory_bytes, ended.log)
+            limit = invocation.limits.output_bytes
+            text = ended.output_or_raise()
+            output = await checked(lambda steps: check_output(action, text, limit, steps))
+        return InvocationResult(invocation.id, output, invocation.usage, tuple(notices))
+
+    async def _prepare(self, runtime: Runtime, found: Runnable, principal: Principal, emit: EventSink) -> None:
+        """Prepare an installed app that is not ready: the host was upgraded, or what was prepared was deleted."""
+        app = f"{found.app.id} {found.app.version}"
+        said = t(
+            principal.locale,
+            f"Preparing {app} for this version of LLMasOS (once)",
+            f"正在为此版本的 LLMasOS 准备 {app}（仅一次）",
+        )
+        await emit(Event("notice", said))
+        await runtime.prepare(found.program, await asyncio.to_thread(self._runnables.code, found))
+
+    async def stop(self) -> None:
+        """Start nothing more, end what runs, and wait until it is settled. Safe to call again."""
+        self._stopping = True
+        for active in self._active:
+            if not active.stopped:
+                active.stopped = True
+                active.task.cancel()
+        ends = [active.ended for active in self._active]
+        if ends:
+            await asyncio.wait(ends)
+
+
+def _within(found: Runnable, parent: Invocation) -> Runnable:
+    """A callee as its caller may have it run: with what both were granted, and no longer than the caller runs."""
+    app, limits = found.app, found.limits
+    if parent.app is not None:
+        app = replace(app, grants=intersect_all(app.grants, parent.app.grants))
+    left = parent.deadline_monotonic - time.monotonic()
+    return replace(found, app=app, limits=replace(limits, wall_seconds=max(0.001, min(limits.wall_seconds, left))))
+
+
+def _this_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine runs in a task
+    return task
+
+
+def _with_config_hint(error: InputRejected, found: Runnable) -> InputRejected:
+    """The same, and where a field that the action lacks is one of the app's form, how that is set."""
+    set_at_install = [fault.field for fault in error.faults if fault.field in found.app.config]
+    if not set_at_install:
+        return error
+    name = set_at_install[0]
+    command = f"llmasos install {found.app.id} -c {name}=…"
+    return InputRejected(
+        f"{error.message}. {name} is one of the app's settings, for all its runs: {command}",
+        zh=f"{error.message_zh}。{name} 是此应用的设置，对每次运行都有效：{command}",
+        faults=error.faults,
+    )

@@ -1,37 +1,42 @@
-"""What a capability is to the kernel.
+"""What a capability is to the kernel: typed operations, held against a grant, bounded, and run.
 
-A capability decodes and authorises a call (`prepare`), says what it may use at most (`Operation.demand`), and runs it
-under what was reserved (`Operation.execute`). Reserving, settling and auditing are the kernel's.
+A caller in this process hands the kernel an operation, a value such as `storage.Get("key")`, and gets its typed answer.
+An app calls by name, with texts: `guest_calls` decodes that into the same operation by the capability's `contract`,
+and encodes the answer. Reserving, settling and auditing are the kernel's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, Protocol, runtime_checkable
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, runtime_checkable
 
+import msgspec
+
+from llmasos.errors import Invalid
 from llmasos.kernel.invocation import Invocation, Json
 from llmasos.quotas.meters import NOTHING_USED, Demand, Used
 
-__all__ = [
-    "NOTHING_USED",
-    "Capability",
-    "Immediate",
-    "Json",
-    "Measurable",
-    "Metered",
-    "Operation",
-    "Outcome",
-    "Stream",
-    "Used",
-]
+AnswerT = TypeVar("AnswerT")
+PartT_co = TypeVar("PartT_co", covariant=True)
 
 
-class Stream(Protocol):
-    """An answer that comes in parts. The kernel holds the reservation until it ends or is closed."""
+class Operation(Generic[AnswerT]):
+    """One thing that a capability does, with its arguments. The subclasses are frozen dataclasses."""
 
-    async def read(self) -> Json | None:
+    __slots__ = ()
+
+    capability: ClassVar[str]
+    """The capability that does it, as in the manifest and the WIT contract."""
+    function: ClassVar[str]
+    """Its function in the WIT contract."""
+
+
+class Stream(Protocol[PartT_co]):
+    """An answer that comes in parts. The kernel keeps the reservation until it ends or is closed."""
+
+    async def read(self) -> PartT_co | None:
         """The next part, or None at the end."""
         ...
 
@@ -46,80 +51,74 @@ class Stream(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a call answers: a value, or a stream that the kernel numbers and reads for the app."""
+class Outcome(Generic[AnswerT]):
+    """What a call returned, and what it used. A `stream` tells what it used itself, at its end."""
 
-    value: Json = None
-    stream: Stream | None = None
+    answer: AnswerT | None = None
     used: Used = NOTHING_USED
-
-
-class Operation(Protocol):
-    """One decoded and authorised call, ready to run."""
-
-    @property
-    def demand(self) -> Demand:
-        """The most it may use; empty where it costs nothing."""
-        ...
-
-    @property
-    def detail(self) -> Mapping[str, Json]:
-        """What the audit keeps of it: never contents, never secrets."""
-        ...
-
-    async def execute(self, granted: Demand) -> Outcome:
-        """Run it, within `granted`, which the ledger may have shrunk below `demand`."""
-        ...
+    stream: Stream[Any] | None = None
 
 
 NO_DEMAND: Final = Demand()
-NO_DETAIL: Final[Mapping[str, Json]] = MappingProxyType({})
+
+
+def nothing_used(_granted: Demand) -> Used:
+    """What a call used that failed before it used anything."""
+    return NOTHING_USED
 
 
 @dataclass(frozen=True, slots=True)
-class Immediate:
-    """A call that costs nothing and waits for nothing: `work` answers it within microseconds, or raises."""
+class PreparedCall(Generic[AnswerT]):
+    """An operation that the grant allows, ready to run."""
 
-    work: Callable[[], Json]
-
-    @property
-    def demand(self) -> Demand:
-        """Nothing."""
-        return NO_DEMAND
-
-    @property
-    def detail(self) -> Mapping[str, Json]:
-        """Nothing."""
-        return NO_DETAIL
-
-    async def execute(self, granted: Demand) -> Outcome:
-        """Run it."""
-        return Outcome(value=self.work())
+    execute: Callable[[Demand], Awaitable[Outcome[AnswerT]]]
+    """Runs it within what was granted, which the ledger may have shrunk below `demand`."""
+    demand: Demand = NO_DEMAND
+    """The most that it may use; empty if it costs nothing."""
+    detail: Mapping[str, Json] = field(default_factory=lambda: MappingProxyType({}))
+    """What the audit log keeps of it: never contents, never secrets."""
+    used: Callable[[Demand], Used] = nothing_used
+    """What it used of what was granted, if `execute` failed or was cancelled."""
+    measure: Callable[[], Awaitable[Demand]] | None = None
+    """Tells what it needs exactly, if `demand` is a bound that is quick to tell and does not fit."""
 
 
-@runtime_checkable
-class Metered(Protocol):
-    """An operation that knows what it used where `execute` was cancelled or failed. Of others, nothing is charged."""
+@dataclass(frozen=True, slots=True)
+class ContractFunction:
+    """How a function of the WIT contract becomes an operation, and the operation's answer a WIT value."""
 
-    @property
-    def used(self) -> Used:
-        """What was used so far."""
-        ...
+    decode: Callable[[list[Json]], Operation[Any]]
+    """Raises `Invalid` if the arguments are not what the contract says."""
+    encode: Callable[[Any], Json] = lambda answer: answer
+    """Of a function that opens a stream: encodes each part of it."""
 
+    @classmethod
+    def plain(
+        cls, operation: type[Operation[Any]], parameters: Any, encode: Callable[[Any], Json] = lambda answer: answer
+    ) -> ContractFunction:
+        """A function whose parameters are the operation's fields, in order.
 
-@runtime_checkable
-class Measurable(Protocol):
-    """An operation whose demand is a bound that is quick to tell, and that can be measured where it does not fit."""
+        Args:
+            operation: The operation that it becomes.
+            parameters: The parameters as a tuple type, such as `tuple[str, bool]`.
+            encode: Turns the answer into a WIT value.
+        """
 
-    @property
-    def measure(self) -> Callable[[], Awaitable[Demand]] | None:
-        """Tells what it needs exactly, to be executed with, or fails as `execute` would; None where nobody can tell."""
-        ...
+        def decode(arguments: list[Json]) -> Operation[Any]:
+            try:
+                return operation(*msgspec.convert(arguments, parameters))
+            except msgspec.ValidationError as error:
+                name = f"{operation.capability}.{operation.function}"
+                raise Invalid(
+                    f"These are not the arguments of {name}: {error}", zh=f"这些不是 {name} 的参数：{error}"
+                ) from None
+
+        return cls(decode, encode)
 
 
 @runtime_checkable
 class Capability(Protocol):
-    """A family of host functions. `read` and `close` of streams are the kernel's own."""
+    """A family of operations."""
 
     @property
     def name(self) -> str:
@@ -127,20 +126,20 @@ class Capability(Protocol):
         ...
 
     @property
-    def functions(self) -> frozenset[str]:
-        """Its functions, by WIT name; `read` and `close` only where they are not those of streams."""
-        ...
-
-    @property
     def audited(self) -> bool:
         """Whether each call is worth a line of the audit log."""
         ...
 
-    def prepare(self, invocation: Invocation, function: str, arguments: list[Json]) -> Operation:
-        """Decode a call and hold it against the grant, `invocation.app.grants[name]`, which is there.
+    @property
+    def contract(self) -> Mapping[str, ContractFunction]:
+        """Its functions for apps, by WIT name; `read` and `close` of streams are left out."""
+        ...
+
+    def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[Any]:
+        """Hold an operation against the grant, `invocation.app.grants[name]`, which is there.
 
         Raises:
-            Invalid: The arguments are not what the contract says.
+            Invalid: The operation makes no sense.
             Denied: The grant does not reach so far.
         """
         ...

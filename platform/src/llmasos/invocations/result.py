@@ -1,4 +1,4 @@
-"""What a run answers, known without the host: a program that calls a server imports no more than this."""
+"""How an action ended, known without the host: a program that calls a server imports no more than this."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from llmasos.kernel.invocation import Json, Usage
 
 
 @dataclass(frozen=True, slots=True)
-class RunResult:
-    """How an action ended."""
+class InvocationResult:
+    """What an action returned, and what it used."""
 
     id: str
     output: Json
@@ -19,5 +19,5 @@ class RunResult:
 
     @property
     def model(self) -> str | None:
-        """The model that answered, where one did."""
+        """The model that answered last, if one did."""
         return self.usage.model

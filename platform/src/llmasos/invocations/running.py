@@ -1,0 +1,86 @@
+"""The invocations that run in this process, and cancelling them from any process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from llmasos.database.engine import Database
+from llmasos.invocations import records
+from llmasos.kernel.calls import InvocationCalls
+from llmasos.kernel.invocation import Invocation
+from llmasos.quotas.ledger import Held
+
+logger = logging.getLogger(__name__)
+
+# How often a process looks for invocations that another one was asked to cancel.
+CANCEL_POLL_SECONDS: Final = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class RunningInvocation:
+    """An invocation from its admission to its end."""
+
+    invocation: Invocation
+    calls: InvocationCalls
+    task: asyncio.Task[object] | None
+    """The task that entered it: cancelling it ends the invocation."""
+    reservation: Held
+    cancel_requested: bool = False
+
+    def cancel(self) -> None:
+        """Have it end as cancelled. Idempotent."""
+        if not self.cancel_requested and self.task is not None:
+            self.cancel_requested = True
+            self.task.cancel()
+
+
+class RunningInvocations:
+    """Those of this process, by id; while there are any, it looks for requests of other processes to cancel one."""
+
+    def __init__(self, database: Database, lease_id: str) -> None:
+        self._database = database
+        self._lease_id = lease_id
+        self._by_id: dict[str, RunningInvocation] = {}
+        self._poller: asyncio.Task[None] | None = None
+
+    def add(self, running: RunningInvocation) -> None:
+        """Keep one that began."""
+        self._by_id[running.invocation.id] = running
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.create_task(self._poll_for_cancels(), name="llmasos-cancel-poll")
+
+    def remove(self, id_: str) -> None:
+        """Forget one that ended."""
+        self._by_id.pop(id_, None)
+
+    def find(self, id_: str) -> RunningInvocation | None:
+        """One by its id."""
+        return self._by_id.get(id_)
+
+    async def end_all(self, within_seconds: float) -> None:
+        """Cancel all but the caller's own, and wait until they are settled."""
+        ending = [each for each in self._by_id.values() if each.task is not asyncio.current_task()]
+        for each in ending:
+            each.cancel()
+        tasks = {each.task for each in ending if each.task is not None}
+        if tasks:
+            await asyncio.wait(tasks, timeout=within_seconds)
+        if self._poller is not None:
+            self._poller.cancel()
+            self._poller = None
+
+    async def _poll_for_cancels(self) -> None:
+        while self._by_id:
+            await asyncio.sleep(CANCEL_POLL_SECONDS)
+            try:
+                with self._database.read() as session:
+                    wanted = records.to_cancel(session, self._lease_id)
+            except Exception:
+                logger.exception("could not look for invocations to cancel; retrying")
+                continue
+            for id_ in wanted:
+                if (running := self._by_id.get(id_)) is not None:
+                    running.cancel()

@@ -1,0 +1,189 @@
+"""What the kernel knows of a running invocation: its limits, its deadline, its open streams, its failures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, cast
+
+from llmasos.errors import Cancelled, Invalid, LlmasosError, TimedOut, Unavailable
+from llmasos.kernel.audit import Line
+from llmasos.kernel.capability import Stream
+from llmasos.kernel.deadline import Deadline, Expired
+from llmasos.kernel.invocation import Invocation, Json
+from llmasos.kernel.limits import MAX_STREAMS
+from llmasos.kernel.observation import UsageRecord
+from llmasos.quotas.ledger import Held
+from llmasos.quotas.meters import Used
+from llmasos.quotas.runs import RunAccount
+
+PartT = TypeVar("PartT")
+T = TypeVar("T")
+
+# An app may be denied in an endless loop: as many lines of a kind say all there is to say; the rest are counted.
+MAX_FAILURE_LINES = 20
+
+
+@dataclass(slots=True, eq=False)
+class ReservedCall:
+    """One call from its reservation until it is settled."""
+
+    event: str
+    reservation: Held
+    audited: bool
+    detail: Mapping[str, Json]
+    started_monotonic: float = field(default_factory=time.monotonic)
+
+
+@dataclass(slots=True, eq=False)
+class OpenStream(Generic[PartT]):
+    """An answer that its caller reads in parts, under the reservation of the call that opened it.
+
+    Iterate over it, or `read` it, and `close` it; the end of the invocation closes it too.
+    """
+
+    number: int
+    """Counted from 1 in its invocation."""
+    call: ReservedCall
+    source: Stream[PartT]
+    _read: Callable[[OpenStream[Any]], Awaitable[Any]]
+    _close: Callable[[OpenStream[Any]], Awaitable[None]]
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def capability(self) -> str:
+        """The capability that opened it."""
+        return self.call.event.partition(".")[0]
+
+    @property
+    def function(self) -> str:
+        """The function that opened it, by its WIT name."""
+        return self.call.event.partition(".")[2]
+
+    async def read(self) -> PartT | None:
+        """The next part; None at the end, and after it.
+
+        Raises:
+            LlmasosError: It broke off; what was used is settled.
+        """
+        return cast("PartT | None", await self._read(self))
+
+    async def close(self) -> None:
+        """Stop the work behind it and settle what it used. Safe to call again."""
+        await self._close(self)
+
+    async def __aiter__(self) -> AsyncIterator[PartT]:
+        """Each part, to the end."""
+        while (part := await self.read()) is not None:
+            yield part
+
+
+@dataclass(slots=True, eq=False)
+class InvocationCalls:
+    """The host calls of one running invocation."""
+
+    invocation: Invocation
+    account: RunAccount
+    streams: dict[int, OpenStream[Any]] = field(default_factory=dict[int, OpenStream[Any]])
+    opened: int = 0
+    failures: Counter[str] = field(default_factory=Counter[str])
+    # What the app was told went wrong: the English that it knows, and the Chinese.
+    refusals: dict[str, str] = field(default_factory=dict[str, str])
+    deadline: Deadline = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.deadline = Deadline(self.invocation.deadline_monotonic)
+
+    async def until_deadline(self, work: Awaitable[T]) -> T:
+        """Wait for `work` as long as the invocation may run.
+
+        Raises:
+            TimedOut: The deadline came first; the work was cancelled.
+        """
+        try:
+            return await self.deadline.bound(work)
+        except Expired:
+            seconds = self.invocation.limits.wall_seconds
+            raise TimedOut(
+                f"The run reached its limit of {seconds:g} seconds.", zh=f"运行达到了 {seconds:g} 秒的上限。"
+            ) from None
+
+    def check_room_for_stream(self) -> None:
+        """Refuse one stream too many.
+
+        Raises:
+            Invalid: As many are open as may be.
+        """
+        if len(self.streams) >= MAX_STREAMS:
+            raise Invalid(
+                f"{MAX_STREAMS} streams are open; close one, or read it to its end.",
+                zh=f"已打开 {MAX_STREAMS} 个流：请关闭一个，或将其读完。",
+            )
+
+    def note(self, error: LlmasosError) -> None:
+        """Remember the Chinese of an error that the app is told in English."""
+        if len(self.refusals) < MAX_FAILURE_LINES:
+            self.refusals[error.message] = error.message_zh
+
+    def translate(self, error: BaseException) -> None:
+        """Give an app's error its Chinese, if the app passes on what it was told."""
+        if isinstance(error, LlmasosError):
+            for en, zh in self.refusals.items():
+                error.message_zh = error.message_zh.replace(en, zh)
+
+    def is_worth_a_line(self, event: str, code: str) -> bool:
+        """Whether the audit log keeps a failure, or only its count."""
+        kind = f"{event} {code}"
+        self.failures[kind] += 1
+        return self.failures[kind] <= MAX_FAILURE_LINES
+
+    @property
+    def failures_left_out(self) -> int:
+        """How many failures were only counted."""
+        return sum(max(0, count - MAX_FAILURE_LINES) for count in self.failures.values())
+
+
+def add_usage(invocation: Invocation, used: Used) -> None:
+    """Add what a call used to an invocation, and to its callers, which pay."""
+    at: Invocation | None = invocation
+    while at is not None:
+        usage = at.usage
+        usage.prompt_tokens += used.prompt_tokens
+        usage.completion_tokens += used.completion_tokens
+        usage.model = used.model or usage.model
+        if used.cost_micro_usd is None:
+            usage.cost_micro_usd = None
+        elif usage.cost_micro_usd is not None:
+            usage.cost_micro_usd += used.cost_micro_usd
+        at = at.parent
+
+
+def usage_record(invocation: Invocation, call: ReservedCall, used: Used, code: str) -> UsageRecord:
+    """What an observer is told of a call that ended."""
+    capability, _, function = call.event.partition(".")
+    seconds = time.monotonic() - call.started_monotonic
+    app = invocation.app.id if invocation.app else None
+    principal = invocation.principal
+    return UsageRecord(
+        principal.workspace, principal.user, app, invocation.id, capability, function, used, seconds, code
+    )
+
+
+def audit_line(invocation: Invocation, event: str, outcome: str, detail: Mapping[str, Json]) -> Line:
+    """A line of the audit log about an invocation."""
+    principal, app = invocation.principal, invocation.app
+    return Line(principal.workspace, principal.user, event, outcome, app.id if app else None, invocation.id, detail)
+
+
+def code_of(error: BaseException) -> str:
+    """The stable code of what ended something; an error that the host did not foresee is `unavailable`."""
+    match error:
+        case LlmasosError():
+            return error.code
+        case asyncio.CancelledError():
+            return Cancelled.code
+        case _:
+            return Unavailable.code

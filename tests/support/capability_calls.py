@@ -1,0 +1,18 @@
+"""Calls of one capability as an app makes them, without a kernel around it."""
+
+from typing import Any
+
+from llmasos.kernel.capability import Capability, PreparedCall
+from llmasos.kernel.invocation import Invocation
+
+
+def prepared(capability: Capability, invocation: Invocation, function: str, arguments: list[Any]) -> PreparedCall[Any]:
+    """A call, decoded and held against the grant."""
+    return capability.prepare(invocation, capability.contract[function].decode(arguments))
+
+
+async def answered(capability: Capability, invocation: Invocation, function: str, arguments: list[Any]) -> Any:
+    """What an app gets for a call; of one that opens a stream, the stream."""
+    call = prepared(capability, invocation, function, arguments)
+    outcome = await call.execute(call.demand)
+    return outcome.stream or capability.contract[function].encode(outcome.answer)
