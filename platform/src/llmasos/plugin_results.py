@@ -73,7 +73,7 @@ def request(value: object) -> GenerateRequest:
     """A request; validated again, since `model_copy` takes any value."""
     changed = _of(GenerateRequest, value, "a GenerateRequest")
     try:
-        return GenerateRequest.model_validate(changed.model_dump(exclude_unset=True))
+        return GenerateRequest.model_validate(changed.model_dump(by_alias=True, exclude_unset=True))
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"])

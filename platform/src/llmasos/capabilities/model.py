@@ -6,24 +6,22 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from llmasos.bundles.manifest import ModelPermission
-from llmasos.errors import Invalid, PermissionNotGranted
+from llmasos.errors import PermissionNotGranted
 from llmasos.gateway.answers import Spent
 from llmasos.gateway.gateway import AnswerStream, Gateway
 from llmasos.gateway.plan import Plan
-from llmasos.gateway.request import EmbedRequest, GenerateRequest
+from llmasos.gateway.request import EmbedRequest, GenerateRequest, invalid_request, parse_request
 from llmasos.gateway.select import EVERYTHING, Reach
 from llmasos.gateway.steps import Caller
 from llmasos.kernel.calls import OpenStream
 from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
 from llmasos.kernel.guest_calls import json_argument, json_text
-from llmasos.kernel.invocation import Event, Invocation, Json
+from llmasos.kernel.invocation import Event, Invocation
 from llmasos.quotas.meters import Demand, Used
-from llmasos.validation import in_both
 
-RequestT = TypeVar("RequestT", bound=BaseModel)
 AnswerT = TypeVar("AnswerT")
 
 
@@ -69,9 +67,15 @@ class ModelCapability:
     name: Final = "model"
     audited: Final = True
     contract: Final[Mapping[str, ContractFunction]] = {
-        "generate": ContractFunction(lambda arguments: Generate(_parsed(GenerateRequest, arguments)), json_text),
-        "open": ContractFunction(lambda arguments: GenerateStream(_parsed(GenerateRequest, arguments)), json_text),
-        "embed": ContractFunction(lambda arguments: Embed(_parsed(EmbedRequest, arguments)), json_text),
+        "generate": ContractFunction(
+            lambda arguments: Generate(parse_request(GenerateRequest, json_argument(arguments))), json_text
+        ),
+        "open": ContractFunction(
+            lambda arguments: GenerateStream(parse_request(GenerateRequest, json_argument(arguments))), json_text
+        ),
+        "embed": ContractFunction(
+            lambda arguments: Embed(parse_request(EmbedRequest, json_argument(arguments))), json_text
+        ),
         "count-tokens": ContractFunction.plain(CountTokens, tuple[str]),
     }
 
@@ -232,14 +236,6 @@ def _not_granted(line: str) -> PermissionNotGranted:
     )
 
 
-def _parsed(shape: type[RequestT], arguments: list[Json]) -> RequestT:
-    text = json_argument(arguments)
-    try:
-        return shape.model_validate_json(text)
-    except ValidationError as error:
-        raise invalid_request(error) from error
-
-
 def operation_of(function: str, request: Mapping[str, Any]) -> Generate | Embed:
     """The operation of a request that a program of this process made; `function` is `generate` or `embed`.
 
@@ -252,12 +248,3 @@ def operation_of(function: str, request: Mapping[str, Any]) -> Generate | Embed:
         return Generate(GenerateRequest.model_validate(request))
     except ValidationError as error:
         raise invalid_request(error) from error
-
-
-def invalid_request(error: ValidationError) -> Invalid:
-    """What is wrong with a request, for whoever sent it."""
-    found = [(".".join(str(part) for part in fault["loc"]), *in_both(fault)) for fault in error.errors()[:5]]
-    return Invalid(
-        f"The request is not valid: {'; '.join(f'{where}: {en}' for where, en, _ in found)}",
-        zh=f"请求无效：{'；'.join(f'{where}：{zh}' for where, _, zh in found)}",
-    )

@@ -14,6 +14,9 @@ from llmasos.gateway.registry import ModelRegistry, parse_entry
 
 GGUF_MAGIC = b"GGUF"
 
+# OpenAI counts a picture at high detail as 2,833 tokens and 5,667 for each of at most eight tiles.
+GPT_4O_MINI_PICTURE_TOKENS = 2833 + 8 * 5667
+
 
 def entry_of_string(fields: dict[str, Any], known: dict[str, Any]) -> ModelEntry:
     """A model by litellm's model string; what `fields` leave open is taken from what litellm knows of it.
@@ -32,6 +35,8 @@ def entry_of_string(fields: dict[str, Any], known: dict[str, Any]) -> ModelEntry
         filled["price"] = Price(input=round(prices[0] * 1e12), output=round(prices[1] * 1e12))
     if known.get("supports_vision"):
         filled["modalities"] = ("text", "image")
+        if "gpt-4o-mini" in str(fields["litellm"]):
+            filled["picture_tokens"] = GPT_4O_MINI_PICTURE_TOKENS
     return parse_entry({**filled, **fields}, "the command")
 
 

@@ -78,7 +78,7 @@ def completion(response: Any, entry: ModelEntry) -> dict[str, Any]:
         message = choice.message
         plain: dict[str, Any] = {"role": "assistant", "content": message.content}
         if calls := tool_calls(message):
-            plain["tool_calls"] = calls
+            plain["tool_calls"] = [{key: each[key] for key in ("id", "type", "function")} for each in calls]
         choices.append({"index": index, "message": plain, "finish_reason": choice.finish_reason or "stop"})
     return {
         "id": response.id or f"chatcmpl-{uuid.uuid4().hex}",

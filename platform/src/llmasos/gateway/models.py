@@ -42,6 +42,9 @@ class ModelEntry(Frozen):
     context_window: Annotated[int, Field(ge=128)] = 8192
     """Tokens, prompt and answer together."""
     modalities: tuple[Literal["text", "image", "audio"], ...] = ("text",)
+    picture_tokens: Annotated[int, Field(ge=1)] = 5000
+    """The most tokens that one picture counts as. Providers' rules differ: at its highest detail it is up to 1,445 at
+    OpenAI's gpt-4o, 48,169 at gpt-4o-mini, 4,784 at Anthropic's. `models add` sets what is known."""
     price: Price | None = None
     """None: unknown, which a cost quota refuses."""
     goes_to: str = "unknown"

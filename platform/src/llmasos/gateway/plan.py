@@ -6,8 +6,9 @@ Made once, before anything is reserved; parsed and measured once, however many m
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from llmasos.gateway.answers import Remarks
 from llmasos.gateway.models import ModelEntry
@@ -21,8 +22,7 @@ DEFAULT_MAX_TOKENS = 1024
 # fewer than this many around a message; the engine's own instructions for schemas and tools are counted apart.
 TOKENS_AROUND_A_MESSAGE = 16
 
-# Providers count at most about 1,600 tokens for an image at the highest detail they take; sound is told by its size.
-TOKENS_AN_IMAGE = 2048
+TOKENS_TO_EXPLAIN_A_SHAPE = 256
 
 # Below this an answer is not worth its prompt, so that a quota refuses instead of shrinking further.
 FLOOR_TOKENS = 16
@@ -83,10 +83,11 @@ def make_plan(
     """Ready `request` for `entries`. `max_tokens` is the most that the caller's grant allows, if it has one."""
     wanted = request.max_tokens or max_tokens or DEFAULT_MAX_TOKENS
     window = entries[0].context_window
+    parameters = _parameters(request)
     return Plan(
         entries=entries,
-        parameters=_parameters(request),
-        prompt_tokens=prompt_tokens_at_most(request),
+        parameters=parameters,
+        prompt_tokens=prompt_tokens_at_most(parameters, max(entry.picture_tokens for entry in entries)),
         max_tokens=min(wanted, max_tokens or wanted, window),
         remarks=Remarks(notices),
         locale=locale,
@@ -94,48 +95,48 @@ def make_plan(
 
 
 def _parameters(request: GenerateRequest) -> dict[str, Any]:
-    parameters: dict[str, Any] = {"messages": [_plain(message) for message in request.messages]}
-    for name in ("temperature", "top_p", "seed", "stop", "tools", "tool_choice"):
-        value = getattr(request, name)
-        if value is not None:
-            parameters[name] = value
-    if request.response_format is not None and request.response_format.get("type") != "text":
-        parameters["response_format"] = request.response_format
-    return parameters
+    sent = request.model_dump(
+        include={"temperature", "top_p", "seed", "stop", "tools", "tool_choice", "response_format"},
+        by_alias=True,
+        exclude_none=True,
+    )
+    if sent.get("response_format") == {"type": "text"}:
+        del sent["response_format"]
+    return {"messages": [_sent_message(message) for message in request.messages], **sent}
 
 
-def _plain(message: Message) -> dict[str, Any]:
-    plain: dict[str, Any] = {"role": message.role, "content": message.content}
-    for name in ("name", "tool_calls", "tool_call_id"):
-        value = getattr(message, name)
-        if value is not None:
-            plain[name] = value
-    return plain
+def _sent_message(message: Message) -> dict[str, Any]:
+    # A turn that only calls tools has no content, and providers want it said.
+    return {"content": None, **message.as_sent()}
 
 
-def prompt_tokens_at_most(request: GenerateRequest) -> int:
-    """No tokeniser makes more tokens of this prompt."""
+def prompt_tokens_at_most(parameters: Mapping[str, Any], picture_tokens: int) -> int:
+    """No tokeniser makes more tokens of what is sent.
+
+    Everything that is sent counts: a field that is added to the request counts without a word here.
+    """
     total = TOKENS_AROUND_A_MESSAGE
-    for message in request.messages:
-        total += TOKENS_AROUND_A_MESSAGE + _content_bytes(message.content)
-        if message.tool_calls:
-            total += _json_bytes(message.tool_calls)
-    for shape in (request.tools, request.response_format):
+    for message in parameters["messages"]:
+        total += TOKENS_AROUND_A_MESSAGE
+        for field, value in message.items():
+            if field == "content" and isinstance(value, list):
+                total += sum(_part_tokens(part, picture_tokens) for part in cast(list[dict[str, Any]], value))
+            elif field != "role" and value is not None:
+                total += _bytes(value)
+    for field, value in parameters.items():
+        if field != "messages":
+            total += _bytes(value)
+    for shape in (parameters.get("tools"), parameters.get("response_format")):
         if shape:
-            # Once for the shape, and once for the words that explain it to a model that does not know of shapes.
-            total += 2 * _json_bytes(shape) + 256
+            # Once more for the words that explain it to a model that does not know of shapes.
+            total += _bytes(shape) + TOKENS_TO_EXPLAIN_A_SHAPE
     return total
 
 
-def _content_bytes(content: str | list[dict[str, Any]] | None) -> int:
-    if content is None:
-        return 0
-    if isinstance(content, str):
-        return len(content.encode("utf-8", "surrogatepass"))
-    images: int = sum(part.get("type") == "image_url" for part in content)
-    rest = [part for part in content if part.get("type") != "image_url"]
-    return images * TOKENS_AN_IMAGE + (_json_bytes(rest) if rest else 0)
+def _part_tokens(part: dict[str, Any], picture_tokens: int) -> int:
+    return picture_tokens if part["type"] == "image_url" else _bytes(part)
 
 
-def _json_bytes(value: object) -> int:
-    return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+def _bytes(value: object) -> int:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return len(text.encode("utf-8", "surrogatepass"))

@@ -1,17 +1,38 @@
-"""Requests of a model and their answers, in the shape of chat completions.
+"""Requests of a model, in the shape of chat completions: typed, bounded, and parsed once at the edge.
 
-Parsed once, at the edge. Unknown fields are refused: a parameter that nobody reads would be a silent lie.
+Everything that is sent to a provider is a field here, so that all of it is checked and counted. Unknown fields are
+refused: one that nobody reads would be a silent lie, and one that is passed on unread would cost tokens unseen.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+import binascii
+import json
+from base64 import b64decode
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from llmasos.errors import Invalid
+from llmasos.validation import Misfit, in_both
 
 Task: TypeAlias = Literal[
     "chat", "classify", "extract", "summarise", "translate", "write", "code", "reason", "question", "other"
 ]
+
+# A conversation of more turns than this is no conversation: each costs a template and a place in the engine's lists.
+MAX_MESSAGES: Final = 2000
+MAX_TOOLS: Final = 128
+# A picture of a phone's camera, as JPEG; providers take 5 to 20 MiB.
+MAX_MEDIA_BYTES: Final = 5 << 20
+# The largest schema that providers take is about half of this.
+MAX_SCHEMA_CHARACTERS: Final = 128 << 10
+MAX_SCHEMA_DEPTH: Final = 32
+
+_PICTURE_TYPES: Final = ("image/png", "image/jpeg", "image/webp", "image/gif")
+
+RequestT = TypeVar("RequestT", bound="Shape")
 
 
 class Shape(BaseModel):
@@ -19,40 +40,234 @@ class Shape(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def as_sent(self) -> dict[str, Any]:
+        """The plain value that providers take."""
+        return self.model_dump(by_alias=True, exclude_none=True)
+
+
+def _picture(url: str) -> str:
+    kind, separator, data = url.partition(";base64,")
+    if not separator or kind.removeprefix("data:") not in _PICTURE_TYPES or not kind.startswith("data:"):
+        raise Misfit(
+            "a picture is sent as data:image/png;base64,… (or jpeg, webp, gif); its address is not fetched: an app "
+            "with a permission for http fetches it first",
+            "图片须以 data:image/png;base64,…（或 jpeg、webp、gif）形式发送；主机不会抓取网址："
+            "拥有 http 权限的应用可先自行下载",
+        )
+    _media(data)
+    return url
+
+
+def _media(data: str) -> str:
+    if len(data) > MAX_MEDIA_BYTES * 4 // 3 + 4:
+        megabytes = MAX_MEDIA_BYTES >> 20
+        raise Misfit(f"it is larger than {megabytes} MiB; make it smaller", f"超过 {megabytes} MiB：请缩小")
+    try:
+        decoded = b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise Misfit("it is not base64", "不是 base64 编码") from None
+    if not decoded:
+        raise Misfit("it is empty", "内容为空")
+    return data
+
+
+def _schema(schema: dict[str, Any]) -> dict[str, Any]:
+    waiting: list[tuple[object, int]] = [(schema, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > MAX_SCHEMA_DEPTH:
+            raise Misfit(f"it nests deeper than {MAX_SCHEMA_DEPTH} levels", f"嵌套超过 {MAX_SCHEMA_DEPTH} 层")
+        if isinstance(value, Mapping):
+            waiting += [(each, depth + 1) for each in cast(Mapping[str, object], value).values()]
+        elif isinstance(value, list):
+            waiting += [(each, depth + 1) for each in cast(list[object], value)]
+    if (size := len(json.dumps(schema, ensure_ascii=False))) > MAX_SCHEMA_CHARACTERS:
+        raise Misfit(
+            f"it has {size:,} characters, more than {MAX_SCHEMA_CHARACTERS:,}",
+            f"有 {size:,} 个字符，超过 {MAX_SCHEMA_CHARACTERS:,} 个",
+        )
+    return schema
+
+
+Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
+StopText: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+JsonSchema: TypeAlias = Annotated[dict[str, Any], AfterValidator(_schema)]
+
+
+class TextPart(Shape):
+    """A piece of text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Picture(Shape):
+    """A picture, inline. `detail` is the resolution at which the provider should read it."""
+
+    url: Annotated[str, AfterValidator(_picture)]
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class PicturePart(Shape):
+    """A picture, as chat completions write one."""
+
+    type: Literal["image_url"]
+    image_url: Picture
+
+
+class Sound(Shape):
+    """A recording: base64."""
+
+    data: Annotated[str, AfterValidator(_media)]
+    format: Literal["wav", "mp3"]
+
+
+class SoundPart(Shape):
+    """A recording, as chat completions write one."""
+
+    type: Literal["input_audio"]
+    input_audio: Sound
+
+
+Part: TypeAlias = Annotated[TextPart | PicturePart | SoundPart, Field(discriminator="type")]
+
+
+class CalledFunction(Shape):
+    """The function of a tool call; the arguments are JSON text, as the model wrote it."""
+
+    name: Name
+    arguments: str
+
+
+class ToolCall(Shape):
+    """A tool call that an assistant's turn made."""
+
+    id: Name
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: Annotated[int | None, Field(exclude=True)] = None
+    """Its place in a streamed answer; accepted, since streamed calls carry it, and never sent."""
+
 
 class Message(Shape):
-    """One turn. `content` is text, or parts in the OpenAI shape; tool turns carry `tool_call_id`."""
+    """One turn. `content` is text or parts; tool turns carry `tool_call_id`."""
 
     role: Literal["system", "user", "assistant", "tool"]
-    content: str | list[dict[str, Any]] | None = None
-    name: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    tool_call_id: str | None = None
+    content: str | list[Part] | None = None
+    name: Name | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
+    tool_call_id: Name | None = None
+
+    @property
+    def text(self) -> str:
+        """Its text, without pictures and sounds."""
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
+
+
+class ToolFunction(Shape):
+    """A function that the model may call; `parameters` is the JSON Schema of its arguments."""
+
+    name: Name
+    description: str | None = None
+    parameters: JsonSchema | None = None
+    strict: bool | None = None
+
+
+class Tool(Shape):
+    """A tool that the model may use."""
+
+    type: Literal["function"]
+    function: ToolFunction
+
+
+class NamedFunction(Shape):
+    """A function by name."""
+
+    name: Name
+
+
+class NamedTool(Shape):
+    """The tool that the model must use."""
+
+    type: Literal["function"] = "function"
+    function: NamedFunction
+
+
+class NamedSchema(Shape):
+    """The shape of an answer."""
+
+    name: Name = "answer"
+    description: str | None = None
+    schema_: Annotated[JsonSchema, Field(alias="schema")]
+    strict: bool | None = None
+
+
+class PlainFormat(Shape):
+    """Text, or JSON of any shape."""
+
+    type: Literal["text", "json_object"]
+
+
+class SchemaFormat(Shape):
+    """JSON that follows a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
 
 
 class GenerateRequest(Shape):
     """What a capability call, `/v1` and `import llmasos` all become."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
-    model: str | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    model: Annotated[str, StringConstraints(max_length=128)] | None = None
     """A model by name; empty: the first of the tier."""
     tier: Literal["fast", "balanced", "best"] | None = None
     task: Task | None = None
-    language: str | None = None
-    """BCP 47, of the answer, where the caller knows it."""
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    language: Annotated[str, StringConstraints(max_length=35)] | None = None
+    """BCP 47, of the answer, if the caller knows it."""
+    max_tokens: Annotated[int, Field(ge=1, le=1 << 30)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: int | None = None
-    stop: list[str] | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    response_format: dict[str, Any] | None = None
-    """{"type": "json_schema", "json_schema": {"name", "schema"}}."""
+    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
+    stop: Annotated[list[StopText], Field(max_length=16)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    response_format: Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")] | None = None
 
 
 class EmbedRequest(Shape):
     """Texts to embed."""
 
     input: Annotated[list[str], Field(min_length=1, max_length=2048)]
-    model: str | None = None
+    model: Annotated[str, StringConstraints(max_length=128)] | None = None
+
+
+def parse_request(shape: type[RequestT], text: str) -> RequestT:
+    """A request from the JSON text of a guest.
+
+    Raises:
+        Invalid: It is not what the contract says; each fault names its field.
+    """
+    try:
+        return shape.model_validate_json(text)
+    except ValidationError as error:
+        raise invalid_request(error) from error
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in loc if "[" not in str(part))
+
+
+def invalid_request(error: ValidationError) -> Invalid:
+    """The error of a request that is not valid."""
+    faults = error.errors()
+    if any("list[" in str(part) for fault in faults for part in fault["loc"]):
+        # Of a list of parts, pydantic also says that it is no string.
+        faults = [fault for fault in faults if fault["loc"][-1] != "str"]
+    found = [(_place(fault["loc"]), *in_both(fault)) for fault in faults[:5]]
+    return Invalid(
+        f"The request is not valid: {'; '.join(f'{where}: {en}' for where, en, _ in found)}",
+        zh=f"请求无效：{'；'.join(f'{where}：{zh}' for where, _, zh in found)}",
+    )

@@ -141,8 +141,8 @@ def language_of(text: str) -> str | None:
 
 def _last_text(request: GenerateRequest) -> str:
     for message in reversed(request.messages):
-        if message.role == "user" and isinstance(message.content, str):
-            return message.content
+        if message.role == "user" and message.content:
+            return message.text
     return ""
 
 

@@ -40,12 +40,9 @@ def after_model_call(call: ModelCall) -> TextFilter | None:
 
 
 def _marked(message: Message, marks: Marks) -> Message:
-    return message.model_copy(
-        update={
-            "content": _walk(message.content, marks),
-            "tool_calls": _walk(message.tool_calls, marks),
-        }
-    )
+    plain = message.as_sent()
+    walked = {field: _walk(value, marks) for field, value in plain.items() if field in ("content", "tool_calls")}
+    return Message.model_validate({**plain, **walked})
 
 
 def _walk(value: Any, marks: Marks) -> Any:
@@ -55,7 +52,7 @@ def _walk(value: Any, marks: Marks) -> Any:
             return marks.put(value)
         case list():
             return [_walk(each, marks) for each in value]
-        case {"type": "image_url" | "input_audio" | "file"}:
+        case {"type": "image_url" | "input_audio"}:
             return value
         case dict():
             kept = ("type", "id", "name")
