@@ -13,16 +13,17 @@ from llmasos.errors import PermissionNotGranted
 from llmasos.gateway.answers import Spent
 from llmasos.gateway.gateway import AnswerStream, Gateway
 from llmasos.gateway.plan import Plan
-from llmasos.gateway.request import EmbedRequest, GenerateRequest, invalid_request, parse_request
+from llmasos.gateway.request import EmbedRequest, GenerateRequest, Shape, invalid_request, parse_request
 from llmasos.gateway.select import EVERYTHING, Reach
 from llmasos.gateway.steps import Caller
 from llmasos.kernel.calls import OpenStream
 from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
 from llmasos.kernel.guest_calls import json_argument, json_text
-from llmasos.kernel.invocation import Event, Invocation
+from llmasos.kernel.invocation import Event, Invocation, Json
 from llmasos.quotas.meters import Demand, Used
 
 AnswerT = TypeVar("AnswerT")
+RequestT = TypeVar("RequestT", bound=Shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +68,9 @@ class ModelCapability:
     name: Final = "model"
     audited: Final = True
     contract: Final[Mapping[str, ContractFunction]] = {
-        "generate": ContractFunction(
-            lambda arguments: Generate(parse_request(GenerateRequest, json_argument(arguments))), json_text
-        ),
-        "open": ContractFunction(
-            lambda arguments: GenerateStream(parse_request(GenerateRequest, json_argument(arguments))), json_text
-        ),
-        "embed": ContractFunction(
-            lambda arguments: Embed(parse_request(EmbedRequest, json_argument(arguments))), json_text
-        ),
+        "generate": ContractFunction(lambda arguments: Generate(_parsed(GenerateRequest, arguments)), json_text),
+        "open": ContractFunction(lambda arguments: GenerateStream(_parsed(GenerateRequest, arguments)), json_text),
+        "embed": ContractFunction(lambda arguments: Embed(_parsed(EmbedRequest, arguments)), json_text),
         "count-tokens": ContractFunction.plain(CountTokens, tuple[str]),
     }
 
@@ -234,6 +229,10 @@ def _not_granted(line: str) -> PermissionNotGranted:
         f'[[permissions]]\ncapability = "model"\n{line}',
         zh=f'此安装未授予这种模型用法。可在清单中这样申请：\n[[permissions]]\ncapability = "model"\n{line}',
     )
+
+
+def _parsed(shape: type[RequestT], arguments: list[Json]) -> RequestT:
+    return parse_request(shape, json_argument(arguments))
 
 
 def operation_of(function: str, request: Mapping[str, Any]) -> Generate | Embed:
