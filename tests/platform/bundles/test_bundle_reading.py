@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmasos.bundles import layout
+from llmasos.bundles.actions import parse_actions
 from llmasos.bundles.reader import bundle_of, read_bundle
 from llmasos.bundles.testing import EMPTY_COMPONENT, action, bundle_files, make_bundle, manifest_text
 from llmasos.bundles.writer import pack, write_bundle
@@ -420,3 +421,25 @@ def test_the_writer_refuses_what_the_reader_would(tmp_path: Path) -> None:
     with pytest.raises(BundleRejected):
         write_bundle({"../x": b""}, tmp_path / "x.llmapp")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"title": "\x1b[2KGreet"},
+        {"title": {"en": "Greet\nIt may: nothing"}},
+        {"description": "\u202eGreet"},
+        {"input_schema": {"type": "object", "properties": {"na\x1bme": {"type": "string"}}}},
+        {"input_schema": {"type": "object", "properties": {"name": {"title": "\x9b2K"}}}},
+        {"input_schema": {"type": "object", "properties": {"name": {"enum": ["\x07"]}}}},
+        {"x-note": ["\x00"]},
+    ],
+)
+def test_characters_that_readers_cannot_see_are_refused_in_actions(change: dict[str, object]) -> None:
+    """11-S1: titles, descriptions and choices of actions are shown by commands and pages."""
+    with pytest.raises(BundleRejected, match="which readers cannot see"):
+        parse_actions(json.dumps([action() | change]))
+
+
+def test_a_description_of_an_action_may_have_lines() -> None:
+    parse_actions(json.dumps([action() | {"description": "Greet somebody.\n\n\tPolitely."}]))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from llmasos.bundles.hosts import HostPattern
 from llmasos.bundles.manifest import Manifest, parse_manifest
-from llmasos.bundles.testing import manifest_text
+from llmasos.bundles.testing import MODEL_PERMISSION, manifest_text
 from llmasos.errors import ManifestRejected
 
 FULL = """
@@ -250,3 +250,32 @@ def test_an_invalid_host_pattern_is_refused(text: str) -> None:
 )
 def test_a_host_pattern_covers_what_it_reaches(wide: str, narrow: str, covered: bool) -> None:
     assert HostPattern.parse(wide).covers(HostPattern.parse(narrow)) is covered
+
+
+SPOOFS = ["\\u001b[1A\\u001b[2K", "It is local.\\nWithin: nothing", "\\u202egnp", "\\u009b2K", "a\\u200bb", "\\u0085"]
+
+
+@pytest.mark.parametrize("spoof", SPOOFS)
+@pytest.mark.parametrize(
+    "place",
+    ['[summary]\nen = "{}"', '[name]\nen = "Hello"\nzh = "{}"', 'license = "{}"', '"{}" = 1'],
+)
+def test_characters_that_readers_cannot_see_are_refused_anywhere(spoof: str, place: str) -> None:
+    """11-S1: an app repainted its own consent screen from its summary or a reason."""
+    text = manifest_text(extra="")
+    old = {"[summary]": '[summary]\nen = "Says hello."', "[name]": '[name]\nen = "Hello"\nzh = "你好"'}
+    old_text = old.get(place.split("\n", maxsplit=1)[0], 'license = "Apache-2.0"')
+    with pytest.raises(ManifestRejected, match="which readers cannot see"):
+        parse_manifest(text.replace(old_text, place.format(spoof)))
+
+
+@pytest.mark.parametrize("spoof", SPOOFS)
+def test_a_reason_has_no_characters_that_readers_cannot_see(spoof: str) -> None:
+    """11-S1."""
+    with pytest.raises(ManifestRejected, match=r"permissions\[0\]\.reason\.en: it contains U\+"):
+        parse_manifest(manifest_text(extra=MODEL_PERMISSION.replace("Answers you.", spoof)))
+
+
+def test_a_default_of_a_textarea_may_have_lines() -> None:
+    extra = '[config.note]\ntype = "string"\nui = "textarea"\ntitle.en = "Note"\ndefault = "one\\ntwo"'
+    assert parse_manifest(manifest_text(extra=extra)).config["note"].default == "one\ntwo"

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, Group
-from rich.markup import escape
 from rich.panel import Panel
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from llmasos.installs.consent import ConsentRequest, RequestedPermission
 from llmasos.installs.plan import InstallPlan
 from llmasos.installs.service import ConsentAnswers
 from llmasos.installs.wording import describe, describe_limits, describe_risk
+from llmasos.printable import one_line, printable
 from llmasos_server.cli.output import is_interactive, locale, note, options, tr
 
 _STYLES = {"danger": "bold red", "warning": "yellow", "info": "dim"}
@@ -31,11 +31,11 @@ def console() -> Console:
 def show_request(request: ConsentRequest) -> None:
     """Print what an app asks for: in words, with why, and what it adds up to."""
     manifest = request.manifest
-    parts = [Text(manifest.summary.in_locale(locale())), Text(), Text(_heading(request), style="bold")]
+    parts = [_text(manifest.summary.in_locale(locale())), Text(), Text(_heading(request), style="bold")]
     parts += [_line(each) for each in request.permissions] or [Text(tr("  do nothing outside itself", "  不访问外部"))]
     for permission in request.dropped:
         what = describe(permission, locale())
-        parts.append(Text(tr(f"  no longer: {what}", f"  不再：{what}"), style="dim"))
+        parts.append(_text(tr(f"  no longer: {what}", f"  不再：{what}"), style="dim"))
     limits = ", ".join(describe_limits(manifest.limits, locale()))
     parts += [Text(), Text(tr("Within: ", "限制：") + limits, style="dim")]
     if request.raised_limits:
@@ -45,10 +45,9 @@ def show_request(request: ConsentRequest) -> None:
         mark = {"danger": tr("DANGER", "危险"), "warning": tr("Careful", "注意"), "info": tr("Note", "提示")}[
             risk.level
         ]
-        parts.append(Text(f"{mark}: {describe_risk(risk, locale())}", style=_STYLES[risk.level]))
-    title = (
-        f"[bold]{escape(manifest.name.in_locale(locale()))}[/bold]  {escape(manifest.id)} {escape(manifest.version)}"
-    )
+        parts.append(_text(f"{mark}: {describe_risk(risk, locale())}", style=_STYLES[risk.level]))
+    title = _text(manifest.name.in_locale(locale()), style="bold")
+    title.append(f"  {manifest.id} {manifest.version}", "not bold")
     style = {"danger": "red", "warning": "yellow"}.get(request.level or "", "blue")
     console().print(Panel(Group(*parts), title=title, title_align="left", border_style=style))
 
@@ -66,15 +65,20 @@ def _line(requested: RequestedPermission) -> Text:
     permission = requested.permission
     mark = {"new": tr("[new] ", "[新增] "), "wider": tr("[more] ", "[扩大] ")}.get(requested.status, "")
     optional = tr(" (optional)", "（可选）") if permission.optional else ""
-    text = Text(f"  • {mark}{describe(permission, locale())}{optional}", style="yellow" if mark else "")
-    return text.append(f"\n      {permission.reason.in_locale(locale())}", style="dim")
+    text = _text(f"  • {mark}{describe(permission, locale())}{optional}", style="yellow" if mark else "")
+    return text.append("\n      ").append_text(_text(permission.reason.in_locale(locale()), style="dim"))
+
+
+def _text(foreign: str, style: str = "") -> Text:
+    """A text of the app's as one line: its controls, its line feeds and its markup do nothing."""
+    return Text(one_line(foreign), style=style)
 
 
 def ask(question: str, *, default: bool = False) -> bool:
     """Ask yes or no on the terminal. Ctrl-C and the end of input say no to everything, by ending the command."""
     hint = "[Y/n]" if default else "[y/N]"
     while True:
-        sys.stderr.write(f"{question} {hint} ")
+        sys.stderr.write(printable(f"{question} {hint} "))
         sys.stderr.flush()
         line = sys.stdin.readline()
         if not line:
@@ -158,5 +162,5 @@ def working(en: str, zh: str) -> Generator[None]:
         note(tr(en, zh))
         yield
     else:
-        with console().status(tr(en, zh)):
+        with console().status(Text(tr(en, zh))):
             yield

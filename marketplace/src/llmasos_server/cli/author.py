@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from llmasos.errors import LlmasosError
+from llmasos.printable import one_line
 from llmasos_server.cli.output import emit_json, locale, message_of, note, options, say, tr
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def check(path: Project = HERE) -> None:
 def _tell(findings: list[Finding]) -> None:
     words = {"error": tr("error", "错误"), "warning": tr("warning", "警告")}
     for finding in findings:
-        say(f"{words[finding.level]}: {finding.text(locale())}")
+        say(f"{words[finding.level]}: {one_line(finding.text(locale()))}")
     if not findings:
         say(tr("Nothing to mend.", "没有需要修正的问题。"))
 
@@ -195,12 +196,12 @@ def inspect(bundle: Annotated[Path, typer.Argument(help=tr("A .llmapp file.", ".
     for permission in report["permissions"]:
         optional = tr(" (optional)", "（可选）") if permission["optional"] else ""
         reason = permission["reason"].get("zh") if locale() == "zh" else None
-        say(f"  {permission['capability']}{optional}: {reason or permission['reason']['en']}")
+        say(f"  {permission['capability']}{optional}: {one_line(reason or permission['reason']['en'])}")
     say(tr("Imports: ", "导入：") + (", ".join(report["imports"]) or tr("none", "无")))
     if report["undeclared"]:
         say(tr("Imports that it does not declare: ", "未声明的导入：") + ", ".join(report["undeclared"]))
     for risk in report["risks"]:
-        say(f"[{risk['level']}] {risk['text']}")
+        say(f"[{risk['level']}] {one_line(risk['text'])}")
     say(tr("Actions: ", "操作：") + ", ".join(each["name"] for each in report["actions"]))
     if report["lifecycle_events"]:
         events = ", ".join(report["lifecycle_events"])

@@ -12,6 +12,7 @@ from typing import Any
 
 from llmasos.errors import LlmasosError
 from llmasos.i18n import environment_locale, t
+from llmasos.printable import json_safe, one_line, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +59,23 @@ def tr(en: str, zh: str) -> str:
 
 def emit_json(value: Any) -> None:
     """Print one JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+    sys.stdout.write(json_safe(json.dumps(value, ensure_ascii=False, indent=2, default=str)) + "\n")
 
 
 def say(text: str = "") -> None:
-    """Print a line on stdout."""
-    sys.stdout.write(text + "\n")
+    """Print a line on stdout. What others wrote of it may have lines: put it through `one_line` first."""
+    sys.stdout.write(printable(text) + "\n")
+
+
+def say_part(text: str) -> None:
+    """Print a part of a line on stdout, at once."""
+    sys.stdout.write(printable(text))
+    sys.stdout.flush()
 
 
 def note(text: str) -> None:
     """Print a line on stderr: progress and hints, never the result."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(printable(text) + "\n")
     sys.stderr.flush()
 
 
@@ -106,7 +113,8 @@ def width_of(text: str) -> int:
 
 def say_table(rows: list[tuple[str, ...]], headings: tuple[str, ...]) -> None:
     """Print columns, the last one as long as it is; without Rich, whose import takes longer than the command."""
-    widths = [max(width_of(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
-    for row in (headings, *rows):
+    lines = [headings, *(tuple(one_line(cell) for cell in row) for row in rows)]
+    widths = [max(width_of(line[column]) for line in lines) for column in range(len(headings))]
+    for row in lines:
         cells = [cell + " " * (width - width_of(cell)) for cell, width in zip(row, widths, strict=True)]
         say("  ".join(cells).rstrip())

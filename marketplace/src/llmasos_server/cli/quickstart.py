@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llmasos.errors import Unavailable
+from llmasos.printable import one_line
 from llmasos_server.cli.fetching import fetching
-from llmasos_server.cli.output import emit_json, note, options, say, tr
+from llmasos_server.cli.output import emit_json, note, options, say, say_part, tr
 
 if TYPE_CHECKING:
     from llmasos.host import Host
@@ -176,8 +176,7 @@ async def _try(host: Host, each: Try) -> dict[str, Any]:
 
     async def show(event: Event) -> None:
         if not quiet and event.kind == "chunk":
-            sys.stdout.write(event.text)
-            sys.stdout.flush()
+            say_part(event.text)
 
     result = await host.actions.run(Principal(locale=locale()), each.app, each.action, each.value, show)
     if not quiet:
@@ -209,7 +208,7 @@ def _say_result(result: InvocationResult, *, streamed: bool) -> None:
         )
     )
     for text in result.notices:
-        note(text)
+        note(one_line(text))
 
 
 def _say_quota(host: Host) -> None:

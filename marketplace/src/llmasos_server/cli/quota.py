@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmasos.errors import Conflict, Invalid
+from llmasos.printable import one_line
 from llmasos.quotas.meters import Meter, Scope, Window
 from llmasos_server.cli.output import emit_json, options, say, tr
 
@@ -182,7 +183,8 @@ def read_audit(
         return
     for line in lines:
         whom = line["app_id"] or line["user_id"]
-        say(f"{line['seq']:>6}  {line['at'][:19]}  {line['event']:<20} {line['outcome']:<14} {whom}  {line['detail']}")
+        detail = one_line(str(line["detail"]))
+        say(f"{line['seq']:>6}  {line['at'][:19]}  {line['event']:<20} {line['outcome']:<14} {whom}  {detail}")
 
 
 @audit.command("verify")

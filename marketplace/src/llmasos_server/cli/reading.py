@@ -8,6 +8,7 @@ import typer
 
 from llmasos.errors import NotFound
 from llmasos.home import state_home_and_database_url
+from llmasos.printable import one_line
 from llmasos_marketplace.catalog import reader
 from llmasos_server.cli.output import emit_json, locale, options, say, say_table, tr
 
@@ -33,16 +34,16 @@ def database() -> str | None:
 
 
 def in_locale(row: dict[str, Any], field: str) -> str:
-    """A text of an app in the user's language."""
-    return str((row[f"{field}_zh"] if locale() == "zh" else "") or row[f"{field}_en"])
+    """A text of an app in the user's language, on one line."""
+    return one_line(str((row[f"{field}_zh"] if locale() == "zh" else "") or row[f"{field}_en"]))
 
 
 def local_text(value: object) -> str:
-    """A manifest's `{"en", "zh"}` in the user's language."""
+    """A manifest's `{"en", "zh"}` in the user's language, on one line."""
     if not isinstance(value, dict):
-        return str(value or "")
+        return one_line(str(value or ""))
     texts = cast("dict[str, str | None]", value)
-    return (texts.get("zh") if locale() == "zh" else None) or texts.get("en") or ""
+    return one_line((texts.get("zh") if locale() == "zh" else None) or texts.get("en") or "")
 
 
 def search(
@@ -112,7 +113,7 @@ def _say_app(row: dict[str, Any], shown: dict[str, Any], releases: list[dict[str
     say(f"{row['id']} {shown['version']}  {in_locale(row, 'name')}")
     say(in_locale(row, "summary"))
     say()
-    say(f"{tr('Runs as', '运行方式')}: {shown['runtime']}   {tr('Licence', '许可证')}: {manifest['license']}")
+    say(f"{tr('Runs as', '运行方式')}: {shown['runtime']}   {tr('Licence', '许可证')}: {one_line(manifest['license'])}")
     say(f"{tr('Categories', '分类')}: {', '.join(row['categories']) or '-'}")
     say(f"{tr('State', '状态')}: {_state(shown)}   SHA-256: {shown['digest']}")
     say()
@@ -136,7 +137,7 @@ def _state(release: dict[str, Any]) -> str:
         "yanked": tr("yanked", "已撤下"),
         "quarantined": tr("quarantined", "已隔离"),
     }
-    reason = f" ({release['state_reason']})" if release["state_reason"] else ""
+    reason = f" ({one_line(release['state_reason'])})" if release["state_reason"] else ""
     return words[release["state"]] + reason
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmasos.printable import one_line
 from llmasos_server.cli.fetching import fetching
-from llmasos_server.cli.output import emit_json, locale, note, options, say, tr
+from llmasos_server.cli.output import emit_json, locale, note, options, say, say_part, tr
 
 if TYPE_CHECKING:
     from llmasos.invocations.result import InvocationResult
@@ -113,12 +114,11 @@ class _Printer:
         match event.kind:
             case "chunk" if self._streams:
                 self._streamed = True
-                sys.stdout.write(event.text)
-                sys.stdout.flush()
+                say_part(event.text)
             case "progress" if sys.stderr.isatty():
-                note(f"{event.fraction:4.0%} {event.text}")
+                note(f"{event.fraction:4.0%} {one_line(event.text)}")
             case "notice":
-                note(event.text)
+                note(one_line(event.text))
             case _:
                 pass
 

@@ -19,12 +19,14 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from llmasos.errors import LlmasosError
+from llmasos.printable import json_safe
 from llmasos_server.cli import registry
 from llmasos_server.cli.coercion import spare_pydantic
 from llmasos_server.cli.output import (
     fresh_options,
     locale,
     message_of,
+    note,
     options,
     problem_of,
     set_options,
@@ -241,7 +243,7 @@ def _bounded(run: Callable[[], object], words: list[str]) -> int:
         if options().debug:
             import traceback
 
-            traceback.print_exc()
+            note(traceback.format_exc())
         return _answer(error, words)
 
 
@@ -258,7 +260,7 @@ def _answer(error: Exception, words: list[str]) -> int:
         code, kind, status = error.exit_code, "usage", 400
         text = " ".join(error.format_message().split())
         if error.format_message().startswith("Usage:"):  # a group named without a part shows its help
-            sys.stderr.write(error.format_message() + "\n")
+            note(error.format_message())
             return code
         if locale() == "zh":
             from llmasos_server.cli.usage import in_chinese
@@ -291,9 +293,9 @@ def _quiet_pipe() -> int:
 def _complain(line: str, problem: dict[str, object], words: list[str]) -> None:
     # An error of usage comes before options are taken, so the words themselves are asked too.
     if options().json or "--json" in words:
-        sys.stderr.write(json.dumps(problem, ensure_ascii=False) + "\n")
+        sys.stderr.write(json_safe(json.dumps(problem, ensure_ascii=False)) + "\n")
     else:
-        sys.stderr.write(tr("Error: ", "错误：") + line + "\n")
+        note(tr("Error: ", "错误：") + line)
 
 
 spare_pydantic()

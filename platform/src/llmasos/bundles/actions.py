@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeGuard
 
+from llmasos.bundles.characters import hidden_characters
 from llmasos.errors import BundleRejected
 from llmasos_sdk import hooks
 
@@ -87,11 +88,18 @@ def parse_actions(text: str) -> ListedActions:
     """
     try:
         listed: object = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        hidden = next(hidden_characters(listed), None)
     except (ValueError, RecursionError) as error:
         raise BundleRejected(
             f"actions.json is not valid JSON: {_first_line(error)}",
             zh=f"actions.json 不是有效的 JSON：{_first_line(error)}",
         ) from None
+    if hidden:
+        path, code = hidden
+        raise BundleRejected(
+            f"actions.json: {path:.200} contains {code}, which readers cannot see: remove it from the app's texts",
+            zh=f"actions.json：{path:.200} 含有读者看不到的字符 {code}：请从应用的文本中删除",
+        )
     entries: list[object] = listed if _is_list(listed) else []
     events = tuple(_lifecycle_event(item) for item in entries if _is_lifecycle_event(item))
     asked = [item for item in entries if not _is_lifecycle_event(item)]

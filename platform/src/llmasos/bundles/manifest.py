@@ -6,11 +6,13 @@ Strict: an unknown key is an error that names the nearest known one, and every f
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, TypeVar, cast
 
 from packaging.version import InvalidVersion, Version
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator
 
+from llmasos.bundles.characters import hidden_characters
 from llmasos.bundles.faults import ManifestFault, faults_of
 from llmasos.bundles.parts import (
     APP_ID,
@@ -147,6 +149,7 @@ def parse_manifest(text: str) -> Manifest:
     faults: list[ManifestFault] = []
     manifest: Manifest | None = None
     try:
+        faults.extend(_hidden(data))
         manifest = Manifest.model_validate(data)
     except ValidationError as error:
         faults.extend(faults_of(error, Manifest))
@@ -156,6 +159,13 @@ def parse_manifest(text: str) -> Manifest:
     if manifest is None or faults:
         raise ManifestRejected(_report(faults, "en"), zh=_report(faults, "zh"))
     return manifest
+
+
+def _hidden(data: dict[str, Any]) -> Iterator[ManifestFault]:
+    for path, code in hidden_characters(data):
+        what = f"it contains {code}, which readers cannot see", f"含有读者看不到的字符 {code}"
+        cure = "write it on one line, without control or direction characters", "请写成一行，不含控制字符或方向字符"
+        yield ManifestFault(path, what, cure)
 
 
 def _report(faults: list[ManifestFault], locale: str) -> str:

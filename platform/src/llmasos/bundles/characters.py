@@ -1,0 +1,35 @@
+"""No text of an app has characters that nobody sees: they repaint the screen on which somebody consents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+from llmasos.printable import hidden_character
+
+# Everything else is shown on one line, and a second one could pass for a line of ours.
+_WITH_LINES = frozenset({"description", "default", "enum", "const", "examples", "example", "input", "$comment"})
+
+
+def hidden_characters(value: object, path: str = "", *, lines: bool = False) -> Iterator[tuple[str, str]]:
+    """Each text in a decoded document that has one: its path, and the code of the character.
+
+    Args:
+        value: Tables, lists and texts, nested no deeper than their reader allows.
+        path: The path of `value`, as an author would write it.
+        lines: Whether texts may have line feeds and tabs here.
+    """
+    if isinstance(value, str):
+        found = hidden_character(value, lines=lines)
+        if found:
+            yield path, found
+    elif isinstance(value, dict):
+        for key, each in cast("dict[str, object]", value).items():
+            found = hidden_character(key)
+            if found:
+                yield path or "a key", found
+            else:
+                yield from hidden_characters(each, f"{path}.{key}" if path else key, lines=lines or key in _WITH_LINES)
+    elif isinstance(value, list):
+        for index, each in enumerate(cast("list[object]", value)):
+            yield from hidden_characters(each, f"{path}[{index}]", lines=lines)
