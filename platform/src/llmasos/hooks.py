@@ -25,10 +25,11 @@ from typing import Final
 import pluggy
 
 from llmasos.bundles.manifest import Manifest
+from llmasos.gateway.guard import TextFilter
 from llmasos.gateway.models import ModelEntry
 from llmasos.gateway.request import GenerateRequest
-from llmasos.gateway.select import Choice, Reach
-from llmasos.gateway.steps import ModelCall, TextFilter
+from llmasos.gateway.routing import Choice, Reach
+from llmasos.gateway.steps import ModelCall
 from llmasos.kernel.capability import Capability
 from llmasos.kernel.observation import AuditRecord, UsageRecord
 from llmasos.runtimes.runtime import Runtime, RuntimeContext, RuntimeKind
@@ -36,9 +37,9 @@ from llmasos.runtimes.runtime import Runtime, RuntimeContext, RuntimeKind
 __all__ = [
     "AuditRecord",
     "Choice",
-    "Finding",
     "Hooks",
     "ModelCall",
+    "ReleaseFinding",
     "Runtime",
     "RuntimeContext",
     "RuntimeKind",
@@ -56,7 +57,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ReleaseFinding:
     """What a check found in a release. One that `blocks` keeps it from being published."""
 
     message: str
@@ -109,7 +110,7 @@ class Hooks:
         """Observer: a line was added to the audit log."""
 
     @hookspec
-    def check_release(self, manifest: Manifest, files: Mapping[str, bytes]) -> list[Finding]:
+    def check_release(self, manifest: Manifest, files: Mapping[str, bytes]) -> list[ReleaseFinding]:
         """Guard: look at a release before it enters the catalog."""
         return []
 

@@ -11,11 +11,11 @@ from typing import Final, TypeVar, cast
 
 from pydantic import ValidationError
 
+from llmasos.gateway.guard import TextFilter
 from llmasos.gateway.models import ModelEntry
 from llmasos.gateway.request import GenerateRequest
-from llmasos.gateway.select import Choice
-from llmasos.gateway.steps import TextFilter
-from llmasos.hooks import Finding
+from llmasos.gateway.routing import Choice
+from llmasos.hooks import ReleaseFinding
 from llmasos.kernel.capability import Capability, ContractFunction
 from llmasos.runtimes.runtime import RuntimeKind
 
@@ -46,12 +46,12 @@ def models(value: object) -> list[ModelEntry]:
     return _list_of(ModelEntry, value, "a list of ModelEntry")
 
 
-def findings(value: object) -> list[Finding]:
+def findings(value: object) -> list[ReleaseFinding]:
     """Findings of a release check."""
-    found = _list_of(Finding, value, "a list of Finding")
+    found = _list_of(ReleaseFinding, value, "a list of ReleaseFinding")
     for each in found:
-        _of(str, each.message, "a Finding with a string as its message")
-        _of(bool, each.blocks, "a Finding whose `blocks` is a bool")
+        _of(str, each.message, "a ReleaseFinding with a string as its message")
+        _of(bool, each.blocks, "a ReleaseFinding whose `blocks` is a bool")
     return found
 
 

@@ -24,14 +24,14 @@ from llmasos.bundles.manifest import Manifest
 from llmasos.errors import Invalid, LlmasosError, Unavailable
 from llmasos.gateway.models import ModelEntry
 from llmasos.gateway.request import GenerateRequest
-from llmasos.gateway.select import Choice, Reach, choose
+from llmasos.gateway.routing import Choice, Reach, choose
 from llmasos.hooks import (
     ENTRY_POINT_GROUP,
     PROJECT,
     AuditRecord,
-    Finding,
     Hooks,
     ModelCall,
+    ReleaseFinding,
     TextFilter,
     UsageRecord,
     hookimpl,
@@ -263,7 +263,7 @@ class Plugins:
         for _ in self._observed("on_audit", results.nothing, {"record": record}):
             pass
 
-    def check_release(self, manifest: Manifest, files: Mapping[str, bytes]) -> list[Finding]:
+    def check_release(self, manifest: Manifest, files: Mapping[str, bytes]) -> list[ReleaseFinding]:
         """What every guard found. Raises what one raised, or `Unavailable` if one failed."""
         hook, arguments = "check_release", {"manifest": manifest, "files": files}
         return [

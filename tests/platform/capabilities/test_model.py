@@ -11,7 +11,7 @@ from capability_calls import prepared
 from llmasos.bundles.manifest import ModelPermission, StoragePermission, Text
 from llmasos.capabilities.model import ModelCapability
 from llmasos.errors import Denied, Invalid, PermissionNotGranted
-from llmasos.gateway.testing import Reply, ScriptedProvider, scripted_entry, scripted_gateway
+from llmasos.gateway.testing import ScriptedProvider, ScriptedReply, scripted_entry, scripted_gateway
 from llmasos.kernel.capability import Capability
 from llmasos.kernel.invocation import Event, InstalledApp, Invocation, Principal
 from llmasos.quotas.meters import Demand, Meter
@@ -54,7 +54,7 @@ def test_it_is_a_capability(capability):
 
 
 async def test_generate_works_when_its_tier_is_granted(capability, provider):
-    provider.say(Reply(("Good day",), usage=(4, 2)))
+    provider.say(ScriptedReply(("Good day",), usage=(4, 2)))
     outcome = await run(capability, invocation(tiers=("fast",)), "generate", request())
     answer = outcome.answer
     assert answer["choices"][0]["message"]["content"] == "Good day"
@@ -63,7 +63,7 @@ async def test_generate_works_when_its_tier_is_granted(capability, provider):
 
 
 async def test_a_stream_gives_chunks(capability, provider):
-    provider.say(Reply(("a", "b"), usage=(4, 2)))
+    provider.say(ScriptedReply(("a", "b"), usage=(4, 2)))
     outcome = await run(capability, invocation(tiers=("fast",)), "open", request())
     parts = []
     while (part := await outcome.stream.read()) is not None:

@@ -16,10 +16,11 @@ from llmasos.database.engine import Database
 from llmasos.errors import Denied, LlmasosError
 from llmasos.gateway.engine import Engine
 from llmasos.gateway.gateway import Gateway
+from llmasos.gateway.guard import TextFilter
 from llmasos.gateway.registry import ModelRegistry
 from llmasos.gateway.request import EmbedRequest
-from llmasos.gateway.steps import ModelCall, PlainSteps, TextFilter
-from llmasos.gateway.testing import SCRIPTED, Reply, ScriptedProvider, scripted_entry
+from llmasos.gateway.steps import ModelCall, PlainSteps
+from llmasos.gateway.testing import SCRIPTED, ScriptedProvider, ScriptedReply, scripted_entry
 from llmasos.kernel.invocation import Event, EventSink, InstalledApp, Invocation, Principal, discard
 from llmasos.kernel.limits import MAX_STREAMS
 from llmasos.quotas import service
@@ -102,7 +103,7 @@ async def gone(_event: Event) -> None:
 
 @pytest.mark.parametrize("function", ["generate", "open"])
 async def test_an_answer_whose_caller_hung_up_is_charged(host, database, provider, function) -> None:
-    provider.say(Reply(("Good day",), usage=(4, 2)))
+    provider.say(ScriptedReply(("Good day",), usage=(4, 2)))
     with pytest.raises(LlmasosError):
         await call(host, function, UNFIT, gone)
     used, reserved, of_day = charged(database)
@@ -114,7 +115,7 @@ async def test_an_answer_whose_caller_hung_up_is_charged(host, database, provide
 
 async def test_an_answer_that_a_guard_refuses_is_charged(host, database, provider, steps) -> None:
     steps.refuse = True
-    provider.say(Reply(("Good day",), usage=(40, 20)))
+    provider.say(ScriptedReply(("Good day",), usage=(40, 20)))
     with pytest.raises(Denied):
         await call(host, "generate", ASKED)
     assert charged(database) == (60, 0, 60)
@@ -127,7 +128,7 @@ async def test_a_call_that_is_cancelled_after_the_answer_is_charged(host, databa
         answered.set()
         await asyncio.sleep(60)
 
-    provider.say(Reply(("Good day",), usage=(40, 20)))
+    provider.say(ScriptedReply(("Good day",), usage=(40, 20)))
     task = asyncio.create_task(call(host, "generate", UNFIT, slow))
     await answered.wait()
     task.cancel()
@@ -137,14 +138,14 @@ async def test_a_call_that_is_cancelled_after_the_answer_is_charged(host, databa
 
 
 async def test_a_call_that_never_reached_an_answer_is_not_charged(host, database, provider) -> None:
-    provider.say(Reply((), error=ConnectionError("no route")))
+    provider.say(ScriptedReply((), error=ConnectionError("no route")))
     with pytest.raises(LlmasosError):
         await call(host, "generate", ASKED)
     assert charged(database) == (0, 0, 0)
 
 
 async def test_a_stream_too_many_is_closed_and_what_it_said_is_charged(host, database, provider) -> None:
-    provider.say(Reply(("a", "b"), usage=(4, 2)))
+    provider.say(ScriptedReply(("a", "b"), usage=(4, 2)))
     async with host.invocations.open(Principal(), APP, "act") as invocation:
         for _ in range(MAX_STREAMS):
             await host.guest(invocation, "model", "open", ASKED)

@@ -10,7 +10,7 @@ import pytest
 from llmasos.errors import Invalid, ModelUnavailable, NotFound
 from llmasos.gateway.models import Price
 from llmasos.gateway.request import EmbedRequest
-from llmasos.gateway.testing import Reply, scripted_entry, scripted_gateway
+from llmasos.gateway.testing import ScriptedReply, scripted_entry, scripted_gateway
 from llmasos.quotas.meters import Demand, Meter
 
 TOOL_CALL = {"id": "call_1", "type": "function", "function": {"name": "look_up", "arguments": '{"word": "sea"}'}}
@@ -25,7 +25,7 @@ async def parts_of(stream) -> list[dict]:
 
 
 async def test_an_answer_is_a_chat_completion_with_exact_usage_and_cost(gateway, provider, ask):
-    provider.say(Reply(("Good ", "day"), usage=(10, 7)))
+    provider.say(ScriptedReply(("Good ", "day"), usage=(10, 7)))
     answer = await gateway.generate(ask(model="priced"))
     assert answer.value["object"] == "chat.completion"
     assert answer.value["model"] == "priced"
@@ -43,7 +43,7 @@ async def test_the_parameters_of_the_request_reach_the_model(gateway, provider, 
 
 
 async def test_a_streamed_answer_comes_in_parts_and_ends_with_its_usage(gateway, provider, ask):
-    provider.say(Reply(("a", "b", "c"), usage=(5, 3)))
+    provider.say(ScriptedReply(("a", "b", "c"), usage=(5, 3)))
     stream = await gateway.stream(ask())
     parts = await parts_of(stream)
     assert [part["choices"][0]["delta"].get("content") for part in parts] == ["a", "b", "c", None]
@@ -53,7 +53,7 @@ async def test_a_streamed_answer_comes_in_parts_and_ends_with_its_usage(gateway,
 
 
 async def test_tool_calls_arrive_whole_and_streamed(gateway, provider, ask):
-    provider.say(Reply((), tool_calls=(TOOL_CALL,), finish_reason="tool_calls"))
+    provider.say(ScriptedReply((), tool_calls=(TOOL_CALL,), finish_reason="tool_calls"))
     tools = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]
     answer = await gateway.generate(ask(tools=tools))
     choice = answer.value["choices"][0]
@@ -67,7 +67,7 @@ async def test_tool_calls_arrive_whole_and_streamed(gateway, provider, ask):
 
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_usage_that_the_provider_does_not_tell_is_counted_and_flagged(gateway, provider, ask, streamed):
-    provider.say(Reply(("The lighthouse stands on a rock in the sea.",), usage=None))
+    provider.say(ScriptedReply(("The lighthouse stands on a rock in the sea.",), usage=None))
     if streamed:
         last = (await parts_of(await gateway.stream(ask("Tell me of the sea."))))[-1]
     else:
@@ -78,7 +78,7 @@ async def test_usage_that_the_provider_does_not_tell_is_counted_and_flagged(gate
 
 
 async def test_json_that_was_cut_says_so(gateway, provider, ask):
-    provider.say(Reply(('{"label": "bil',), finish_reason="length"))
+    provider.say(ScriptedReply(('{"label": "bil',), finish_reason="length"))
     shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
     answer = await gateway.generate(ask(response_format=shape, max_tokens=5))
     assert "not complete" in answer.value["llmasos"]["notices"][0]
@@ -93,7 +93,7 @@ async def test_embeddings_come_in_order_with_usage(gateway):
 
 
 async def test_closing_a_stream_stops_the_generation_and_counts_what_was_said(gateway, provider, ask):
-    provider.say(Reply(tuple("word " for _ in range(1000)), delay_seconds=0.01))
+    provider.say(ScriptedReply(tuple("word " for _ in range(1000)), delay_seconds=0.01))
     stream = await gateway.stream(ask())
     for _ in range(3):
         await stream.read()
@@ -106,7 +106,7 @@ async def test_closing_a_stream_stops_the_generation_and_counts_what_was_said(ga
 
 
 async def test_cancelling_a_call_stops_the_generation(gateway, provider, ask):
-    provider.say(Reply(("late",), delay_seconds=30))
+    provider.say(ScriptedReply(("late",), delay_seconds=30))
     task = asyncio.create_task(gateway.generate(ask()))
     async with asyncio.timeout(10):
         while not provider.running:  # noqa: ASYNC110 - the provider is not told of tests
@@ -118,7 +118,7 @@ async def test_cancelling_a_call_stops_the_generation(gateway, provider, ask):
 
 
 async def test_no_more_calls_run_at_once_than_the_model_takes(tmp_path: Path, provider, ask):
-    provider.say(Reply(("x",), delay_seconds=0.02))
+    provider.say(ScriptedReply(("x",), delay_seconds=0.02))
     gateway = scripted_gateway(tmp_path, provider, scripted_entry(max_concurrency=2))
     await asyncio.gather(*(gateway.generate(ask()) for _ in range(6)), parts_of(await gateway.stream(ask())))
     assert provider.most_running == 2

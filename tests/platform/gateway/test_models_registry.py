@@ -12,7 +12,7 @@ from llmasos.errors import Conflict, Invalid, ModelUnavailable, NotFound
 from llmasos.gateway.adding import entry_of_file, entry_of_string
 from llmasos.gateway.models import ModelEntry, Price
 from llmasos.gateway.registry import ModelRegistry
-from llmasos.gateway.select import Reach, choose, language_of
+from llmasos.gateway.routing import Reach, choose, language_of
 from llmasos.gateway.tables import ModelRow
 
 

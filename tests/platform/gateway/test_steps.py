@@ -7,9 +7,9 @@ import pytest
 import llmasos_pii_redactor as redactor
 from llmasos.errors import Denied
 from llmasos.gateway.models import Price
-from llmasos.gateway.select import Choice
-from llmasos.gateway.steps import Caller
-from llmasos.gateway.testing import Reply, scripted_entry, scripted_gateway
+from llmasos.gateway.routing import Choice
+from llmasos.gateway.steps import ModelCaller
+from llmasos.gateway.testing import ScriptedReply, scripted_entry, scripted_gateway
 from llmasos.hooks import hookimpl
 from llmasos.plugins import Plugins
 
@@ -59,7 +59,7 @@ async def test_a_guard_refuses_before_anything_is_sent(with_plugin, provider, as
 
     gateway = with_plugin(plugin(before_model_call=refuse))
     with pytest.raises(Denied, match="not for acme/a"):
-        gateway.plan(ask(), caller=Caller(app="acme/a"))
+        gateway.plan(ask(), caller=ModelCaller(app="acme/a"))
     assert provider.requests == []
 
 
@@ -77,7 +77,7 @@ async def test_a_local_model_with_a_remote_stand_in_counts_as_remote(with_plugin
 
 
 async def test_a_streamed_answer_is_filtered_across_its_parts(with_plugin, provider, ask):
-    provider.say(Reply(("Dear [EM", "AIL_", "1], thank you."), tool_calls=(tool_call('{"to": "[EMAIL_1]"}'),)))
+    provider.say(ScriptedReply(("Dear [EM", "AIL_", "1], thank you."), tool_calls=(tool_call('{"to": "[EMAIL_1]"}'),)))
     gateway = with_plugin(redactor)
     parts = await read_all(await gateway.stream(ask("write to ada@example.com", model="remote")))
     deltas = [part["choices"][0]["delta"] for part in parts]
@@ -89,10 +89,10 @@ async def test_a_streamed_answer_is_filtered_across_its_parts(with_plugin, provi
 
 async def test_an_equal_call_is_answered_from_memory_for_the_same_app_alone(with_plugin, provider, ask):
     gateway = with_plugin(plugin(cache_key=lambda call: str(call.request.messages)))
-    first = await gateway.generate(gateway.plan(ask(), caller=Caller(app="acme/a")))
-    again = await gateway.generate(gateway.plan(ask(), caller=Caller(app="acme/a")))
+    first = await gateway.generate(gateway.plan(ask(), caller=ModelCaller(app="acme/a")))
+    again = await gateway.generate(gateway.plan(ask(), caller=ModelCaller(app="acme/a")))
     assert (again.text, again.used.tokens, again.value["llmasos"]["cached"]) == (first.text, 0, True)
-    await gateway.generate(gateway.plan(ask(), caller=Caller(app="acme/b")))
+    await gateway.generate(gateway.plan(ask(), caller=ModelCaller(app="acme/b")))
     assert len(provider.requests) == 2
 
 

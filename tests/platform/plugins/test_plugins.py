@@ -10,8 +10,8 @@ from llmasos import hooks
 from llmasos.errors import Denied, Invalid, ManifestRejected, ModelUnavailable, Unavailable
 from llmasos.gateway.models import FREE, ModelEntry
 from llmasos.gateway.request import GenerateRequest
-from llmasos.gateway.select import EVERYTHING, Choice, Reach
-from llmasos.hooks import AuditRecord, Finding, ModelCall, UsageRecord, hookimpl
+from llmasos.gateway.routing import EVERYTHING, Choice, Reach
+from llmasos.hooks import AuditRecord, ModelCall, ReleaseFinding, UsageRecord, hookimpl
 from llmasos.host import Host, Parts
 from llmasos.kernel.capability import Used
 from llmasos.plugins import HOOK_NAMES, Plugins
@@ -135,8 +135,8 @@ def test_a_cache_key_is_bound_to_workspace_app_and_model():
 
 
 def test_release_checks_are_gathered_and_fail_closed():
-    found = plugin(check_release=lambda manifest: [Finding("too large", blocks=True)])
-    assert with_plugins(found).check_release(None, {}) == [Finding("too large", blocks=True)]
+    found = plugin(check_release=lambda manifest: [ReleaseFinding("too large", blocks=True)])
+    assert with_plugins(found).check_release(None, {}) == [ReleaseFinding("too large", blocks=True)]
     with pytest.raises(Unavailable, match="check_release"):
         with_plugins(plugin(check_release=lambda manifest: boom())).check_release(None, {})
 
@@ -210,7 +210,7 @@ WRONG = {
     "register_commands": (["hello"], {"hello": print}, {"Hello World": "a:b"}, {"hello": "no target"}),
     "before_model_call": (True, "text", REQUEST.model_copy(update={"messages": []})),
     "after_model_call": (True, SimpleNamespace(feed=str), lambda text: text),
-    "check_release": (True, [Finding], "fine", [Finding(7)], ["bad"]),
+    "check_release": (True, [ReleaseFinding], "fine", [ReleaseFinding(7)], ["bad"]),
 }
 GUARDS = {"before_model_call", "after_model_call", "check_release"}
 RAISED = (SystemExit(3), BaseException("odd"), asyncio.CancelledError(), GeneratorExit(), RecursionError("deep"))

@@ -12,10 +12,10 @@ from llmasos.bundles.manifest import ModelPermission
 from llmasos.errors import PermissionNotGranted
 from llmasos.gateway.answers import Spent
 from llmasos.gateway.gateway import AnswerStream, Gateway
-from llmasos.gateway.plan import Plan
+from llmasos.gateway.plan import CallPlan
 from llmasos.gateway.request import EmbedRequest, GenerateRequest, Shape, invalid_request, parse_request
-from llmasos.gateway.select import EVERYTHING, Reach
-from llmasos.gateway.steps import Caller
+from llmasos.gateway.routing import EVERYTHING, Reach
+from llmasos.gateway.steps import ModelCaller
 from llmasos.kernel.calls import OpenStream
 from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
 from llmasos.kernel.guest_calls import json_argument, json_text
@@ -109,7 +109,7 @@ class ModelCapability:
             case _:
                 raise TypeError(operation)
 
-    def _plan(self, invocation: Invocation, grant: ModelPermission | None, request: GenerateRequest) -> Plan:
+    def _plan(self, invocation: Invocation, grant: ModelPermission | None, request: GenerateRequest) -> CallPlan:
         if grant is not None and not grant.tiers and not grant.models:
             raise _not_granted('tiers = ["fast"]')
         if grant is not None and request.tier is not None and request.tier not in grant.tiers:
@@ -120,7 +120,7 @@ class ModelCapability:
             reach=_reach(grant),
             max_tokens=grant.max_output_tokens if grant else None,
             locale=principal.locale,
-            caller=Caller(principal.workspace, principal.user, invocation.app.id if invocation.app else None),
+            caller=ModelCaller(principal.workspace, principal.user, invocation.app.id if invocation.app else None),
         )
 
     def _embedding(self, grant: ModelPermission | None, request: EmbedRequest) -> PreparedCall[dict[str, Any]]:
@@ -142,7 +142,7 @@ class ModelCapability:
 class _Generation:
     """One call of a model between its plan and its answer."""
 
-    def __init__(self, gateway: Gateway, invocation: Invocation, plan: Plan, request: GenerateRequest) -> None:
+    def __init__(self, gateway: Gateway, invocation: Invocation, plan: CallPlan, request: GenerateRequest) -> None:
         self._gateway = gateway
         self._invocation = invocation
         self._plan = plan

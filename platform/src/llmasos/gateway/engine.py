@@ -164,7 +164,7 @@ class Engine:
             await self._read_ahead(entry, parameters)
             return await self._attempts(entry, ask)
 
-    async def stream(self, entry: ModelEntry, parameters: Parameters) -> Parts:
+    async def stream(self, entry: ModelEntry, parameters: Parameters) -> ProviderStream:
         """A streamed answer, once its first part is there; close it.
 
         Only its start is tried again: what was shown cannot be taken back.
@@ -191,7 +191,7 @@ class Engine:
         except BaseException:
             await slot.__aexit__(None, None, None)
             raise
-        return Parts(self, entry, wrapper, first, slot)
+        return ProviderStream(self, entry, wrapper, first, slot)
 
     async def embed(self, entry: ModelEntry, texts: list[str]) -> Any:
         """Embeddings, as litellm gives them."""
@@ -231,7 +231,7 @@ class Engine:
         except Exception:  # it raises a plain Exception where the model is not in its table
             return {}
 
-    def failure(self, error: BaseException, entry: ModelEntry) -> failures.Failure:
+    def failure(self, error: BaseException, entry: ModelEntry) -> failures.ProviderFailure:
         """What an error means that came out of a stream."""
         return failures.classify(error, entry, self._key_or_none(entry))
 
@@ -358,7 +358,7 @@ async def close_quietly(wrapper: Any) -> None:
         logging.getLogger(__name__).debug("a stream was closed while it was read")
 
 
-class Parts:
+class ProviderStream:
     """A streamed answer, as litellm gives it, with a time limit for each part."""
 
     def __init__(

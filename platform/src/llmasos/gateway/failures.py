@@ -47,7 +47,7 @@ class ContentRefused(Invalid):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class ProviderFailure:
     """A failed attempt, as the host sees it."""
 
     error: LlmasosError
@@ -57,13 +57,13 @@ class Failure:
     """How long the provider asks to wait."""
 
 
-def classify(error: BaseException, entry: ModelEntry, key: str | None) -> Failure:
+def classify(error: BaseException, entry: ModelEntry, key: str | None) -> ProviderFailure:
     """What `error`, raised while `entry` was called with `key`, means. The key never appears in it."""
     causes = _causes(error)
     for cause in causes:
         if isinstance(cause, LlmasosError):
             # A provider of ours raised it, and litellm wrapped it.
-            return Failure(cause, again=isinstance(cause, ModelUnavailable))
+            return ProviderFailure(cause, again=isinstance(cause, ModelUnavailable))
     names = {cls.__name__ for cause in causes for cls in type(cause).__mro__}
     names |= {str(getattr(cause, "code", "")) for cause in causes}
     pause = _retry_after(causes)
@@ -72,12 +72,12 @@ def classify(error: BaseException, entry: ModelEntry, key: str | None) -> Failur
     for known, cls, (en, zh), may_help in _KINDS:
         if names & known:
             fields = {"name": entry.name, "seconds": entry.timeout_seconds, "string": entry.litellm, "said": said}
-            return Failure(cls(en.format_map(fields), zh=zh.format_map(fields)), again and may_help, pause)
+            return ProviderFailure(cls(en.format_map(fields), zh=zh.format_map(fields)), again and may_help, pause)
     unknown = ModelUnavailable(
         f"The model {entry.name} did not answer: {said}; run `llmasos models test {entry.name}`.",
         zh=f"模型 {entry.name} 没有作答：{said}；请运行 `llmasos models test {entry.name}`。",
     )
-    return Failure(unknown, again, pause)
+    return ProviderFailure(unknown, again, pause)
 
 
 # The classes of litellm and of what it wraps, and codes that providers send, the narrower first; what each is to us;

@@ -8,30 +8,33 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 from llmasos.errors import Denied, Invalid, LlmasosError
 from llmasos.gateway import answers
 from llmasos.gateway.answers import Counted, Spent
-from llmasos.gateway.engine import Engine, Parts
+from llmasos.gateway.cache import AnswerCache
+from llmasos.gateway.engine import Engine, ProviderStream
 from llmasos.gateway.failures import elsewhere_may_help
+from llmasos.gateway.guard import Filters, filtered
 from llmasos.gateway.models import ModelEntry
-from llmasos.gateway.plan import Plan, make_plan
+from llmasos.gateway.plan import CallPlan, make_plan
 from llmasos.gateway.registry import ModelRegistry
 from llmasos.gateway.request import EmbedRequest, GenerateRequest
-from llmasos.gateway.select import EVERYTHING, Reach, choose_embedding
-from llmasos.gateway.steps import AnswerCache, Caller, Filters, ModelCall, PlainSteps, Steps, filtered
+from llmasos.gateway.routing import EVERYTHING, Reach, choose_embedding
+from llmasos.gateway.steps import ModelCall, ModelCaller, PlainSteps, Steps
 from llmasos.i18n import t
 from llmasos.quotas.meters import NOTHING_USED, Demand, Meter, Used
 
-ANYBODY = Caller()
+ANYBODY = ModelCaller()
 
-__all__ = ["Answer", "AnswerStream", "EmbedPlan", "Gateway"]
+__all__ = ["AnswerStream", "EmbedPlan", "Gateway", "ModelAnswer"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ModelAnswer:
     """A whole answer: a chat completion, or a list of embeddings, as JSON, and what it used."""
 
     value: dict[str, Any]
@@ -62,7 +65,7 @@ class EmbedPlan:
         return Demand(amounts, price is None, None, self.entry.name)
 
 
-class Local(Protocol):
+class LocalEngines(Protocol):
     """The embedded models, as the gateway sees them."""
 
     def is_present(self, name: str) -> bool:
@@ -82,7 +85,7 @@ class Gateway:
     """Calls of models, by the name or the tier that a request gives. A context manager: it ends what it started."""
 
     def __init__(
-        self, registry: ModelRegistry, engine: Engine, local: Local | None = None, steps: Steps | None = None
+        self, registry: ModelRegistry, engine: Engine, local: LocalEngines | None = None, steps: Steps | None = None
     ) -> None:
         self.registry = registry
         self.steps: Final[Steps] = steps or PlainSteps()
@@ -120,8 +123,8 @@ class Gateway:
         reach: Reach = EVERYTHING,
         max_tokens: int | None = None,
         locale: str = "en",
-        caller: Caller = ANYBODY,
-    ) -> Plan:
+        caller: ModelCaller = ANYBODY,
+    ) -> CallPlan:
         """Choose the model and measure the request. `reach` and `max_tokens` are what the caller was granted.
 
         Raises:
@@ -143,11 +146,11 @@ class Gateway:
         call = self.steps.before(call)
         return replace(make_plan(call.request, entries, choice.notices, max_tokens, locale), call=call)
 
-    def can_measure(self, plan: Plan) -> bool:
+    def can_measure(self, plan: CallPlan) -> bool:
         """Whether each of its models can count the prompt exactly."""
         return all(self._engine.counts_prompts(entry) for entry in plan.entries)
 
-    async def measured(self, plan: Plan) -> Plan:
+    async def measured(self, plan: CallPlan) -> CallPlan:
         """The plan with its prompt counted exactly, where that can be done; it costs milliseconds.
 
         Raises:
@@ -165,8 +168,8 @@ class Gateway:
         return EmbedPlan(entry, request.input, tokens)
 
     async def generate(
-        self, request: GenerateRequest | Plan, *, max_tokens: int | None = None, spent: Spent | None = None
-    ) -> Answer:
+        self, request: GenerateRequest | CallPlan, *, max_tokens: int | None = None, spent: Spent | None = None
+    ) -> ModelAnswer:
         """The whole answer.
 
         Args:
@@ -177,13 +180,13 @@ class Gateway:
         Raises:
             LlmasosError: The last model's failure, where a fallback failed too.
         """
-        plan = request if isinstance(request, Plan) else self.plan(request)
+        plan = request if isinstance(request, CallPlan) else self.plan(request)
         limit = max_tokens or plan.max_tokens
         key = self.steps.cache_key(plan.call) if plan.call else None
         if key is not None and (known := self._cache.get(key)) is not None:
             told = {**known["llmasos"], "cached": True, "cost_micro_usd": 0}
             usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-            return Answer({**known, "llmasos": told, "usage": usage}, NOTHING_USED)
+            return ModelAnswer({**known, "llmasos": told, "usage": usage}, NOTHING_USED)
         parameters = {**plan.parameters, "max_tokens": limit}
         entry, response = await self._first_answer(plan, self._engine.complete, parameters)
         counted = answers.counted_by(response)
@@ -201,19 +204,19 @@ class Gateway:
         value["llmasos"] = finish(plan, entry, reason, limit).remarks.as_json(used, counted)
         if plan.call is not None:
             for choice in value["choices"]:
-                choice["message"] = filtered(self.steps, plan.call, choice["message"])
+                choice["message"] = filtered(partial(self.filters, plan), choice["message"])
         if key is not None and reason != "length":
             self._cache.put(key, value)
-        return Answer(value, used)
+        return ModelAnswer(value, used)
 
-    async def stream(self, request: GenerateRequest | Plan, *, max_tokens: int | None = None) -> AnswerStream:
+    async def stream(self, request: GenerateRequest | CallPlan, *, max_tokens: int | None = None) -> AnswerStream:
         """The answer in parts, started. Close it. Raises as `generate`."""
-        plan = request if isinstance(request, Plan) else self.plan(request)
+        plan = request if isinstance(request, CallPlan) else self.plan(request)
         limit = max_tokens or plan.max_tokens
         entry, parts = await self._first_answer(plan, self._engine.stream, {**plan.parameters, "max_tokens": limit})
         return AnswerStream(self, plan, entry, parts, limit)
 
-    async def embed(self, request: EmbedRequest | EmbedPlan, *, spent: Spent | None = None) -> Answer:
+    async def embed(self, request: EmbedRequest | EmbedPlan, *, spent: Spent | None = None) -> ModelAnswer:
         """Embeddings: {"data": [{"embedding", "index"}], "model", "usage"}. `spent` and errors as of `generate`."""
         plan = request if isinstance(request, EmbedPlan) else self.plan_embedding(request)
         response = await self._engine.embed(plan.entry, plan.texts)
@@ -228,12 +231,16 @@ class Gateway:
         ]
         value = {"object": "list", "data": data, "model": plan.entry.name, "usage": counted.as_usage()}
         value["llmasos"] = answers.Remarks().as_json(used, counted)
-        return Answer(value, used)
+        return ModelAnswer(value, used)
 
     async def count_tokens(self, text: str, model: str | None = None, *, reach: Reach = EVERYTHING) -> int:
         """Tokens of a text, as the model counts it that would answer."""
         request = GenerateRequest.model_validate({"messages": [{"role": "user", "content": text}], "model": model})
         return await self._engine.count_tokens(self.plan(request, reach=reach).entry, text)
+
+    def filters(self, plan: CallPlan) -> Filters:
+        """New filters of the guards, for one text of the answer."""
+        return Filters(self.steps.after(plan.call) if plan.call else [])
 
     def _is_usable(self, entry: ModelEntry) -> bool:
         return not entry.is_embedded or self._local is None or self._local.is_present(entry.name)
@@ -256,7 +263,7 @@ class Gateway:
                 zh=f"模型 {name} 用于{'嵌入' if entry.kind == 'embedding' else '对话'}。",
             )
 
-    async def _first_answer(self, plan: Plan, ask: Any, parameters: dict[str, Any]) -> tuple[ModelEntry, Any]:
+    async def _first_answer(self, plan: CallPlan, ask: Any, parameters: dict[str, Any]) -> tuple[ModelEntry, Any]:
         """Ask the models in order until one answers."""
         for entry in plan.entries:
             try:
@@ -266,7 +273,7 @@ class Gateway:
                     raise
         raise AssertionError("a plan has at least one model")
 
-    async def estimate(self, entry: ModelEntry, plan: Plan, text: str, calls: object = None) -> Counted:
+    async def estimate(self, entry: ModelEntry, plan: CallPlan, text: str, calls: object = None) -> Counted:
         """Count for a provider that tells no usage."""
         said = text + (str(calls) if calls else "")
         prompt = "\n".join(str(message["content"] or "") for message in plan.parameters["messages"])
@@ -274,7 +281,7 @@ class Gateway:
         return Counted(asked, await self._engine.count_tokens(entry, said) if said else 0, estimated=True)
 
 
-def finish(plan: Plan, entry: ModelEntry, reason: str, limit: int) -> Plan:
+def finish(plan: CallPlan, entry: ModelEntry, reason: str, limit: int) -> CallPlan:
     """The plan with what is to be said of its end: another model answered, or its JSON was cut."""
     remarks = plan.remarks
     if entry is not plan.entry:
@@ -290,13 +297,13 @@ def finish(plan: Plan, entry: ModelEntry, reason: str, limit: int) -> Plan:
 class AnswerStream:
     """An answer in parts: chat-completion chunks as JSON; the last carries `usage` and `llmasos`."""
 
-    def __init__(self, gateway: Gateway, plan: Plan, entry: ModelEntry, parts: Parts, limit: int) -> None:
+    def __init__(self, gateway: Gateway, plan: CallPlan, entry: ModelEntry, parts: ProviderStream, limit: int) -> None:
         self._gateway = gateway
         self._plan = plan
         self._entry = entry
         self._parts = parts
         self._limit = limit
-        self._filters = Filters(gateway.steps.after(plan.call) if plan.call else [])
+        self._filters = gateway.filters(plan)
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._calls: dict[int, dict[str, Any]] = {}
         self._text: list[str] = []
@@ -369,7 +376,7 @@ class AnswerStream:
         delta: dict[str, Any] = {"content": rest} if (rest := self._filters.finish()) else {}
         if self._calls and self._plan.call is not None:
             calls = {"tool_calls": list(self._calls.values())}
-            delta |= filtered(self._gateway.steps, self._plan.call, calls)
+            delta |= filtered(partial(self._gateway.filters, self._plan), calls)
         return delta
 
     async def _last(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from llmasos.gateway.answers import Remarks
 from llmasos.gateway.models import ModelEntry
-from llmasos.gateway.request import GenerateRequest, Message
+from llmasos.gateway.request import ChatMessage, GenerateRequest
 from llmasos.gateway.steps import ModelCall
 from llmasos.quotas.meters import Demand, Meter, Shrink
 
@@ -30,7 +30,7 @@ FLOOR_TOKENS_OF_JSON = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CallPlan:
     """A request, ready to be asked of `entries` in their order."""
 
     entries: tuple[ModelEntry, ...]
@@ -79,12 +79,12 @@ def make_plan(
     notices: tuple[str, ...],
     max_tokens: int | None,
     locale: str,
-) -> Plan:
+) -> CallPlan:
     """Ready `request` for `entries`. `max_tokens` is the most that the caller's grant allows, if it has one."""
     wanted = request.max_tokens or max_tokens or DEFAULT_MAX_TOKENS
     window = entries[0].context_window
     parameters = _parameters(request)
-    return Plan(
+    return CallPlan(
         entries=entries,
         parameters=parameters,
         prompt_tokens=prompt_tokens_at_most(parameters, max(entry.picture_tokens for entry in entries)),
@@ -105,7 +105,7 @@ def _parameters(request: GenerateRequest) -> dict[str, Any]:
     return {"messages": [_sent_message(message) for message in request.messages], **sent}
 
 
-def _sent_message(message: Message) -> dict[str, Any]:
+def _sent_message(message: ChatMessage) -> dict[str, Any]:
     # A turn that only calls tools has no content, and providers want it said.
     return {"content": None, **message.as_sent()}
 

@@ -149,7 +149,7 @@ class ToolCall(Shape):
     """Its place in a streamed answer; accepted, since streamed calls carry it, and never sent."""
 
 
-class Message(Shape):
+class ChatMessage(Shape):
     """One turn. `content` is text or parts; tool turns carry `tool_call_id`."""
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -220,7 +220,7 @@ class SchemaFormat(Shape):
 class GenerateRequest(Shape):
     """What a capability call, `/v1` and `import llmasos` all become."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     model: Annotated[str, StringConstraints(max_length=128)] | None = None
     """A model by name; empty: the first of the tier."""
     tier: Literal["fast", "balanced", "best"] | None = None

@@ -19,7 +19,7 @@ SCRIPTED = "llmasos-scripted"
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ScriptedReply:
     """One answer: its parts, and how it ends. `usage` None is a provider that does not tell."""
 
     parts: tuple[str, ...] = ("ok",)
@@ -32,26 +32,26 @@ class Reply:
     """Raised after the parts."""
 
 
-def _one_reply() -> deque[Reply]:
-    return deque([Reply()])
+def _one_reply() -> deque[ScriptedReply]:
+    return deque([ScriptedReply()])
 
 
 @dataclass
 class ScriptedProvider:
     """Answers with `replies` in order, and with the last of them ever after; keeps what it was asked."""
 
-    replies: deque[Reply] = field(default_factory=_one_reply)
+    replies: deque[ScriptedReply] = field(default_factory=_one_reply)
     requests: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     cancelled: int = 0
     """How many answers were broken off by the caller."""
     running: int = 0
     most_running: int = 0
 
-    def say(self, *replies: Reply | str) -> None:
+    def say(self, *replies: ScriptedReply | str) -> None:
         """The answers from here on."""
-        self.replies = deque(Reply((reply,)) if isinstance(reply, str) else reply for reply in replies)
+        self.replies = deque(ScriptedReply((reply,)) if isinstance(reply, str) else reply for reply in replies)
 
-    def _next(self, messages: object, optional_params: dict[str, Any]) -> Reply:
+    def _next(self, messages: object, optional_params: dict[str, Any]) -> ScriptedReply:
         self.requests.append({"messages": messages, **optional_params})
         return self.replies.popleft() if len(self.replies) > 1 else self.replies[0]
 
@@ -101,7 +101,7 @@ class ScriptedProvider:
         response.usage = type(response)(usage=usage).usage
         return response
 
-    async def _spoken(self, reply: Reply) -> AsyncIterator[str]:
+    async def _spoken(self, reply: ScriptedReply) -> AsyncIterator[str]:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:

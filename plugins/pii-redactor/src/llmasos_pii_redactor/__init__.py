@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from llmasos.gateway.request import GenerateRequest, Message
+from llmasos.gateway.request import ChatMessage, GenerateRequest
 from llmasos.hooks import ModelCall, TextFilter, hookimpl
 from llmasos_pii_redactor.marks import Marks
 
@@ -39,10 +39,10 @@ def after_model_call(call: ModelCall) -> TextFilter | None:
     return marks.restorer() if marks else None
 
 
-def _marked(message: Message, marks: Marks) -> Message:
+def _marked(message: ChatMessage, marks: Marks) -> ChatMessage:
     plain = message.as_sent()
     walked = {field: _walk(value, marks) for field, value in plain.items() if field in ("content", "tool_calls")}
-    return Message.model_validate({**plain, **walked})
+    return ChatMessage.model_validate({**plain, **walked})
 
 
 def _walk(value: Any, marks: Marks) -> Any:
