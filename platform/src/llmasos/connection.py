@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -114,6 +114,7 @@ class RemoteConnection:
     async def run(self, app_id: str, action: str, value: Json, emit: EventSink = discard) -> InvocationResult:
         """Run an action; see `Connection.run`. It is streamed, so that a long silence is known from a dead server."""
         import httpx  # noqa: PLC0415
+        from httpx_sse import EventSource  # noqa: PLC0415
 
         path = f"/api/v1/apps/{app_id}/actions/{action}"
         headers = {"accept": "text/event-stream"}
@@ -122,8 +123,11 @@ class RemoteConnection:
             async with self._client.stream("POST", path, json=value, headers=headers) as answer:
                 if answer.status_code != 200:
                     raise error_of(await answer.aread(), answer.status_code)
-                async for name, content in _events(answer.aiter_lines()):
-                    match name:
+                async for event in EventSource(answer).aiter_sse():
+                    if not event.data:  # what follows a heartbeat
+                        continue
+                    content = json.loads(event.data)
+                    match event.event:
                         case "chunk":
                             await emit(Event("chunk", content["text"]))
                         case "progress":
@@ -220,12 +224,3 @@ def error_of(body: bytes, status: int) -> LlmasosError:
 
 def _tree(cls: type[LlmasosError]) -> list[type[LlmasosError]]:
     return [cls, *(below for child in cls.__subclasses__() for below in _tree(child))]
-
-
-async def _events(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-    name = ""
-    async for line in lines:
-        if line.startswith("event: "):
-            name = line.removeprefix("event: ")
-        elif line.startswith("data: "):
-            yield name, json.loads(line.removeprefix("data: "))

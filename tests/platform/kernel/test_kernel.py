@@ -18,6 +18,7 @@ from sqlmodel import select
 from llmasos.bundles.manifest import ModelPermission, Text
 from llmasos.database.engine import Database, utc_now
 from llmasos.errors import (
+    AppFailed,
     Cancelled,
     Denied,
     Invalid,
@@ -226,15 +227,23 @@ async def test_what_is_declared_but_not_granted_is_denied(host: SmallHost) -> No
 
 
 async def test_a_refusal_that_an_app_passes_on_keeps_its_chinese(host: SmallHost) -> None:
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(PermissionNotDeclared) as caught:
         async with host.invocations.open(Principal(), APP, "go") as invocation:
             with pytest.raises(PermissionNotDeclared) as refused:
                 await host.guest(invocation, "storage", "get", ["k"])
-            # As a guest does: it knows the English alone, and adds words of its own.
-            raise Invalid(f"no luck: {refused.value.message}")
+            # As an app does: it knows the English alone, and adds words of its own.
+            raise AppFailed(f"no luck: {refused.value.message}")
     assert caught.value.message.startswith("no luck: acme/one used storage")
     assert caught.value.message_zh == f"no luck: {refused.value.message_zh}"
     assert "清单" in caught.value.message_zh
+
+
+async def test_an_app_that_only_claims_a_refusal_has_failed_itself(host: SmallHost, database: Database) -> None:
+    """11-S17: an app's own error passed for the host's, with its code and its exit code."""
+    with pytest.raises(AppFailed):
+        async with host.invocations.open(ME, APP, "act") as invocation:
+            raise AppFailed("A quota is used up.")
+    assert row_of(database, invocation.id).error_code == "app-failed"
 
 
 async def test_a_program_without_an_app_has_its_users_rights_and_quotas(host: SmallHost, database: Database) -> None:

@@ -79,6 +79,11 @@ def install_apps(served: Served) -> None:
         await guest.invocation.emit(Event("notice", "only to three"))
         return "three"
 
+    async def separators(guest: Guest) -> object:
+        for character in "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\r\n":
+            await guest.invocation.emit(Event("chunk", f"a{character}b"))
+        return "a\u2028b\x85c"
+
     async def wait(guest: Guest) -> object:
         served.started.append(guest)
         try:
@@ -107,6 +112,7 @@ def install_apps(served: Served) -> None:
         "acme/tool",
         echo=FakeAction(echo, {**text, "required": ["text"], "additionalProperties": False}),
         count=FakeAction(count, streaming=True),
+        separators=FakeAction(separators, streaming=True),
         wait=FakeAction(wait, streaming=True),
         flood=FakeAction(flood, streaming=True),
         crash=FakeAction(crash),

@@ -36,6 +36,18 @@ async def test_a_run_answers_and_shows_its_events(connection: Any) -> None:
     assert [event.kind for event in seen] == ["chunk", "progress"] * 3 + ["notice"]
 
 
+async def test_only_the_line_ends_of_the_format_end_a_line_of_it(connection: Any) -> None:
+    """11-S17: U+2028 or U+0085 in a chunk ended `llmasos run` against a server."""
+    chunks: list[str] = []
+
+    async def keep(event: Event) -> None:
+        chunks.append(event.text)
+
+    result = await connection.run("acme/tool", "separators", {}, keep)
+    assert result.output == "a\u2028b\x85c"
+    assert chunks == [f"a{character}b" for character in "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\r\n"]
+
+
 async def test_the_schema_of_an_input_is_told(connection: Any) -> None:
     schema = await connection.input_schema("acme/tool", "echo")
     assert schema["required"] == ["text"]

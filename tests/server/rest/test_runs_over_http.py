@@ -177,13 +177,28 @@ async def test_why_an_invocation_failed_is_kept_in_both_languages(served: Any) -
         (b"[1]", "application/json", 422, "input-rejected"),
         (b"text=a", "application/x-www-form-urlencoded", 415, "unsupported-media-type"),
         (b'{"text": "a"}', "text/plain", 415, "unsupported-media-type"),
-        (b"x" * (3 << 20), "application/json", 413, "body-too-large"),
+        (b'{"text": "\xff"}', "application/json", 400, "invalid-json"),
+        (b"x" * (3 << 20 | 1), "application/json", 413, "body-too-large"),
         (json.dumps({"text": "x" * (1 << 20)}).encode(), "application/json", 422, "input-rejected"),
     ],
 )
 async def test_a_bad_body_is_one_clear_problem(served: Any, body: bytes, media: str, status: int, code: str) -> None:
     answer = await served.client.post(f"{RUN}/echo", content=body, headers={"content-type": media})
     assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+async def test_an_input_is_measured_without_its_escapes(served: Any) -> None:
+    """10-21: a body that is three times as long as its input, as Python's json module writes it."""
+    schema = {"type": "object", "properties": {"text": {"type": "string"}}}
+
+    async def measure(guest: Guest) -> object:
+        return len(guest.input["text"])
+
+    served.apps.add("acme/meter", measure=FakeAction(measure, schema))
+    content = json.dumps({"text": "é" * 500_000})
+    headers = {"content-type": "application/json"}
+    answer = await served.client.post("/api/v1/apps/acme/meter/actions/measure", content=content, headers=headers)
+    assert (answer.status_code, answer.json().get("output")) == (200, 500_000)
 
 
 async def test_a_body_in_chunks_is_bounded_too(served: Any) -> None:
@@ -253,6 +268,13 @@ async def test_deleting_an_invocation_ends_its_stream_with_an_error(served: Any)
     assert (read["status"], read["error"]["code"]) == ("cancelled", "cancelled")
     again = await served.client.delete(answer.headers["location"])
     assert (again.status_code, again.json()["status"]) == (202, "cancelled")
+
+
+async def test_cancelling_shows_no_more_than_the_scope_run_may_see(served: Any) -> None:
+    """11-S17: the answer to DELETE had the details and the log."""
+    made = (await served.client.post(f"{RUN}/echo", json={"text": "a"}, headers={"authorization": "Bearer run"})).json()
+    deleted = await served.client.delete(f"/api/v1/invocations/{made['id']}", headers={"authorization": "Bearer run"})
+    assert (deleted.status_code, deleted.json()) == (202, {"id": made["id"], "status": "succeeded"})
 
 
 async def test_an_invocation_of_somebody_else_does_not_exist(served: Any) -> None:

@@ -22,11 +22,11 @@ from llmasos.errors import (
     Unauthenticated,
     Unavailable,
 )
+from llmasos.invocations.events import FollowedInvocation
 from llmasos.invocations.run import not_installed
 from llmasos_server.rest import sse
 from llmasos_server.rest.context import PREFIX, host_of
 from llmasos_server.rest.identity import Runner
-from llmasos_server.rest.live import LiveRun
 from llmasos_server.rest.problems import (
     BodyTooLarge,
     InvalidJson,
@@ -39,7 +39,7 @@ from llmasos_server.rest.problems import (
 )
 from llmasos_server.rest.schemas import ActionView, RunView
 
-router = APIRouter(prefix=PREFIX, tags=["runs"])
+router = APIRouter(prefix=PREFIX, tags=["invocations"])
 
 # The body must be here by then: a caller who sends a byte a second holds a connection, and no more than that.
 BODY_SECONDS: Final = 30.0
@@ -103,13 +103,13 @@ async def run_action(
     if not caller.reaches(app_id):
         raise not_installed(app_id)
     actions = host_of(request).actions
-    live = LiveRun(
+    followed = FollowedInvocation(
         lambda emit, on_start: actions.run(caller.principal, app_id, action, value, emit, on_start=on_start),
         streamed=streamed,
     )
     if streamed:
-        return await _streamed(request, live)
-    return await _answered(request, live)
+        return await _streamed(request, followed)
+    return await _answered(request, followed)
 
 
 @router.get(
@@ -133,24 +133,24 @@ async def read_action(
     return ActionView.of(found, caller.principal.locale)
 
 
-async def _streamed(request: Request, live: LiveRun) -> Response:
+async def _streamed(request: Request, followed: FollowedInvocation) -> Response:
     try:
-        here = await _unless_gone(request, live, live.begun())
+        here = await _unless_gone(request, followed, followed.begun())
     except BaseException:
-        await live.end()
+        await followed.end()
         raise
-    return sse.RunStream(live) if here else _GONE
+    return sse.EventStream(followed) if here else _GONE
 
 
-async def _answered(request: Request, live: LiveRun) -> Response:
+async def _answered(request: Request, followed: FollowedInvocation) -> Response:
     try:
-        if not await _unless_gone(request, live, live.settled()):
+        if not await _unless_gone(request, followed, followed.settled()):
             return _GONE
-        result = await live.result()
+        result = await followed.result()
     except LlmasosError as error:
-        return respond(error, request, invocation=live.id if live.has_begun else None)
+        return respond(error, request, invocation=followed.id if followed.has_begun else None)
     finally:
-        await live.end()
+        await followed.end()
     view = RunView.of(result).model_dump(mode="json", exclude_unset=True)
     return JSONResponse(view, headers={"location": f"{PREFIX}/invocations/{result.id}"})
 
@@ -159,13 +159,13 @@ async def _answered(request: Request, live: LiveRun) -> Response:
 _GONE: Final = Response(status_code=Cancelled.status)
 
 
-async def _unless_gone(request: Request, live: LiveRun, wait: Coroutine[Any, Any, None]) -> bool:
+async def _unless_gone(request: Request, followed: FollowedInvocation, wait: Coroutine[Any, Any, None]) -> bool:
     """Wait, while the caller is there; whether it still is. One who goes away ends the run."""
     waiting, gone = asyncio.create_task(wait), asyncio.create_task(sse.disconnect(request.receive))
     try:
         await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
-            await live.end()
+            await followed.end()
             return False
         await waiting
         return True
@@ -222,5 +222,5 @@ async def _input_of(request: Request) -> Any:
         raise UnsupportedMediaType
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidJson(f"The body is not JSON: {error}.", zh=f"请求体不是 JSON：{error}。") from error

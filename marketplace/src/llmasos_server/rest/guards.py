@@ -18,10 +18,11 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmasos.errors import LlmasosError
+from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
 from llmasos_server.rest.problems import BodyTooLarge, HostNotAllowed, OriginNotAllowed, respond
 
-# An action takes a MiB of JSON; escapes can double it. Bundles are not uploaded here yet.
-MAX_BODY_BYTES: Final = 2 << 20
+# The input of an action, in which an escape such as \u00e9 takes three times the bytes of its character.
+MAX_BODY_BYTES: Final = 3 * MAX_PAYLOAD_BYTES
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 

@@ -12,9 +12,9 @@ from llmasos_server.rest.context import PREFIX, host_of
 from llmasos_server.rest.identity import Caller, Reader, Runner
 from llmasos_server.rest.paging import DEFAULT_LIMIT, Page, PageCursor, PageLimit, decode_cursor, encode_cursor
 from llmasos_server.rest.problems import InvalidCursor, ScopeMissing, responses
-from llmasos_server.rest.schemas import InvocationDetail, InvocationView
+from llmasos_server.rest.schemas import InvocationDetail, InvocationStatus, InvocationView
 
-router = APIRouter(prefix=f"{PREFIX}/invocations", tags=["runs"])
+router = APIRouter(prefix=f"{PREFIX}/invocations", tags=["invocations"])
 
 InvocationId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 
@@ -57,11 +57,15 @@ async def read_invocation(request: Request, caller: Reader, invocation: Invocati
     status_code=202,
     responses=responses(Unauthenticated, ScopeMissing, NotFound),
 )
-async def cancel_invocation(request: Request, caller: Runner, invocation: InvocationId) -> InvocationDetail:
-    """End one of the invocations that the caller may list, wherever it runs. One that has ended stays as it is."""
+async def cancel_invocation(request: Request, caller: Runner, invocation: InvocationId) -> InvocationStatus:
+    """End one of the caller's own invocations, or with the scope admin one of the workspace's, wherever it runs.
+
+    One that has ended stays as it is. What else there is to know of it needs the scope read.
+    """
     await _found(request, caller, invocation)
     await host_of(request).invocations.cancel(invocation, caller.principal, of_anybody=caller.is_admin)
-    return InvocationDetail.of(await _found(request, caller, invocation), caller.principal.locale)
+    row = await _found(request, caller, invocation)
+    return InvocationStatus.model_validate({"id": row.id, "status": row.status})
 
 
 async def _found(request: Request, caller: Caller, invocation: str) -> InvocationRow:

@@ -91,6 +91,13 @@ class InvocationView(Answer):
         return cls.model_validate(_fields(row, locale))
 
 
+class InvocationStatus(Answer):
+    """Where an invocation stands."""
+
+    id: str
+    status: Literal["running", "succeeded", "failed", "cancelled"]
+
+
 class InvocationDetail(InvocationView):
     """One invocation, with what its app printed and logged."""
 

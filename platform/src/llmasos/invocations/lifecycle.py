@@ -90,9 +90,10 @@ class Invocations:
                 raise error from None
             raise
         except BaseException as raised:
-            error = raised
-            running.calls.translate(raised)
-            raise
+            error = running.calls.origin_of(raised)
+            if error is raised:
+                raise
+            raise error from raised
         finally:
             self._running.remove(running.invocation.id)
             await _uninterrupted(self._end(running, error))

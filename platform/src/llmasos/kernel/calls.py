@@ -6,10 +6,11 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
-from llmasos.errors import Cancelled, Invalid, LlmasosError, TimedOut, Unavailable
+from llmasos.errors import AppFailed, Cancelled, Invalid, LlmasosError, TimedOut, Unavailable
 from llmasos.kernel.audit import Line
 from llmasos.kernel.capability import Stream
 from llmasos.kernel.deadline import Deadline, Expired
@@ -90,8 +91,8 @@ class InvocationCalls:
     streams: dict[int, OpenStream[Any]] = field(default_factory=dict[int, OpenStream[Any]])
     opened: int = 0
     failures: Counter[str] = field(default_factory=Counter[str])
-    # What the app was told went wrong: the English that it knows, and the Chinese.
-    refusals: dict[str, str] = field(default_factory=dict[str, str])
+    told: dict[str, LlmasosError] = field(default_factory=dict[str, LlmasosError])
+    """The errors that the app got from the host, by message."""
     deadline: Deadline = field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,15 +125,21 @@ class InvocationCalls:
             )
 
     def note(self, error: LlmasosError) -> None:
-        """Remember the Chinese of an error that the app is told in English."""
-        if len(self.refusals) < MAX_FAILURE_LINES:
-            self.refusals[error.message] = error.message_zh
+        """Remember an error that the app gets, in case it passes it on."""
+        if len(self.told) < MAX_FAILURE_LINES:
+            self.told[error.message] = error
 
-    def translate(self, error: BaseException) -> None:
-        """Give an app's error its Chinese, if the app passes on what it was told."""
-        if isinstance(error, LlmasosError):
-            for en, zh in self.refusals.items():
-                error.message_zh = error.message_zh.replace(en, zh)
+    def origin_of(self, error: BaseException) -> BaseException:
+        """The error that the host gave the app, if the app passes it on; else the error itself, the app's own."""
+        if not isinstance(error, AppFailed):
+            return error
+        for message, told in self.told.items():
+            if message in error.message:
+                passed_on = copy(told)
+                passed_on.message = error.message
+                passed_on.message_zh = error.message_zh.replace(message, told.message_zh)
+                return passed_on
+        return error
 
     def is_worth_a_line(self, event: str, code: str) -> bool:
         """Whether the audit log keeps a failure, or only its count."""

@@ -8,8 +8,7 @@ from typing import Final
 
 import msgspec
 
-from llmasos import errors
-from llmasos.errors import AppFailed, ComponentRejected, Invalid, LlmasosError, ResourceLimit, Unavailable
+from llmasos.errors import AppFailed, ComponentRejected, LlmasosError, ResourceLimit, Unavailable
 from llmasos.kernel.invocation import InvocationLimits
 from llmasos.runtimes.frames import Failure
 from llmasos.runtimes.runner import CallEnd
@@ -69,6 +68,6 @@ def _in_chinese(message: str) -> str:
 
 def _error(failure: Failure) -> LlmasosError:
     zh = failure.zh or _in_chinese(failure.message)
-    if failure.code is not None:
-        return _BY_CODE.get(failure.code, Unavailable)(failure.message, zh=zh)
-    return errors.BY_TAG.get(failure.tag, Invalid)(failure.message, zh=zh)
+    # Without a code the app returned the error itself: it may say "quota" of whatever it likes.
+    kind = AppFailed if failure.code is None else _BY_CODE.get(failure.code, Unavailable)
+    return kind(failure.message, zh=zh)

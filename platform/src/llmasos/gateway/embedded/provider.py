@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
+from httpx_sse import EventSource
 
 from llmasos.errors import Invalid, LlmasosError, ModelUnavailable
 from llmasos.gateway.embedded.local import LocalModels
@@ -175,12 +176,10 @@ def _usage(answer: dict[str, Any]) -> dict[str, int]:
 
 async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
     """The engine's server-sent events; an error among them is raised."""
-    async for line in response.aiter_lines():
-        if line.startswith("error: "):
-            raise ModelUnavailable(f"The engine failed: {line[7:300]}", zh=f"推理引擎出错：{line[7:300]}")
-        if not line.startswith("data: ") or line == "data: [DONE]":
+    async for sent in EventSource(response).aiter_sse():
+        if not sent.data or sent.data == "[DONE]":
             continue
-        event: dict[str, Any] = json.loads(line[6:])
+        event: dict[str, Any] = json.loads(sent.data)
         if "error" in event:
             raise ModelUnavailable(
                 f"The engine failed: {str(event['error'].get('message'))[:300]}",

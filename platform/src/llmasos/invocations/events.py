@@ -1,4 +1,4 @@
-"""A run that a request began: its events in a short queue, its end, and the way to stop it."""
+"""An invocation that a request began: its events in a short queue, its end, and the way to stop it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ QUEUED_EVENTS: Final = 64
 Start: TypeAlias = Callable[[EventSink, Callable[[Invocation], None]], Awaitable[InvocationResult]]
 
 
-class _Mailbox:
-    """Events on their way from one writer to one reader. A full one makes its writer wait; a closed one ends."""
+class _EventQueue:
+    """Events from one writer to one reader. The writer waits while it is full; once closed, it ends."""
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
@@ -52,12 +52,12 @@ class _Mailbox:
         await self._changed.wait()
 
 
-class LiveRun:
-    """Begins a run at once; `begun` waits for its admission, which a response's status depends on."""
+class FollowedInvocation:
+    """Begins an invocation at once; `begun` waits for its admission, which a response's status depends on."""
 
     def __init__(self, start: Start, *, streamed: bool) -> None:
-        """Run `start`; keep its events only where they are `streamed`."""
-        self._events = _Mailbox()
+        """Run `start`; keep its events only if they are `streamed`."""
+        self._events = _EventQueue()
         self._invocation: asyncio.Future[Invocation] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(start, self._events.put if streamed else discard))
 
@@ -73,7 +73,7 @@ class LiveRun:
 
     @property
     def locale(self) -> str:
-        """The language of whoever began it. Only once it has begun."""
+        """The caller's language. Only once it has begun."""
         return self._invocation.result().principal.locale
 
     @property
@@ -82,7 +82,7 @@ class LiveRun:
         return self._invocation.done() and not self._invocation.cancelled()
 
     async def begun(self) -> None:
-        """Wait until the run is admitted.
+        """Wait until it is admitted.
 
         Raises:
             LlmasosError: What kept it from starting.
@@ -94,11 +94,11 @@ class LiveRun:
 
     @property
     def was_cancelled(self) -> bool:
-        """Whether `cancel` or `end` ended it, for a caller who went away."""
+        """Whether `cancel` or `end` ended it, because its caller went away."""
         return self._task.cancelling() > 0 or self._task.cancelled()
 
     async def next_event(self) -> Event | None:
-        """The next event; None once the run has ended and all were taken."""
+        """The next event; None once it has ended and all were taken."""
         return await self._events.get()
 
     async def result(self) -> InvocationResult:
@@ -122,7 +122,7 @@ class LiveRun:
         self._task.cancel()
         await asyncio.wait({self._task})
         if not self._task.cancelled():
-            self._task.exception()  # taken note of: whoever asked for the result has gone
+            self._task.exception()  # read, so that asyncio does not log it: its caller has gone
 
     async def _run(self, start: Start, emit: EventSink) -> InvocationResult:
         try:
@@ -130,7 +130,7 @@ class LiveRun:
         except LlmasosError:
             raise
         except Exception:
-            logger.exception("a run failed with an error nobody foresaw")
+            logger.exception("an invocation failed with an unforeseen error")
             raise
         finally:
             self._events.close()
