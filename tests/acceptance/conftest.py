@@ -1,4 +1,4 @@
-"""A newcomer's home: `llmasos quickstart` once, for every test of this folder."""
+"""Users whose commands are real processes. One of them has run `llmasos quickstart`, once for all these tests."""
 
 import json
 import os
@@ -14,14 +14,14 @@ import pytest
 LLMASOS = (sys.executable, "-m", "llmasos_server.cli")
 
 
-def hear_ctrl_c() -> None:
-    """Take SIGINT as a terminal's program does: a suite that runs in the background hands its children a deaf ear."""
+def heed_ctrl_c() -> None:
+    """Let SIGINT end the child: a suite that runs in the background passes on that it is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass
 class User:
-    """Somebody at a shell, whose commands are real processes."""
+    """A person at a shell, with a home."""
 
     home: Path
     variables: dict[str, str] = field(default_factory=dict)
@@ -38,12 +38,12 @@ class User:
             cwd=cwd,
             env=self.environment,
             text=True,
-            preexec_fn=hear_ctrl_c,  # noqa: PLW1509 - it only sets a signal
+            preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - it only sets a signal
             **streams,
         )
 
     def does(self, *words: str, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run a command, and hold it to an exit code."""
+        """Run a command that must end with this exit code."""
         with self.start(*words, cwd=cwd) as process:
             out, err = process.communicate(timeout=1500)
         assert process.returncode == code, f"llmasos {' '.join(words)}: {process.returncode}\n{out}\n{err}"
@@ -51,15 +51,17 @@ class User:
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def reads(self, *words: str, cwd: Path | None = None) -> Any:
-        """What a command answers with --json."""
+        """Run a command that must succeed; return what it prints with --json."""
         return json.loads(self.does(*words, "--json", cwd=cwd).stdout)
 
 
 @pytest.fixture(scope="session")
-def newcomer(tmp_path_factory: pytest.TempPathFactory) -> tuple[User, dict[str, Any]]:
-    """A user after the quickstart, and what it answered."""
-    user = User(tmp_path_factory.mktemp("newcomer") / "home")
-    return user, user.reads("quickstart")
+def newcomer(stock: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[User, dict[str, Any]]:
+    """A user who has run the quickstart, and what it printed."""
+    with stock.home(tmp_path_factory.mktemp("newcomer") / "home") as home:
+        user = User(home)
+        printed = user.reads("quickstart")
+    return user, printed
 
 
 @pytest.fixture(scope="session")
@@ -69,5 +71,5 @@ def user(newcomer: tuple[User, dict[str, Any]]) -> User:
 
 @pytest.fixture(scope="session")
 def somebody() -> type[User]:
-    """Users with homes of their own: `somebody(home)`."""
+    """Makes users with homes of their own: `somebody(home)`."""
     return User

@@ -1,6 +1,6 @@
-"""A home that cannot be written, a disk that is full, no home at all: one clear line each, and nothing half-done.
+"""A home that cannot be written, or a full disk, is one clear error and leaves nothing half-done.
 
-Real file systems: a small one in memory that fills up, and one that was mounted to be read only.
+The file systems are real: a small one in memory that fills up, and one that is mounted read-only.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from llmasos.runtimes.confinement import confinement
 
 FULL = "Error: The disk is full: nothing was changed. Free some space in the home (LLMASOS_HOME) and run it again."
 READ_ONLY = "Error: The home cannot be written: set LLMASOS_HOME to a folder that you may write to."
-# Without a model: what is tried is the home.
+# It calls no model: these tests are about the home.
 COUNTING = '''
 from llmasos_sdk import App, Context
 
@@ -61,7 +61,7 @@ may_mount = pytest.mark.skipif(
 
 
 def full(folder: Path) -> Path:
-    """A file that takes all the room that is left."""
+    """Write a file that takes all the free space."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
@@ -70,22 +70,23 @@ def full(folder: Path) -> Path:
 
 
 def problems(somebody: Any) -> set[str]:
-    """The parts that doctor finds fault with, but for the disk's size: these are small."""
+    """The parts in which doctor finds a problem, except for the free space: these disks are small."""
     with somebody.start("doctor", "--json") as process:
         checks = json.loads(process.communicate(timeout=120)[0])["checks"]
     return {each["part"] for each in checks if each["status"] == "problem" and "MiB are free" not in each["detail"]}
 
 
 def fails(somebody: Any, *words: str) -> str:
-    """The one line that a command ends with."""
+    """Run a command that must fail; return its one line of error."""
     told = somebody.does(*words, code=1).stderr
     assert told.count("Error: ") == 1
     return told.splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
-def author(tmp_path_factory: pytest.TempPathFactory, somebody: Any) -> Any:
-    return somebody(tmp_path_factory.mktemp("author") / "home")
+def author(stock: Any, tmp_path_factory: pytest.TempPathFactory, somebody: Any) -> Iterator[Any]:
+    with stock.home(tmp_path_factory.mktemp("author") / "home") as home:
+        yield somebody(home)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def native(author: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 @pytest.fixture(scope="module")
 def component(author: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A Python component's bundle, and its id: compiled, it has 35 MB."""
+    """A Python component's bundle, and its id. It compiles to 35 MB."""
     return built(author, tmp_path_factory.mktemp("component"))
 
 
@@ -135,7 +136,7 @@ def test_a_disk_that_is_full_at_install_and_at_run_costs_nothing(
         user.does("publish", str(bundle))
         filler = full(disk)
         assert fails(user, "install", app, "--yes").startswith(FULL)
-        assert app in user.does("search").stdout  # what only reads goes on
+        assert app in user.does("search").stdout  # reading still works
         assert "Nothing is installed" in user.does("list").stdout
         filler.unlink()
         user.does("install", app, "--yes")
@@ -157,9 +158,7 @@ def test_a_quickstart_on_a_small_disk_says_how_much_it_needs(somebody: Any, tmp_
 
 
 @may_mount
-def test_a_home_that_is_read_only_is_read_and_not_written(
-    somebody: Any, native: tuple[Path, str], tmp_path: Path
-) -> None:
+def test_a_read_only_home_is_read_and_not_written(somebody: Any, native: tuple[Path, str], tmp_path: Path) -> None:
     bundle, app = native
     user = somebody(tmp_path / "home")
     user.does("publish", str(bundle))
@@ -184,7 +183,7 @@ def test_a_home_that_is_read_only_is_read_and_not_written(
 
 
 @may_mount
-def test_an_empty_home_that_is_read_only_names_what_to_set(somebody: Any, tmp_path: Path) -> None:
+def test_in_an_empty_read_only_home_commands_name_what_to_set(somebody: Any, tmp_path: Path) -> None:
     with mounted(tmp_path / "home", "-t", "tmpfs", "-o", "ro", "tmpfs") as home:
         for words in (("quickstart",), ("publish", "x.llmapp"), ("run", "a/b", "c"), ("serve", "--port", "0")):
             assert "set LLMASOS_HOME" in fails(somebody(home), *words)

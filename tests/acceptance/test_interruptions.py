@@ -1,4 +1,4 @@
-"""What stops a command in the middle, and what is left of it: nothing half-done, nothing stuck."""
+"""A command that is interrupted leaves nothing half-done and nothing reserved."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-# The first test waits for a whole quickstart, which a busy machine may take ten minutes for.
+# The first test includes the quickstart, which may take ten minutes on a busy machine.
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
 
 STORY = ("run", "llmasos/storyteller", "tell", "-p", "premise=a lighthouse", "--stream")
@@ -29,7 +29,7 @@ def statuses(home: Path) -> list[str]:
 
 
 def stuck(home: Path) -> list[Any]:
-    """Whatever a run that ended still holds."""
+    """What invocations that ended still have reserved, and those that never ended."""
     return [
         *rows(home, "select * from reservation"),
         *rows(home, "select * from ledger_window where reserved != 0"),
@@ -38,7 +38,7 @@ def stuck(home: Path) -> list[Any]:
 
 
 def telling(user: Any) -> subprocess.Popen[str]:
-    """A story of which the first words were printed."""
+    """Start a story, and return once its first words are printed."""
     process = user.start(*STORY)
     if not process.stdout.read(20):
         raise AssertionError(process.communicate()[1])
@@ -47,7 +47,7 @@ def telling(user: Any) -> subprocess.Popen[str]:
 
 def children_of(pid: int) -> Iterator[int]:
     listed: list[str] = []
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one may end while it is looked at
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a child may end meanwhile
         for task in Path(f"/proc/{pid}/task").iterdir():
             listed += (task / "children").read_text().split()
     for child in listed:
@@ -92,7 +92,7 @@ def test_without_a_terminal_an_install_asks_for_yes(user) -> None:
     assert "llmasos/tutor" not in user.does("list").stdout
 
 
-def test_ctrl_c_at_the_question_leaves_nothing(user) -> None:
+def test_ctrl_c_at_the_consent_question_installs_nothing(user) -> None:
     ours, theirs = pty.openpty()
     process = user.start("install", "llmasos/tutor", stdin=theirs, stderr=theirs, start_new_session=True)
     os.close(theirs)

@@ -1,4 +1,4 @@
-"""The main job as a newcomer does it: quickstart, an app of one's own, quotas, the audit log, the server, programs."""
+"""What a newcomer does: quickstart, an app of their own, quotas, the audit log, the server, programs."""
 
 import json
 import signal
@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-# The first test waits for a whole quickstart, which a busy machine may take ten minutes for.
+# The first test includes the quickstart, which may take ten minutes on a busy machine.
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
 
 COMPLAINT = "message=My card was charged twice and I need the money back today"
@@ -19,7 +19,7 @@ KEPT = ("bundles", "code", "compiled", "models")
 
 
 def files_of(home: Path) -> dict[str, int]:
-    """What the home holds besides its database, and when it was written."""
+    """The files of the home beside its database, with their times of writing."""
     return {
         str(path.relative_to(home)): path.stat().st_mtime_ns
         for folder in KEPT
@@ -35,11 +35,11 @@ def rows_of(home: Path) -> dict[str, list[Any]]:
 
 
 def tokens_of(usage: list[dict[str, Any]]) -> list[tuple[int, int, int]]:
-    """What models were asked for. An app computes until it is refused, and that is counted apart."""
+    """The use of models. Compute is left out: an app computes until it is refused."""
     return [(each["prompt_tokens"], each["completion_tokens"], each["cost_micro_usd"]) for each in usage]
 
 
-def test_the_quickstart_answers_one_object_with_real_content(newcomer) -> None:
+def test_quickstart_prints_one_object_with_real_results(newcomer) -> None:
     user, answer = newcomer
     assert set(answer) == {"installed", "runs", "home"}
     assert answer["home"] == str(user.home)
@@ -65,7 +65,7 @@ def test_a_second_quickstart_builds_and_changes_nothing(user) -> None:
     assert "today" in told.stdout
 
 
-def test_an_app_of_ones_own_from_new_to_run(user, tmp_path: Path) -> None:
+def test_a_new_app_is_tested_built_published_installed_and_run(user, tmp_path: Path) -> None:
     user.does("new", "hello", cwd=tmp_path)
     hello = tmp_path / "hello"
     user.does("test", cwd=hello)
@@ -82,7 +82,7 @@ def test_an_app_of_ones_own_from_new_to_run(user, tmp_path: Path) -> None:
     assert len(ran["output"].split()) > 3
 
 
-def test_a_run_in_json_says_what_it_cost(user) -> None:
+def test_a_run_in_json_reports_its_cost(user) -> None:
     ran = user.reads("run", "llmasos/triage", "classify", "-p", COMPLAINT)
     assert ran["output"]["label"] == "billing"
     assert ran["usage"]["prompt_tokens"] > 0

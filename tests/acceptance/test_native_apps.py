@@ -1,4 +1,4 @@
-"""Native apps as their users have them: made, tested, built, published, installed and run by commands."""
+"""Native apps, made, tested, built, published, installed and run by a user's commands."""
 
 import csv
 import subprocess
@@ -13,14 +13,14 @@ from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
 from llmasos.runtimes.confinement import confinement
 
-# The first test waits for a whole quickstart, which a busy machine may take ten minutes for.
+# The first test includes the quickstart, which may take ten minutes on a busy machine.
 pytestmark = [
     pytest.mark.model,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not confinement().is_available, reason=str(confinement().missing)),
 ]
 
-# Beside what `new` wrote: an action that counts without a model, and one that does what no app may.
+# Added to what `new` wrote: an action that needs no model, and one that does what no app may.
 MORE = '''
 
 @app.action
@@ -39,7 +39,7 @@ def start(ctx: Context) -> int:
 
 
 def pdf(path: Path, *pages: str) -> Path:
-    """A document of some pages, with a text each."""
+    """Write a PDF with one text on each page."""
     writer = pypdf.PdfWriter()
     font = {"Type": "/Font", "Subtype": "/Type1", "BaseFont": "/Helvetica"}
     fonts = DictionaryObject({NameObject(f"/{key}"): NameObject(value) for key, value in font.items()})
@@ -71,7 +71,7 @@ def output(user, *words: str) -> Any:
     return user.reads("run", *words)["output"]
 
 
-def test_a_new_native_app_goes_the_whole_road(user, tmp_path: Path) -> None:
+def test_a_native_app_is_made_tested_built_published_installed_and_run(user, tmp_path: Path) -> None:
     user.does("new", "nat", "--runtime", "python", cwd=tmp_path)
     nat = tmp_path / "nat"
     user.does("test", cwd=nat)
@@ -93,7 +93,7 @@ def test_a_new_native_app_goes_the_whole_road(user, tmp_path: Path) -> None:
     user.does("run", app, "count", "-p", "text=a", code=5)
 
 
-def test_the_reader_answers_about_a_pdf_that_is_handed_in(user, reader: str, tmp_path: Path) -> None:
+def test_the_reader_answers_questions_about_a_pdf(user, reader: str, tmp_path: Path) -> None:
     file = pdf(tmp_path / "lease.pdf", "The rent is 900 euros a month.", "Notice is three months.")
     document = ("-p", f"document=@{file}")
     found = output(user, reader, "find", *document, "-p", "words=rent")

@@ -96,14 +96,14 @@ def test_an_action_is_described_by_its_hints_and_docstring() -> None:
     }
 
 
-def test_a_generator_streams_and_its_output_is_text_or_what_it_returns() -> None:
+def test_a_generator_streams_and_its_output_is_text_or_its_return_value() -> None:
     told, counted = app.describe()[1:3]
     assert (told["streaming"], told["output_schema"]) == (True, {"type": "string"})
     assert (counted["name"], counted["title"]) == ("count_up", {"en": "Count up"})
     assert (counted["streaming"], counted["output_schema"]) == (True, {"type": "integer"})
 
 
-def test_an_action_takes_json_and_answers_json() -> None:
+def test_an_action_takes_json_and_returns_json() -> None:
     assert call(app, "sort", FakeContext(), message="hi", labels=["billing"]) == {"label": "billing", "sure": True}
 
 
@@ -117,7 +117,7 @@ def test_each_yield_goes_out_as_a_chunk_and_all_of_them_are_the_output() -> None
     assert ctx.fake.chunks == ["Once ", "upon ", "a ", "time."]
 
 
-def test_a_generator_that_returns_answers_that_instead() -> None:
+def test_the_return_value_of_a_generator_is_its_output() -> None:
     ctx = FakeContext()
     assert call(app, "count_up", ctx) == 3
     assert ctx.fake.chunks == ["0 ", "1 ", "2 "]
@@ -134,7 +134,7 @@ def test_an_error_of_the_app_is_one_line_for_the_caller_and_a_traceback_in_the_l
 
 
 @pytest.mark.parametrize("action", ["lie", "yield_numbers"])
-def test_an_action_that_breaks_its_promise_is_the_apps_failure(action: str) -> None:
+def test_an_output_against_its_schema_is_the_apps_failure(action: str) -> None:
     with pytest.raises(AppFailed, match=f"action {action}"):
         call(app, action, FakeContext())
 

@@ -153,7 +153,7 @@ def test_storage_keeps_text_bytes_and_json() -> None:
     assert (ctx.storage.delete("a"), ctx.storage.delete("a")) == (True, False)
 
 
-def test_compare_and_set_loses_to_whoever_wrote_first() -> None:
+def test_compare_and_set_fails_if_another_wrote_first() -> None:
     storage = FakeContext(storage=MemoryStorage()).storage
     assert storage.compare_and_set("k", None, "one") == 1
     with pytest.raises(Conflict):
@@ -164,7 +164,7 @@ def test_compare_and_set_loses_to_whoever_wrote_first() -> None:
     assert storage.get("k") == "two"
 
 
-def test_an_update_is_repeated_where_another_run_wrote_first() -> None:
+def test_an_update_is_retried_if_another_run_wrote_first() -> None:
     storage = FakeContext(storage=MemoryStorage()).storage
     rounds: list[object] = []
 
@@ -214,7 +214,7 @@ def test_an_undeclared_capability_is_absent_and_the_error_has_the_lines_to_add(n
     assert f'[[permissions]]\ncapability = "{name}"\n' in raised.value.message
 
 
-def test_something_that_is_no_capability_is_a_plain_attribute_error() -> None:
+def test_an_unknown_attribute_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="a context has no 'models'"):
         _ = FakeContext().models  # type: ignore[attr-defined]
 

@@ -107,7 +107,7 @@ json_values = st.recursive(
 
 @settings(deadline=None)
 @given(hints(), json_values)
-def test_what_is_decoded_and_what_the_schema_allows_are_the_same(hint: Any, value: Any) -> None:
+def test_decoding_accepts_exactly_what_the_schema_allows(hint: Any, value: Any) -> None:
     allowed = jsonschema.Draft202012Validator(schema_of(hint)).is_valid(value)
     try:
         decode(hint, value)
@@ -165,7 +165,7 @@ def test_a_mismatch_says_where_and_what(hint: Any, value: Any, message: str) -> 
 
 
 @pytest.mark.parametrize("hint", [set, bytes, tuple[int, str], int | str, dict[int, str], object, "text"])
-def test_a_hint_that_json_cannot_say_is_refused_with_those_that_it_can(hint: Any) -> None:
+def test_a_hint_that_json_schema_cannot_express_is_refused(hint: Any) -> None:
     with pytest.raises(TypeError, match="has no JSON Schema here; use str, int"):
         schema_of(hint)
 
@@ -181,7 +181,7 @@ def test_a_dataclass_that_holds_itself_is_refused() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1}, b"x", {1: 2}, object()])
-def test_a_value_that_json_cannot_say_is_refused(value: object) -> None:
+def test_a_value_that_json_cannot_express_is_refused(value: object) -> None:
     with pytest.raises(SchemaMismatch):
         encode(value)
 
@@ -195,6 +195,6 @@ class Even:
             raise ValueError("number is odd")
 
 
-def test_what_a_dataclass_refuses_itself_is_a_mismatch() -> None:
+def test_a_value_that_a_dataclass_rejects_is_a_mismatch() -> None:
     with pytest.raises(SchemaMismatch, match="Even: number is odd"):
         decode(Even, {"number": 3})

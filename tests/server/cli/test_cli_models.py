@@ -38,7 +38,7 @@ def test_each_mistake_is_one_line_with_its_cure(llmasos, arguments, status, said
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_a_model_of_litellms_table_is_filled_from_it(llmasos, answer):
+def test_a_model_that_litellm_knows_takes_its_price_and_window(llmasos, answer):
     entry = answer("models", "add", "gpt", "openai/gpt-4o-mini", "--key", "env:OPENAI_API_KEY")
     assert entry["price"] == {"input": 150_000, "output": 600_000}
     assert entry["context_window"] == 128_000

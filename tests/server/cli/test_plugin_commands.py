@@ -1,4 +1,4 @@
-"""Plugins that are really installed: found by their entry point, listed, able to add a command, and switched off."""
+"""Operator plugins that are installed: found by their entry points, listed, able to add a command, turned off."""
 
 import importlib
 import json
@@ -40,7 +40,7 @@ def names(done):
     return {each["name"]: each for each in json.loads(done.stdout)["plugins"]}
 
 
-def test_an_installed_plugin_is_listed_and_can_be_switched_off(command):
+def test_an_installed_plugin_is_listed_and_can_be_turned_off(command):
     command.install("pii-redactor", "llmasos_pii_redactor", None)
     listed = names(command("plugins", "list", "--json"))
     assert listed["pii-redactor"]["hooks"] == ["after_model_call", "before_model_call"]
@@ -49,14 +49,14 @@ def test_an_installed_plugin_is_listed_and_can_be_switched_off(command):
     assert json.loads(off.stdout)["enabled"] is False
 
 
-def test_a_plugin_with_an_unknown_hook_is_refused_and_the_rest_goes_on(command):
+def test_a_plugin_with_an_unknown_hook_is_refused_and_the_others_load(command):
     command.install("typo", "typo_plugin", "from llmasos.hooks import hookimpl\n@hookimpl\ndef on_usge(record): pass\n")
     listed = names(command("plugins", "list", "--json"))
     assert "did you mean on_usage" in listed["typo"]["problem"]
     assert listed["llmasos-router"]["problem"] == ""
 
 
-def test_a_plugin_adds_a_command_and_cannot_stand_in_for_one(command):
+def test_a_plugin_adds_a_command_and_cannot_replace_one(command):
     command.install(
         "hello",
         "hello_plugin",
@@ -133,9 +133,7 @@ def test_an_app_of_a_plugins_kind_is_built_published_installed_and_run(command, 
     assert gone.exit_code == 0, gone.stderr
 
 
-def test_a_kind_that_nothing_registers_is_refused_in_one_line_when_it_is_built_published_or_installed(
-    command, tmp_path
-):
+def test_a_runtime_kind_that_no_plugin_registers_is_refused_in_one_line(command, tmp_path):
     command.install("echo-runtime", "echo_runtime", RUNTIME)
     folder, bundle = project(tmp_path / "echo", "x-echo"), str(tmp_path / "echo.llmapp")
     assert command("build", folder, "-o", bundle).exit_code == 0

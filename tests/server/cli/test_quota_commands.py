@@ -1,4 +1,4 @@
-"""`quota`, `usage` and `audit`, as a person types them."""
+"""The commands `quota`, `usage` and `audit`."""
 
 import json
 import sqlite3
@@ -35,20 +35,20 @@ def test_a_quota_is_set_changed_listed_and_removed(llmasos) -> None:
         (("--limit", "much"), "Invalid value for '--limit'"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused(llmasos, words: tuple[str, ...], said: str) -> None:
+def test_an_impossible_quota_is_refused(llmasos, words: tuple[str, ...], said: str) -> None:
     done = llmasos("quota", "set", *words)
     assert done.exit_code in {1, 2}
     assert said in done.stderr
     assert json.loads(llmasos("quota", "list", "--json").stdout) == []
 
 
-def test_usage_begins_empty_and_speaks_both_languages(llmasos) -> None:
+def test_usage_is_empty_at_first_in_both_languages(llmasos) -> None:
     assert llmasos("usage", "--json").stdout.strip() == "[]"
     assert llmasos("usage").stdout == "Nothing was used yet.\n"
     assert llmasos("usage", LLMASOS_LOCALE="zh").stdout == "暂无用量。\n"
 
 
-def test_the_audit_log_tells_of_quotas_and_of_tampering(llmasos, home: Path) -> None:
+def test_the_audit_log_records_quotas_and_detects_tampering(llmasos, home: Path) -> None:
     llmasos("quota", "set", *QUOTA, "--limit", "50")
     llmasos("quota", "remove", *QUOTA)
     assert [line["event"] for line in json.loads(llmasos("audit", "--json").stdout)] == ["quota.set", "quota.remove"]

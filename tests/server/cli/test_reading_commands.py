@@ -1,4 +1,4 @@
-"""`list`, `search`, `show`: what they say, and what they do not import."""
+"""The commands `list`, `search` and `show`: what they print, and what they do not import."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`llmasos run -p`: texts, JSON and files, as the action's schema takes them."""
+"""`llmasos run -p`: texts, JSON and files are read as the types of the action's schema."""
 
 import base64
 from pathlib import Path
@@ -17,7 +17,46 @@ SCHEMA = {
 }
 
 
-def test_a_file_comes_as_base64_where_the_input_takes_a_file_and_as_text_elsewhere(tmp_path: Path) -> None:
+TYPES = {
+    "properties": {
+        "text": {"type": "string"},
+        "count": {"type": "integer"},
+        "flag": {"type": "boolean"},
+        "tags": {"type": "array"},
+        "maybe": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        "either": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
+        "tone": {"enum": ["plain", "1"]},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ("text=5", "5"),
+        ("text=a=b", "a=b"),
+        ("text=", ""),
+        ("count=5", 5),
+        ("flag=true", True),
+        ('tags=["a"]', ["a"]),
+        ("maybe=null", None),
+        ("either=5", 5),
+        ("either=five", "five"),
+        ("tone=1", "1"),
+        ("unknown=5", "5"),
+    ],
+)
+def test_a_value_is_read_as_its_fields_type(given: str, value: object) -> None:
+    assert list(parsed_parameters(TYPES, [given]).values()) == [value]
+
+
+@pytest.mark.parametrize("given", ["text", "count=five", "flag=yes", "tags=a"])
+def test_a_value_of_another_type_is_refused_with_its_field(given: str) -> None:
+    with pytest.raises(Invalid, match=f"-p {given.partition('=')[0]}"):
+        parsed_parameters(TYPES, [given])
+
+
+def test_a_file_is_sent_as_base64_if_the_input_takes_a_file_else_as_text(tmp_path: Path) -> None:
     file = tmp_path / "a.bin"
     file.write_bytes(b"\x00\xff")
     encoded = base64.b64encode(b"\x00\xff").decode()
@@ -26,18 +65,18 @@ def test_a_file_comes_as_base64_where_the_input_takes_a_file_and_as_text_elsewhe
     assert parsed_parameters(SCHEMA, [f"text=@{file}"]) == {"text": "Grüße"}
 
 
-def test_a_file_of_json_is_read_as_the_type_of_its_input(tmp_path: Path) -> None:
+def test_a_file_of_json_is_read_as_its_inputs_type(tmp_path: Path) -> None:
     file = tmp_path / "numbers.json"
     file.write_text("[1, 2]")
     assert parsed_parameters(SCHEMA, [f"numbers=@{file}"]) == {"numbers": [1, 2]}
 
 
-def test_a_text_that_begins_with_an_at_sign_is_written_with_two() -> None:
+def test_two_at_signs_stand_for_one() -> None:
     assert parsed_parameters(SCHEMA, ["text=@@home"]) == {"text": "@home"}
     assert parsed_parameters(SCHEMA, ["text=me@home"]) == {"text": "me@home"}
 
 
-def test_what_cannot_be_read_is_told_with_the_cure(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_an_error_with_the_cure(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match=r"cannot be read: No such file.*Write @@"):
         parsed_parameters(SCHEMA, [f"document=@{tmp_path / 'none.pdf'}"])
     with pytest.raises(Invalid, match="cannot be read: Is a directory"):
@@ -49,7 +88,7 @@ def test_what_cannot_be_read_is_told_with_the_cure(tmp_path: Path) -> None:
         parsed_parameters(SCHEMA, ["document=@/dev/zero"])
 
 
-def test_a_fetch_of_a_model_is_told_once_where_there_is_no_terminal(
+def test_without_a_terminal_a_fetch_of_a_model_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLMASOS_LOCALE", "en")

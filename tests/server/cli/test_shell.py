@@ -1,4 +1,4 @@
-"""The command line's shell: what it imports, how it ends, what it says."""
+"""The shell of all commands: what it imports, its exit codes and its messages."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""An app's own hooks, by the commands that install, change and remove it: one source, native and as a component."""
+"""An app's lifecycle hooks run when commands install, upgrade and uninstall it, native and as a component."""
 
 import asyncio
 import json
@@ -108,7 +108,7 @@ def home(stocked_home: Path) -> Path:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("kind", ["python", "wasm"])
-def test_one_source_hears_of_its_installation_native_and_as_a_component(home: Path, tmp_path: Path, kind: str) -> None:
+def test_the_hooks_of_one_source_run_native_and_as_a_component(home: Path, tmp_path: Path, kind: str) -> None:
     if kind == "python" and not confinement().is_available:
         pytest.skip(str(confinement().missing))
     publish(tmp_path, kind, "1.0.0")
@@ -138,7 +138,7 @@ def test_one_source_hears_of_its_installation_native_and_as_a_component(home: Pa
 
 
 @pytest.mark.skipif(not confinement().is_available, reason=str(confinement().missing))
-def test_an_upgrade_stands_though_its_hook_fails_and_a_rollback_is_an_upgrade_back(
+def test_a_failing_hook_undoes_no_upgrade_and_a_rollback_runs_the_hook(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(tmp_path, "python", "1.0.0")
