@@ -1,11 +1,13 @@
 """`llmasos run -p`: texts, JSON and files are read as the types of the action's schema."""
 
 import base64
+import io
 from pathlib import Path
 
 import pytest
 
 from llmasos.errors import Invalid
+from llmasos_server.cli import run
 from llmasos_server.cli.run import _Fetches, parsed_parameters
 
 SCHEMA = {
@@ -97,3 +99,9 @@ def test_without_a_terminal_a_fetch_of_a_model_is_one_line(
         fetches.told("smollm2", done, 93 << 20)
     fetches.close()
     assert capsys.readouterr().err == "Fetching smollm2 (93 MiB, once) …\n"
+
+
+def test_a_byte_order_mark_before_the_input_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """11-21: editors and shells on Windows write one."""
+    monkeypatch.setattr("sys.stdin", io.StringIO('\ufeff{"text": "hello"}'))
+    assert run._given("-") == {"text": "hello"}

@@ -137,7 +137,7 @@ def _given(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        value = json.loads(sys.stdin.read() if text == "-" else text)
+        value = json.loads((sys.stdin.read() if text == "-" else text).removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
         raise Invalid(f"--input is not JSON: {error}.", zh=f"--input 不是有效的 JSON：{error}。") from error
     if not isinstance(value, dict):

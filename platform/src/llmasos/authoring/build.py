@@ -19,7 +19,7 @@ from typing import TypeAlias
 from llmasos.authoring import javascript, python, tools, wrap
 from llmasos.authoring.native import build_native
 from llmasos.authoring.process import BuildFailed
-from llmasos.authoring.project import Project, open_project
+from llmasos.authoring.project import Project, open_project, read_file
 from llmasos.bundles import layout
 from llmasos.bundles.actions import parse_actions
 from llmasos.bundles.writer import write_bundle
@@ -73,10 +73,10 @@ def _destination(project: Project, out: Path | None) -> Path:
 
 def _texts(project: Project) -> dict[str, bytes]:
     """The files that are taken as they are: manifest, README, licence, icon."""
-    files = {layout.MANIFEST: (project.root / layout.MANIFEST).read_bytes()}
+    files = {layout.MANIFEST: read_file(project.root, project.root / layout.MANIFEST)}
     for path in sorted(project.root.iterdir()):
-        if path.is_file() and layout.TEXTS.fullmatch(path.name):
-            files[path.name] = path.read_bytes()
+        if layout.TEXTS.fullmatch(path.name):
+            files[path.name] = read_file(project.root, path)
     if layout.README not in files:
         raise BuildFailed(
             f"there is no {layout.README} in {project.root}: write what the app does, for its page",
@@ -84,7 +84,7 @@ def _texts(project: Project) -> dict[str, bytes]:
         )
     icon = project.manifest.icon
     if icon is not None:
-        files[icon] = project.file(icon, "icon").read_bytes()
+        files[icon] = read_file(project.root, project.file(icon, "icon"))
     return files
 
 

@@ -14,9 +14,12 @@ import ast
 import base64
 import hashlib
 import io
+import os
 import subprocess
+import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from email.parser import Parser
 from pathlib import Path
@@ -25,10 +28,12 @@ from typing import Final
 from packaging.requirements import Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
+from llmasos.authoring.project import read_file
 from llmasos.bundles.lock import check_lock
 from llmasos.bundles.manifest import Manifest
 from llmasos.errors import Invalid, NotFound
 from llmasos.runtimes.environments import find_uv
+from llmasos.uv import configuration
 
 ENTRY_POINT_GROUP: Final = "llmasos.apps"
 LOCK_IN_PROJECT: Final = "requirements.lock"
@@ -63,7 +68,7 @@ def build_native(project: Path, manifest: Manifest) -> NativeCode:
         Unavailable: There is no `uv`.
     """
     if manifest.runtime.wheel is not None:
-        name, content = _finished(project / manifest.runtime.wheel)
+        name, content = _finished(project, project / manifest.runtime.wheel)
         needed: Iterable[str] = _required_by(name, content)
     else:
         needed = manifest.runtime.requirements
@@ -81,13 +86,25 @@ def lock(project: Path, requirements: Iterable[str]) -> str:
     wanted = sorted(r for r in requirements if canonicalize_name(Requirement(r).name) not in _BROUGHT)
     if not wanted:
         return ""
+    # In a folder of its own: uv follows a link that stands where it writes.
+    with tempfile.TemporaryDirectory(prefix="llmasos-lock-") as folder:
+        made = Path(folder) / LOCK_IN_PROJECT
+        with suppress(FileNotFoundError):
+            made.write_bytes(read_file(project, project / LOCK_IN_PROJECT))
+        text = _compiled(wanted, made)
+    check_lock(text)
+    _replace(project / LOCK_IN_PROJECT, text)
+    return text
+
+
+def _compiled(wanted: list[str], made: Path) -> str:
     command = [
         find_uv(), "pip", "compile", "-", "--quiet", "--generate-hashes", "--universal", "--python-version", _PYTHON,
         "--only-binary", ":all:", "--no-emit-index-url", "--no-emit-find-links", "--no-header", "--no-annotate",
-        "--output-file", str(project / LOCK_IN_PROJECT),
+        "--output-file", str(made), *configuration(),
     ]  # fmt: skip
     done = subprocess.run(
-        command, input="\n".join(wanted), cwd=project, capture_output=True, text=True,
+        command, input="\n".join(wanted), cwd=made.parent, capture_output=True, text=True,
         timeout=_RESOLVE_SECONDS, check=False,
     )  # fmt: skip
     if done.returncode != 0:
@@ -95,12 +112,18 @@ def lock(project: Path, requirements: Iterable[str]) -> str:
         raise Invalid(
             f"the app's requirements cannot be locked to wheels: {said}", zh=f"无法将应用的依赖锁定为 wheel：{said}"
         )
-    text = (project / LOCK_IN_PROJECT).read_text()
-    check_lock(text)
-    return text
+    return made.read_text()
 
 
-def _finished(path: Path) -> tuple[str, bytes]:
+def _replace(path: Path, text: str) -> None:
+    handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+    Path(name).chmod(0o644)
+    Path(name).replace(path)
+
+
+def _finished(project: Path, path: Path) -> tuple[str, bytes]:
     if not path.is_file():
         raise NotFound(
             f"there is no wheel {path}: build it, for example with `uv build --wheel`",
@@ -112,7 +135,7 @@ def _finished(path: Path) -> tuple[str, bytes]:
         raise Invalid(
             f"{path.name} is not the name of a wheel: {error}", zh=f"{path.name} 不是有效的 wheel 文件名：{error}"
         ) from None
-    content = path.read_bytes()
+    content = read_file(project, path)
     if not any(name.endswith(".dist-info/entry_points.txt") for name in _names(path.name, content)):
         raise Invalid(
             f'{path.name} has no entry point: add [project.entry-points."{ENTRY_POINT_GROUP}"]',
@@ -149,23 +172,24 @@ def _write(project: Path, manifest: Manifest) -> tuple[str, bytes]:
     distribution = "llmasos_app_" + manifest.id.replace("/", "_").replace("-", "_")
     information = f"{distribution}-{manifest.version}.dist-info"
     needed = "".join(f"Requires-Dist: {text}\n" for text in sorted(manifest.runtime.requirements))
+    name = _app_in(source, read_file(project, source))
     texts = {
         "METADATA": f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {manifest.version}\n"
         f"Requires-Python: >={_PYTHON}\n{needed}",
         "WHEEL": "Wheel-Version: 1.0\nGenerator: llmasos\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        "entry_points.txt": f"[{ENTRY_POINT_GROUP}]\n{distribution} = {source.stem}:{_app_in(source)}\n",
+        "entry_points.txt": f"[{ENTRY_POINT_GROUP}]\n{distribution} = {source.stem}:{name}\n",
     }
-    files = {path.relative_to(source.parent).as_posix(): path.read_bytes() for path in _modules(source)}
+    files = {path.relative_to(source.parent).as_posix(): read_file(project, path) for path in _modules(source)}
     files |= {f"{information}/{name}": text.encode() for name, text in texts.items()}
     record = "".join(f"{name},sha256={_hash(content)},{len(content)}\n" for name, content in sorted(files.items()))
     files[f"{information}/RECORD"] = f"{record}{information}/RECORD,,\n".encode()
     return f"{distribution}-{manifest.version}-py3-none-any.whl", _archive(files)
 
 
-def _app_in(source: Path) -> str:
+def _app_in(source: Path, content: bytes) -> str:
     """The name of the module's `App`, read without running it."""
     try:
-        tree = ast.parse(source.read_bytes(), filename=source.name)
+        tree = ast.parse(content, filename=source.name)
     except (SyntaxError, ValueError) as error:
         raise Invalid(f"{source.name} is not Python: {error}", zh=f"{source.name} 不是 Python 代码：{error}") from None
     found = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,7 @@ class Project:
                 f"{layout.MANIFEST} names {key} = {relative!r}, and there is no such file in {self.root}",
                 zh=f"{layout.MANIFEST} 中写有 {key} = {relative!r}，而 {self.root} 中没有该文件",
             )
+        check_inside(self.root, path)
         return path
 
 
@@ -57,7 +60,7 @@ def open_project(path: Path) -> Project:
     root = path.parent if path.name == layout.MANIFEST else path
     file = root / layout.MANIFEST
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_file(root, file).decode()
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(
             f"There is no {layout.MANIFEST} in {root}: go to an app's folder, or make one with `llmasos new NAME`.",
@@ -70,17 +73,57 @@ def open_project(path: Path) -> Project:
     return Project(root.resolve(), parse_manifest(text))
 
 
+def check_inside(root: Path, path: Path) -> None:
+    """Refuse a file that is somewhere else: a link in a downloaded project must not publish its reader's files.
+
+    Raises:
+        BuildFailed: It is a link, or below a link, to a place outside `root`.
+    """
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise BuildFailed(
+            f"{path} is a link to a place outside {root}: copy what it names into the app's folder, or remove the link",
+            zh=f"{path} 是指向 {root} 之外的链接：请把目标复制到应用目录中，或删除此链接",
+        )
+
+
+def read_file(root: Path, path: Path) -> bytes:
+    """The bytes of a plain file of a project.
+
+    Args:
+        root: The project's folder.
+        path: The file, in it.
+
+    Raises:
+        FileNotFoundError: It does not exist.
+        BuildFailed: It is not a plain file, is outside the folder, or is too large.
+    """
+    check_inside(root, path)
+    # Without blocking: opening a FIFO would wait for somebody to write into it.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise BuildFailed(f"{path} is not a plain file: remove it", zh=f"{path} 不是普通文件：请删除")
+        content = file.read(MAX_SOURCE_BYTES + 1)
+    if len(content) > MAX_SOURCE_BYTES:
+        raise BuildFailed(
+            f"{path} is over {MAX_SOURCE_BYTES >> 20} MiB: make it smaller",
+            zh=f"{path} 超过 {MAX_SOURCE_BYTES >> 20} MiB：请缩小",
+        )
+    return content
+
+
 def source_files(folder: Path) -> Iterator[Path]:
     """The files of a source folder, in order, without tests, tools' folders and hidden ones.
 
     Raises:
-        BuildFailed: They are over 32 MiB together; then something else than source lies there.
+        BuildFailed: They are over 32 MiB together; then something else than source lies there. Or one is a link to a
+            place outside the folder.
     """
     total = 0
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         if any(part.startswith(".") or part in NOT_SOURCE for part in parts) or not path.is_file():
             continue
+        check_inside(folder, path)
         if path.name == "conftest.py" or path.name.startswith("test_") or path.suffix in {".llmapp", ".wasm"}:
             continue
         total += path.stat().st_size

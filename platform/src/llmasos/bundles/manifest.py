@@ -136,7 +136,7 @@ def parse_manifest(text: str) -> Manifest:
                 zh=f"llmapp.toml 第 {number} 行有超过 {MAX_DOTS_A_LINE} 个点：请缩短",
             )
     try:
-        data = tomllib.loads(text)
+        data = tomllib.loads(text.removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
         raise ManifestRejected(
             f"llmapp.toml is not valid TOML: {error}", zh=f"llmapp.toml 不是有效的 TOML：{error}"

@@ -78,7 +78,8 @@ def read_bytes(path: Path) -> bytes:
         BundleRejected: It is no plain file, is too large, or cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        # Without blocking: opening a FIFO would wait for somebody to write into it.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
             told = os.fstat(file.fileno())
             if not stat.S_ISREG(told.st_mode):
                 raise BundleRejected(f"{path} is not a plain file", zh=f"{path} 不是普通文件")

@@ -34,6 +34,7 @@ from llmasos.bundles.lock import check_lock
 from llmasos.bundles.reader import code_digest
 from llmasos.errors import AppFailed, BundleRejected, LlmasosError, Unavailable
 from llmasos.machine import disk_full
+from llmasos.uv import configuration
 
 _MARKER: Final = "complete"
 _BUILDING: Final = ".building-"
@@ -175,7 +176,7 @@ def _install(building: Path, what: list[str]) -> None:
     command = [
         find_uv(), "pip", "install", "--quiet", "--no-progress", "--python", base_python(),
         "--target", str(building / "app"), "--no-deps", "--only-binary", ":all:", "--link-mode", "copy",
-        *what,
+        *configuration(), *what,
     ]  # fmt: skip
     # From the cache alone first: what was fetched once needs no network again.
     for offline in (["--offline"], []):
