@@ -82,6 +82,7 @@ function chunksOf(completion) {
 /** Keeps values by key, counts versions and bytes, and compares before it sets. */
 export class MemoryStorage {
   #values = new Map();
+  #deletedVersion = 0;
 
   constructor({ maxBytes = 1 << 20 } = {}) {
     this.maxBytes = maxBytes;
@@ -103,6 +104,8 @@ export class MemoryStorage {
         return this.#write(sent[0], sent[2], sent[3]);
       }
       case "delete":
+        // Versions never repeat, also across a delete.
+        this.#deletedVersion = Math.max(this.#deletedVersion, this.#values.get(sent[0])?.version ?? 0);
         return this.#values.delete(sent[0]);
       case "keys": {
         const [prefix, after, limit] = sent;
@@ -117,7 +120,7 @@ export class MemoryStorage {
   #write(key, value, base64) {
     const bytes = (entry) => Buffer.byteLength(entry.value, entry.base64 ? "base64" : "utf8");
     const others = [...this.#values].filter(([each]) => each !== key).reduce((sum, [, entry]) => sum + bytes(entry), 0);
-    const entry = { value, base64, version: (this.#values.get(key)?.version ?? 0) + 1 };
+    const entry = { value, base64, version: (this.#values.get(key)?.version ?? this.#deletedVersion) + 1 };
     if (others + bytes(entry) > this.maxBytes) {
       throw new QuotaExceeded(`storage holds at most ${this.maxBytes} bytes; delete something first`);
     }

@@ -3,16 +3,19 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Barrier
 
 import pytest
 from sqlmodel import func, select
 
 from llmasos.bundles.manifest import StoragePermission, Text
 from llmasos.capabilities import storage
-from llmasos.capabilities.storage import StorageCapability
+from llmasos.capabilities.storage import Area, StorageCapability, decoded
 from llmasos.capabilities.tables import StoredTotal, StoredValue
 from llmasos.database.engine import Database
-from llmasos.errors import LlmasosError, PermissionNotDeclared, PermissionNotGranted
+from llmasos.errors import Conflict, LlmasosError, PermissionNotDeclared, PermissionNotGranted
 from llmasos.kernel.invocation import InstalledApp, Principal
 from llmasos.testing import SmallHost, small_host
 from llmasos_sdk.errors import AppError
@@ -76,6 +79,19 @@ async def test_compare_and_set_writes_only_what_it_has_read(call: Call) -> None:
     assert await call("compare-and-set", "a", 1, "y", False) == 2
     await refused(call("compare-and-set", "a", 1, "z", False), "conflict")
     assert json.loads(str(await call("get", "a")))["value"] == "y"
+
+
+async def test_a_version_never_comes_again(call: Call) -> None:
+    """10-7: delete and put began at version 1 again, so that an old compare-and-set overwrote a new value."""
+    read = await call("put", "a", "old", False)
+    await call("put", "a", "newer", False)
+    await call("delete", "a")
+    written_anew = await call("put", "a", "newest", False)
+    assert isinstance(read, int)
+    assert isinstance(written_anew, int)
+    assert written_anew > read + 1
+    await refused(call("compare-and-set", "a", read, "overwritten", False), "conflict")
+    assert json.loads(str(await call("get", "a")))["value"] == "newest"
 
 
 async def test_keys_are_listed_by_prefix_in_order_and_by_page(call: Call) -> None:
@@ -159,6 +175,32 @@ async def test_many_writers_at_once_never_keep_more_than_the_grant(host: SmallHo
     with database.read() as session:
         assert session.exec(select(func.sum(StoredValue.size_bytes))).one() == 1000
         assert session.exec(select(StoredTotal.size_bytes)).one() == 1000
+
+
+async def test_of_many_that_set_an_absent_key_one_succeeds(database: Database) -> None:
+    """10-7: on PostgreSQL two compare-and-sets of an absent key both succeeded, and its bytes counted twice."""
+    keys = [f"k{number:02}" for number in range(20)]
+    together = Barrier(3)
+
+    def one_of_many(name: int) -> list[str]:
+        async def attempt() -> list[str]:
+            written: list[str] = []
+            with Database(database.url) as own:
+                area = Area(own, ("default", "acme/one", "local"), 1000)
+                for key in keys:
+                    await asyncio.to_thread(together.wait)
+                    with suppress(Conflict):
+                        await area.compare_and_set(key, None, decoded(str(name), is_base64=False))
+                        written.append(key)
+            return written
+
+        return asyncio.run(attempt())
+
+    with ThreadPoolExecutor(3) as threads:
+        written = [key for each in threads.map(one_of_many, range(3)) for key in each]
+    assert sorted(written) == keys
+    with database.read() as session:
+        assert session.exec(select(StoredTotal.size_bytes)).one() == 20 * 4
 
 
 async def test_forgetting_an_app_frees_everything(host: SmallHost, database: Database) -> None:

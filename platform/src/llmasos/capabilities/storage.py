@@ -193,6 +193,7 @@ class Area:
         """Write a value while the version is the expected one; its new version."""
 
         def write(transaction: Transaction) -> int:
+            self._lock(transaction)
             there = self._there(transaction, key)
             if (there[0] if there else None) != expected:
                 found = f"has version {there[0]}" if there else "is absent"
@@ -211,11 +212,16 @@ class Area:
         """Remove a value; whether it was there."""
 
         def delete(transaction: Transaction) -> bool:
+            deleted_version = self._lock(transaction)
             there = self._there(transaction, key)
             if there is None:
                 return False
+            version, size = there
             transaction.run(f"DELETE FROM stored_value {_WHERE} AND key = ?", *self.owner, key)
-            self._grow(transaction, -there[1])
+            transaction.run(
+                f"UPDATE stored_total SET size_bytes = size_bytes - ?, deleted_version = ? {_WHERE}",
+                *(size, max(version, deleted_version), *self.owner),
+            )
             return True
 
         return await self.database.writer.submit(delete)
@@ -233,15 +239,25 @@ class Area:
             )
         return [row[0] for row in rows]
 
-    def _there(self, transaction: Transaction, key: str) -> tuple[int, int] | None:
-        row = transaction.one(
-            f"SELECT version, size_bytes FROM stored_value {_WHERE} AND key = ?{transaction.for_update}",
-            *(*self.owner, key),
+    def _lock(self, transaction: Transaction) -> int:
+        """Let one writer at a time change the area, in whatever process; the highest version of a deleted key."""
+        transaction.run(
+            f"INSERT INTO stored_total {_OWNER}, size_bytes, deleted_version) VALUES (?, ?, ?, 0, 0)"
+            " ON CONFLICT (workspace_id, app_id, user_id) DO NOTHING",
+            *self.owner,
         )
+        row = transaction.one(f"SELECT deleted_version FROM stored_total {_WHERE}{transaction.for_update}", *self.owner)
+        return int(row[0]) if row else 0
+
+    def _there(self, transaction: Transaction, key: str) -> tuple[int, int] | None:
+        """The version and size of a value."""
+        row = transaction.one(f"SELECT version, size_bytes FROM stored_value {_WHERE} AND key = ?", *(*self.owner, key))
         return (row[0], row[1]) if row else None
 
     def _write(self, transaction: Transaction, key: str, value: Value) -> int:
-        version, before = self._there(transaction, key) or (0, 0)
+        # Versions never repeat, also across a delete: who read the old value must not overwrite the new one.
+        deleted_version = self._lock(transaction)
+        version, before = self._there(transaction, key) or (deleted_version, 0)
         size = len(key.encode()) + value.size_bytes
         self._grow(transaction, size - before)
         transaction.run(
@@ -254,12 +270,7 @@ class Area:
         return version + 1
 
     def _grow(self, transaction: Transaction, by: int) -> None:
-        """Count bytes; what shrinks is allowed also where a new grant is smaller than what is kept."""
-        transaction.run(
-            f"INSERT INTO stored_total {_OWNER}, size_bytes) VALUES (?, ?, ?, 0)"
-            " ON CONFLICT (workspace_id, app_id, user_id) DO NOTHING",
-            *self.owner,
-        )
+        """Count bytes; a value that shrinks is allowed also if a new grant is smaller than what is kept."""
         grown = transaction.run(
             f"UPDATE stored_total SET size_bytes = size_bytes + ? {_WHERE} AND (size_bytes + ? <= ? OR ? <= 0)",
             *(by, *self.owner, by, self.max_bytes, by),

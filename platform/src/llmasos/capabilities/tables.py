@@ -35,3 +35,5 @@ class StoredTotal(SQLModel, table=True):
     app_id: str = Field(primary_key=True)
     user_id: str = Field(primary_key=True)
     size_bytes: int
+    deleted_version: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    """The highest version that a deleted key had: a key that is written anew begins above it."""

@@ -25,6 +25,7 @@ class MemoryStorage:
     def __init__(self, values: dict[str, str | bytes] | None = None, *, max_bytes: int = 1 << 20) -> None:
         self.max_bytes = max_bytes
         self._values: dict[str, tuple[bytes, bool, int]] = {}
+        self._deleted_version = 0
         for key, value in (values or {}).items():
             self._write(key, value.encode() if isinstance(value, str) else value, is_base64=isinstance(value, bytes))
 
@@ -48,7 +49,7 @@ class MemoryStorage:
             case "compare-and-set", (str(key), expected, str(value), bool(is_base64)):
                 return self._compare_and_set(key, cast("int | None", expected), value, is_base64)
             case "delete", (str(key),):
-                return self._values.pop(key, None) is not None
+                return self._delete(key)
             case "keys", (str(prefix), after, int(limit)):
                 return cast("JsonValue", self._keys(prefix, cast("str | None", after), limit))
             case _:
@@ -67,13 +68,20 @@ class MemoryStorage:
             raise Conflict(f"{key} has version {there}, not {expected}")
         return self._write(key, _decoded(value, is_base64), is_base64=is_base64)
 
+    def _delete(self, key: str) -> bool:
+        there = self._values.pop(key, None)
+        if there is not None:
+            self._deleted_version = max(self._deleted_version, there[2])
+        return there is not None
+
     def _write(self, key: str, value: bytes, *, is_base64: bool) -> int:
         if not key or any(unicodedata.category(character) in {"Cc", "Cs"} for character in key):
             raise Invalid("a key has no control characters, and one character at least")
         if len(key.encode()) > MAX_KEY_BYTES:
             raise Invalid(f"a key has from 1 to {MAX_KEY_BYTES} bytes")
-        before, _, version = self._values.get(key, (b"", False, 0))
-        others = self.used_bytes - (len(key.encode()) + len(before) if version else 0)
+        # Versions never repeat, also across a delete.
+        before, _, version = self._values.get(key, (b"", False, self._deleted_version))
+        others = self.used_bytes - (len(key.encode()) + len(before) if key in self._values else 0)
         if others + len(key.encode()) + len(value) > self.max_bytes:
             raise QuotaExceeded(f"storage holds at most {self.max_bytes} bytes; delete something first")
         self._values[key] = (value, is_base64, version + 1)
