@@ -90,7 +90,7 @@ async def call(host: SmallHost, function: str, arguments: list[str], emit: Event
 
 def charged(database: Database) -> tuple[int, int, int]:
     """Used and reserved of the quota, and the tokens of the day."""
-    database.writer.submit(lambda transaction: None).result()
+    database.write_queue.submit(lambda transaction: None).result()
     with database.read() as session:
         window = session.exec(select(LedgerWindow)).one()
         day = session.exec(select(UsageDay).where(UsageDay.model != "")).all()

@@ -36,7 +36,7 @@ from llmasos.kernel.invocation import InstalledApp, Principal
 from llmasos.quotas import service
 from llmasos.quotas.meters import Meter, Scope, Window
 from llmasos.quotas.service import QuotaName
-from llmasos.quotas.tables import LedgerWindow, Reservation, UsageDay
+from llmasos.quotas.tables import LedgerWindow, ReservationRow, UsageDay
 from llmasos.testing import small_host
 
 pytestmark = pytest.mark.model
@@ -222,7 +222,7 @@ async def test_a_quota_lets_a_call_through_that_fits_to_the_token(gateway, tmp_p
         with database.read() as session:
             row = session.exec(select(LedgerWindow)).one()
             assert (row.reserved, row.overrun) == (0, 0)
-            assert not session.exec(select(Reservation)).all()
+            assert not session.exec(select(ReservationRow)).all()
             assert [day.calls for day in session.exec(select(UsageDay)) if day.model] == [2]
 
 

@@ -39,7 +39,7 @@ def verify(database: Database) -> audit.Verification:
 
 
 def test_a_log_that_nobody_touched_is_intact_from_session_and_writer_alike(database: Database) -> None:
-    database.writer.submit(lambda transaction: audit.append(transaction, Line("w", "u", "x"))).result()
+    database.write_queue.submit(lambda transaction: audit.append(transaction, Line("w", "u", "x"))).result()
     found = verify(database)
     assert (found.intact, found.lines, found.seq) == (True, 6, None)
     assert len(found.head) == 64
@@ -89,8 +89,8 @@ def test_a_line_that_fails_with_its_transaction_leaves_no_gap(database: Database
 
     for _ in range(2):
         with pytest.raises(ValueError):
-            database.writer.submit(fail).result()
-        database.writer.submit(lambda transaction: audit.append(transaction, Line("w", "u", "y"))).result()
+            database.write_queue.submit(fail).result()
+        database.write_queue.submit(lambda transaction: audit.append(transaction, Line("w", "u", "y"))).result()
     assert (verify(database).intact, verify(database).lines) == (True, 7)
 
 

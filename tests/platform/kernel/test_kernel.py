@@ -3,9 +3,10 @@
 import asyncio
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from sqlmodel import select
 
 from llmasos.bundles.manifest import ModelPermission, Text
 from llmasos.database.engine import Database, utc_now
+from llmasos.database.transaction import Transaction
+from llmasos.database.write_queue import WriteKind
 from llmasos.errors import (
     AppFailed,
     Cancelled,
@@ -34,7 +37,7 @@ from llmasos.kernel.capability import ContractFunction, Operation, Outcome, Prep
 from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
 from llmasos.kernel.tables import AuditEntry, InvocationRow
 from llmasos.quotas.meters import Demand, Meter, Shrink, Used
-from llmasos.quotas.tables import LedgerWindow, Quota, Reservation, UsageDay
+from llmasos.quotas.tables import LedgerWindow, Quota, ReservationRow, UsageDay
 from llmasos.testing import SmallHost, small_host
 
 WHY = Text(en="for the test")
@@ -162,7 +165,7 @@ def limit(database: Database, tokens: int, meter: str = "tokens", window: str = 
 def window(database: Database) -> tuple[int, int, int]:
     with database.read() as session:
         row = session.exec(select(LedgerWindow)).one()
-        assert not session.exec(select(Reservation)).all()
+        assert not session.exec(select(ReservationRow)).all()
         return row.used, row.reserved, row.overrun
 
 
@@ -482,27 +485,124 @@ async def full_disk(database: Database) -> AsyncIterator[None]:
         connection.execute(limit)
 
     event.listen(database.engine, "checkout", taken)
-    await database.writer.submit(lambda transaction: transaction.all(limit))
+    await database.write_queue.submit(lambda transaction: transaction.all(limit))
     try:
         yield
     finally:
         limit = "PRAGMA max_page_count = 1000000"
-        # The writer takes another connection after a commit that failed, as this one does.
-        with suppress(Unavailable):
-            await database.writer.submit(lambda _transaction: None)
-        await database.writer.submit(lambda _transaction: None)
+        await database.write_queue.submit(lambda transaction: transaction.all(limit))
 
 
-async def test_nobody_is_told_of_an_end_that_is_not_committed(sqlite_template: Path, tmp_path: Path) -> None:
+async def test_nobody_is_told_of_an_end_that_is_not_committed_and_it_is_committed_later(
+    sqlite_template: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     copy = shutil.copyfile(sqlite_template, tmp_path / "t.db")
     with Database(f"sqlite:///{copy}") as database:
-        async with small_host(database) as host, AsyncExitStack() as stack:
+        limit(database, 10_000)
+        async with small_host(database, TokenCapability()) as host, AsyncExitStack() as stack:
             with pytest.raises(Unavailable, match="disk is full"):
                 async with host.invocations.open(ME, APP, "act") as invocation:
+                    await host.guest(invocation, "model", "generate", [20])
                     await stack.enter_async_context(full_disk(database))
                     invocation.add_log("x" * 60_000)
-            await stack.aclose()
+            assert "what happened is written when it does: The disk is full" in caplog.text
             assert row_of(database, invocation.id).status == "running"
+            await stack.aclose()
+            row = row_of(database, invocation.id)
+            assert (row.status, row.completion_tokens, len(row.log)) == ("succeeded", 20, 60_000)
+            assert window(database) == (30, 0, 0)
+            assert audit_lines(database) == [("model.generate", "ok"), ("invocation", "ok")]
+            assert "takes writes again" in caplog.text
+
+
+async def test_a_host_that_closes_while_the_disk_is_full_ends_and_says_what_is_lost(
+    sqlite_template: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = shutil.copyfile(sqlite_template, tmp_path / "t.db")
+    with Database(f"sqlite:///{copy}") as database:
+        async with small_host(database) as host:
+            still_full = full_disk(database)
+            with pytest.raises(Unavailable, match="disk is full"):
+                async with host.invocations.open(ME, APP, "act") as invocation:
+                    await still_full.__aenter__()
+                    invocation.add_log("x" * 60_000)
+        assert row_of(database, invocation.id).error_code == "host-died"
+        await asyncio.to_thread(database.write_queue.close)
+        assert "are lost: The disk is full" in caplog.text
+        with pytest.raises(Unavailable, match="closing"):
+            await still_full.__aexit__(None, None, None)
+
+
+async def test_an_invocation_is_there_for_every_reader_from_its_beginning_to_its_end(
+    host: SmallHost, database: Database
+) -> None:
+    """10-20: nobody is told of what is not committed."""
+    for _ in range(5):
+        async with host.invocations.open(ME, APP, "act") as invocation:
+            assert (await host.invocations.find(invocation.id, ME)).status == "running"
+            assert (await host.invocations.list(ME))[0].id == invocation.id
+        assert (await host.invocations.list(ME))[0].status == "succeeded"
+    assert audit_lines(database) == [("invocation", "ok")] * 5
+    with database.read() as session:
+        assert [day.calls for day in session.exec(select(UsageDay))] == [5]
+
+
+async def test_a_call_is_settled_before_its_answer_and_an_invocation_ends_before_its_answer(
+    host: SmallHost, database: Database
+) -> None:
+    """10-2: durability before speed, also of a stream's last part and of an end that is cancelled."""
+    limit(database, 1000)
+    async with host.invocations.open(ME, APP, "act") as invocation:
+        await host.guest(invocation, "model", "generate", [20])
+        assert window(database) == (30, 0, 0)
+        number = await host.guest(invocation, "model", "open", [20])
+        while await host.guest(invocation, "model", "read", [number]) is not None:
+            pass
+        assert window(database) == (34, 0, 0)
+        assert audit_lines(database) == [("model.generate", "ok"), ("model.open", "ok")]
+    assert row_of(database, invocation.id).status == "succeeded"
+
+    async def run() -> None:
+        async with host.invocations.open(ME, APP, "act") as invocation:
+            begun.set_result(invocation.id)
+            await asyncio.sleep(3600)
+
+    begun = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(run())
+    id_ = await begun
+    busy = threading.Event()
+    database.write_queue.submit(lambda _transaction: busy.wait(30))
+    task.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+        task.cancel()
+    assert not task.done(), "it is told that it ended before that is committed"
+    busy.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert row_of(database, id_).status == "cancelled"
+
+
+async def test_a_commit_that_fails_leaves_an_invocations_own_limit_as_it_was(
+    host: SmallHost, database: Database
+) -> None:
+    """10-11: what a transaction held of an invocation's tokens is given back if it is rolled back."""
+
+    def fails(transaction: Transaction) -> None:
+        raise ValueError("and the transaction with it")
+
+    limit(database, 10_000)
+    async with host.invocations.open(ME, APP, "act", InvocationLimits(tokens=40)) as invocation:
+        busy = threading.Event()
+        database.write_queue.submit(lambda _transaction: busy.wait(30))
+        call = asyncio.ensure_future(host.guest(invocation, "model", "generate", [20]))
+        await asyncio.sleep(0)
+        failing = database.write_queue.submit(fails, WriteKind.BATCHED)
+        busy.set()
+        # It is written in a second transaction, which needs 30 of the 40 again.
+        assert await call == 20
+        with pytest.raises(Unavailable):
+            await failing
 
 
 async def test_what_a_guest_says_keeps_no_other_from_being_written(host: SmallHost, database: Database) -> None:

@@ -13,9 +13,9 @@ from llmasos.errors import QuotaExceeded
 from llmasos.quotas import service
 from llmasos.quotas.ledger import Ledger, Overrun
 from llmasos.quotas.meters import NOTHING_USED, Demand, Meter, Scope, Shrink, Subject, Used, Window
-from llmasos.quotas.runs import RunAccount
+from llmasos.quotas.run_limits import RunAccount
 from llmasos.quotas.service import QuotaName
-from llmasos.quotas.tables import LedgerWindow, Quota, Reservation, UsageDay
+from llmasos.quotas.tables import LedgerWindow, Quota, ReservationRow, UsageDay
 
 SUBJECT = Subject("w", "u", "acme/one", "m", "run-1")
 NOON = 1_800_000_000 - 1_800_000_000 % 86_400 + 43_200
@@ -71,7 +71,7 @@ async def test_it_holds_in_every_quota_that_applies(ledger: Ledger, database: Da
     await ledger.settle(held, Used(prompt_tokens=10, completion_tokens=20))
     assert state(database) == [(30, 0, 0)] * 4
     with database.read() as session:
-        assert session.exec(select(Reservation)).all() == []
+        assert session.exec(select(ReservationRow)).all() == []
 
 
 async def test_where_one_quota_has_no_room_nothing_is_held(ledger: Ledger, database: Database) -> None:
@@ -228,9 +228,9 @@ async def test_a_cancelled_reserve_holds_nothing(ledger: Ledger, database: Datab
             task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    database.writer.submit(lambda transaction: None).result()
+    database.write_queue.submit(lambda transaction: None).result()
     await asyncio.sleep(0.05)
-    database.writer.submit(lambda transaction: None).result()
+    database.write_queue.submit(lambda transaction: None).result()
     assert state(database) == [(0, 0, 0)]
 
 
@@ -242,10 +242,10 @@ async def test_the_lease_of_a_dead_process_is_swept_and_its_late_settlement_is_c
         other = Ledger(elsewhere, clock)
         held = await other.reserve(SUBJECT, tokens(80))
         assert state(database) == [(0, 80, 0)]
-        database.writer.submit(ledger.lease.sweep).result()
+        database.write_queue.submit(ledger.lease.sweep).result()
         assert state(database) == [(0, 80, 0)], "its process lives"
         clock.now += 31
-        database.writer.submit(ledger.lease.sweep).result()
+        database.write_queue.submit(ledger.lease.sweep).result()
         assert state(database) == [(0, 0, 0)]
         # It was only asleep: what it used meanwhile still counts, without breaking the limit's constraint.
         await ledger.reserve(SUBJECT, tokens(50))
@@ -293,12 +293,12 @@ async def test_what_is_settled_after_its_lease_ended_is_charged_to_the_room_that
     held = await ledger.reserve(SUBJECT, tokens(20))
     with Database(database.url) as elsewhere:
         clock.now += 31
-        elsewhere.writer.submit(Ledger(elsewhere, clock).lease.sweep).result()
+        elsewhere.write_queue.submit(Ledger(elsewhere, clock).lease.sweep).result()
     assert state(database) == [(80, 0, 0)]
     await ledger.settle(held, Used(prompt_tokens=30))
     assert state(database) == [(100, 0, 10)]
     with database.read() as session:
-        assert session.exec(select(Reservation)).all() == []
+        assert session.exec(select(ReservationRow)).all() == []
 
 
 async def test_what_the_own_writer_frees_is_not_remembered_as_held(ledger: Ledger, database: Database) -> None:

@@ -16,10 +16,10 @@ from llmasos.database.engine import Database
 from llmasos.errors import QuotaExceeded
 from llmasos.quotas import service
 from llmasos.quotas.fit import fit
-from llmasos.quotas.ledger import Held, Ledger
+from llmasos.quotas.ledger import Ledger, Reservation
 from llmasos.quotas.meters import Demand, Meter, Scope, Shrink, Subject, Used, Window
 from llmasos.quotas.service import QuotaName
-from llmasos.quotas.tables import LedgerWindow, Reservation
+from llmasos.quotas.tables import LedgerWindow, ReservationRow
 from llmasos.quotas.windows import window_end, window_start
 
 MOMENTS = st.integers(0, 4_102_444_800)
@@ -117,7 +117,7 @@ class LedgerModel(RuleBasedStateMachine):
         room = min((self.limits[name] - self.used[name] - self.reserved[name] for name in names), default=amount)
         demand = Demand({Meter.TOKENS: amount}, shrink=Shrink(amount, floor))
 
-        async def reserve() -> Held:
+        async def reserve() -> Reservation:
             return await self.ledger.reserve(subject, demand)
 
         try:
@@ -164,7 +164,7 @@ class LedgerModel(RuleBasedStateMachine):
         for (subject, amount), outcome in zip(wanted, outcomes, strict=True):
             names = self.applying(subject)
             fits = all(self.limits[name] - self.used[name] - self.reserved[name] >= amount for name in names)
-            assert isinstance(outcome, Held if fits else QuotaExceeded)
+            assert isinstance(outcome, Reservation if fits else QuotaExceeded)
             if fits:
                 for name in names:
                     self.reserved[name] += amount
@@ -175,14 +175,14 @@ class LedgerModel(RuleBasedStateMachine):
     def the_tables_say_the_same(self) -> None:
         if not hasattr(self, "database"):
             return
-        self.database.writer.submit(lambda transaction: None).result()
+        self.database.write_queue.submit(lambda transaction: None).result()
         with self.database.read() as session:
             rows = session.exec(select(LedgerWindow)).all()
             assert sum(row.used + row.overrun for row in rows) == sum(self.used.values())
             assert sum(row.reserved for row in rows) == sum(self.reserved.values())
             for row in rows:
-                of_reservations = select(func.coalesce(func.sum(Reservation.amount), 0)).where(
-                    Reservation.window_id == row.id
+                of_reservations = select(func.coalesce(func.sum(ReservationRow.amount), 0)).where(
+                    ReservationRow.window_id == row.id
                 )
                 assert session.exec(of_reservations).one() == row.reserved
 

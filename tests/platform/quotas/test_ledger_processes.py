@@ -1,32 +1,33 @@
 """Many real processes at one quota: never one unit over, and what the dead held is freed."""
 
+import json
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections import Counter
 
 import pytest
-from sqlmodel import SQLModel, select
+from sqlmodel import select
 
 from llmasos import tables  # noqa: F401
 from llmasos.database.engine import Database
 from llmasos.invocations import records
 from llmasos.kernel import audit
-from llmasos.kernel.tables import InvocationRow
+from llmasos.kernel.tables import AuditEntry, InvocationRow
 from llmasos.quotas import service
 from llmasos.quotas.ledger import Ledger
 from llmasos.quotas.meters import Meter, Scope, Window
 from llmasos.quotas.service import QuotaName
-from llmasos.quotas.tables import LedgerWindow, Reservation
+from llmasos.quotas.tables import LedgerWindow, ReservationRow
 
 LIMIT = 200
 PROCESSES = 16
 
 # Forks sixteen processes once everything is imported, and lets them begin together.
 SPENDERS = """
-import asyncio, multiprocessing, sqlite3, sys
+import asyncio, multiprocessing, sys
+from sqlalchemy import create_engine, text
 from llmasos.database.engine import Database
 from llmasos.errors import QuotaExceeded
 from llmasos.quotas.ledger import Ledger
@@ -47,8 +48,8 @@ async def careful(url, amount, times, barrier):
             spent += amount
     return spent
 
-async def lingering(url, amount, times, barrier):
-    # Four tasks, and nobody waits for a settlement: it shares the commit of a reserve.
+async def crowded(url, amount, times, barrier):
+    # Four tasks whose writes share commits.
     with Database(url) as database:
         ledger = Ledger(database)
         subject, spent = Subject("w", "u", "a/b", "m"), 0
@@ -68,18 +69,19 @@ async def lingering(url, amount, times, barrier):
 
 def naive(url, amount, times, barrier):
     # What one would write first: read what is used, and add to it if it fits.
-    connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None, timeout=30)
-    spent = 0
-    barrier.wait()
-    for _ in range(times):
-        (used,) = connection.execute("SELECT used FROM naive").fetchone()
-        if used + amount <= 200:
-            connection.execute("UPDATE naive SET used = ?", (used + amount,))
-            spent += amount
+    engine, spent = create_engine(url, isolation_level="AUTOCOMMIT"), 0
+    with engine.connect() as connection:
+        barrier.wait()
+        for _ in range(times):
+            used = connection.execute(text("SELECT used FROM naive")).scalar()
+            if used + amount <= 200:
+                connection.execute(text("UPDATE naive SET used = :used"), {"used": used + amount})
+                spent += amount
+    engine.dispose()
     return spent
 
 def work(kind, url, amount, times, barrier, queue):
-    if kind in {"careful", "lingering"}:
+    if kind in {"careful", "crowded"}:
         queue.put(asyncio.run(globals()[kind](url, amount, times, barrier)))
     else:
         queue.put(naive(url, amount, times, barrier))
@@ -96,13 +98,6 @@ for process in processes:
     assert process.exitcode == 0
 print(spent)
 """
-
-
-@pytest.fixture
-def database(tmp_path: Path):
-    with Database(f"sqlite:///{tmp_path}/t.db") as database:
-        SQLModel.metadata.create_all(database.engine)
-        yield database
 
 
 def quota(database: Database, limit: int = LIMIT) -> None:
@@ -125,28 +120,26 @@ def killed(url: str, point: str) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-@pytest.mark.parametrize("kind", ["careful", "lingering"])
+@pytest.mark.parametrize("kind", ["careful", "crowded"])
 @pytest.mark.parametrize(("amount", "expected"), [(12, 192), (10, 200), (201, 0), (200, 200), (199, 199)])
 def test_sixteen_processes_never_spend_one_unit_over(database: Database, kind: str, amount: int, expected: int) -> None:
     quota(database)
     assert at_once(kind, database.url, amount, 4) == expected
     with database.read() as session:
         assert [(row.used, row.reserved) for row in session.exec(select(LedgerWindow))] in ([(expected, 0)] * 4, [])
-        assert session.exec(select(Reservation)).all() == []
+        assert session.exec(select(ReservationRow)).all() == []
 
 
 def test_code_that_reads_and_then_adds_is_caught_by_the_same_test(database: Database) -> None:
-    with sqlite3.connect(database.url.removeprefix("sqlite:///")) as connection:
-        connection.execute("CREATE TABLE naive (used INTEGER)")
-        connection.execute("INSERT INTO naive VALUES (0)")
-    connection.close()
+    with database.write() as session:
+        session.connection().exec_driver_sql("CREATE TABLE naive (used INTEGER)")
+        session.connection().exec_driver_sql("INSERT INTO naive VALUES (0)")
     # It is a race: of a few rounds one is enough to show it.
     for _ in range(5):
         if at_once("naive", database.url, 1, 200) > LIMIT:
             return
-        with sqlite3.connect(database.url.removeprefix("sqlite:///")) as connection:
-            connection.execute("UPDATE naive SET used = 0")
-        connection.close()
+        with database.write() as session:
+            session.connection().exec_driver_sql("UPDATE naive SET used = 0")
     pytest.fail("the naive code never went over: this test would not see it")
 
 
@@ -187,16 +180,14 @@ async def main():
         die("begun")
         await host.kernel.call(invocation, Generate())
         die("answered")
-        database.writer.submit(lambda transaction: None).result()
-        die("settled")
         if POINT == "in-batch":
-            database.writer.submit(lambda transaction: os.kill(os.getpid(), signal.SIGKILL)).result()
+            database.write_queue.submit(lambda transaction: os.kill(os.getpid(), signal.SIGKILL)).result()
 
 asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("point", ["begun", "prepare", "execute", "answered", "settled", "in-batch"])
+@pytest.mark.parametrize("point", ["begun", "prepare", "execute", "answered", "in-batch"])
 def test_a_host_that_is_killed_leaves_nothing_held_and_nothing_running(database: Database, point: str) -> None:
     quota(database, 60)
     killed(database.url, point)
@@ -204,13 +195,12 @@ def test_a_host_that_is_killed_leaves_nothing_held_and_nothing_running(database:
     ledger = Ledger(database)
     ledger.lease.on_release(records.lose)
     ledger.lease.start()
-    database.writer.submit(lambda transaction: None).result()
+    database.write_queue.submit(lambda transaction: None).result()
     with database.read() as session:
-        assert session.exec(select(Reservation)).all() == []
+        assert session.exec(select(ReservationRow)).all() == []
         rows = session.exec(select(LedgerWindow)).all()
         assert all(row.reserved == 0 for row in rows)
-        used = 60 if point in {"answered", "settled", "in-batch"} else 0
-        assert {row.used for row in rows} <= {used}
+        assert {row.used for row in rows} <= {60 if point in {"answered", "in-batch"} else 0}
         assert {row.status for row in session.exec(select(InvocationRow))} == {"failed"}
         assert {row.error_code for row in session.exec(select(InvocationRow))} == {"host-died"}
         assert audit.verify(session).intact
@@ -219,11 +209,100 @@ def test_a_host_that_is_killed_leaves_nothing_held_and_nothing_running(database:
 def test_a_process_of_another_machine_is_given_the_time_of_its_lease(database: Database) -> None:
     quota(database, 60)
     killed(database.url, "execute")
-    with sqlite3.connect(database.url.removeprefix("sqlite:///")) as connection:
-        connection.execute("UPDATE host_lease SET machine = 'elsewhere'")
-    connection.close()
+    with database.write() as session:
+        session.connection().exec_driver_sql("UPDATE host_lease SET machine = 'elsewhere'")
     for at, left in ((time.time(), 4), (time.time() + 31, 0)):
         ledger = Ledger(database, lambda at=at: at)
-        database.writer.submit(ledger.lease.sweep).result()
+        database.write_queue.submit(ledger.lease.sweep).result()
         with database.read() as session:
-            assert len(session.exec(select(Reservation)).all()) == left
+            assert len(session.exec(select(ReservationRow)).all()) == left
+
+
+# Forks a child for each statement at which to die; each tells over a pipe what a caller would have been told.
+KILLED = """
+import asyncio, json, os, signal, sys
+from llmasos import tables
+from llmasos.bundles.manifest import ModelPermission, Text
+from llmasos.database.engine import Database
+from llmasos.database.transaction import Transaction
+from llmasos.kernel.capability import Operation, Outcome, PreparedCall
+from llmasos.kernel.invocation import InstalledApp, Principal
+from llmasos.quotas.meters import Demand, Meter, Used
+from llmasos.testing import small_host
+
+class Generate(Operation):
+    capability, function = "model", "generate"
+
+class Model:
+    name, contract, audited = "model", {}, True
+    def prepare(self, invocation, operation):
+        return PreparedCall(self.execute, Demand({Meter.TOKENS: 7}, model="m"))
+    async def execute(self, granted):
+        return Outcome(1, Used(prompt_tokens=7, model="m"))
+
+def die_at(step):
+    seen = 0
+    for name in ("run", "run_many", "all"):
+        def counted(self, *a, inner=getattr(Transaction, name), **k):
+            nonlocal seen
+            seen += 1
+            if seen == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return inner(self, *a, **k)
+        setattr(Transaction, name, counted)
+
+async def main(told):
+    grant = ModelPermission(capability="model", tiers=("fast",), reason=Text(en="x"))
+    app = InstalledApp("a/b", "1", "i", {"model": grant}, frozenset({"model"}))
+    database = Database(sys.argv[1])
+    async def one():
+        async with host.invocations.open(Principal("w", "u"), app, "act") as invocation:
+            for _ in range(2):
+                await host.kernel.call(invocation, Generate())
+                os.write(told, f"answered {invocation.id}\\n".encode())
+        os.write(told, f"ended {invocation.id}\\n".encode())
+    async with small_host(database, Model()) as host:
+        await asyncio.gather(one(), one())
+    database.close()
+
+told, outcomes = [], []
+for step in range(1, 400):
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        die_at(step)
+        asyncio.run(main(writer))
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as lines:
+        told += lines.read().split()
+    outcomes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    if outcomes[-1] == 0:
+        break
+print(json.dumps([outcomes, told]))
+"""
+
+
+def test_killed_at_any_statement_a_host_has_written_all_that_it_told(database: Database) -> None:
+    """10-2: durability before speed."""
+    quota(database, 1 << 30)
+    done = subprocess.run([sys.executable, "-c", KILLED, database.url], capture_output=True, text=True, check=True)
+    outcomes, told = json.loads(done.stdout)
+    assert len(outcomes) > 20
+    assert set(outcomes[:-1]) == {-signal.SIGKILL}
+    pairs = list(zip(told[::2], told[1::2], strict=True))
+    answered = [id_ for what, id_ in pairs if what == "answered"]
+    ended = {id_ for what, id_ in pairs if what == "ended"}
+    assert len(answered) > len(ended) > 5
+    with database.read() as session:
+        assert audit.verify(session).intact
+        lines = session.exec(select(AuditEntry)).all()
+        settled = [line.invocation_id for line in lines if (line.event, line.outcome) == ("model.generate", "ok")]
+        assert not Counter(answered) - Counter(settled)
+        succeeded = session.exec(select(InvocationRow.id).where(InvocationRow.status == "succeeded")).all()
+        assert ended <= set(succeeded)
+        assert ended <= {line.invocation_id for line in lines if line.event == "invocation"}
+        rows = session.exec(select(LedgerWindow)).all()
+        assert {(row.used, row.reserved) for row in rows} == {(7 * len(settled), 0)}
+        assert session.exec(select(ReservationRow)).all() == []

@@ -13,7 +13,7 @@ from llmasos.database.schema import ensure_schema
 from llmasos.host import Parts
 from llmasos.kernel.invocation import Event, Principal
 from llmasos.kernel.tables import InvocationRow
-from llmasos.quotas.tables import LedgerWindow, Quota, Reservation
+from llmasos.quotas.tables import LedgerWindow, Quota, ReservationRow
 from llmasos.settings import Settings
 from llmasos.testing import FakeAction, FakeApps, Guest
 from llmasos_server.accounts.service import create_token
@@ -71,5 +71,5 @@ async def test_sigterm_ends_streams_with_an_error_and_settles(tmp_path: Path) ->
     assert json.loads(rest[-1].removeprefix("data: "))["code"] == "stopping"
     with Session(create_engine(settings.resolved_database_url)) as session:
         assert [row.status for row in session.exec(select(InvocationRow))] == ["cancelled"]
-        assert list(session.exec(select(Reservation))) == []
+        assert list(session.exec(select(ReservationRow))) == []
         assert [(window.used, window.reserved) for window in session.exec(select(LedgerWindow))] == [(1, 0)]

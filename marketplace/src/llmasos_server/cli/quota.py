@@ -249,8 +249,8 @@ def _writing() -> Generator[tuple[WriteSession, Recorder]]:
 
     with _database() as database, database.write() as session:
 
-        def write(event: str, detail: Mapping[str, Any]) -> object:
-            return record(session, Line(WORKSPACE, USER, event, detail=detail))
+        def write(event: str, detail: Mapping[str, Any]) -> None:
+            record(session, Line(WORKSPACE, USER, event, detail=detail))
 
         yield session, write
 

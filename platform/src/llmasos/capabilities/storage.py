@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from llmasos.bundles.manifest import StoragePermission
 from llmasos.database.engine import Database, WriteSession, utc_now
-from llmasos.database.writer import Transaction
+from llmasos.database.transaction import Transaction
 from llmasos.errors import Conflict, Denied, Invalid, QuotaExceeded
 from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
 from llmasos.kernel.guest_calls import json_text
@@ -180,14 +180,14 @@ class Area:
 
     def get(self, key: str) -> StoredEntry | None:
         """The value and its version; None if the key is absent."""
-        row = self.database.row(
+        row = self.database.lookup(
             f"SELECT value, base64, version FROM stored_value {_WHERE} AND key = ?", *self.owner, key
         )
         return None if row is None else StoredEntry(row[0], bool(row[1]), row[2])
 
     async def put(self, key: str, value: Value) -> int:
         """Write a value; its new version."""
-        return await self.database.writer.submit(lambda transaction: self._write(transaction, key, value))
+        return await self.database.write_queue.submit(lambda transaction: self._write(transaction, key, value))
 
     async def compare_and_set(self, key: str, expected: int | None, value: Value) -> int:
         """Write a value while the version is the expected one; its new version."""
@@ -206,7 +206,7 @@ class Area:
                 )
             return self._write(transaction, key, value)
 
-        return await self.database.writer.submit(write)
+        return await self.database.write_queue.submit(write)
 
     async def delete(self, key: str) -> bool:
         """Remove a value; whether it was there."""
@@ -224,7 +224,7 @@ class Area:
             )
             return True
 
-        return await self.database.writer.submit(delete)
+        return await self.database.write_queue.submit(delete)
 
     def keys(self, prefix: str, after: str | None, limit: int) -> list[str]:
         """Keys that start with `prefix`, in the order of their characters, those after `after`."""
@@ -265,7 +265,7 @@ class Area:
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (workspace_id, app_id, user_id, key) DO UPDATE SET"
             " value = excluded.value, base64 = excluded.base64, version = excluded.version,"
             " size_bytes = excluded.size_bytes, updated_at = excluded.updated_at",
-            *(*self.owner, key, value.text, value.is_base64, version + 1, size, transaction.moment(utc_now())),
+            *(*self.owner, key, value.text, value.is_base64, version + 1, size, transaction.instant(utc_now())),
         )
         return version + 1
 

@@ -18,7 +18,8 @@ from typing import TypeAlias
 from sqlmodel import Field, Session, SQLModel, select
 
 from llmasos.database.engine import Database
-from llmasos.database.writer import Transaction
+from llmasos.database.transaction import Transaction
+from llmasos.database.write_queue import WriteKind
 
 logger = logging.getLogger(__name__)
 
@@ -62,16 +63,17 @@ class Lease:
     def start(self) -> None:
         """Take the lease, free what the dead hold, and do both from time to time. Safe to call again."""
         if self._end is None:
-            writer = self._database.writer
-            self._end = writer.every(EXTEND_SECONDS, self._extend_and_sweep)
-            writer.submit(self._extend_and_sweep, essential=True)
+            queue = self._database.write_queue
+            self._end = queue.every(EXTEND_SECONDS, self._extend_and_sweep)
+            queue.submit(self._extend_and_sweep, WriteKind.HOUSEKEEPING)
 
     def stop(self) -> None:
         """Give the lease back; what is still held under it is freed."""
         if self._end is not None:
             self._end()
             self._end = None
-            self._database.writer.submit(lambda transaction: self._free(transaction, self.id), essential=True).result()
+            free = self._database.write_queue.submit(lambda it: self._free(it, self.id), WriteKind.HOUSEKEEPING)
+            free.result()
 
     def sweep(self, transaction: Transaction) -> int:
         """Free what dead processes hold; how many leases ended."""

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Self
 
 from llmasos.database.engine import Database
-from llmasos.database.writer import Transaction
+from llmasos.database.transaction import Transaction
+from llmasos.database.write_queue import WriteKind
 from llmasos.errors import Cancelled, LlmasosError, NotFound, Unavailable
 from llmasos.i18n import Words
 from llmasos.invocations import records
@@ -22,9 +23,9 @@ from llmasos.kernel.calls import audit_line, code_of
 from llmasos.kernel.invocation import EventSink, InstalledApp, Invocation, InvocationLimits, Principal, discard
 from llmasos.kernel.syscall import Kernel
 from llmasos.kernel.tables import InvocationRow
-from llmasos.quotas.ledger import Held, Ledger
+from llmasos.quotas.ledger import Ledger, Reservation
 from llmasos.quotas.meters import Demand, Meter, Shrink, Used
-from llmasos.quotas.runs import RunAccount
+from llmasos.quotas.run_limits import RunAccount
 
 logger = logging.getLogger(__name__)
 
@@ -115,11 +116,13 @@ class Invocations:
             reservation = await self._ledger.reserve(subject, demand, account, insert)
         except asyncio.CancelledError:
             # It may have begun by now, or begin in a moment; the ledger gives back what it reserved.
-            self._write_end(invocation, Held("", subject, Demand()), "cancelled", Cancelled())
+            nothing = Reservation("", subject, Demand())
+            await _uninterrupted(self._write_end(invocation, nothing, "cancelled", Cancelled()))
             raise
         except LlmasosError as error:
             line = audit_line(invocation, "invocation", error.code, {"action": invocation.action})
-            self._database.writer.post(lambda transaction: audit.append(transaction, line), hot=True, buffered=True)
+            with suppress(Unavailable):
+                await self._database.write_queue.submit(partial(audit.append, line=line), WriteKind.FINAL)
             raise
         if reservation.granted.shrink is not None and reservation.granted is not demand:
             invocation.limits = replace(limits, fuel=reservation.granted.shrink.tokens)
@@ -141,15 +144,15 @@ class Invocations:
             left_out = running.calls.failures_left_out
             await self._write_end(invocation, running.reservation, status, error, left_out)
 
-    def _write_end(
+    async def _write_end(
         self,
         invocation: Invocation,
-        reservation: Held,
+        reservation: Reservation,
         status: str,
         error: BaseException | None,
         failures_left_out: int = 0,
-    ) -> Any:
-        """Queue the write of an end: settlement, row and audit line together."""
+    ) -> None:
+        """Write an end, settlement, row and audit line together, and wait until it is committed."""
         usage = invocation.usage
         code = None if error is None else code_of(error)
         message = None if error is None else _message_of(error)
@@ -164,7 +167,12 @@ class Invocations:
             records.finish(transaction, invocation, status, code, message)
             audit.append(transaction, line)
 
-        return self._database.writer.submit(end, essential=True, hot=True, buffered=True)
+        try:
+            await self._ledger.settle_with(reservation, end)
+        except Unavailable:
+            # Nobody is told that it succeeded before that is written; why it failed says more than this.
+            if error is None:
+                raise
 
     async def cancel(self, id_: str, principal: Principal, *, of_anybody: bool = False) -> None:
         """Cancel an invocation, in whichever process it runs. One that ended stays as it is.
@@ -177,7 +185,7 @@ class Invocations:
         if running is not None:
             running.cancel()
         else:
-            await self._database.writer.submit(lambda transaction: records.request_cancel(transaction, id_))
+            await self._database.write_queue.submit(lambda transaction: records.request_cancel(transaction, id_))
 
     async def find(self, id_: str, principal: Principal, *, of_anybody: bool = False) -> InvocationRow:
         """An invocation of the principal's own, or of anybody in the workspace.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from datetime import timedelta
 from typing import Any, cast
 
 from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
+from llmasos.database.dialect import SqlValue
 from llmasos.database.engine import utc_now
-from llmasos.database.transaction import SqlValue, Transaction
+from llmasos.database.transaction import Transaction
 from llmasos.i18n import Words
 from llmasos.kernel.invocation import Invocation
 from llmasos.kernel.tables import InvocationRow
@@ -29,13 +28,16 @@ class _Records:
         self.ended: dict[str, tuple[SqlValue, ...]] = {}
 
     def write(self, transaction: Transaction) -> None:
-        """Write them all; who began and ended in the same batch takes one statement."""
+        """Write them all; one that began and ended in the same batch takes one statement."""
         if self.begun:
             running = ("running", *(None,) * 4, 0, None, *(0,) * 5, "")
             rows = [(*begun, *(self.ended.pop(id_, running)), id_) for id_, begun in self.begun.items()]
             transaction.run_many(_BEGIN, rows)
         if self.ended:
             transaction.run_many(_END, [(*ended, id_) for id_, ended in self.ended.items()])
+
+    def discard(self) -> None:
+        """Nothing but the database was changed."""
 
 
 _BEGIN = """
@@ -52,13 +54,12 @@ log = ? WHERE id = ?
 
 
 def insert(transaction: Transaction, invocation: Invocation, lease_id: str) -> None:
-    """Write down that it runs, and since when: this may be written a moment later, with its end."""
+    """Write down that it runs."""
     app, parent = invocation.app, invocation.parent
-    started = utc_now() - timedelta(seconds=time.monotonic() - invocation.started_monotonic)
     transaction.buffer(_Records).begun[invocation.id] = (
         *(invocation.principal.workspace, invocation.principal.user),
         *((app.id, app.version, app.installation_id) if app else (None, None, None)),
-        *(_text(invocation.action), parent.id if parent else None, transaction.moment(started), lease_id, False),
+        *(_text(invocation.action), parent.id if parent else None, transaction.instant(utc_now()), lease_id, False),
     )
 
 
@@ -70,7 +71,7 @@ def finish(
     counts = [None if amount is None else max(0, min(amount, MOST)) for amount in usage.amounts]
     transaction.buffer(_Records).ended[invocation.id] = (
         *(status, code, *((_text(words[:MAX_MESSAGE]) for words in message) if message else (None, None))),
-        transaction.moment(utc_now()),
+        transaction.instant(utc_now()),
         *(usage.duration_ms, _text(usage.model) if usage.model else None, *counts, _text(invocation.log)),
     )
 
@@ -87,7 +88,7 @@ def lose(transaction: Transaction, lease_id: str) -> int:
         " error_message = 'The host process that ran it ended; what it held was freed. Run it again.',"
         " error_message_zh = '运行它的主机进程已结束；它占用的资源已释放。请重新运行。', ended_at = ?"
         " WHERE status = 'running' AND lease_id = ?",
-        *(transaction.moment(utc_now()), lease_id),
+        *(transaction.instant(utc_now()), lease_id),
     )
 
 

@@ -11,7 +11,7 @@ from llmasos.database.engine import Database
 from llmasos.invocations import records
 from llmasos.kernel.calls import InvocationCalls
 from llmasos.kernel.invocation import Invocation
-from llmasos.quotas.ledger import Held
+from llmasos.quotas.ledger import Reservation
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class RunningInvocation:
     calls: InvocationCalls
     task: asyncio.Task[object] | None
     """The task that entered it: cancelling it ends the invocation."""
-    reservation: Held
+    reservation: Reservation
     cancel_requested: bool = False
 
     def cancel(self) -> None:

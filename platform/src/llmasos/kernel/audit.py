@@ -15,13 +15,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from json.encoder import encode_basestring_ascii
 from types import MappingProxyType
 
 from sqlmodel import Session, col, select
 
+from llmasos.database.dialect import SqlValue
 from llmasos.database.engine import WriteSession, utc_now
-from llmasos.database.writer import SqlValue, Transaction
+from llmasos.database.transaction import Transaction
 from llmasos.i18n import Words
 from llmasos.kernel.invocation import Json
 from llmasos.kernel.tables import AuditEntry, AuditHead
@@ -53,36 +55,38 @@ class Verification:
 
 
 class _Lines:
-    """The lines of a batch of writes. A buffer of `Transaction`."""
+    """The lines of a transaction. A buffer of `Transaction`: the chain is locked for as short as possible."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[SqlValue, ...]] = []
+        self.lines: list[tuple[datetime, Line]] = []
 
     def write(self, transaction: Transaction) -> None:
-        """Write them, and the head."""
+        """Chain them to the last line, and move the head."""
+        seq, previous = _head(transaction)
+        rows: list[tuple[SqlValue, ...]] = []
+        for at, line in self.lines:
+            seq += 1
+            who = (line.workspace, line.user, line.app, line.invocation)
+            detail = _canonical(line.detail)
+            hash_ = _hash(
+                previous, seq, (at.isoformat(timespec="microseconds"), *who, line.event, line.outcome, detail)
+            )
+            rows.append((seq, transaction.instant(at), *who, line.event, line.outcome, detail, previous, hash_))
+            previous = hash_
         transaction.run_many(
             "INSERT INTO audit_entry (seq, at, workspace_id, user_id, app_id, invocation_id, event, outcome, detail,"
             " previous_hash, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            self.rows,
+            rows,
         )
-        seq, *_line, hash_ = self.rows[-1]
-        transaction.run("UPDATE audit_head SET count = ?, hash = ? WHERE id = 1", seq, hash_)
+        transaction.run("UPDATE audit_head SET count = ?, hash = ? WHERE id = 1", seq, previous)
+
+    def discard(self) -> None:
+        """Nothing but the database was changed."""
 
 
-def append(transaction: Transaction, line: Line) -> int:
-    """Add a line, in a transaction of the writer; its number."""
-    count, previous = transaction.memo.get("audit head") or _head(transaction)
-    seq = count + 1
-    at = utc_now()
-    detail = _canonical(line.detail)
-    who = (line.workspace, line.user, line.app, line.invocation)
-    moment = at.isoformat(timespec="microseconds")
-    hash_ = _hash(previous, seq, (moment, *who, line.event, line.outcome, detail))
-    transaction.buffer(_Lines).rows.append(
-        (seq, transaction.moment(at), *who, line.event, line.outcome, detail, previous, hash_)
-    )
-    transaction.memo["audit head"] = (seq, hash_)
-    return seq
+def append(transaction: Transaction, line: Line) -> None:
+    """Add a line when the transaction ends."""
+    transaction.buffer(_Lines).lines.append((utc_now(), line))
 
 
 def _head(transaction: Transaction) -> tuple[int, str]:
@@ -95,12 +99,11 @@ def _head(transaction: Transaction) -> tuple[int, str]:
     return int(head[0]), str(head[1])
 
 
-def record(session: WriteSession, line: Line) -> int:
-    """Add a line, in a session's transaction; its number."""
+def record(session: WriteSession, line: Line) -> None:
+    """Add a line, in a session's transaction."""
     transaction = Transaction.of(session)
-    seq = append(transaction, line)
+    append(transaction, line)
     transaction.flush()
-    return seq
 
 
 def verify(session: Session) -> Verification:

@@ -17,9 +17,9 @@ from llmasos.kernel.deadline import Deadline, Expired
 from llmasos.kernel.invocation import Invocation, Json
 from llmasos.kernel.limits import MAX_STREAMS
 from llmasos.kernel.observation import UsageRecord
-from llmasos.quotas.ledger import Held
+from llmasos.quotas.ledger import Reservation
 from llmasos.quotas.meters import Used
-from llmasos.quotas.runs import RunAccount
+from llmasos.quotas.run_limits import RunAccount
 
 PartT = TypeVar("PartT")
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class ReservedCall:
     """One call from its reservation until it is settled."""
 
     event: str
-    reservation: Held
+    reservation: Reservation
     audited: bool
     detail: Mapping[str, Json]
     started_monotonic: float = field(default_factory=time.monotonic)

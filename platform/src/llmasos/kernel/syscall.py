@@ -6,10 +6,12 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from llmasos.database.engine import Database
-from llmasos.database.writer import Transaction
+from llmasos.database.transaction import Transaction
+from llmasos.database.write_queue import WriteKind
 from llmasos.errors import Cancelled, Denied, Invalid, LlmasosError, NotFound, QuotaExceeded, Unavailable
 from llmasos.kernel import audit
 from llmasos.kernel.calls import (
@@ -25,9 +27,9 @@ from llmasos.kernel.capability import Capability, Operation, PreparedCall, Strea
 from llmasos.kernel.grants import denial
 from llmasos.kernel.invocation import Invocation
 from llmasos.kernel.observation import UsageObserver
-from llmasos.quotas.ledger import Held, Ledger
+from llmasos.quotas.ledger import Ledger, Reservation
 from llmasos.quotas.meters import NOTHING_USED, Used
-from llmasos.quotas.runs import RunAccount
+from llmasos.quotas.run_limits import RunAccount
 
 logger = logging.getLogger(__name__)
 AnswerT = TypeVar("AnswerT")
@@ -156,7 +158,7 @@ class Kernel:
             raise Cancelled("The invocation has ended.", zh="调用已经结束。")
         return calls
 
-    async def _reserve(self, calls: InvocationCalls, prepared: PreparedCall[Any]) -> Held:
+    async def _reserve(self, calls: InvocationCalls, prepared: PreparedCall[Any]) -> Reservation:
         """Reserve the most that a call may use; if that does not fit, what it needs exactly."""
         demand, measure = prepared.demand, prepared.measure
         subject = calls.invocation.subject(demand.model)
@@ -208,13 +210,18 @@ class Kernel:
             if line is not None:
                 audit.append(transaction, line)
 
-        await self._database.writer.submit(settle, essential=True, hot=True, buffered=True)
+        try:
+            await self._ledger.settle_with(reservation, settle)
+        except Unavailable:
+            # Of a call that failed, its own error says more.
+            if code == "ok":
+                raise
 
     def _audit_refusal(self, calls: InvocationCalls, event: str, error: LlmasosError) -> None:
         """Write down what was refused before anything ran; nobody waits for it."""
         if calls.is_worth_a_line(event, error.code):
             line = audit_line(calls.invocation, event, error.code, {})
-            self._database.writer.post(lambda transaction: audit.append(transaction, line), hot=True)
+            self._database.write_queue.submit(partial(audit.append, line=line), WriteKind.FINAL)
 
     async def _open_stream(self, calls: InvocationCalls, source: Stream[Any], call: ReservedCall) -> OpenStream[Any]:
         try:

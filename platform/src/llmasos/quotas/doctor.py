@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from sqlmodel import Session, col, func, select
 
 from llmasos.database.leases import living
-from llmasos.quotas.tables import LedgerWindow, Reservation
+from llmasos.quotas.tables import LedgerWindow, ReservationRow
 
 FaultKind: TypeAlias = Literal["window", "lease"]
 
@@ -83,11 +83,11 @@ def check(session: Session, now: int) -> list[Fault]:
         for window, amount in session.exec(select(LedgerWindow.id, LedgerWindow.reserved))
         if window is not None
     }
-    amounts = select(Reservation.window_id, Reservation.lease_id, func.sum(Reservation.amount))
+    amounts = select(ReservationRow.window_id, ReservationRow.lease_id, func.sum(ReservationRow.amount))
     holdings = [
         Holding(int(window), lease, int(amount))
         for window, lease, amount in session.exec(
-            amounts.group_by(col(Reservation.window_id), col(Reservation.lease_id))
+            amounts.group_by(col(ReservationRow.window_id), col(ReservationRow.lease_id))
         )
     ]
     return faults(reserved, holdings, living(session, now))

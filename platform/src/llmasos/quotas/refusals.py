@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from llmasos.errors import QuotaExceeded
-from llmasos.quotas.book import WindowState
+from llmasos.quotas.ledger_batch import WindowState
 from llmasos.quotas.meters import Meter, Scope, Window
 from llmasos.quotas.repository import Applying
-from llmasos.quotas.runs import Pot
+from llmasos.quotas.run_limits import RunLimit
 from llmasos.quotas.windows import window_end
 
 _PER = {
@@ -56,15 +56,15 @@ def used_up(quota: Applying, state: WindowState, need: int, now: int) -> QuotaEx
     )
 
 
-def used_up_in_run(quota: Applying | None, pot: Pot, need: int) -> QuotaExceeded:
+def used_up_in_run(quota: Applying | None, run_limit: RunLimit, need: int) -> QuotaExceeded:
     """A limit of one run has no room; `quota` is None for the installation's own limit."""
-    unit, limit, left = _UNITS[pot.meter], pot.limit, pot.room
+    unit, limit, left = _UNITS[run_limit.meter], run_limit.limit, run_limit.room
     if quota is None:
         cure = "do less in one run, or ask for more under [limits] in llmapp.toml"
         cure_zh = "减少单次运行的用量，或在 llmapp.toml 的 [limits] 中申请更多"
     else:
         enough = max(quota.limit * 2, quota.limit - left + need)
-        command = set_command(quota.scope, quota.scope_id, pot.meter, Window.RUN, enough)
+        command = set_command(quota.scope, quota.scope_id, run_limit.meter, Window.RUN, enough)
         cure, cure_zh = f"to raise it: {command}", f"提高配额：{command}"
     return QuotaExceeded(
         f"One run may use {limit:,} {unit[0]}; {left:,} are left and this call needs {need:,}: {cure}",

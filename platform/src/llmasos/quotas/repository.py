@@ -1,7 +1,8 @@
-"""Every query of quotas and the ledger, but for what a batch of writes changes in it: that is in `book`."""
+"""Every query of quotas and the ledger, except what a batch of writes changes: that is in `ledger_batch`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -9,7 +10,7 @@ from sqlalchemy import func
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, SQLModel, col, select
 
-from llmasos.database.writer import Transaction
+from llmasos.database.transaction import Row, Transaction
 from llmasos.quotas.meters import Meter, Scope, Subject, Window
 from llmasos.quotas.tables import LedgerWindow, Quota
 from llmasos.quotas.windows import window_start
@@ -17,7 +18,7 @@ from llmasos.quotas.windows import window_start
 
 @dataclass(frozen=True, slots=True)
 class Applying:
-    """A quota that applies to a subject, with its window of now; `window_id` is None where that has no row yet."""
+    """A quota that applies to a subject, with its window of now; `window_id` is None if that has no row yet."""
 
     quota_id: int
     scope: Scope
@@ -29,6 +30,11 @@ class Applying:
     starts_at: int
     window_id: int | None
 
+    @property
+    def window_key(self) -> tuple[int, int]:
+        """What identifies the window."""
+        return self.quota_id, self.starts_at
+
 
 _APPLYING = """
 SELECT q.id, q.scope, q.scope_id, q.meter, q."window", q."limit", q.source, w.id
@@ -38,59 +44,68 @@ WHERE q.workspace_id = ? AND ((q.scope = 'workspace' AND q.scope_id = ?) OR (q.s
     OR (q.scope = 'app' AND q.scope_id = ?) OR (q.scope = 'model' AND q.scope_id = ?))
 ORDER BY q.id
 """
+_WINDOWS = 'SELECT id, used, reserved, overrun, "limit" FROM ledger_window'
 
 
 def applying(transaction: Transaction, subject: Subject, now: int) -> list[Applying]:
-    """The quotas that apply to a subject. In one transaction it is read once a subject and minute."""
-    key = ("quotas", subject.workspace, subject.user, subject.app, subject.model, now // 60)
-    found: list[Applying] | None = transaction.memo.get(key)
-    if found is None:
-        starts = {window: window_start(window, now) for window in Window}
-        rows = transaction.all(
-            _APPLYING,
-            *(starts[Window.MINUTE], starts[Window.HOUR], starts[Window.DAY], starts[Window.MONTH]),
-            *(subject.workspace, subject.workspace, subject.user, subject.app, subject.model),
-        )
-        found = [
-            Applying(
-                id_, Scope(scope), scope_id, Meter(meter), Window(window), limit, source, starts[Window(window)], row
-            )
-            for id_, scope, scope_id, meter, window, limit, source, row in rows
-        ]
-        transaction.memo[key] = found
-    return found
+    """The quotas that apply to a subject, with their windows at `now`, in seconds since the epoch."""
+    starts = {window: window_start(window, now) for window in Window}
+    rows = transaction.all(
+        _APPLYING,
+        *(starts[Window.MINUTE], starts[Window.HOUR], starts[Window.DAY], starts[Window.MONTH]),
+        *(subject.workspace, subject.workspace, subject.user, subject.app, subject.model),
+    )
+    return [
+        Applying(id_, Scope(scope), scope_id, Meter(meter), Window(window), limit, source, starts[Window(window)], row)
+        for id_, scope, scope_id, meter, window, limit, source, row in rows
+    ]
 
 
 def open_window(transaction: Transaction, quota: Applying) -> int:
-    """The row of a quota's window, made where there is none."""
-    key = ("window", quota.quota_id, quota.starts_at)
-    found: int | None = quota.window_id or transaction.memo.get(key)
-    if found is None:
-        transaction.run(
-            'INSERT INTO ledger_window (quota_id, starts_at, "limit", used, reserved, overrun)'
-            " VALUES (?, ?, ?, 0, 0, 0) ON CONFLICT (quota_id, starts_at) DO NOTHING",
-            *(quota.quota_id, quota.starts_at, quota.limit),
-        )
-        row = transaction.one(
-            "SELECT id FROM ledger_window WHERE quota_id = ? AND starts_at = ?", quota.quota_id, quota.starts_at
-        )
-        assert row is not None  # noqa: S101 - it was inserted one statement above
-        found = int(row[0])
-        transaction.memo[key] = found
-    return found
+    """The row of a quota's window, made if there is none."""
+    transaction.run(
+        'INSERT INTO ledger_window (quota_id, starts_at, "limit", used, reserved, overrun)'
+        " VALUES (?, ?, ?, 0, 0, 0) ON CONFLICT (quota_id, starts_at) DO NOTHING",
+        *(quota.quota_id, quota.starts_at, quota.limit),
+    )
+    row = transaction.one(
+        "SELECT id FROM ledger_window WHERE quota_id = ? AND starts_at = ?", quota.quota_id, quota.starts_at
+    )
+    assert row is not None  # noqa: S101 - it was inserted one statement above
+    return int(row[0])
+
+
+def lock_windows(transaction: Transaction, ids: Sequence[int]) -> list[Row]:
+    """Lock windows in the order of their ids; returns id, used, reserved, overrun and limit of those that exist."""
+    if not ids:
+        return []
+    query = f"{_WINDOWS} WHERE id IN ({_marks(ids)}) ORDER BY id{transaction.for_update}"
+    return transaction.all(query, *ids)
+
+
+def end_reservations(transaction: Transaction, ids: Sequence[str]) -> list[Row]:
+    """Delete reservations; returns id and window of each amount that was still held."""
+    query = f"DELETE FROM reservation WHERE id IN ({_marks(ids)}) RETURNING id, window_id"  # noqa: S608 - marks alone
+    return transaction.all(query, *ids)
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
 
 
 def release_lease(transaction: Transaction, lease_id: str) -> int:
-    """Free everything that a process held; how many reservations."""
-    # It changes windows and reservations behind the back of what was remembered of them.
-    transaction.memo.clear()
-    transaction.run(
-        "UPDATE ledger_window SET reserved = reserved - (SELECT SUM(r.amount) FROM reservation r"
-        " WHERE r.window_id = ledger_window.id AND r.lease_id = ?)"
-        " WHERE id IN (SELECT window_id FROM reservation WHERE lease_id = ?)",
-        *(lease_id, lease_id),
+    """Free everything that a process held; returns how many reservations."""
+    held = transaction.all(
+        "SELECT window_id, SUM(amount) FROM reservation WHERE lease_id = ? GROUP BY window_id", lease_id
     )
-    return transaction.run("DELETE FROM reservation WHERE lease_id = ?", lease_id)
+    # Windows are locked before reservations, and in the order of their ids, as a batch of the ledger does.
+    lock_windows(transaction, sorted(window_id for window_id, _amount in held))
+    freed = transaction.all("DELETE FROM reservation WHERE lease_id = ? RETURNING window_id, amount", lease_id)
+    transaction.run_many(
+        "UPDATE ledger_window SET reserved = reserved - ? WHERE id = ?",
+        [(amount, window_id) for window_id, amount in freed],
+    )
+    return len(freed)
 
 
 def quotas_of(session: Session, workspace_id: str) -> list[Quota]:

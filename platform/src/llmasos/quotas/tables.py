@@ -55,7 +55,7 @@ class LedgerWindow(SQLModel, table=True):
     overrun: int = 0
 
 
-class Reservation(SQLModel, table=True):
+class ReservationRow(SQLModel, table=True):
     """An amount held in one window before a call, until it is settled or the lease of its process ends."""
 
     __tablename__ = "reservation"  # pyright: ignore[reportAssignmentType]

@@ -1,50 +1,50 @@
-"""A write that was submitted, and who waits for it."""
+"""A write that was submitted, and whoever waits for it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import threading
 from collections.abc import Callable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from llmasos.database.transaction import Transaction
-
-if TYPE_CHECKING:
-    from llmasos.database.writer import Writer
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-class Pending(Generic[T]):
+class PendingWrite(Generic[T]):
     """A write that was submitted. `await` it in a task, or call `result()` in a thread: both wait for the commit."""
 
     __slots__ = (
         "_done",
         "_error",
         "_finished",
+        "_lock",
         "_loop",
         "_then",
         "_value",
         "_waiter",
-        "_writer",
-        "buffered",
-        "hot",
-        "posted",
+        "announce",
+        "batched",
+        "final",
         "work",
     )
 
     def __init__(
-        self, writer: Writer, work: Callable[[Transaction], T], hot: bool = False, buffered: bool = False
+        self,
+        work: Callable[[Transaction], T],
+        batched: bool = False,
+        final: bool = False,
+        announce: Callable[[Transaction], object] | None = None,
     ) -> None:
         self.work = work
-        self.hot = hot
-        self.buffered = buffered
-        self.posted = False
-        self._writer = writer
+        self.batched = batched
+        self.final = final
+        self.announce = announce
+        self._lock = threading.Lock()
         self._value: T | None = None
         self._error: BaseException | None = None
         self._done = False
@@ -55,7 +55,7 @@ class Pending(Generic[T]):
 
     @property
     def done(self) -> bool:
-        """Whether it is committed, or has failed."""
+        """Whether it was committed, or has failed."""
         return self._done
 
     def result(self, timeout_seconds: float | None = None) -> T:
@@ -63,33 +63,28 @@ class Pending(Generic[T]):
 
         Raises:
             TimeoutError: It was not committed in time; it still may be.
-            Exception: What the write raised; then nothing of it was written.
+            Exception: What the write raised; then nothing of it was written. A final write may be written later.
         """
-        with self._writer.lock:
+        with self._lock:
             if not self._done and self._finished is None:
                 self._finished = threading.Event()
-        if self._finished is not None:
-            self._writer.wake()
-            if not self._finished.wait(timeout_seconds):
-                raise TimeoutError
+        if self._finished is not None and not self._finished.wait(timeout_seconds):
+            raise TimeoutError
         return self._outcome()
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self._done:
-            loop = asyncio.get_running_loop()
-            if self.hot:
-                self._writer.hurry(loop)
-            with self._writer.lock:
+            with self._lock:
                 if not self._done:
-                    self._loop = loop
-                    self._waiter = loop.create_future()
+                    self._loop = asyncio.get_running_loop()
+                    self._waiter = self._loop.create_future()
             if self._waiter is not None:
                 yield from self._waiter
         return self._outcome()
 
     def then(self, action: Callable[[T], object]) -> None:
         """Call `action` with its value once it is committed; not at all if it fails."""
-        with self._writer.lock:
+        with self._lock:
             if not self._done:
                 self._then = action
                 return
@@ -101,35 +96,26 @@ class Pending(Generic[T]):
             raise self._error
         return cast("T", self._value)
 
-    # The rest is the writer's.
+    # The rest is the queue's.
 
-    def attempt(self, transaction: Transaction) -> None:
-        """Run it, in a savepoint unless it only fills buffers."""
-        if self.buffered and transaction.is_sqlite:
-            try:
-                self._value = self.work(transaction)
-            except sqlite3.Error:
-                # The transaction may be gone, and what the others buffered with it.
-                raise
-            except Exception as error:
-                self._error = error
-            return
-        transaction.open_savepoint()
-        try:
-            self._value = self.work(transaction)
-            transaction.flush()
-        except Exception as error:
-            self._error = error
-            transaction.undo()
-        transaction.close_savepoint()
+    def reset(self) -> None:
+        """Forget the outcome of an attempt that was rolled back."""
+        if not self._done:
+            self._value = self._error = None
+
+    def succeed(self, value: T) -> None:
+        """It ran, and is to be committed."""
+        self._value = value
 
     def fail(self, error: BaseException) -> None:
-        """It was not committed."""
+        """It raised, or was not committed."""
         self._error = self._error or error
 
     def finish(self) -> tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None:
-        """Wake a waiting thread; answer the waiting task, to be woken with others of its loop."""
-        with self._writer.lock:
+        """Wake a waiting thread; return the waiting task's future, to be woken with others of its loop."""
+        with self._lock:
+            if self._done:
+                return None
             self._done = True
         if self._finished is not None:
             self._finished.set()
@@ -138,16 +124,12 @@ class Pending(Generic[T]):
         return (self._loop, self._waiter) if self._loop is not None and self._waiter is not None else None
 
 
-def resolve(batch: Iterable[Pending[Any]], here: asyncio.AbstractEventLoop | None = None) -> None:
-    """Wake everyone who waits; one wake-up a loop, since each is a system call, and none for the one that runs this."""
+def resolve(batch: Iterable[PendingWrite[Any]]) -> None:
+    """Wake everyone who waits; one wake-up for each loop, since each is a system call."""
     loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
     for pending in batch:
         waiting = pending.finish()
-        if waiting is None:
-            continue
-        if waiting[0] is here:
-            _wake([waiting[1]])
-        else:
+        if waiting is not None:
             loops.setdefault(waiting[0], []).append(waiting[1])
     for loop, waiters in loops.items():
         try:

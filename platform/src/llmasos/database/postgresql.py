@@ -1,0 +1,85 @@
+"""All that is particular to PostgreSQL: locks on rows, times with a zone, many processes that write at once."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+from sqlmodel import Session
+
+from llmasos.database.dialect import Gate
+
+# Sessions that write decide on what they read, as on SQLite, where a writer is alone. They are rare (installing,
+# setting a quota), so one lock keeps them apart; the hot writes of the queue lock rows instead. A number at random.
+_WRITE_SESSIONS = 5_140_823_117
+
+
+class PostgreSql:
+    """PostgreSQL 13 or newer, through psycopg."""
+
+    for_update = " FOR UPDATE"
+    upkeep_writes = None
+
+    def marked(self, sql: str) -> str:
+        """With `%s`."""
+        return _marked(sql)
+
+    def instant(self, at: datetime) -> datetime:
+        """A time with its zone."""
+        return at
+
+    def day(self, day: date) -> date:
+        """A date."""
+        return day
+
+    def set_up(self, engine: Engine) -> None:
+        """Nothing."""
+
+    def gate(self, engine: Engine) -> Gate:
+        """None: the database lets many write."""
+        return NullGate()
+
+    def begin_reading(self, session: Session) -> None:
+        """All statements of the transaction read from one snapshot."""
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True})
+
+    def begin_writing(self, session: Session) -> None:
+        """Wait for the other sessions that write."""
+        session.connection().exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_SESSIONS})")
+
+    def connect_queue(self, engine: Engine) -> Connection:
+        """The queue itself says BEGIN and COMMIT."""
+        return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+    def begin_batch(self, connection: Connection) -> None:
+        """Open a transaction."""
+        _driver(connection).execute("BEGIN")
+
+    def upkeep(self, connection: Connection, gate: Gate) -> None:
+        """Nothing: the server does that."""
+
+    def now(self) -> str:
+        """The server's clock."""
+        return "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS BIGINT)"
+
+
+class NullGate:
+    """Admits everybody."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_exc: object) -> None: ...
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def _driver(connection: Connection) -> Any:
+    return connection.connection.driver_connection
+
+
+@lru_cache(maxsize=512)
+def _marked(sql: str) -> str:
+    return sql.replace("%", "%%").replace("?", "%s")

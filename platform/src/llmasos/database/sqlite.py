@@ -1,0 +1,164 @@
+"""All that is particular to SQLite: one writer at a time, a log that is moved into the database, times as text."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from contextlib import suppress
+from datetime import date, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from sqlalchemy import Connection, Engine, event
+from sqlmodel import Session
+
+from llmasos.database.dialect import Gate
+from llmasos.errors import Unavailable
+
+if sys.platform != "win32":
+    import fcntl
+
+logger = logging.getLogger(__name__)
+
+# How long the write queue waits for a lock that another program (a backup, a shell) holds.
+BUSY_SECONDS = 30.0
+# Moving the log into the database waits for the disk several times, 5 ms and more each: rarely, so that it costs a
+# write 10 µs. So many writes fill about 16 MiB. SQLite itself moves it only if large values filled the log before.
+CHECKPOINT_WRITES, CHECKPOINT_PAGES = 1200, 8000
+_MOVE_LOG = "PRAGMA wal_checkpoint(PASSIVE)"
+
+
+class Sqlite:
+    """SQLite in WAL mode."""
+
+    for_update = ""
+    upkeep_writes = CHECKPOINT_WRITES
+
+    def marked(self, sql: str) -> str:
+        """As it is."""
+        return sql
+
+    def instant(self, at: datetime) -> str:
+        """Text without a zone, as SQLAlchemy stores it."""
+        return at.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
+
+    def day(self, day: date) -> str:
+        """ISO text."""
+        return day.isoformat()
+
+    def set_up(self, engine: Engine) -> None:
+        """Set its pragmas on each connection."""
+        event.listen(engine, "connect", _set_pragmas)
+
+    def gate(self, engine: Engine) -> Gate:
+        """A lock in a file beside the database."""
+        return WriteGate(engine.url.database)
+
+    def begin_reading(self, session: Session) -> None:
+        """A deferred transaction reads from the snapshot of its first statement."""
+        session.connection().exec_driver_sql("BEGIN")
+
+    def begin_writing(self, session: Session) -> None:
+        """Take the write lock at once, so that two writers wait instead of failing in the middle."""
+        session.connection().exec_driver_sql("BEGIN IMMEDIATE")
+
+    def connect_queue(self, engine: Engine) -> Connection:
+        """It asks for a lock again by itself: SQLite's own waiting sleeps for up to 100 ms at a time."""
+        connection = engine.connect()
+        execute = _driver(connection).execute
+        execute("PRAGMA busy_timeout = 0")
+        execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        return connection
+
+    def begin_batch(self, connection: Connection) -> None:
+        """Take the write lock."""
+        give_up = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                _driver(connection).execute("BEGIN IMMEDIATE")
+            except Exception as error:
+                if "locked" not in str(error):
+                    raise
+            else:
+                return
+            if time.monotonic() > give_up:
+                raise Unavailable(
+                    "The database does not take writes: another program keeps it locked; end that program, or try "
+                    "again.",
+                    zh="数据库无法写入：另一个程序一直占用它；请结束该程序，或稍后重试。",
+                )
+            time.sleep(0.005)
+
+    def upkeep(self, connection: Connection, gate: Gate) -> None:
+        """Move the log into the database, so that it can begin anew.
+
+        Most of it is moved while others write; then only what they added keeps them waiting.
+        """
+        execute = _driver(connection).execute
+        try:
+            execute(_MOVE_LOG)
+            with gate:
+                _busy, pages, moved = execute(_MOVE_LOG).fetchone()
+                if pages == moved:
+                    # The first write to a log that begins anew waits for the disk: here, not in somebody's call.
+                    (version,) = execute("PRAGMA user_version").fetchone()
+                    execute(f"PRAGMA user_version = {version}")
+        except Exception as error:
+            if "locked" not in str(error):
+                logger.exception("the log of the database could not be moved into it; retrying later")
+
+    def now(self) -> str:
+        """The machine's clock."""
+        return "SELECT CAST(strftime('%s', 'now') AS INTEGER)"
+
+
+class WriteGate:
+    """Admits one writer at a time, of all threads and processes, in the order in which they came.
+
+    SQLite would keep them apart as well, but its waiters poll, with sleeps of up to 100 ms, and an unlucky one starves:
+    among 16 processes that made stalls of seconds. Waiters of an advisory file lock are woken at once. Only waiting
+    time rests on it, correctness does not.
+    """
+
+    def __init__(self, database_path: str | None) -> None:
+        self._lock = threading.Lock()
+        in_file = database_path and database_path != ":memory:"
+        self._path = Path(f"{database_path}-gate") if in_file else None
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        # On Windows SQLite's own lock keeps processes apart, without the fair queue.
+        if sys.platform != "win32" and self._path is not None:
+            # A home without file locks, or that is full: SQLite's lock stands behind this one, with a better message.
+            with suppress(OSError):
+                if self._file is None:
+                    self._file = self._path.open("ab")
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *_exc: object) -> None:
+        try:
+            if sys.platform != "win32" and self._file is not None:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Close the lock's file."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+
+def _driver(connection: Connection) -> Any:
+    return connection.connection.driver_connection
+
+
+def _set_pragmas(connection: Any, _record: object) -> None:
+    # The driver must not begin transactions itself: we begin them, with the lock that they need.
+    connection.isolation_level = None
+    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
