@@ -126,7 +126,9 @@ def test_from_install_to_uninstall(released: None) -> None:
     ]
     assert answer("install", "acme/hello", "--yes")["items"][0]["outcome"] == "already"
     # The upgrade asks for more and nobody can be asked: it waits, and the old release runs.
-    assert answer("upgrade")["items"] == [{"app": "acme/hello", "version": "1.1.0", "outcome": "waiting"}]
+    waiting = llmasos("upgrade", "--json")
+    assert waiting.exit_code == 3
+    assert json.loads(waiting.stdout)["items"] == [{"app": "acme/hello", "version": "1.1.0", "outcome": "waiting"}]
     assert answer("list")["items"][0]["waiting"] == "1.1.0"
     assert installed() == {"acme/hello": "1.0.0"}
     assert answer("upgrade", "acme/hello", "--yes")["items"][0]["outcome"] == "upgraded"
@@ -273,8 +275,8 @@ def test_a_setting_of_an_installed_app_is_changed_by_installing_it_again(
     write_bundle(bundle_files(manifest_text(extra=MODEL_PERMISSION + form), binary), path)
     assert llmasos("publish", str(path)).exit_code == 0
     assert llmasos("install", "acme/hello", "--yes").exit_code == 0
-    assert "is set as you said" in llmasos("install", "acme/hello", "-c", "tone=curt").stdout
-    assert "was there already" in llmasos("install", "acme/hello", "-c", "tone=curt").stdout
+    assert "has your settings" in llmasos("install", "acme/hello", "-c", "tone=curt").stdout
+    assert "was installed already" in llmasos("install", "acme/hello", "-c", "tone=curt").stdout
     assert llmasos("install", "acme/hello", "-c", "pitch=low").exit_code == 1
     assert problems() == []
 
@@ -391,3 +393,76 @@ def test_doctor_finds_a_damaged_database(home: Path) -> None:
         part.unlink()
     assert llmasos("doctor").exit_code == 1
     assert problems()[0]["part"] in ("integrity", "database")
+
+
+def publish(folder: Path, binary: bytes, app_id: str, version: str, extra: str = "") -> None:
+    path = folder / f"{app_id.replace('/', '-')}-{version}.llmapp"
+    write_bundle(bundle_files(manifest_text(app_id, version, extra), binary), path)
+    answer("publish", str(path))
+
+
+def setting(default: str = "", choices: str = '["kind", "curt"]') -> str:
+    return f'[config.tone]\ntype = "string"\nenum = {choices}\ntitle.en = "Tone"\n{default}'
+
+
+def test_an_upgrade_of_all_goes_on_past_an_app_that_needs_a_setting(home: Path, tmp_path: Path, binary: bytes) -> None:
+    """11-22: the first app that needed a new setting stopped it, and later ones stayed old without a word."""
+    for app_id in ("acme/alpha", "acme/bravo", "acme/gamma"):
+        publish(tmp_path, binary, app_id, "1.0.0")
+        answer("install", app_id, "--yes")
+    publish(tmp_path, binary, "acme/alpha", "2.0.0", setting())
+    publish(tmp_path, binary, "acme/bravo", "2.0.0")
+    done = llmasos("upgrade", "--yes", "--json")
+    assert done.exit_code == 1
+    alpha, bravo = sorted(json.loads(done.stdout)["items"], key=lambda item: item["app"])
+    assert (alpha["outcome"], bravo["outcome"]) == ("failed", "upgraded")
+    assert "tone" in alpha["problem"]["detail"]
+    assert installed() == {"acme/alpha": "1.0.0", "acme/bravo": "2.0.0", "acme/gamma": "1.0.0"}
+    again = llmasos("upgrade", "--yes")
+    assert again.exit_code == 1
+    assert "acme/alpha was not upgraded" in again.stderr
+    assert again.stdout == ""
+    assert answer("upgrade", "acme/alpha", "--yes", "-c", "tone=kind")["items"][0]["outcome"] == "upgraded"
+    assert "newest release" in llmasos("upgrade").stdout
+    assert answer("upgrade") == {"items": []}
+
+
+def test_an_upgrade_says_which_settings_it_reset(home: Path, tmp_path: Path, binary: bytes) -> None:
+    """11-22: a chosen setting whose choices changed got the default without a word."""
+    publish(tmp_path, binary, "acme/hello", "1.0.0", setting('default = "kind"'))
+    answer("install", "acme/hello", "--yes", "-c", "tone=curt")
+    publish(tmp_path, binary, "acme/hello", "1.1.0", setting('default = "kind"', '["kind", "curt", "dry"]'))
+    assert "reset_settings" not in answer("upgrade")["items"][0]
+    publish(tmp_path, binary, "acme/hello", "2.0.0", setting('default = "kind"', '["kind", "dry"]'))
+    assert answer("upgrade")["items"][0]["reset_settings"] == ["tone"]
+    answer("rollback", "acme/hello")
+    done = llmasos("upgrade")
+    assert done.exit_code == 0
+    assert "does not take your choice of tone" in done.stderr
+    answer("rollback", "acme/hello")
+    assert "reset_settings" not in answer("upgrade", "acme/hello", "-c", "tone=dry")["items"][0]
+
+
+def test_an_upgrade_that_waits_for_consent_exits_3_and_names_the_app(released: None) -> None:
+    """11-40."""
+    answer("install", "acme/hello@1.0.0", "--yes")
+    done = llmasos("upgrade")
+    assert done.exit_code == 3
+    assert "acme/hello 1.1.0 asks for more and waits for your consent: llmasos upgrade acme/hello" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command", [["install", "acme/hello@9", "--yes"], ["show", "acme/hello@9"], ["yank", "acme/hello@9"]]
+)
+def test_a_version_that_does_not_exist_is_refused_with_those_that_do(released: None, command: list[str]) -> None:
+    """11-40."""
+    done = llmasos(command, "acme/hello@9")
+    assert done.exit_code == 5
+    assert "has no release 9; it has 1.1.0, 1.0.0" in done.stderr
+
+
+def test_a_revoked_permission_comes_with_the_way_to_give_it_back(released: None) -> None:
+    """11-36."""
+    answer("install", "acme/hello@1.0.0", "--yes")
+    assert "llmasos install acme/hello" in llmasos("grants", "revoke", "acme/hello", "model").stdout
+    assert answer("install", "acme/hello", "--yes")["items"][0]["outcome"] == "granted"

@@ -137,14 +137,6 @@ def no_such_app(app_id: str, known: Sequence[str]) -> NotFound:
     )
 
 
-def no_such_release(app_id: str, version: str) -> NotFound:
-    """The error for a release that is not in the catalog."""
-    return NotFound(
-        f"{app_id} has no release {version}: see `llmasos show {app_id}`.",
-        zh=f"{app_id} 没有版本 {version}：可用 llmasos show {app_id} 查看。",
-    )
-
-
 def _escaped(word: str) -> str:
     return word.replace("!", "!!").replace("%", "!%").replace("_", "!_")
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from llmasos.bundles.manifest import Manifest
 from llmasos.database.engine import Database
 from llmasos.errors import Conflict, NotFound
+from llmasos.installs.resolve import no_such_release
 from llmasos.installs.source import Candidate
 from llmasos_marketplace.catalog import repository
-from llmasos_marketplace.catalog.reader import no_such_app, no_such_release
+from llmasos_marketplace.catalog.reader import no_such_app
 from llmasos_marketplace.catalog.store import BundleStore
 from llmasos_marketplace.catalog.tables import CatalogApp, Publisher, Release
 
@@ -66,8 +67,9 @@ class Catalog:
         self.app(app_id)
         with self.database.read() as session:
             found = repository.release(session, app_id, version)
-        if found is None:
-            raise no_such_release(app_id, version)
+            if found is None:
+                versions = [row.version for row in repository.releases(session, app_id)]
+                raise no_such_release(app_id, version, versions)
         return found
 
     def publisher(self, publisher_id: str) -> tuple[Publisher, int]:
@@ -103,8 +105,8 @@ class Catalog:
         with self.database.write() as session:
             row = repository.release(session, app_id, version)
             known = repository.app(session, app_id)
-            if row is None or known is None:
-                raise no_such_release(app_id, version)
+            if row is None or known is None:  # nothing removes a release
+                raise no_such_release(app_id, version, ())
             if row.state == after:
                 return False
             if row.state != before:

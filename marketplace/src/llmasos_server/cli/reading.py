@@ -100,7 +100,9 @@ def show(
     releases = sorted(reader.releases(url, app_id), key=lambda each: Version(each["version"]), reverse=True)
     shown = next((each for each in releases if each["version"] == (version or row["latest_version"])), None)
     if shown is None:
-        raise reader.no_such_release(app_id, version)
+        from llmasos.installs.resolve import no_such_release
+
+        raise no_such_release(app_id, version, [each["version"] for each in releases])
     if options().json:
         listed = [{key: each[key] for key in ("version", "state", "state_reason", "digest")} for each in releases]
         emit_json(_app_json(row) | {"release": shown, "releases": listed})

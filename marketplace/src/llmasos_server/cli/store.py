@@ -1,18 +1,18 @@
-"""`install`, `upgrade`, `rollback`, `uninstall`, `grants`, `publish`, `yank`, `unyank`: what changes the store."""
+"""`install`, `upgrade`, `rollback`, `uninstall`, `grants`: commands that change installations."""
 
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmasos.errors import ConsentNeeded, Invalid
+from llmasos.errors import ConsentNeeded, Invalid, LlmasosError
 from llmasos_server.cli.output import (
     emit_json,
     is_interactive,
-    locale,
     message_of,
     note,
     options,
@@ -24,7 +24,6 @@ from llmasos_server.cli.output import (
 if TYPE_CHECKING:
     from llmasos.installs.plan import InstallPlan
     from llmasos.installs.service import ConsentAnswers, InstallResult
-    from llmasos_marketplace.publishing.service import Publication
     from llmasos_server.local import Local
 
 App = Annotated[str, typer.Argument(help=tr("publisher/name.", "publisher/name。"))]
@@ -92,21 +91,39 @@ def upgrade(
 ) -> None:
     """Upgrade an app. One that asks for more waits for your consent, and the old release goes on running."""
     from llmasos.installs import repository
-    from llmasos.installs.resolve import parse_requirement
+    from llmasos.installs.resolve import Requirement, parse_requirement
     from llmasos_server.cli.asking import parse_config
     from llmasos_server.local import open_local
 
     values = parse_config(config or [])
+    if app is None and (values or decline):
+        raise Invalid("-c and --decline are for one app: name it.", zh="-c 和 --decline 只用于一个应用：请写明应用。")
     with open_local() as local:
-        apps = [app]
-        if app is None:
-            with local.database.read() as session:
-                apps = [found.app_id for found, _ in repository.all_current(session, local.principal.workspace)]
+        with local.database.read() as session:
+            installed = [found.app_id for found, _ in repository.all_current(session, local.principal.workspace)]
         results: list[InstallResult] = []
-        for each in apps:
-            plan = local.installer.plan_upgrade(local.principal.workspace, parse_requirement(each or ""))
-            results += _carry_out(local, plan, yes=yes, decline=decline or [], config=values)
-        _report(results)
+        failures: dict[str, LlmasosError] = {}
+        for wanted in [parse_requirement(app)] if app else map(Requirement, installed):
+            try:
+                plan = local.installer.plan_upgrade(local.principal.workspace, wanted)
+                results += _carry_out(local, plan, yes=yes, decline=decline or [], config=values)
+            except LlmasosError as error:
+                if app is not None:
+                    raise
+                failures[wanted.app_id] = error  # the others are upgraded all the same
+    if app is None:
+        results = [each for each in results if each.outcome != "already"]
+    _report(results, failures, nothing=_nothing_to_upgrade(installed))
+    if failures:
+        raise typer.Exit(next(iter(failures.values())).exit_code)
+    if any(each.outcome == "waiting" for each in results):
+        raise typer.Exit(ConsentNeeded.exit_code)
+
+
+def _nothing_to_upgrade(installed: list[str]) -> str:
+    if not installed:
+        return tr("Nothing is installed.", "尚未安装任何应用。")
+    return tr("Every app is the newest release that fits.", "所有应用均为合适的最新版本。")
 
 
 def _carry_out(
@@ -137,29 +154,59 @@ def _carry_out(
         return asyncio.run(carry_out())
 
 
-def _report(results: list[InstallResult]) -> None:
+def _report(
+    results: list[InstallResult], failures: Mapping[str, LlmasosError] = MappingProxyType({}), nothing: str = ""
+) -> None:
     for each in results:
         note_failure(each)
+        note_reset(each)
     if options().json:
-        items = [{"app": each.app_id, "version": each.version, "outcome": each.outcome} for each in results]
-        emit_json({"items": [{**item, **_problem(each)} for item, each in zip(items, results, strict=True)]})
+        items = [_item(each) for each in results]
+        failed = [{"app": app, "outcome": "failed", "problem": problem_of(error)} for app, error in failures.items()]
+        emit_json({"items": [*items, *failed]})
         return
     for each in results:
         said = {
             "installed": tr("is installed", "已安装"),
-            "upgraded": tr("is the release that runs now", "现为运行版本"),
-            "waiting": tr("waits for your consent: llmasos upgrade", "等待你的同意：llmasos upgrade"),
+            "upgraded": tr("is the current release now", "现为当前版本"),
+            "waiting": tr(
+                f"asks for more and waits for your consent: llmasos upgrade {each.app_id}",
+                f"请求更多权限，等待你的同意：llmasos upgrade {each.app_id}",
+            ),
             "granted": tr("has its permissions again", "已重新获得权限"),
-            "configured": tr("is set as you said", "已按你的设置更新"),
+            "configured": tr("has your settings", "已按你的设置更新"),
             "restored": tr("is ready to run again", "已重新准备好，可以运行"),
-            "already": tr("was there already", "此前已安装"),
-            "rolled-back": tr("runs again", "已恢复运行"),
+            "already": tr("was installed already", "此前已安装"),
+            "rolled-back": tr("is the current release again", "重新成为当前版本"),
             "revoked": tr("may do less", "权限已减少"),
             "uninstalled": tr("is uninstalled", "已卸载"),
         }[each.outcome]
         say(f"{each.app_id} {each.version} {said}")
-    if not results:
-        say(tr("Nothing is installed.", "尚未安装任何应用。"))
+    for app, error in failures.items():
+        note(tr(f"{app} was not upgraded: {message_of(error)}", f"{app} 未升级：{message_of(error)}"))
+    if not results and not failures:
+        say(nothing)
+
+
+def _item(result: InstallResult) -> dict[str, object]:
+    item: dict[str, object] = {"app": result.app_id, "version": result.version, "outcome": result.outcome}
+    if result.reset_settings:
+        item["reset_settings"] = list(result.reset_settings)
+    return item | _problem(result)
+
+
+def note_reset(result: InstallResult) -> None:
+    """Say which settings the new release does not take as they were chosen."""
+    if result.reset_settings and not options().json:
+        names = ", ".join(result.reset_settings)
+        note(
+            tr(
+                f"{result.app_id} {result.version} does not take your choice of {names}, which has its default now: "
+                f"set it with llmasos install {result.app_id} -c {result.reset_settings[0]}=…",
+                f"{result.app_id} {result.version} 不再接受你为 {names} 选择的值，现已改为默认值："
+                f"可用 llmasos install {result.app_id} -c {result.reset_settings[0]}=… 设置",
+            )
+        )
 
 
 def note_failure(result: InstallResult) -> None:
@@ -268,110 +315,9 @@ def grants_revoke(
     if options().json:
         emit_json({"app": app, "capability": capability, "revoked": True, **_problem(result)})
     else:
-        say(tr(f"{app} may no longer use {capability}.", f"{app} 不能再使用 {capability}。"))
-
-
-def publish(
-    path: Annotated[
-        Path, typer.Argument(help=tr("An app's folder, or a bundle.", "应用所在的目录，或应用包。"))
-    ] = Path(),
-) -> None:
-    """Publish an app to the local catalog, after its bundle and its binary were checked."""
-    from llmasos_server.cli.asking import working
-    from llmasos_server.local import open_local
-
-    with open_local() as local:
-
-        async def go() -> Publication:
-            async with local.running():
-                bundle = await _bundle(local, path)
-                return await local.publishing.publish(bundle, by=local.principal.user)
-
-        with working("Building and checking …", "正在构建与检查 …"):
-            done = asyncio.run(go())
-    _say_publication(done)
-
-
-async def _bundle(local: Local, path: Path) -> Path:
-    if path.suffix == ".llmapp":
-        return path
-    from llmasos.authoring.build import build
-
-    return await build(path, describe=local.describe)
-
-
-def _say_publication(done: Publication) -> None:
-    from llmasos.installs.wording import describe_risk
-
-    report = done.report
-    if options().json:
-        emit_json(
-            {
-                "app": done.app_id,
-                "version": done.version,
-                "digest": done.digest,
-                "state": done.state,
-                "state_reason": done.state_reason,
-                "changed": done.changed,
-                "checks": [
-                    {"name": check.name, "result": check.result, "detail": check.detail}
-                    for check in (report.checks if report else ())
-                ],
-                "risks": [
-                    {"code": risk.code, "level": risk.level, "text": describe_risk(risk, "en")}
-                    for risk in (report.risks if report else ())
-                ],
-            }
+        say(
+            tr(
+                f"{app} may no longer use {capability}. To allow it again: llmasos install {app}",
+                f"{app} 不能再使用 {capability}。如需再次授权：llmasos install {app}",
+            )
         )
-        return
-    if not done.changed:
-        say(tr(f"{done.app_id} {done.version} was there already.", f"{done.app_id} {done.version} 此前已发布。"))
-        return
-    if done.state == "quarantined":
-        reason_zh = report.reason("zh") if report else done.state_reason
-        note(tr(f"Quarantined: {done.state_reason}", f"已隔离：{reason_zh}"))
-    for risk in report.risks if report else ():
-        if risk.level != "info":
-            note(f"{tr('Risk', '风险')}: {describe_risk(risk, locale())}")
-    say(
-        tr(
-            f"{done.app_id} {done.version} is published. Install it: llmasos install {done.app_id}",
-            f"{done.app_id} {done.version} 已发布。安装：llmasos install {done.app_id}",
-        )
-    )
-
-
-Release = Annotated[str, typer.Argument(help=tr("publisher/name@version.", "publisher/name@version。"))]
-
-
-def yank(
-    release: Release,
-    reason: Annotated[str, typer.Option(help=tr("Shown beside the release.", "显示在该版本旁的说明。"))] = "",
-) -> None:
-    """Keep new installs from a release. Where it is installed or locked, it stays."""
-    _move(release, reason, yanked=True)
-
-
-def unyank(release: Release) -> None:
-    """Offer a yanked release again."""
-    _move(release, "", yanked=False)
-
-
-def _move(release: str, reason: str, *, yanked: bool) -> None:
-    from llmasos_server.local import open_local
-
-    app_id, at, version = release.partition("@")
-    if not at or not version:
-        raise Invalid(
-            f"{release!r} names no release: write {app_id}@1.0.0.",
-            zh=f"{release!r} 没有写明版本：请写成 {app_id}@1.0.0。",
-        )
-    with open_local() as local:
-        catalog = local.catalog
-        changed = catalog.yank(app_id, version, reason) if yanked else catalog.unyank(app_id, version)
-    state = "yanked" if yanked else "available"
-    if options().json:
-        emit_json({"app": app_id, "version": version, "state": state, "changed": changed})
-    else:
-        words = tr("is yanked", "已撤下") if yanked else tr("is offered again", "已恢复")
-        say(f"{app_id} {version} {words}")

@@ -42,6 +42,17 @@ def config_values(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Any
     return values
 
 
+def missing_settings(manifest: Manifest, given: Mapping[str, Any]) -> list[str]:
+    """The fields that need a value and have neither a given one nor a default."""
+    return [name for name, field in manifest.config.items() if given.get(name, field.default) is None]
+
+
+def reset_settings(manifest: Manifest, old: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields whose chosen value the new form does not take, and that were not given anew: they get the default."""
+    kept = still_valid(manifest, old)
+    return tuple(name for name in old if name in manifest.config and name not in kept and name not in given)
+
+
 def still_valid(manifest: Manifest, old: Mapping[str, Any]) -> dict[str, Any]:
     """The values chosen before that the new form still takes."""
     return {

@@ -17,7 +17,7 @@ from llmasos.bundles.reader import Bundle, read_bundle
 from llmasos.errors import BundleRejected, Conflict, NotFound
 from llmasos.installs import repository
 from llmasos.installs.consent import ConsentRequest, first_consent, renewed_consent, upgrade_consent
-from llmasos.installs.resolve import Requirement, lock_of, resolve
+from llmasos.installs.resolve import Requirement, lock_of, no_such_release, resolve
 from llmasos.installs.source import Candidate, ReleaseSource
 from llmasos.installs.tables import Installation, InstalledRelease
 from llmasos.runtimes.runtime import Program
@@ -92,6 +92,7 @@ def plan_install(
             )
         return _regrant(session, source, workspace, release, installation.id)
     there = _installed(session, workspace)
+    _require_named_version(source, wanted)
     chosen = resolve(wanted, source, host_version, installed=there)
     steps = _new_steps(chosen, there, source)
     return InstallPlan(workspace, wanted.app_id, chosen[wanted.app_id].version, steps)
@@ -109,6 +110,7 @@ def plan_upgrade(
     """
     installation, release = require_current(session, workspace, wanted.app_id)
     there = _installed(session, workspace)
+    _require_named_version(source, wanted)
     others = {app: candidate for app, candidate in there.items() if app != wanted.app_id}
     needs = tuple(
         Requirement(wanted.app_id, SpecifierSet(other.manifest.dependencies[wanted.app_id]), f"{app} {other.version}")
@@ -133,6 +135,19 @@ def plan_upgrade(
         release.config,
     )
     return InstallPlan(workspace, wanted.app_id, target.version, (*_new_steps(chosen, there, source), step))
+
+
+def _require_named_version(source: ReleaseSource, wanted: Requirement) -> None:
+    """Refuse a version that was named and does not exist, with those that do.
+
+    Raises:
+        NotFound: There is no such release.
+    """
+    if wanted.named_version is None:
+        return
+    versions = [candidate.version for candidate in source.releases(wanted.app_id)]
+    if versions and not any(wanted.specifier.contains(version, prereleases=True) for version in versions):
+        raise no_such_release(wanted.app_id, wanted.named_version, versions)
 
 
 def require_current(session: Session, workspace: str, app_id: str) -> tuple[Installation, InstalledRelease]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -37,6 +37,12 @@ class Requirement:
         """Whether this version satisfies it. Pre-releases do only if they were asked for."""
         wanted = self.prereleases or bool(self.specifier.prereleases)
         return self.specifier.contains(Version(version), prereleases=wanted)
+
+    @property
+    def named_version(self) -> str | None:
+        """The one version that satisfies it, if it names one."""
+        pins = list(self.specifier)
+        return pins[0].version if len(pins) == 1 and pins[0].operator == "==" else None
 
     def __str__(self) -> str:
         who = self.wanted_by or "you"
@@ -230,6 +236,15 @@ class _Search:
             f"no release of {app} fits ({who}). There are {'; '.join(f'{v}: {en}' for v, en, _ in reasons)}{more}",
             zh=f"没有合适的 {app} 版本（{who_zh}）。现有 {'；'.join(f'{v}：{zh}' for v, _, zh in reasons)}{more_zh}",
         )
+
+
+def no_such_release(app_id: str, version: str, versions: Sequence[str]) -> NotFound:
+    """The error for a release that does not exist, with those that do, newest first."""
+    shown = ", ".join(versions[:8]) + (" …" if len(versions) > 8 else "")
+    return NotFound(
+        f"{app_id} has no release {version}; it has {shown}: see `llmasos show {app_id}`.",
+        zh=f"{app_id} 没有版本 {version}；现有版本：{shown}。可用 `llmasos show {app_id}` 查看。",
+    )
 
 
 def _misfit(candidate: Candidate, wanted: tuple[Requirement, ...]) -> Words | None:

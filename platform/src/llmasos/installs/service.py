@@ -15,7 +15,7 @@ from llmasos.bundles.parts import Permission
 from llmasos.database.engine import WriteSession, utc_now
 from llmasos.errors import Conflict, ConsentNeeded, Invalid, LlmasosError
 from llmasos.installs import repository
-from llmasos.installs.form import config_values, still_valid
+from llmasos.installs.form import config_values, reset_settings, still_valid
 from llmasos.installs.plan import InstallPlan, InstallStep, require_current
 from llmasos.installs.repository import active_grants, add_release, audit, grant_row, release_detail, set_quotas
 from llmasos.installs.tables import Installation, InstalledRelease
@@ -63,6 +63,8 @@ class InstallResult:
     installation_id: str
     failure: LlmasosError | None = None
     """How the app's own hook for the change failed. The change stands all the same."""
+    reset_settings: tuple[str, ...] = ()
+    """Settings whose chosen value the new release does not take: they have its default now."""
 
 
 def check_answers(plan: InstallPlan, answers: ConsentAnswers) -> None:
@@ -148,7 +150,8 @@ def _upgrade(
         repository.remove_release(session, ancient)
     set_quotas(session, installation, manifest.limits)
     audit(session, installation, user, "upgrade", granted, detail={**release_detail(release), "before": old.version})
-    return InstallResult(step.app_id, manifest.version, "upgraded", installation.id)
+    reset = reset_settings(manifest, step.config, answers.config.get(step.app_id, {}))
+    return InstallResult(step.app_id, manifest.version, "upgraded", installation.id, reset_settings=reset)
 
 
 def _wait(

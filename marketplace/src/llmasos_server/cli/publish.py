@@ -1,0 +1,122 @@
+"""`publish`, `yank`, `unyank`: commands that change the catalog."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmasos.errors import Invalid
+from llmasos_server.cli.output import emit_json, locale, note, options, say, tr
+
+if TYPE_CHECKING:
+    from llmasos_marketplace.publishing.service import Publication
+    from llmasos_server.local import Local
+
+
+def publish(
+    path: Annotated[
+        Path, typer.Argument(help=tr("An app's folder, or a bundle.", "应用所在的目录，或应用包。"))
+    ] = Path(),
+) -> None:
+    """Publish an app to the local catalog, after its bundle and its binary were checked."""
+    from llmasos_server.cli.asking import working
+    from llmasos_server.local import open_local
+
+    with open_local() as local:
+
+        async def go() -> Publication:
+            async with local.running():
+                bundle = await _bundle(local, path)
+                return await local.publishing.publish(bundle, by=local.principal.user)
+
+        with working("Building and checking …", "正在构建与检查 …"):
+            done = asyncio.run(go())
+    _say_publication(done)
+
+
+async def _bundle(local: Local, path: Path) -> Path:
+    if path.suffix == ".llmapp":
+        return path
+    from llmasos.authoring.build import build
+
+    return await build(path, describe=local.describe)
+
+
+def _say_publication(done: Publication) -> None:
+    from llmasos.installs.wording import describe_risk
+
+    report = done.report
+    if options().json:
+        emit_json(
+            {
+                "app": done.app_id,
+                "version": done.version,
+                "digest": done.digest,
+                "state": done.state,
+                "state_reason": done.state_reason,
+                "changed": done.changed,
+                "checks": [
+                    {"name": check.name, "result": check.result, "detail": check.detail}
+                    for check in (report.checks if report else ())
+                ],
+                "risks": [
+                    {"code": risk.code, "level": risk.level, "text": describe_risk(risk, "en")}
+                    for risk in (report.risks if report else ())
+                ],
+            }
+        )
+        return
+    if not done.changed:
+        say(tr(f"{done.app_id} {done.version} was there already.", f"{done.app_id} {done.version} 此前已发布。"))
+        return
+    if done.state == "quarantined":
+        reason_zh = report.reason("zh") if report else done.state_reason
+        note(tr(f"Quarantined: {done.state_reason}", f"已隔离：{reason_zh}"))
+    for risk in report.risks if report else ():
+        if risk.level != "info":
+            note(f"{tr('Risk', '风险')}: {describe_risk(risk, locale())}")
+    say(
+        tr(
+            f"{done.app_id} {done.version} is published. Install it: llmasos install {done.app_id}",
+            f"{done.app_id} {done.version} 已发布。安装：llmasos install {done.app_id}",
+        )
+    )
+
+
+Release = Annotated[str, typer.Argument(help=tr("publisher/name@version.", "publisher/name@version。"))]
+
+
+def yank(
+    release: Release,
+    reason: Annotated[str, typer.Option(help=tr("Shown beside the release.", "显示在该版本旁的说明。"))] = "",
+) -> None:
+    """Keep new installs from a release. Where it is installed or locked, it stays."""
+    _move(release, reason, yanked=True)
+
+
+def unyank(release: Release) -> None:
+    """Offer a yanked release again."""
+    _move(release, "", yanked=False)
+
+
+def _move(release: str, reason: str, *, yanked: bool) -> None:
+    from llmasos_server.local import open_local
+
+    app_id, at, version = release.partition("@")
+    if not at or not version:
+        raise Invalid(
+            f"{release!r} names no release: write {app_id}@1.0.0.",
+            zh=f"{release!r} 没有写明版本：请写成 {app_id}@1.0.0。",
+        )
+    with open_local() as local:
+        catalog = local.catalog
+        changed = catalog.yank(app_id, version, reason) if yanked else catalog.unyank(app_id, version)
+    state = "yanked" if yanked else "available"
+    if options().json:
+        emit_json({"app": app_id, "version": version, "state": state, "changed": changed})
+    else:
+        words = tr("is yanked", "已撤下") if yanked else tr("is offered again", "已恢复")
+        say(f"{app_id} {version} {words}")
