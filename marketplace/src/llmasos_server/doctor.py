@@ -21,7 +21,7 @@ from sqlmodel import Session, col, select
 
 from llmasos.database.schema import check_revision, database_file, newest_revision, open_to_read, revision_of
 from llmasos.errors import LlmasosError
-from llmasos.i18n import t
+from llmasos.i18n import _, listing, t
 
 Status: TypeAlias = Literal["ok", "note", "problem"]
 
@@ -69,32 +69,28 @@ def check_home(home: Path) -> Finding:
         return Finding(
             "home",
             "note",
-            f"{home} is not there yet: run llmasos quickstart.",
-            f"{home} 尚不存在：请运行 llmasos quickstart。",
+            _("{home} is not there yet: run llmasos quickstart.", home=home),
         )
     if not os.access(home, os.W_OK | os.X_OK):
         return Finding(
             "home",
             "problem",
-            f"{home} cannot be written: change its owner, or set LLMASOS_HOME.",
-            f"{home} 不可写：请更改其所有者，或设置 LLMASOS_HOME。",
+            _("{home} cannot be written: change its owner, or set LLMASOS_HOME.", home=home),
         )
     if home.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return Finding(
             "home",
             "problem",
-            f"Others may write to {home}: run chmod 700 {home}",
-            f"他人可写入 {home}：请运行 chmod 700 {home}",
+            _("Others may write to {home}: run chmod 700 {home}", home=home),
         )
     free = shutil.disk_usage(home).free >> 20
     if free < 200:
         return Finding(
             "home",
             "problem",
-            f"Only {free} MiB are free at {home}: make room.",
-            f"{home} 仅剩 {free} MiB：请腾出空间。",
+            _("Only {free} MiB are free at {home}: make room.", free=free, home=home),
         )
-    return Finding("home", "ok", f"{home} can be written; {free:,} MiB are free.", f"{home} 可写；剩余 {free:,} MiB。")
+    return Finding("home", "ok", _("{home} can be written; {free:,} MiB are free.", home=home, free=free))
 
 
 def check_schema(url: str) -> Finding:
@@ -105,18 +101,20 @@ def check_schema(url: str) -> Finding:
             return Finding(
                 "database",
                 "note",
-                "There is no database yet; the first command that keeps something makes it.",
-                "尚无数据库；首次写入时会自动创建。",
+                _("There is no database yet; the first command that keeps something makes it."),
             )
         if check_revision(found):
-            return Finding("database", "ok", f"Its schema is {found}, the newest.", f"结构版本 {found}，为最新。")
+            return Finding("database", "ok", _("Its schema is {found}, the newest.", found=found))
     except LlmasosError as error:
-        return Finding("database", "problem", error.message, error.message_zh)
+        return Finding("database", "problem", error.message)
     return Finding(
         "database",
         "problem",
-        f"Its schema is {found}, older than {newest_revision()}: run llmasos migrate.",
-        f"结构版本 {found} 较旧：请运行 llmasos migrate。",
+        _(
+            "Its schema is {found}, older than {newest_revision}: run llmasos migrate.",
+            found=found,
+            newest_revision=newest_revision(),
+        ),
     )
 
 
@@ -154,8 +152,7 @@ async def _inside(home: Path, url: str) -> AsyncGenerator[Finding]:
         yield Finding(
             "database",
             "problem",
-            f"The database cannot be used ({error.orig}): make room on its disk, or see who owns it.",
-            f"数据库无法使用（{error.orig}）：请腾出磁盘空间，或检查其所有者。",
+            _("The database cannot be used ({reason}): make room on its disk, or see who owns it.", reason=error.orig),
         )
     finally:
         database.close()
@@ -176,18 +173,20 @@ def check_integrity(url: str) -> Iterator[Finding]:
         yield Finding(
             "integrity",
             "problem",
-            f"The database is damaged ({said[0]}): put a copy back.",
-            f"数据库已损坏（{said[0]}）：请恢复备份。",
+            _("The database is damaged ({said}): put a copy back.", said=said[0]),
         )
     elif broken:
         yield Finding(
             "integrity",
             "problem",
-            f"{len(broken)} rows refer to others that are gone (first in {broken[0][0]}): put a copy back.",
-            f"{len(broken)} 行引用了不存在的数据：请恢复备份。",
+            _(
+                "{count} rows refer to others that are gone (first in {broken}): put a copy back.",
+                count=len(broken),
+                broken=broken[0][0],
+            ),
         )
     else:
-        yield Finding("integrity", "ok", "The database is whole.", "数据库完整。")
+        yield Finding("integrity", "ok", _("The database is whole."))
 
 
 def check_audit(session: Session) -> Finding:
@@ -199,14 +198,15 @@ def check_audit(session: Session) -> Finding:
         return Finding(
             "audit",
             "problem",
-            f"The audit log was changed: {found.reason}. Keep the database as evidence, and see llmasos audit verify.",
-            f"审计日志被更改：{found.reason_zh}。请保留数据库作为证据，并运行 llmasos audit verify。",
+            _(
+                "The audit log was changed: {reason}. Keep the database as evidence, and see llmasos audit verify.",
+                reason=found.reason,
+            ),
         )
     return Finding(
         "audit",
         "ok",
-        f"{found.lines} lines of the audit log follow each other.",
-        f"审计日志 {found.lines} 行，前后一致。",
+        _("{lines} lines of the audit log follow each other.", lines=found.lines),
     )
 
 
@@ -227,15 +227,13 @@ def check_held(session: Session) -> Iterator[Finding]:
         yield Finding(
             "ledger",
             "problem",
-            f"{lost} invocations belong to no living process: run llmasos doctor again in half a minute.",
-            f"{lost} 个调用不属于任何存活进程：请半分钟后再次运行 llmasos doctor。",
+            _("{lost} invocations belong to no living process: run llmasos doctor again in half a minute.", lost=lost),
         )
     if not found and not lost:
         yield Finding(
             "ledger",
             "ok",
-            "The ledger adds up, and no reservation is stuck.",
-            "账本一致，没有滞留的预留。",
+            _("The ledger adds up, and no reservation is stuck."),
         )
 
 
@@ -257,11 +255,10 @@ def check_bundles(session: Session, home: Path) -> Iterator[Finding]:
             yield Finding(
                 "bundles",
                 "problem",
-                f"The bundle of {app_id} {version} is gone or damaged: publish it again.",
-                f"{app_id} {version} 的包丢失或损坏：请重新发布。",
+                _("The bundle of {app} {version} is gone or damaged: publish it again.", app=app_id, version=version),
             )
     if not wrong:
-        yield Finding("bundles", "ok", f"{len(rows)} releases have their bundles.", f"{len(rows)} 个版本的包均完好。")
+        yield Finding("bundles", "ok", _("{count} releases have their bundles.", count=len(rows)))
 
 
 def check_installs(session: Session, home: Path) -> Iterator[Finding]:
@@ -272,7 +269,7 @@ def check_installs(session: Session, home: Path) -> Iterator[Finding]:
     for each in found:
         yield Finding("installs", "problem", each.text("en"), each.text("zh"))
     if not found:
-        yield Finding("installs", "ok", "What is installed fits together.", "已安装的应用一切正常。")
+        yield Finding("installs", "ok", _("What is installed fits together."))
 
 
 async def check_prepared(session: Session, home: Path) -> AsyncGenerator[Finding]:
@@ -290,8 +287,10 @@ async def check_prepared(session: Session, home: Path) -> AsyncGenerator[Finding
         yield Finding(
             "installs",
             "note",
-            f"Not prepared for this version of LLMasOS yet: {listed}. The next run of each prepares it.",
-            f"尚未为此版本的 LLMasOS 准备好：{listed}。下次运行时会自动准备。",
+            _(
+                "Not prepared for this version of LLMasOS yet: {listed}. The next run of each prepares it.",
+                listed=listed,
+            ),
         )
 
 
@@ -300,12 +299,11 @@ def check_model(home: Path) -> Finding:
     from llmasos.gateway.embedded.weights import SMOLLM2_WEIGHTS  # noqa: PLC0415
 
     if SMOLLM2_WEIGHTS.is_present(home / "models"):
-        return Finding("model", "ok", "The embedded model is here.", "内置模型已就绪。")
+        return Finding("model", "ok", _("The embedded model is here."))
     return Finding(
         "model",
         "note",
-        "The embedded model is fetched at first use; llmasos models pull smollm2 does it now.",
-        "内置模型将在首次使用时下载；也可运行 llmasos models pull smollm2。",
+        _("The embedded model is fetched at first use; llmasos models pull smollm2 does it now."),
     )
 
 
@@ -333,22 +331,23 @@ async def _confinement() -> AsyncGenerator[Finding]:
         yield Finding(
             "runners",
             "problem",
-            f"The system's own confinement is missing ({', '.join(missing)}): components run behind WebAssembly alone, "
-            "native apps do not start. Use Linux 5.19 or newer.",
-            f"缺少第二道防护（{', '.join(missing)}）：组件仅由 WebAssembly 隔离，原生应用无法启动。"
-            "请使用 Linux 5.19 或更新版本。",
+            _(
+                "The system's own confinement is missing ({missing}): components run behind WebAssembly "
+                "alone, native apps do not start. Use Linux 5.19 or newer.",
+                missing=listing(missing),
+            ),
         )
     else:
-        yield Finding("runners", "ok", f"Runners are confined: {listed}.", f"运行器已隔离：{listed}。")
+        yield Finding("runners", "ok", _("Runners are confined: {listed}.", listed=listed))
 
 
 def check_tools() -> Iterator[Finding]:
     """What authors may want besides; nothing that runs needs it."""
     for tool, en, zh in (
-        ("node", "apps in JavaScript cannot be built", "无法构建 JavaScript 应用"),
-        ("uv", "native apps cannot be built or installed", "无法构建或安装原生应用"),
+        ("node", _("apps in JavaScript cannot be built")),
+        ("uv", _("native apps cannot be built or installed")),
     ):
         if shutil.which(tool):
-            yield Finding("tools", "ok", f"{tool} is there.", f"已找到 {tool}。")
+            yield Finding("tools", "ok", _("{tool} is there.", tool=tool))
         else:
             yield Finding("tools", "note", f"Without {tool}, {en}.", f"没有 {tool}，{zh}。")

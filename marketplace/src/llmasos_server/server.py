@@ -20,6 +20,7 @@ from typing_extensions import override
 from llmasos.database.engine import Database
 from llmasos.errors import Unavailable
 from llmasos.host import Host, Parts
+from llmasos.i18n import _
 from llmasos.settings import Settings
 from llmasos_marketplace.catalog.service import Catalog
 from llmasos_marketplace.catalog.store import BundleStore
@@ -135,16 +136,20 @@ def listen(host: str, port: int) -> socket.socket:
 def _unlistenable(host: str, port: int, error: OSError) -> Unavailable:
     if error.errno == errno.EADDRINUSE:
         return Unavailable(
-            f"Port {port} on {host} is taken: choose another with --port, or end what listens there.",
-            zh=f"{host} 的端口 {port} 已被占用：请用 --port 选择其他端口，或结束占用它的程序。",
+            _(
+                "Port {port} on {host} is taken: choose another with --port, or end what listens there.",
+                port=port,
+                host=host,
+            ),
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return Unavailable(
-            f"Port {port} needs more rights than this user has: choose one above 1023 with --port.",
-            zh=f"没有权限使用端口 {port}：请用 --port 选择 1023 以上的端口。",
+            _("Port {port} needs more rights than this user has: choose one above 1023 with --port.", port=port),
         )
     return Unavailable(
-        f"The server cannot listen on {host}: {os.strerror(error.errno or 0)}. "
-        "Give an address of this machine with --host.",
-        zh=f"无法在 {host} 上监听：请用 --host 指定本机地址。",
+        _(
+            "The server cannot listen on {host}: {strerror}. Give an address of this machine with --host.",
+            host=host,
+            strerror=os.strerror(error.errno or 0),
+        ),
     )

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 from llmasos.connection import Connection, connected
 from llmasos.errors import Unavailable
-from llmasos.i18n import environment_locale
+from llmasos.i18n import _, environment_locale
 from llmasos.invocations.result import InvocationResult
 from llmasos.kernel.invocation import Json, Principal, discard
 from llmasos.settings import Settings
@@ -37,9 +37,7 @@ class _Loop:
         """Run `work` there and wait for it. Ctrl-C cancels it; closing waits until it is settled."""
         if threading.current_thread() is self._thread:
             work.close()
-            raise Unavailable(
-                "The client cannot be called from its own callbacks.", zh="不能在客户端自己的回调中调用该客户端。"
-            )
+            raise Unavailable(_("The client cannot be called from its own callbacks."))
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -218,7 +216,7 @@ class Client:
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         if self._closed:
             work.close()
-            raise Unavailable("This client is closed; connect again.", zh="此客户端已关闭：请重新连接。")
+            raise Unavailable(_("This client is closed; connect again."))
         return self._owner.call(work)
 
 

@@ -18,7 +18,7 @@ from llmasos.errors import (
     Unauthenticated,
     Unavailable,
 )
-from llmasos.i18n import environment_locale
+from llmasos.i18n import _, environment_locale
 from llmasos.invocations.result import InvocationResult
 from llmasos.kernel.invocation import Event, EventSink, Json, Principal, Usage, discard
 from llmasos.settings import Settings
@@ -144,8 +144,7 @@ class RemoteConnection:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         raise Unavailable(
-            f"The server {self._url} ended the stream before the run did; run it again.",
-            zh=f"服务器 {self._url} 在运行结束前中断了数据流：请重新运行。",
+            _("The server {url} ended the stream before the run did; run it again.", url=self._url),
         )
 
     async def input_schema(self, app_id: str, action: str) -> Mapping[str, Any]:
@@ -164,17 +163,20 @@ class RemoteConnection:
     async def call_model(self, function: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """Not yet: a server answers models at `/v1`, which this version does not have."""
         raise Unavailable(
-            "This version's server runs apps, but does not answer models themselves yet: call it without a URL "
-            "(unset LLMASOS_URL) to use a host in this process, or run an app.",
-            zh="此版本的服务器可以运行应用，但尚不能直接提供模型：请取消设置 "
-            "LLMASOS_URL 以使用本进程内的主机，或运行一个应用。",
+            _(
+                "This version's server runs apps, but does not answer models themselves yet: call it without "
+                "a URL (unset LLMASOS_URL) to use a host in this process, or run an app."
+            ),
         )
 
     def _unreachable(self, error: Exception) -> Unavailable:
         reason = " ".join(str(error).split()) or type(error).__name__
         return Unavailable(
-            f"The server {self._url} does not answer ({reason}): start it with `llmasos serve`, or unset LLMASOS_URL.",
-            zh=f"服务器 {self._url} 无响应（{reason}）：请用 `llmasos serve` 启动，或取消设置 LLMASOS_URL。",
+            _(
+                "The server {url} does not answer ({reason}): start it with `llmasos serve`, or unset LLMASOS_URL.",
+                url=self._url,
+                reason=reason,
+            ),
         )
 
 
@@ -211,8 +213,7 @@ def error_of(body: bytes, status: int) -> LlmasosError:
         status = int(problem.get("status", status))
     except (ValueError, KeyError, TypeError):
         return Unavailable(
-            f"The server answered {status} without saying why; is it an LLMasOS server?",
-            zh=f"服务器返回 {status} 但未说明原因：它是 LLMasOS 服务器吗？",
+            _("The server answered {status} without saying why; is it an LLMasOS server?", status=status),
         )
     for known in _tree(LlmasosError):
         if known.code == code:

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from llmasos.errors import Unavailable
+from llmasos.i18n import _
 
 
 def default_home() -> Path:
@@ -27,8 +28,7 @@ def default_home() -> Path:
         return Path(platformdirs.user_data_dir("llmasos"))
     except RuntimeError as error:  # neither HOME nor an entry in the password file
         raise Unavailable(
-            "This user has no home folder: set LLMASOS_HOME to a folder that LLMasOS may write to.",
-            zh="此用户没有主目录：请把 LLMASOS_HOME 设为一个可写的目录。",
+            _("This user has no home folder: set LLMASOS_HOME to a folder that LLMasOS may write to."),
         ) from error
 
 
@@ -58,4 +58,4 @@ def _configured(home: Path) -> dict[str, object]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise Unavailable(f"{file} cannot be read: {error}", zh=f"无法读取 {file}：{error}") from error
+        raise Unavailable(_("{file} cannot be read: {error}", file=file, error=error)) from error

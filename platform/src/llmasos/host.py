@@ -27,6 +27,7 @@ from llmasos.errors import Unavailable
 from llmasos.gateway import opening
 from llmasos.gateway.embedded.local import OnFetch
 from llmasos.gateway.gateway import Gateway
+from llmasos.i18n import _
 from llmasos.installs.code import CodeStore
 from llmasos.installs.current import InstalledApps
 from llmasos.invocations.lifecycle import Invocations
@@ -182,9 +183,7 @@ class Host:
             with self.database.read() as session:
                 session.connection().execute(text("SELECT 1 FROM invocation LIMIT 1"))
         except Exception as error:
-            raise Unavailable(
-                "The database does not answer; run `llmasos doctor`.", zh="数据库无响应；请运行 `llmasos doctor`。"
-            ) from error
+            raise Unavailable(_("The database does not answer; run `llmasos doctor`.")) from error
 
     async def stop(self) -> None:
         """Refuse what is new, end what runs, and wait until it is settled. Safe to call again."""

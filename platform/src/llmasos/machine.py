@@ -6,6 +6,7 @@ import errno
 import logging
 
 from llmasos.errors import DiskFull, LlmasosError, Unavailable
+from llmasos.i18n import _
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ def known(error: Exception) -> Exception:
     text = str(cause).lower()
     if isinstance(cause, OSError):
         if cause.errno in (errno.EMFILE, errno.ENFILE):
-            return Unavailable("Too many files are open: raise `ulimit -n`.", zh="打开的文件过多：请调高 ulimit -n。")
+            return Unavailable(_("Too many files are open: raise `ulimit -n`."))
         return unwritable(cause) or error
     if type(cause).__module__.partition(".")[0] != "sqlite3":
         return error
@@ -42,7 +43,7 @@ def told_of_database(error: BaseException) -> tuple[LlmasosError, bool]:
     if not isinstance(error, OSError) and not _is_of_driver(error):
         logger.error("a batch of writes failed", exc_info=error)
     line = (str(error) or type(error).__name__).splitlines()[0]
-    return Unavailable(f"The database does not take writes: {line}", zh=f"数据库无法写入：{line}"), False
+    return Unavailable(_("The database does not take writes: {line}", line=line)), False
 
 
 def _is_of_driver(error: BaseException) -> bool:
@@ -58,8 +59,10 @@ def unwritable(error: OSError) -> Unavailable | None:
             return disk_full(where)
         case errno.EROFS | errno.EACCES | errno.EPERM:
             return Unavailable(
-                f"No permission{where}: check who owns it, or set LLMASOS_HOME to a folder that you may write to.",
-                zh=f"没有权限{where}：请检查其所有者，或把 LLMASOS_HOME 设为可写的目录。",
+                _(
+                    "No permission{where}: check who owns it, or set LLMASOS_HOME to a folder that you may write to.",
+                    where=where,
+                ),
             )
         case _:
             return None
@@ -71,26 +74,20 @@ def disk_full(where: str = "") -> DiskFull:
     return DiskFull(f"{error.message}{where}", zh=f"{error.message_zh}{where}")
 
 
-_READ_ONLY = (
-    "The home cannot be written: set LLMASOS_HOME to a folder that you may write to.",
-    "主目录不可写：请把 LLMASOS_HOME 设为可写的目录。",
-)
+_READ_ONLY = _("The home cannot be written: set LLMASOS_HOME to a folder that you may write to.")
 _OF_SQLITE = (
     ("readonly", _READ_ONLY),
     ("unable to open", _READ_ONLY),
     (
         "locked",
-        (
-            "Another process holds the database for too long: end it, or try again.",
-            "另一个进程长时间占用数据库：请结束它或稍后重试。",
-        ),
+        _("Another process holds the database for too long: end it, or try again."),
     ),
     (
         "malformed",
-        ("The database is damaged: run llmasos doctor, and put a copy back.", "数据库已损坏：请运行 llmasos doctor。"),
+        _("The database is damaged: run llmasos doctor, and put a copy back."),
     ),
     (
         "not a database",
-        ("The database file is not one: move it away, or put a copy back.", "数据库文件无效：请移走它或恢复备份。"),
+        _("The database file is not one: move it away, or put a copy back."),
     ),
 )

@@ -36,6 +36,7 @@ from llmasos.hooks import (
     UsageRecord,
     hookimpl,
 )
+from llmasos.i18n import _
 from llmasos.kernel.capability import Capability
 from llmasos.plugin_results import Check
 from llmasos.runtimes.kinds import COMPONENTS, NATIVE
@@ -148,7 +149,7 @@ class Plugins:
             PluginFailed: Looking at it raised something.
         """
         if any(loaded.name == name for loaded in self._loaded):
-            raise Invalid(f"a plugin {name} is loaded already", zh=f"已加载名为 {name} 的插件")
+            raise Invalid(_("a plugin {name} is loaded already", name=name))
         hooks = _contained(lambda: _implemented(name, plugin))
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(Hooks)
@@ -157,8 +158,7 @@ class Plugins:
         except PluginFailed as error:
             reason = str(error.__cause__).splitlines()[-1]
             raise Invalid(
-                f"the plugin {name} cannot be registered: {reason}",
-                zh=f"无法注册插件 {name}：{reason}",
+                _("the plugin {name} cannot be registered: {reason}", name=name, reason=reason),
             ) from error
         self._loaded.insert(0, _Loaded(name, manager, hooks))
         self._states.append(PluginState(name, version, source, hooks))
@@ -255,12 +255,12 @@ class Plugins:
 
     def on_usage(self, record: UsageRecord) -> None:
         """Tell every observer."""
-        for _ in self._observed("on_usage", results.nothing, {"record": record}):
+        for __ in self._observed("on_usage", results.nothing, {"record": record}):
             pass
 
     def on_audit(self, record: AuditRecord) -> None:
         """Tell every observer."""
-        for _ in self._observed("on_audit", results.nothing, {"record": record}):
+        for __ in self._observed("on_audit", results.nothing, {"record": record}):
             pass
 
     def check_release(self, manifest: Manifest, files: Mapping[str, bytes]) -> list[ReleaseFinding]:
@@ -338,10 +338,13 @@ def _fail_closed(plugin: _Loaded, hook: str, act: Callable[[], T]) -> T:
         # `ask` contained it once; `act` of a filter did not.
         logger.error("guard failed", extra={"plugin": plugin.name, "hook": hook}, exc_info=error)
         raise Unavailable(
-            f"the plugin {plugin.name} failed in {hook} ({error}), and what it guards is refused; "
-            "fix it, or start without plugins: LLMASOS_PLUGINS=off",
-            zh=f"插件 {plugin.name} 在 {hook} 中出错（{error}），"
-            "它所守护的操作被拒绝：请修复该插件，或不加载插件启动：LLMASOS_PLUGINS=off",
+            _(
+                "the plugin {plugin} failed in {hook} ({error}), and what it guards is refused; fix it, or "
+                "start without plugins: LLMASOS_PLUGINS=off",
+                plugin=plugin.name,
+                hook=hook,
+                error=error,
+            ),
         ) from error
 
 
@@ -366,15 +369,17 @@ def _implemented(name: str, plugin: object) -> tuple[str, ...]:
         plain = inspect.isroutine(getattr(plugin, attribute)) and not any(is_one(function) for is_one in strange)
         if marks.get("wrapper") or marks.get("hookwrapper") or not plain:
             raise Invalid(
-                f"the plugin {name} implements {hook} as a wrapper, a generator, a coroutine or a class; "
-                "the host calls plain functions only",
-                zh=f"插件 {name} 以包装器、生成器、协程或类实现 {hook}；主机只调用普通函数",
+                _(
+                    "the plugin {name} implements {hook} as a wrapper, a generator, a coroutine or a class; the "
+                    "host calls plain functions only",
+                    name=name,
+                    hook=hook,
+                ),
             )
         hooks.append(hook)
     if not hooks:
         raise Invalid(
-            f"the plugin {name} implements no hook; mark its functions with llmasos.hooks.hookimpl",
-            zh=f"插件 {name} 没有实现任何钩子：请用 llmasos.hooks.hookimpl 标记其函数",
+            _("the plugin {name} implements no hook; mark its functions with llmasos.hooks.hookimpl", name=name),
         )
     return tuple(hooks)
 
@@ -382,9 +387,7 @@ def _implemented(name: str, plugin: object) -> tuple[str, ...]:
 def _unknown_hook(name: str, hook: str) -> Invalid:
     near = difflib.get_close_matches(hook, HOOK_NAMES, n=1)
     hooks = ", ".join(HOOK_NAMES)
-    hint = f"did you mean {near[0]}?" if near else f"the hooks are {hooks}"
-    hint_zh = f"是否想用 {near[0]}？" if near else f"可用的钩子：{hooks}"
+    hint = _("did you mean {near}?", near=near[0]) if near else _("the hooks are {hooks}", hooks=hooks)
     return Invalid(
-        f"the plugin {name} implements {hook}, which is not a hook; {hint}",
-        zh=f"插件 {name} 实现了 {hook}，而没有这个钩子；{hint_zh}",
+        _("the plugin {name} implements {hook}, which is not a hook; {hint}", name=name, hook=hook, hint=hint),
     )

@@ -17,6 +17,7 @@ from llmasos.bundles.actions import Action
 from llmasos.bundles.manifest import Permission
 from llmasos.database.engine import Database
 from llmasos.errors import ComponentRejected, LlmasosError, TimedOut, Unavailable
+from llmasos.i18n import _
 from llmasos.invocations.lifecycle import Invocations
 from llmasos.invocations.run import Runnable, not_installed
 from llmasos.kernel.capability import Capability
@@ -112,7 +113,7 @@ class FakeApps:
 
     def code(self, found: Runnable) -> Path:
         """Nothing here has code to prepare."""
-        raise Unavailable(f"{found.app.id} is a fake app", zh=f"{found.app.id} 是测试用的应用")
+        raise Unavailable(_("{app} is a fake app", app=found.app.id))
 
     def runtime(self, handler: SyscallHandler) -> InProcessRuntime:
         """A runtime that runs these apps."""
@@ -129,7 +130,7 @@ class InProcessRuntime:
 
     async def inspect(self, code: Path) -> Inspection:
         """Nothing here is a binary."""
-        raise ComponentRejected(f"{code.name} is no fake app", zh=f"{code.name} 不是测试用的应用")
+        raise ComponentRejected(_("{code} is no fake app", code=code.name))
 
     async def is_ready(self, program: Program) -> bool:
         """Functions always are."""
@@ -156,8 +157,7 @@ class InProcessRuntime:
                 output = await self._actions[program.digest][action].do(guest)
         except TimeoutError:
             timed_out = TimedOut(
-                f"The action took over {invocation.limits.wall_seconds} s.",
-                zh=f"操作用时超过 {invocation.limits.wall_seconds} 秒。",
+                _("The action took over {wall_seconds} s.", wall_seconds=invocation.limits.wall_seconds),
             )
             return CallOutcome(error=timed_out, fuel=1000)
         except (LlmasosError, asyncio.CancelledError) as error:

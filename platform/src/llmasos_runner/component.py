@@ -25,6 +25,7 @@ from llmasos_runner.engine_abi import Value, ffi, take_error
 from llmasos_runner.linking import Linked, NotLinkable, current
 from llmasos_runner.protocol import FUEL_PER_CPU_SECOND, Call, Done, Failure
 from llmasos_runner.runs import Run
+from llmasos_sdk.messages import message as _
 
 # A component made by componentize-py has about ten core instances and as many tables; a JavaScript one, five. What
 # a component may have more than that buys it only memory on the host's side of its limit.
@@ -269,7 +270,7 @@ def _why(run: Run, trap: str) -> Failure:  # noqa: PLR0911 -- one for each cause
     causes = [line.strip() for line in trap.splitlines() if line.strip()]
     cause = next((line for line in reversed(causes) if "wasm trap:" in line), causes[-1])
     trapped = cause.split("wasm trap: ")[-1]
-    return _failure("app-failed", f"The app crashed: {trapped}.", f"应用崩溃：{trapped}。", run)
+    return _failure("app-failed", _("The app crashed: {trapped}.", trapped=trapped), run)
 
 
 def _ran_out_of_memory(run: Run) -> bool:

@@ -6,22 +6,12 @@ import errno
 import traceback
 from typing import Final
 
-_PROCESSES: Final = (
-    "An app cannot start processes: use threads, or call another app by ctx.apps.",
-    "应用不能启动进程：请使用线程，或用 ctx.apps 调用其他应用。",
-)
-_NETWORK: Final = (
-    "An app has no sockets: use ctx.http, and name the servers in llmapp.toml.",
-    "应用没有套接字：请使用 ctx.http，并在 llmapp.toml 中写明服务器。",
-)
-_FILES: Final = (
-    "An app has no files of its own: use ctx.storage, or io.BytesIO and io.StringIO.",
-    "应用没有自己的文件：请使用 ctx.storage，或 io.BytesIO 和 io.StringIO。",
-)
-_SHARED: Final = (
-    "An app cannot share memory with other processes: use threads.",
-    "应用不能与其他进程共享内存：请使用线程。",
-)
+from llmasos_sdk.messages import message as _
+
+_PROCESSES: Final = _("An app cannot start processes: use threads, or call another app by ctx.apps.")
+_NETWORK: Final = _("An app has no sockets: use ctx.http, and name the servers in llmapp.toml.")
+_FILES: Final = _("An app has no files of its own: use ctx.storage, or io.BytesIO and io.StringIO.")
+_SHARED: Final = _("An app cannot share memory with other processes: use threads.")
 
 # Parts of the files in a traceback, the more telling ones first.
 _PLACES: Final = (
@@ -39,9 +29,8 @@ _PLACES: Final = (
     ("/urllib/", _NETWORK),
     ("/sqlite3/", _FILES),
 )
-_ELSEWHERE: Final = (
-    "An app runs confined, without processes, sockets and files of its own: use threads, ctx.http and ctx.storage.",
-    "应用在隔离环境中运行，没有自己的进程、套接字和文件：请使用线程、ctx.http 和 ctx.storage。",
+_ELSEWHERE: Final = _(
+    "An app runs confined, without processes, sockets and files of its own: use threads, ctx.http and ctx.storage."
 )
 _REFUSED: Final = {errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSYS}
 

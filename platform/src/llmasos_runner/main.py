@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from llmasos_sdk.messages import message as _
+
 if TYPE_CHECKING:
     from llmasos_runner.protocol import Call, Start
     from llmasos_runner.runs import Run
@@ -229,16 +231,14 @@ def serve_calls(
                 running.answer(message)
             elif message["t"] == "cancel":
                 reason = message["reason"]
-                was = (
-                    ("It was cancelled.", "已取消。") if reason == "cancelled" else ("It took too long.", "用时过长。")
-                )
+                was = _("It was cancelled.") if reason == "cancelled" else _("It took too long.")
                 running.end(reason, *was)
         return None
 
     workers = Workers(threads, next_call, watch=watch)
     workers.serve()
     for run in list(runs.values()):
-        run.end("cancelled", "The host is gone.", "主机已不在。")
+        run.end("cancelled", _("The host is gone."))
 
 
 if __name__ == "__main__":

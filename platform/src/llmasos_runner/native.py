@@ -25,6 +25,7 @@ from llmasos_runner.protocol import FUEL_PER_CPU_SECOND
 from llmasos_runner.runs import Ended
 from llmasos_sdk.errors import AppError, CapabilityNotDeclared, from_tag
 from llmasos_sdk.hooks import GROUP, MOMENTS, plugin_manager
+from llmasos_sdk.messages import message as _
 
 if TYPE_CHECKING:
     from llmasos_runner.protocol import Call, Done, Failure
@@ -92,9 +93,10 @@ class NativeRunner:
             if len(named) == 1:
                 self._manager.register(_plugin(named[0]), "app")
             else:
-                self._fault = (
-                    f"The app's environment holds {len(named)} apps in {GROUP}, and it must hold one.",
-                    f"应用的环境在 {GROUP} 中有 {len(named)} 个应用，而只能有一个。",
+                self._fault = _(
+                    "The app's environment holds {count} apps in {group}, and it must hold one.",
+                    count=len(named),
+                    group=GROUP,
                 )
         except BaseException as error:  # SystemExit and what else an import may raise
             en, zh = hints.told(error)
@@ -147,8 +149,7 @@ class NativeRunner:
             limit = run.limits["output_bytes"]
             return _failure(
                 "resource-limit",
-                f"The app's answer has {size} bytes, and it may have {limit}.",
-                f"应用的返回值为 {size} 字节，最多允许 {limit} 字节。",
+                _("The app's answer has {size} bytes, and it may have {limit}.", size=size, limit=limit),
             )
         return output
 
@@ -192,8 +193,10 @@ def _hold_to_its_compute(thread: int, run: Run) -> None:
     used = time.clock_gettime(time.pthread_getcpuclockid(thread)) - run.computed_before
     if used * FUEL_PER_CPU_SECOND > run.limits["fuel"]:
         allowed = run.limits["fuel"] / FUEL_PER_CPU_SECOND
-        en = f"The app computed longer than the {allowed:.3g} s of cpu_seconds: raise cpu_seconds under [limits]."
-        zh = f"应用的计算时间超过了 cpu_seconds 的 {allowed:.3g} 秒：请在 [limits] 中调高 cpu_seconds。"
+        said = _(
+            "The app computed longer than the {allowed:.3g} s of cpu_seconds: raise cpu_seconds under [limits].",
+            allowed=allowed,
+        )
         run.end("invalid", en, zh, "resource-limit")
 
 
@@ -215,8 +218,7 @@ def _failure_of(error: AppError) -> Failure:
     if isinstance(error.__cause__, MemoryError):
         return _failure(
             "resource-limit",
-            "The app used more memory than it may use: raise memory_mib under [limits].",
-            "应用使用的内存超过了上限：请在 [limits] 中调高 memory_mib。",
+            _("The app used more memory than it may use: raise memory_mib under [limits]."),
         )
     hint = hints.of(error.__cause__) if error.__cause__ is not None else None
     if hint is None:

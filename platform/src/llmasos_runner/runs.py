@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from llmasos_runner.protocol import Failure, FrameError, Limits
+from llmasos_sdk.messages import message as _
 
 # What a call leaves of a text that was printed, besides the text itself.
 _DROPPED: Final = "[… {} bytes of log dropped …]\n"
@@ -116,7 +117,7 @@ class Run:
         """Whether the guest must stop now."""
         if self._reason is None and time.monotonic() >= self.deadline:
             seconds = f"{self.limits['wall_seconds']:.3g}"
-            self.end("timeout", f"It took longer than {seconds} seconds.", f"用时超过 {seconds} 秒。")
+            self.end("timeout", _("It took longer than {seconds} seconds.", seconds=seconds))
         return self._reason is not None
 
     def sleep(self, seconds: float) -> None:
@@ -152,7 +153,7 @@ class Run:
         except (FrameError, ValueError) as error:
             return {"error": {"tag": "invalid", "message": str(error)}}
         except OSError as error:
-            self.end("cancelled", "The host is gone.", "主机已不在。")
+            self.end("cancelled", _("The host is gone."))
             raise Ended from error
         while True:
             reply = self._answer

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from llmasos.errors import Conflict, Denied
+from llmasos.i18n import _
 
 FIRST_PARTY: Final = "llmasos"
 """The namespace of the apps that come with LLMasOS; only the seeding of the embedded catalog publishes there."""
@@ -24,14 +25,12 @@ _TYPO_LENGTH: Final = 5
 class NameTaken(Conflict):
     """The name is too near to one that is taken: choose another."""
 
-    zh = "名称与已有的名称过于相近：请换一个。"
     code = "name-taken"
 
 
 class NamespaceReserved(Denied):
     """This publisher's name is kept for the apps that come with LLMasOS: choose another."""
 
-    zh = "此发布者名称专供 LLMasOS 自带应用使用：请换一个。"
     code = "namespace-reserved"
 
 
@@ -75,12 +74,14 @@ def check_name(app_id: str, known: Iterable[str], *, first_party: bool = False) 
         NamespaceReserved: The publisher's name is LLMasOS's, or begins with it.
         NameTaken: The publisher or the app is confusable with a known one, or a likely typo of it.
     """
-    publisher, _, name = app_id.partition("/")
+    publisher, __, name = app_id.partition("/")
     reserved = publisher == FIRST_PARTY or publisher.startswith(f"{FIRST_PARTY}-")
     if reserved and not first_party:
         raise NamespaceReserved(
-            f"The publisher {publisher!r} is kept for the apps that come with LLMasOS: change `id` in llmapp.toml.",
-            zh=f"发布者名称 {publisher!r} 专供 LLMasOS 自带应用使用：请修改 llmapp.toml 中的 id。",
+            _(
+                "The publisher {publisher!r} is kept for the apps that come with LLMasOS: change `id` in llmapp.toml.",
+                publisher=publisher,
+            ),
         )
     taken = set(known)
     if app_id in taken:
@@ -99,6 +100,9 @@ def check_name(app_id: str, known: Iterable[str], *, first_party: bool = False) 
 
 def _too_near(name: str, other: str) -> NameTaken:
     return NameTaken(
-        f"The name {name!r} is too easily taken for {other!r}, which is there already: choose another.",
-        zh=f"名称 {name!r} 与已有的 {other!r} 太容易混淆：请换一个。",
+        _(
+            "The name {name!r} is too easily taken for {other!r}, which is there already: choose another.",
+            name=name,
+            other=other,
+        ),
     )

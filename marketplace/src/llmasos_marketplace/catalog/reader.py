@@ -15,6 +15,7 @@ from typing import Any
 
 from llmasos.database.schema import check_revision, database_file, open_to_read, revision_of
 from llmasos.errors import NotFound, Unavailable
+from llmasos.i18n import _
 from llmasos_marketplace.catalog.names import normalise
 
 Row = dict[str, Any]
@@ -52,8 +53,7 @@ def rows(url: str, sql: str, values: Mapping[str, object]) -> list[Row]:
             return [_decoded(dict(row)) for row in connection.execute(sql, given)]
     except sqlite3.DatabaseError as error:
         raise Unavailable(
-            f"The database {file} cannot be read ({error}): run llmasos doctor.",
-            zh=f"无法读取数据库 {file}（{error}）：请运行 llmasos doctor。",
+            _("The database {file} cannot be read ({error}): run llmasos doctor.", file=file, error=error),
         ) from error
 
 
@@ -128,12 +128,10 @@ def no_such_app(app_id: str, known: Sequence[str]) -> NotFound:
     near = same_name or get_close_matches(wanted, known, n=1, cutoff=0.6)
     if near:
         return NotFound(
-            f"There is no app {app_id!r} in the catalog. Did you mean {near[0]}?",
-            zh=f"目录中没有应用 {app_id!r}。是否想找 {near[0]}？",
+            _("There is no app {app!r} in the catalog. Did you mean {near}?", app=app_id, near=near[0]),
         )
     return NotFound(
-        f"There is no app {app_id!r} in the catalog: see `llmasos search`.",
-        zh=f"目录中没有应用 {app_id!r}：可用 llmasos search 查找。",
+        _("There is no app {app!r} in the catalog: see `llmasos search`.", app=app_id),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from llmasos.bundles.manifest import Manifest
 from llmasos.database.engine import Database
 from llmasos.errors import Conflict, NotFound
+from llmasos.i18n import _
 from llmasos.installs.resolve import no_such_release
 from llmasos.installs.source import Candidate
 from llmasos_marketplace.catalog import repository
@@ -81,7 +82,7 @@ class Catalog:
         with self.database.read() as session:
             found = repository.publisher(session, publisher_id)
             if found is None:
-                raise NotFound(f"There is no publisher {publisher_id!r}.", zh=f"没有发布者 {publisher_id!r}。")
+                raise NotFound(_("There is no publisher {publisher!r}.", publisher=publisher_id))
             return found, repository.count_apps(session, publisher_id)
 
     def yank(self, app_id: str, version: str, reason: str = "") -> bool:
@@ -111,8 +112,13 @@ class Catalog:
                 return False
             if row.state != before:
                 raise Conflict(
-                    f"{app_id} {version} is {row.state} ({row.state_reason}): publish it again to have it checked.",
-                    zh=f"{app_id} {version} 处于 {row.state} 状态（{row.state_reason}）：请重新发布以再次检查。",
+                    _(
+                        "{app} {version} is {state} ({state_reason}): publish it again to have it checked.",
+                        app=app_id,
+                        version=version,
+                        state=row.state,
+                        state_reason=row.state_reason,
+                    ),
                 )
             row.state, row.state_reason = after, reason
             session.add(row)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from llmasos.errors import NotFound
+from llmasos.i18n import _
 
 SUFFIX: Final = ".llmapp"
 _NAME: Final = re.compile(rf"([0-9a-f]{{64}}){re.escape(SUFFIX)}")
@@ -33,8 +34,10 @@ class BundleStore:
         path = self.folder / f"{digest}{SUFFIX}"
         if not _NAME.fullmatch(path.name) or not path.is_file():
             raise NotFound(
-                f"The bundle {digest[:12]} is not in the store: publish it again, or run `llmasos doctor`.",
-                zh=f"包 {digest[:12]} 不在仓库中：请重新发布，或运行 llmasos doctor。",
+                _(
+                    "The bundle {digest} is not in the store: publish it again, or run `llmasos doctor`.",
+                    digest=digest[:12],
+                ),
             )
         return path
 

@@ -14,7 +14,7 @@ from llmasos.bundles.actions import parse_actions
 from llmasos.bundles.imports import check_imports
 from llmasos.bundles.reader import Bundle
 from llmasos.errors import ComponentRejected, DiskFull, LlmasosError, Unavailable
-from llmasos.i18n import t
+from llmasos.i18n import _, render, t
 from llmasos.installs.risk import Risk, risks_of
 from llmasos.plugins import Plugins
 from llmasos.runtimes.runtime import Program, Runtime
@@ -56,7 +56,7 @@ class Report:
             t(locale, f"{check.name} could not be checked: {check.detail}", f"无法检查 {check.name}：{check.zh}")
             for check in self.of("could not run")
         )
-        return t(locale, "; ", "；").join(said)
+        return render(_("; "), locale).join(said)
 
 
 async def check_release(
@@ -110,20 +110,20 @@ async def _check_imports(
 ) -> tuple[tuple[str, ...], Check]:
     manifest = bundle.manifest
     if bundle.component is None:
-        told = "a native app reaches the host by the kernel alone", "原生应用只能通过内核访问主机"
+        told = _("a native app reaches the host by the kernel alone")
         return (), Check("imports", "passed", *told)
     try:
         found = await runtime_of(manifest.runtime.kind).inspect(code)
     except DiskFull:
         raise
     except Unavailable as error:
-        return (), Check("imports", "could not run", error.message, error.message_zh)
+        return (), Check("imports", "could not run", error.message)
     except LlmasosError as error:
-        return (), Check("imports", "failed", error.message, error.message_zh)
+        return (), Check("imports", "failed", error.message)
     try:
         check_imports(found.imports, manifest.capabilities)
     except ComponentRejected as error:
-        return found.imports, Check("imports", "failed", error.message, error.message_zh)
+        return found.imports, Check("imports", "failed", error.message)
     return found.imports, Check("imports", "passed")
 
 
@@ -142,17 +142,16 @@ async def _check_actions(bundle: Bundle, code: Path, runtime_of: Callable[[str],
     except DiskFull:  # says nothing about the release, so it is not quarantined for it
         raise
     except Unavailable as error:
-        return Check("actions", "could not run", error.message, error.message_zh)
+        return Check("actions", "could not run", error.message)
     except LlmasosError as error:
-        told = f"the app does not start in the sandbox: {error.message}", f"应用无法在沙箱中启动：{error.message_zh}"
+        told = _("the app does not start in the sandbox: {error}", error=error.message)
         return Check("actions", "failed", *told)
     if _canonical(described.entries) != _canonical(bundle.listed_json):
         names = ", ".join(str(each["name"]) for each in described.entries)
         return Check(
             "actions",
             "failed",
-            f"actions.json is not what the app describes ({names}): build it again with `llmasos build`",
-            f"actions.json 与应用的自我描述（{names}）不符：请用 `llmasos build` 重新构建",
+            _("actions.json is not what the app describes ({names}): build it again with `llmasos build`", names=names),
         )
     return Check("actions", "passed")
 
@@ -161,9 +160,9 @@ def _check_plugins(bundle: Bundle, plugins: Plugins) -> Check:
     try:
         findings = plugins.check_release(bundle.manifest, bundle.files)
     except Unavailable as error:
-        return Check("plugins", "could not run", error.message, error.message_zh)
+        return Check("plugins", "could not run", error.message)
     except LlmasosError as error:
-        return Check("plugins", "failed", error.message, error.message_zh)
+        return Check("plugins", "failed", error.message)
     told = "; ".join(finding.message for finding in findings)
     # A plugin writes its findings in the operator's language.
     return Check("plugins", "failed" if any(finding.blocks for finding in findings) else "passed", told, told)
@@ -184,6 +183,10 @@ def raise_failures(bundle: Bundle, report: Report) -> None:
         what = "; ".join(check.detail.rstrip(".") for check in failed)
         what_zh = "；".join(check.zh.rstrip("。") for check in failed)
         raise ComponentRejected(
-            f"{bundle.manifest.id} {bundle.manifest.version} was not published: {what}.",
-            zh=f"{bundle.manifest.id} {bundle.manifest.version} 未发布：{what_zh}。",
+            _(
+                "{manifest} {version} was not published: {what}.",
+                manifest=bundle.manifest.id,
+                version=bundle.manifest.version,
+                what=what,
+            ),
         )

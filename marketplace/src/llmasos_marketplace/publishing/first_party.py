@@ -26,6 +26,7 @@ from llmasos.authoring.describe import in_runners
 from llmasos.authoring.project import open_project, source_files
 from llmasos.bundles.reader import read_bundle
 from llmasos.errors import Unavailable
+from llmasos.i18n import _
 from llmasos.runtimes.runtime import Runtime
 from llmasos.settings import Settings
 from llmasos_marketplace.publishing.checks import check_release, raise_failures
@@ -86,8 +87,7 @@ def first_party_apps(folder: Path) -> list[FirstPartyApp]:
     found = [_of_source(path.parent) for path in sorted(folder.glob("*/llmapp.toml"))]
     if not found:
         raise Unavailable(
-            f"The first-party apps are not in {folder}: install LLMasOS again.",
-            zh=f"{folder} 中没有自带应用：请重新安装 LLMasOS。",
+            _("The first-party apps are not in {folder}: install LLMasOS again.", folder=folder),
         )
     return found
 

@@ -97,7 +97,7 @@ class Seeding:
                 raise
             # The same source does not always compile to the same bytes; the release that is there stays.
             remembered[app.app_id] = app.digest
-            return Seeded(app.app_id, app.version, "unchanged", error.message, error.message_zh)
+            return Seeded(app.app_id, app.version, "unchanged", error.message)
         except (LlmasosError, OSError) as error:
             said_zh = error.message_zh if isinstance(error, LlmasosError) else str(error)
             return Seeded(app.app_id, app.version, "skipped", str(error), said_zh)

@@ -11,6 +11,7 @@ from pathlib import Path
 from llmasos.bundles.reader import Bundle, bundle_of, read_bytes
 from llmasos.database.engine import WriteSession
 from llmasos.errors import Conflict
+from llmasos.i18n import _
 from llmasos.kernel.audit import Line, record
 from llmasos.plugins import Plugins
 from llmasos.runtimes.runtime import Runtime
@@ -130,8 +131,11 @@ def _unchanged(row: Release) -> Publication:
 
 def _other_bytes(known: Release) -> Conflict:
     return Conflict(
-        f"{known.app_id} {known.version} is published already with other contents ({known.digest[:12]}), and a release "
-        "never changes: raise `version` in llmapp.toml.",
-        zh=f"{known.app_id} {known.version} 已发布且内容不同（{known.digest[:12]}），版本不可更改："
-        "请提高 llmapp.toml 中的 version。",
+        _(
+            "{app} {version} is published already with other contents ({digest}), and a release never "
+            "changes: raise `version` in llmapp.toml.",
+            app=known.app_id,
+            version=known.version,
+            digest=known.digest[:12],
+        ),
     )

@@ -19,6 +19,7 @@ from typing import Literal
 from llmasos.bundles.manifest import APP_ID
 from llmasos.database.engine import Database, WriteSession
 from llmasos.errors import Invalid, NotFound
+from llmasos.i18n import _
 from llmasos.kernel.invocation import Principal
 from llmasos_server.accounts import repository
 from llmasos_server.accounts.tables import ApiToken
@@ -65,20 +66,18 @@ def create_token(
     held = sorted(set(scopes))
     bounds = sorted(set(apps))
     if not held:
-        raise Invalid("A token needs a scope: run, read or admin.", zh="令牌需要权限范围：run、read 或 admin。")
+        raise Invalid(_("A token needs a scope: run, read or admin."))
     for app in bounds:
         if not APP_ID.fullmatch(app):
             raise Invalid(
-                f"{app!r} is not an app's id such as acme/translator.",
-                zh=f"{app!r} 不是应用标识（例如 acme/translator）。",
+                _("{app!r} is not an app's id such as acme/translator.", app=app),
             )
     if bounds and Scope.ADMIN in held:
         raise Invalid(
-            "A token with the scope admin reaches every app: leave --app away, or the scope.",
-            zh="权限范围为 admin 的令牌可访问所有应用：请去掉 --app 或该范围。",
+            _("A token with the scope admin reaches every app: leave --app away, or the scope."),
         )
     if life is not None and life <= timedelta(0):
-        raise Invalid("A token must be good for at least a day.", zh="令牌的有效期至少为一天。")
+        raise Invalid(_("A token must be good for at least a day."))
     token_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
     now = datetime.now(UTC)
     session.add(
@@ -105,8 +104,7 @@ def revoke_token(session: WriteSession, workspace_id: str, token_id: str) -> Non
     token = repository.by_id(session, token_id)
     if token is None or token.workspace_id != workspace_id:
         raise NotFound(
-            f"There is no token {token_id!r}; `llmasos tokens list` shows them.",
-            zh=f"没有令牌 {token_id!r}；用 `llmasos tokens list` 查看。",
+            _("There is no token {token!r}; `llmasos tokens list` shows them.", token=token_id),
         )
     token.revoked_at = token.revoked_at or datetime.now(UTC)
 

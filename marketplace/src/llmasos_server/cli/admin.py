@@ -16,9 +16,9 @@ def migrate() -> None:
     if options().json:
         emit_json({"schema": newest_revision(), "changed": changed})
     elif changed:
-        say(tr(f"The database has schema {newest_revision()} now.", f"数据库结构已升级到 {newest_revision()}。"))
+        say(tr("The database has schema {newest_revision} now.", newest_revision=newest_revision()))
     else:
-        say(tr(f"The database is up to date ({newest_revision()}).", f"数据库已是最新（{newest_revision()}）。"))
+        say(tr("The database is up to date ({newest_revision}).", newest_revision=newest_revision()))
 
 
 def doctor() -> None:
@@ -46,6 +46,6 @@ def doctor() -> None:
         things = "1 thing needs" if len(problems) == 1 else f"{len(problems)} things need"
         say(tr(f"{things} you.", f"有 {len(problems)} 处需要处理。"))
     else:
-        say(tr("All is well.", "一切正常。"))
+        say(tr("All is well."))
     if problems:
         raise typer.Exit(1)

@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from llmasos.errors import ConsentNeeded, Invalid
+from llmasos.i18n import _, render
 from llmasos.installs.consent import ConsentRequest, RequestedPermission
 from llmasos.installs.plan import InstallPlan
 from llmasos.installs.service import ConsentAnswers
@@ -32,19 +33,17 @@ def show_request(request: ConsentRequest) -> None:
     """Print what an app asks for: in words, with why, and what it adds up to."""
     manifest = request.manifest
     parts = [_text(manifest.summary.in_locale(locale())), Text(), Text(_heading(request), style="bold")]
-    parts += [_line(each) for each in request.permissions] or [Text(tr("  do nothing outside itself", "  不访问外部"))]
+    parts += [_line(each) for each in request.permissions] or [Text(tr("  do nothing outside itself"))]
     for permission in request.dropped:
         what = describe(permission, locale())
-        parts.append(_text(tr(f"  no longer: {what}", f"  不再：{what}"), style="dim"))
+        parts.append(_text(tr("  no longer: {what}", what=what), style="dim"))
     limits = ", ".join(describe_limits(manifest.limits, locale()))
-    parts += [Text(), Text(tr("Within: ", "限制：") + limits, style="dim")]
+    parts += [Text(), Text(tr("Within: ") + limits, style="dim")]
     if request.raised_limits:
         raised = ", ".join(request.raised_limits)
-        parts.append(Text(tr(f"These limits rise: {raised}", f"以下限制提高：{raised}"), style="yellow"))
+        parts.append(Text(tr("These limits rise: {raised}", raised=raised), style="yellow"))
     for risk in request.risks:
-        mark = {"danger": tr("DANGER", "危险"), "warning": tr("Careful", "注意"), "info": tr("Note", "提示")}[
-            risk.level
-        ]
+        mark = {"danger": tr("DANGER"), "warning": tr("Careful"), "info": tr("Note")}[risk.level]
         parts.append(_text(f"{mark}: {describe_risk(risk, locale())}", style=_STYLES[risk.level]))
     title = _text(manifest.name.in_locale(locale()), style="bold")
     title.append(f"  {manifest.id} {manifest.version}", "not bold")
@@ -55,16 +54,16 @@ def show_request(request: ConsentRequest) -> None:
 def _heading(request: ConsentRequest) -> str:
     before = request.from_version
     if before is None:
-        return tr("It may:", "它可以：")
+        return tr("It may:")
     if before == request.manifest.version:
-        return tr("It asks again for what it was not granted:", "它再次请求尚未授予的权限：")
-    return tr(f"Compared with {before}, it may:", f"与 {before} 相比，它可以：")
+        return tr("It asks again for what it was not granted:")
+    return tr("Compared with {before}, it may:", before=before)
 
 
 def _line(requested: RequestedPermission) -> Text:
     permission = requested.permission
-    mark = {"new": tr("[new] ", "[新增] "), "wider": tr("[more] ", "[扩大] ")}.get(requested.status, "")
-    optional = tr(" (optional)", "（可选）") if permission.optional else ""
+    mark = {"new": tr("[new] "), "wider": tr("[more] ")}.get(requested.status, "")
+    optional = tr(" (optional)") if permission.optional else ""
     text = _text(f"  • {mark}{describe(permission, locale())}{optional}", style="yellow" if mark else "")
     return text.append("\n      ").append_text(_text(permission.reason.in_locale(locale()), style="dim"))
 
@@ -108,8 +107,7 @@ def decide(plan: InstallPlan, *, yes: bool, decline: Sequence[str], config: Mapp
     unknown = set(decline) - {name for names in declined.values() for name in names}
     if unknown:
         raise Invalid(
-            f"{plan.app_id} does not ask for {', '.join(sorted(unknown))}: leave out --decline.",
-            zh=f"{plan.app_id} 没有请求 {'、'.join(sorted(unknown))}：请去掉 --decline。",
+            _("{app} does not ask for {unknown}: leave out --decline.", app=plan.app_id, unknown=sorted(unknown)),
         )
     answers = ConsentAnswers(agreed=True, declined=declined, config={plan.app_id: dict(config)} if config else {})
     if not options().json:
@@ -120,16 +118,18 @@ def decide(plan: InstallPlan, *, yes: bool, decline: Sequence[str], config: Mapp
         return answers
     if not is_interactive():
         raise ConsentNeeded(
-            f"{plan.app_id} asks for permissions and there is no terminal to ask on: read them with "
-            f"`llmasos show {plan.app_id}` and pass --yes.",
-            zh=f"{plan.app_id} 请求权限，但没有终端可供询问：用 llmasos show {plan.app_id} 查看后加上 --yes。",
+            _(
+                "{app} asks for permissions and there is no terminal to ask on: read them with `llmasos show "
+                "{app}` and pass --yes.",
+                app=plan.app_id,
+            ),
         )
-    if not ask(tr("Do you agree?", "是否同意？")):
+    if not ask(tr("Do you agree?")):
         return None
     for step in plan.steps:
         for each in step.request.optional:
             what = describe(each.permission, locale())
-            question = tr(f"{what}: allow it too?", f"{what}：也允许吗？")
+            question = tr("{what}: allow it too?", what=what)
             if each.capability not in declined[step.app_id] and not ask(question, default=True):
                 declined[step.app_id] |= {each.capability}
     return answers
@@ -145,7 +145,7 @@ def parse_config(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise Invalid(f"{pair!r} is not key=value.", zh=f"{pair!r} 不是 key=value 的形式。")
+            raise Invalid(_("{pair!r} is not key=value.", pair=pair))
         try:
             values[key] = json.loads(value)
         except ValueError:
@@ -159,8 +159,8 @@ def working(en: str, zh: str) -> Generator[None]:
     if options().json:
         yield
     elif not is_interactive():
-        note(tr(en, zh))
+        note(render(said, locale()))
         yield
     else:
-        with console().status(Text(tr(en, zh))):
+        with console().status(Text(render(said, locale()))):
             yield

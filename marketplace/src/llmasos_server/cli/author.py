@@ -21,19 +21,17 @@ if TYPE_CHECKING:
     from llmasos.authoring.project import Project as AppProject
     from llmasos.bundles.reader import Bundle
 
-Project = Annotated[Path, typer.Argument(help=tr("The app's folder.", "应用所在的目录。"))]
+Project = Annotated[Path, typer.Argument(help=tr("The app's folder."))]
 HERE = Path()
 
 
 def new(
-    name: Annotated[str, typer.Argument(help=tr("NAME, or publisher/NAME.", "NAME，或 publisher/NAME。"))],
+    name: Annotated[str, typer.Argument(help=tr("NAME, or publisher/NAME."))],
     runtime: Annotated[
         Literal["wasm", "python"],
-        typer.Option(help=tr("A component, or a native Python app.", "组件，或原生 Python 应用。")),
+        typer.Option(help=tr("A component, or a native Python app.")),
     ] = "wasm",
-    language: Annotated[
-        Literal["python", "javascript"], typer.Option(help=tr("Of the source.", "源代码的语言。"))
-    ] = "python",
+    language: Annotated[Literal["python", "javascript"], typer.Option(help=tr("Of the source."))] = "python",
 ) -> None:
     """Start a new app."""
     from llmasos.authoring import scaffold
@@ -44,7 +42,7 @@ def new(
         emit_json({"id": identity, "path": str(folder), "runtime": runtime, "language": language})
         return
     shown = folder.relative_to(Path.cwd())
-    say(tr(f"Made {identity} in {shown}/. Go on with:", f"已在 {shown}/ 中创建 {identity}。接下来："))
+    say(tr("Made {identity} in {shown}/. Go on with:", identity=identity, shown=shown))
     say(f"  cd {shown} && llmasos test && llmasos build && llmasos publish . && llmasos install {identity}")
 
 
@@ -65,18 +63,16 @@ def check(path: Project = HERE) -> None:
 
 
 def _tell(findings: list[Finding]) -> None:
-    words = {"error": tr("error", "错误"), "warning": tr("warning", "警告")}
+    words = {"error": tr("error"), "warning": tr("warning")}
     for finding in findings:
         say(f"{words[finding.level]}: {one_line(finding.text(locale()))}")
     if not findings:
-        say(tr("Nothing to mend.", "没有需要修正的问题。"))
+        say(tr("Nothing to mend."))
 
 
 def test(
     path: Project = HERE,
-    arguments: Annotated[
-        list[str] | None, typer.Argument(help=tr("For pytest or node --test.", "传给 pytest 或 node --test 的参数。"))
-    ] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(help=tr("For pytest or node --test."))] = None,
 ) -> None:
     """Run an app's tests, without a host."""
     from llmasos.authoring.project import open_project
@@ -113,7 +109,7 @@ def build(
     path: Project = HERE,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help=tr("The bundle, or a folder for it.", "应用包的路径，或存放它的目录。")),
+        typer.Option("-o", "--out", help=tr("The bundle, or a folder for it.")),
     ] = None,
 ) -> None:
     """Build an app's bundle."""
@@ -127,12 +123,7 @@ def build(
         emit_json({"path": str(bundle), "digest": read.digest, "size_bytes": read.size_bytes, "id": read.manifest.id})
         return
     size = bundle.stat().st_size / (1 << 20)
-    say(
-        tr(
-            f"Built {bundle} ({size:.1f} MiB) in {seconds:.1f} s.",
-            f"已构建 {bundle}（{size:.1f} MiB），用时 {seconds:.1f} 秒。",
-        )
-    )
+    say(tr("Built {bundle} ({size:.1f} MiB) in {seconds:.1f} s.", bundle=bundle, size=size, seconds=seconds))
 
 
 async def _build(path: Path, out: Path | None) -> Path:
@@ -140,7 +131,7 @@ async def _build(path: Path, out: Path | None) -> Path:
     from llmasos.authoring.describe import in_runners
     from llmasos.settings import Settings
 
-    note(tr("Building…", "正在构建……"))
+    note(tr("Building…"))
     async with in_runners(Settings()) as runners:
         return await build_bundle(path, out, describe=runners.describe)
 
@@ -152,11 +143,11 @@ def dev(path: Project = HERE) -> None:
     async def step(changed: list[Path]) -> None:
         if changed:
             names = ", ".join(each.name for each in changed[:3])
-            say(tr(f"Changed: {names}", f"已改动：{names}"))
+            say(tr("Changed: {names}", names=names))
         await _develop(path)
 
     def complain(error: LlmasosError) -> None:
-        say(tr("Error: ", "错误：") + message_of(error))
+        say(tr("Error: ") + message_of(error))
 
     asyncio.run(watch(path, step, complain=complain))
 
@@ -180,10 +171,10 @@ async def _develop(path: Path) -> None:
         if process.returncode is None:
             process.kill()
     bundle = await _build(path, None)
-    say(tr(f"Built {bundle}. Waiting for the next change.", f"已构建 {bundle}。等待下一次改动。"))
+    say(tr("Built {bundle}. Waiting for the next change.", bundle=bundle))
 
 
-def inspect(bundle: Annotated[Path, typer.Argument(help=tr("A .llmapp file.", ".llmapp 文件。"))]) -> None:
+def inspect(bundle: Annotated[Path, typer.Argument(help=tr("A .llmapp file."))]) -> None:
     """Show what a bundle is, what it asks for, what its binary imports, and who signed it."""
     from llmasos.bundles.reader import read_bundle
 
@@ -194,24 +185,19 @@ def inspect(bundle: Annotated[Path, typer.Argument(help=tr("A .llmapp file.", ".
         return
     say(f"{report['id']} {report['version']}  {report['digest']}")
     for permission in report["permissions"]:
-        optional = tr(" (optional)", "（可选）") if permission["optional"] else ""
+        optional = tr(" (optional)") if permission["optional"] else ""
         reason = permission["reason"].get("zh") if locale() == "zh" else None
         say(f"  {permission['capability']}{optional}: {one_line(reason or permission['reason']['en'])}")
-    say(tr("Imports: ", "导入：") + (", ".join(report["imports"]) or tr("none", "无")))
+    say(tr("Imports: ") + (", ".join(report["imports"]) or tr("none")))
     if report["undeclared"]:
-        say(tr("Imports that it does not declare: ", "未声明的导入：") + ", ".join(report["undeclared"]))
+        say(tr("Imports that it does not declare: ") + ", ".join(report["undeclared"]))
     for risk in report["risks"]:
         say(f"[{risk['level']}] {one_line(risk['text'])}")
-    say(tr("Actions: ", "操作：") + ", ".join(each["name"] for each in report["actions"]))
+    say(tr("Actions: ") + ", ".join(each["name"] for each in report["actions"]))
     if report["lifecycle_events"]:
         events = ", ".join(report["lifecycle_events"])
-        say(
-            tr(
-                f"Runs code of its own at these lifecycle events: {events}",
-                f"会在以下生命周期事件时自行运行代码：{events}",
-            )
-        )
-    say(tr("Signature: none", "签名：无"))
+        say(tr("Runs code of its own at these lifecycle events: {events}", events=events))
+    say(tr("Signature: none"))
 
 
 async def _report(path: Path, bundle: Bundle) -> dict[str, Any]:

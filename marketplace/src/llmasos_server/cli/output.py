@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmasos.errors import LlmasosError
-from llmasos.i18n import environment_locale, t
+from llmasos.i18n import environment_locale, render
 from llmasos.printable import json_safe, one_line, printable
 
 
@@ -54,7 +54,7 @@ def locale() -> str:
 
 def tr(en: str, zh: str) -> str:
     """The text in the user's language."""
-    return t(environment_locale(), en, zh)
+    return render(said, environment_locale())
 
 
 def emit_json(value: Any) -> None:
@@ -90,7 +90,7 @@ def is_interactive() -> bool:
 def message_of(error: LlmasosError) -> str:
     """The error on one line, in the user's language."""
     # The lines of a list are indented.
-    return " ".join(tr(error.message, error.message_zh).replace("\n  ", " • ").split())
+    return " ".join(render(error.message, locale()).replace("\n  ", " • ").split())
 
 
 def problem_of(error: LlmasosError) -> dict[str, object]:

@@ -28,16 +28,14 @@ def list_() -> None:
         emit_json({"enabled": enabled, "plugins": [asdict(state) for state in states]})
         return
     for state in states:
-        status = (
-            tr(f"refused: {state.problem}", f"被拒绝：{state.problem}") if state.problem else ", ".join(state.hooks)
-        )
+        status = tr("refused: {problem}", problem=state.problem) if state.problem else ", ".join(state.hooks)
         say(f"{state.name} {state.version}  ({state.source})  {status}")
     if not enabled:
-        say(tr("Installed plugins are off: LLMASOS_PLUGINS=off.", "已停用安装的插件：LLMASOS_PLUGINS=off。"))
+        say(tr("Installed plugins are off: LLMASOS_PLUGINS=off."))
     elif all(state.source == "built-in" for state in states):
         say(
             tr(
-                f"None is installed; a package with the entry point {ENTRY_POINT_GROUP} adds one.",
-                f"未安装插件；带有入口点 {ENTRY_POINT_GROUP} 的软件包可添加插件。",
+                "None is installed; a package with the entry point {entry_point_group} adds one.",
+                entry_point_group=ENTRY_POINT_GROUP,
             )
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmasos.errors import Invalid
+from llmasos.i18n import _
 from llmasos_server.cli.output import emit_json, locale, note, options, say, tr
 
 if TYPE_CHECKING:
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 
 
 def publish(
-    path: Annotated[
-        Path, typer.Argument(help=tr("An app's folder, or a bundle.", "应用所在的目录，或应用包。"))
-    ] = Path(),
+    path: Annotated[Path, typer.Argument(help=tr("An app's folder, or a bundle."))] = Path(),
 ) -> None:
     """Publish an app to the local catalog, after its bundle and its binary were checked."""
     from llmasos_server.cli.asking import working
@@ -32,7 +31,7 @@ def publish(
                 bundle = await _bundle(local, path)
                 return await local.publishing.publish(bundle, by=local.principal.user)
 
-        with working("Building and checking …", "正在构建与检查 …"):
+        with working(_("Building and checking …")):
             done = asyncio.run(go())
     _say_publication(done)
 
@@ -70,7 +69,7 @@ def _say_publication(done: Publication) -> None:
         )
         return
     if not done.changed:
-        say(tr(f"{done.app_id} {done.version} was there already.", f"{done.app_id} {done.version} 此前已发布。"))
+        say(tr("{app} {version} was there already.", app=done.app_id, version=done.version))
         return
     if done.state == "quarantined":
         reason_zh = report.reason("zh") if report else done.state_reason
@@ -78,20 +77,15 @@ def _say_publication(done: Publication) -> None:
     for risk in report.risks if report else ():
         if risk.level != "info":
             note(f"{tr('Risk', '风险')}: {describe_risk(risk, locale())}")
-    say(
-        tr(
-            f"{done.app_id} {done.version} is published. Install it: llmasos install {done.app_id}",
-            f"{done.app_id} {done.version} 已发布。安装：llmasos install {done.app_id}",
-        )
-    )
+    say(tr("{app} {version} is published. Install it: llmasos install {app}", app=done.app_id, version=done.version))
 
 
-Release = Annotated[str, typer.Argument(help=tr("publisher/name@version.", "publisher/name@version。"))]
+Release = Annotated[str, typer.Argument(help=tr("publisher/name@version."))]
 
 
 def yank(
     release: Release,
-    reason: Annotated[str, typer.Option(help=tr("Shown beside the release.", "显示在该版本旁的说明。"))] = "",
+    reason: Annotated[str, typer.Option(help=tr("Shown beside the release."))] = "",
 ) -> None:
     """Keep new installs from a release. Where it is installed or locked, it stays."""
     _move(release, reason, yanked=True)
@@ -108,8 +102,7 @@ def _move(release: str, reason: str, *, yanked: bool) -> None:
     app_id, at, version = release.partition("@")
     if not at or not version:
         raise Invalid(
-            f"{release!r} names no release: write {app_id}@1.0.0.",
-            zh=f"{release!r} 没有写明版本：请写成 {app_id}@1.0.0。",
+            _("{release!r} names no release: write {app}@1.0.0.", release=release, app=app_id),
         )
     with open_local() as local:
         catalog = local.catalog
@@ -118,5 +111,5 @@ def _move(release: str, reason: str, *, yanked: bool) -> None:
     if options().json:
         emit_json({"app": app_id, "version": version, "state": state, "changed": changed})
     else:
-        words = tr("is yanked", "已撤下") if yanked else tr("is offered again", "已恢复")
+        words = tr("is yanked") if yanked else tr("is offered again")
         say(f"{app_id} {version} {words}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llmasos.errors import Unavailable
+from llmasos.i18n import _
 from llmasos.printable import one_line
 from llmasos_server.cli.fetching import fetching
 from llmasos_server.cli.output import emit_json, note, options, say, say_part, tr
@@ -48,11 +49,11 @@ TRIES: Final = (
 # Stories of 45 words: with the embedded model on one core, that is two seconds.
 CONFIG: Final = {"llmasos/storyteller": {"words": 45}}
 _THIS: Final = {
-    "run": ("a run", "每次运行"),
-    "minute": ("this minute", "本分钟"),
-    "hour": ("this hour", "本小时"),
-    "day": ("today", "今天"),
-    "month": ("this month", "本月"),
+    "run": _("a run"),
+    "minute": _("this minute"),
+    "hour": _("this hour"),
+    "day": _("today"),
+    "month": _("this month"),
 }
 
 
@@ -85,7 +86,7 @@ def _fetch_model(settings: Settings) -> None:
     models = settings.home / "models"
     if SMOLLM2_WEIGHTS.is_present(models):
         return
-    with fetching(tr("Fetching the embedded model", "正在下载内置模型")) as told:
+    with fetching(tr("Fetching the embedded model")) as told:
         fetch(SMOLLM2_WEIGHTS, models, told)
 
 
@@ -110,19 +111,18 @@ async def _seed(local: Local, apps: list[FirstPartyApp]) -> None:
         if options().json or seeded.outcome == "unchanged":
             return
         if seeded.outcome == "skipped":
-            note(tr(f"  skipped {seeded.app_id}: {seeded.detail}", f"  跳过 {seeded.app_id}：{seeded.detail_zh}"))
+            note(tr("  skipped {app}: {detail}", app=seeded.app_id, detail=seeded.detail))
         else:
-            note(tr(f"  published {seeded.app_id}", f"  已发布 {seeded.app_id}"))
+            note(tr("  published {app}", app=seeded.app_id))
 
     seeding = Seeding(local.settings.home, local.catalog, local.publishing, make)
     if not options().json and not seeding.is_done(apps):
-        note(tr("Publishing the apps that come with LLMasOS to your catalog …", "正在将自带应用发布到你的目录…"))
+        note(tr("Publishing the apps that come with LLMasOS to your catalog …"))
     results = await seeding.seed(apps, done)
     for seeded in results:
         if seeded.app_id in INSTALLED and not local.catalog.releases(seeded.app_id):
             raise Unavailable(
-                f"{seeded.app_id} could not be built: {seeded.detail}",
-                zh=f"无法构建 {seeded.app_id}：{seeded.detail_zh}",
+                _("{app} could not be built: {detail}", app=seeded.app_id, detail=seeded.detail),
             )
 
 
@@ -136,12 +136,7 @@ async def _install(local: Local, app_id: str) -> None:
     if plan.steps and not options().json:
         for step in plan.steps:
             show_request(step.request)
-        note(
-            tr(
-                f"Installing it for you; take rights back with: llmasos grants revoke {app_id} …",
-                f"正在为你安装；可随时撤销权限：llmasos grants revoke {app_id} …",
-            )
-        )
+        note(tr("Installing it for you; take rights back with: llmasos grants revoke {app} …", app=app_id))
     answers = ConsentAnswers(agreed=True, config={app_id: CONFIG[app_id]} if app_id in CONFIG and plan.steps else {})
     for result in await local.installer.carry_out(plan, answers, local.principal.user):
         note_failure(result)
@@ -203,8 +198,11 @@ def _say_result(result: InvocationResult, *, streamed: bool) -> None:
     mebibytes = usage.memory_bytes / (1 << 20)
     say(
         tr(
-            f"[{result.model}: {tokens} tokens, {usage.duration_ms / 1000:.1f} s, {mebibytes:.0f} MiB in the sandbox]",
-            f"[{result.model}：{tokens} 个 token，{usage.duration_ms / 1000:.1f} 秒，沙箱内存 {mebibytes:.0f} MiB]",
+            "[{model}: {tokens} tokens, {duration_ms:.1f} s, {mebibytes:.0f} MiB in the sandbox]",
+            model=result.model,
+            tokens=tokens,
+            duration_ms=usage.duration_ms / 1000,
+            mebibytes=mebibytes,
         )
     )
     for text in result.notices:
@@ -233,11 +231,11 @@ def _say_quota(host: Host) -> None:
 
 # What the mechanisms that confine a runner mean to the person who runs an app, by how their names begin.
 _MECHANISMS: Final = (
-    (("landlock", "private root", "mount"), "it can open none of your files", "打不开你的任何文件"),
-    (("net",), "it reaches no network", "连不上任何网络"),
-    (("seccomp",), "it can ask little of the system", "只能向系统提出极少的请求"),
-    (("limits",), "its memory and computing time are capped", "内存和计算时间都有上限"),
-    (("no_new_privs", "no capabilities", "own user"), "it has no rights beyond these", "除此之外没有任何权限"),
+    (("landlock", "private root", "mount"), _("it can open none of your files")),
+    (("net",), _("it reaches no network")),
+    (("seccomp",), _("it can ask little of the system")),
+    (("limits",), _("its memory and computing time are capped")),
+    (("no_new_privs", "no capabilities", "own user"), _("it has no rights beyond these")),
 )
 
 
@@ -245,10 +243,8 @@ def _say_confinement(mechanisms: tuple[str, ...]) -> None:
     say()
     say(
         tr(
-            "What kept these apps in: each ran in a box of its own (WebAssembly), in which there are no files, no "
-            "network and no settings of yours. It reached only what you allowed it.",
-            "应用受到的限制：每个应用都在自己的封闭环境（WebAssembly）中运行，里面没有文件、网络，也没有你的系统设置，"
-            "只能使用你允许的内容。",
+            "What kept these apps in: each ran in a box of its own (WebAssembly), in which there are no "
+            "files, no network and no settings of yours. It reached only what you allowed it."
         )
     )
     told = [(en, zh) for names, en, zh in _MECHANISMS if any(each.startswith(names) for each in mechanisms)]
@@ -261,17 +257,12 @@ def _say_confinement(mechanisms: tuple[str, ...]) -> None:
             )
         )
     else:
-        say(
-            tr(
-                "This system confines the box no further; `llmasos doctor` says what is missing.",
-                "此系统没有在该环境之外再设一道防护；运行 `llmasos doctor` 可查看缺少什么。",
-            )
-        )
+        say(tr("This system confines the box no further; `llmasos doctor` says what is missing."))
 
 
 def _say_next(home: Path) -> None:
     say()
-    say(tr(f"Everything is in {home}. Try next:", f"所有内容都在 {home}。接下来可以试试："))
+    say(tr("Everything is in {home}. Try next:", home=home))
     for line in (
         "llmasos run llmasos/storyteller tell -p premise='a dragon who is afraid of heights'",
         "llmasos search",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmasos.errors import Conflict, Invalid
+from llmasos.i18n import _
 from llmasos.printable import one_line
 from llmasos.quotas.meters import Meter, Scope, Window
 from llmasos_server.cli.output import emit_json, options, say, tr
@@ -21,28 +22,26 @@ if TYPE_CHECKING:
 WORKSPACE = "default"
 USER = "local"
 
-quota = typer.Typer(help=tr("Set, list and remove quotas.", "设置、查看和移除配额。"), no_args_is_help=True)
-audit = typer.Typer(help=tr("Read and verify the audit log.", "查看并校验审计日志。"), invoke_without_command=True)
+quota = typer.Typer(help=tr("Set, list and remove quotas."), no_args_is_help=True)
+audit = typer.Typer(help=tr("Read and verify the audit log."), invoke_without_command=True)
 
 App = Annotated[
     str | None,
-    typer.Option("--app", help=tr("For one app, such as acme/translator.", "只限一个应用，例如 acme/translator。")),
+    typer.Option("--app", help=tr("For one app, such as acme/translator.")),
 ]
-User = Annotated[str | None, typer.Option("--user", help=tr("For one user.", "只限一个用户。"))]
-Model = Annotated[
-    str | None, typer.Option("--model", help=tr("For one model, by its name.", "只限一个模型（按名称）。"))
-]
-MeterOption = Annotated[Meter, typer.Option("--meter", help=tr("What is counted.", "计量的对象。"))]
+User = Annotated[str | None, typer.Option("--user", help=tr("For one user."))]
+Model = Annotated[str | None, typer.Option("--model", help=tr("For one model, by its name."))]
+MeterOption = Annotated[Meter, typer.Option("--meter", help=tr("What is counted."))]
 WindowOption = Annotated[
     Window,
-    typer.Option("--window", help=tr("Over what; calendar windows are in UTC.", "时间范围；日历时段按 UTC 计。")),
+    typer.Option("--window", help=tr("Over what; calendar windows are in UTC.")),
 ]
 
 
 @quota.command("set")
 def set_(
     *,
-    limit: Annotated[int, typer.Option("--limit", help=tr("How much of it, at most.", "上限。"))],
+    limit: Annotated[int, typer.Option("--limit", help=tr("How much of it, at most."))],
     meter: MeterOption = Meter.TOKENS,
     window: WindowOption = Window.DAY,
     app: App = None,
@@ -58,7 +57,7 @@ def set_(
     if options().json:
         emit_json({**name.detail, "limit": limit})
     else:
-        say(tr(f"{_words(name)}: at most {limit:,}.", f"{_words(name)}：最多 {limit:,}。"))
+        say(tr("{words}: at most {limit:,}.", words=_words(name), limit=limit))
 
 
 @quota.command("remove")
@@ -78,7 +77,7 @@ def remove(
     if options().json:
         emit_json(name.detail)
     else:
-        say(tr(f"{_words(name)}: removed.", f"{_words(name)}：已移除。"))
+        say(tr("{words}: removed.", words=_words(name)))
 
 
 @quota.command("list")
@@ -104,21 +103,16 @@ def list_() -> None:
             ]
         )
     elif not found:
-        say(
-            tr(
-                "No quota is set. Set one: llmasos quota set --meter tokens --window day --limit 100000",
-                "尚未设置配额。设置示例：llmasos quota set --meter tokens --window day --limit 100000",
-            )
-        )
+        say(tr("No quota is set. Set one: llmasos quota set --meter tokens --window day --limit 100000"))
     else:
-        header = (tr("for", "对象"), tr("meter", "计量"), tr("used", "已用"), tr("limit", "上限"), tr("resets", "重置"))
+        header = (tr("for"), tr("meter"), tr("used"), tr("limit"), tr("resets"))
         rows = [
             (
                 f"{each.name.scope} {each.name.scope_id}",
                 f"{each.name.meter}/{each.name.window}",
                 f"{each.used + each.overrun:,}",
                 f"{each.limit:,}",
-                each.resets_at.strftime("%Y-%m-%d %H:%M UTC") if each.resets_at else tr("with the run", "随运行结束"),
+                each.resets_at.strftime("%Y-%m-%d %H:%M UTC") if each.resets_at else tr("with the run"),
             )
             for each in found
         ]
@@ -126,9 +120,7 @@ def list_() -> None:
 
 
 def usage(
-    days: Annotated[
-        int, typer.Option("--days", help=tr("How many days back, today counted.", "向前多少天，含今天。"))
-    ] = 30,
+    days: Annotated[int, typer.Option("--days", help=tr("How many days back, today counted."))] = 30,
     app: App = None,
     user: User = None,
 ) -> None:
@@ -143,15 +135,15 @@ def usage(
         emit_json([asdict(each) for each in found])
         return
     if not found:
-        say(tr("Nothing was used yet.", "暂无用量。"))
+        say(tr("Nothing was used yet."))
         return
     header = (
-        *(tr("day", "日期"), tr("app", "应用"), tr("model", "模型"), tr("calls", "次数")),
-        *(tr("prompt", "输入"), tr("answer", "输出"), "USD"),
+        *(tr("day"), tr("app"), tr("model"), tr("calls")),
+        *(tr("prompt"), tr("answer"), "USD"),
     )
     rows = [
         (
-            *(str(each.day), each.app_id or "-", each.model or tr("(runs)", "（运行）"), f"{each.calls:,}"),
+            *(str(each.day), each.app_id or "-", each.model or tr("(runs)"), f"{each.calls:,}"),
             *(f"{each.prompt_tokens:,}", f"{each.completion_tokens:,}"),
             f"{each.cost_micro_usd / 1_000_000:.4f}" + ("+?" if each.unpriced_calls else ""),
         )
@@ -163,9 +155,7 @@ def usage(
 @audit.callback()
 def read_audit(
     context: typer.Context,
-    limit: Annotated[
-        int, typer.Option("--limit", min=1, max=10_000, help=tr("How many lines, the newest.", "显示最新的多少行。"))
-    ] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help=tr("How many lines, the newest."))] = 50,
 ) -> None:
     """Read the audit log's newest lines; `verify` holds the whole of it against its hashes."""
     if context.invoked_subcommand is not None:
@@ -200,14 +190,18 @@ def verify_audit() -> None:
         )
     if not found.intact:
         raise Conflict(
-            f"The audit log was changed: {found.reason}. The {found.lines:,} lines before it are as they were written.",
-            zh=f"审计日志被改动：{found.reason_zh}。此前 {found.lines:,} 行完好。",
+            _(
+                "The audit log was changed: {reason}. The {lines:,} lines before it are as they were written.",
+                reason=found.reason,
+                lines=found.lines,
+            ),
         )
     if not options().json:
         say(
             tr(
-                f"The audit log is as it was written: {found.lines:,} lines, ending in {found.head[:16] or '-'}.",
-                f"审计日志完好：共 {found.lines:,} 行，末尾哈希 {found.head[:16] or '-'}。",
+                "The audit log is as it was written: {lines:,} lines, ending in {head}.",
+                lines=found.lines,
+                head=found.head[:16] or "-",
             )
         )
 
@@ -220,8 +214,7 @@ def _name(app: str | None, user: str | None, model: str | None, meter: Meter, wi
     ]
     if len(named) > 1:
         raise Invalid(
-            "A quota is for one thing: give one of --app, --user and --model.",
-            zh="一条配额只对应一个对象：--app、--user、--model 只能给一个。",
+            _("A quota is for one thing: give one of --app, --user and --model."),
         )
     scope, scope_id = named[0] if named else (Scope.WORKSPACE, WORKSPACE)
     return QuotaName(WORKSPACE, scope, scope_id, meter, window)

@@ -8,6 +8,7 @@ import typer
 
 from llmasos.errors import NotFound
 from llmasos.home import state_home_and_database_url
+from llmasos.i18n import _
 from llmasos.printable import one_line
 from llmasos_marketplace.catalog import reader
 from llmasos_server.cli.output import emit_json, locale, options, say, say_table, tr
@@ -47,12 +48,8 @@ def local_text(value: object) -> str:
 
 
 def search(
-    text: Annotated[
-        list[str] | None, typer.Argument(help=tr("Words; none lists every app.", "关键词；不填则列出所有应用。"))
-    ] = None,
-    limit: Annotated[
-        int, typer.Option(min=1, max=1000, help=tr("How many apps at most.", "最多显示多少个应用。"))
-    ] = 50,
+    text: Annotated[list[str] | None, typer.Argument(help=tr("Words; none lists every app."))] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help=tr("How many apps at most."))] = 50,
 ) -> None:
     """Search the catalog: every word must stand in an app's id, name, summary or categories."""
     words = " ".join(text or [])
@@ -63,12 +60,12 @@ def search(
     elif found:
         say_table(
             [(row["id"], row["latest_version"], in_locale(row, "summary")) for row in found],
-            (tr("APP", "应用"), tr("VERSION", "版本"), tr("SUMMARY", "简介")),
+            (tr("APP"), tr("VERSION"), tr("SUMMARY")),
         )
     elif words:
-        say(tr(f"No app matches {words!r}. `llmasos search` lists all.", f"没有与 {words!r} 匹配的应用。"))
+        say(tr("No app matches {words!r}. `llmasos search` lists all.", words=words))
     else:
-        say(tr("The catalog is empty: `llmasos quickstart` fills it.", "目录为空：运行 llmasos quickstart 填充。"))
+        say(tr("The catalog is empty: `llmasos quickstart` fills it."))
 
 
 def _app_json(row: dict[str, Any]) -> dict[str, Any]:
@@ -84,9 +81,7 @@ def _app_json(row: dict[str, Any]) -> dict[str, Any]:
 def show(
     app: Annotated[
         str,
-        typer.Argument(
-            help=tr("publisher/name, or publisher/name@version.", "publisher/name，或 publisher/name@version。")
-        ),
+        typer.Argument(help=tr("publisher/name, or publisher/name@version.")),
     ],
 ) -> None:
     """Show an app and its releases; with @version, that release."""
@@ -119,25 +114,25 @@ def _say_app(row: dict[str, Any], shown: dict[str, Any], releases: list[dict[str
     say(f"{tr('Categories', '分类')}: {', '.join(row['categories']) or '-'}")
     say(f"{tr('State', '状态')}: {_state(shown)}   SHA-256: {shown['digest']}")
     say()
-    say(tr("It asks for:", "它请求："))
+    say(tr("It asks for:"))
     for permission in manifest["permissions"]:
-        optional = tr(" (optional)", "（可选）") if permission["optional"] else ""
+        optional = tr(" (optional)") if permission["optional"] else ""
         say(f"  {permission['capability']}{optional}: {local_text(permission['reason'])}")
     if not manifest["permissions"]:
-        say(tr("  nothing", "  无"))
-    say(tr("It does:", "它的操作："))
+        say(tr("  nothing"))
+    say(tr("It does:"))
     for action in shown["actions"]:
         say(f"  {action['name']}: {local_text(action.get('title'))}")
-    say(tr("Releases:", "版本："))
+    say(tr("Releases:"))
     for each in releases:
         say(f"  {each['version']}  {_state(each)}")
 
 
 def _state(release: dict[str, Any]) -> str:
     words = {
-        "available": tr("available", "可用"),
-        "yanked": tr("yanked", "已撤下"),
-        "quarantined": tr("quarantined", "已隔离"),
+        "available": tr("available"),
+        "yanked": tr("yanked"),
+        "quarantined": tr("quarantined"),
     }
     reason = f" ({one_line(release['state_reason'])})" if release["state_reason"] else ""
     return words[release["state"]] + reason
@@ -168,15 +163,15 @@ def list_() -> None:
     elif found:
         say_table(
             [(row["app_id"], row["version"] + _waiting(row), local_text(row["manifest"]["name"])) for row in found],
-            (tr("APP", "应用"), tr("VERSION", "版本"), tr("NAME", "名称")),
+            (tr("APP"), tr("VERSION"), tr("NAME")),
         )
     else:
-        say(tr("Nothing is installed: see `llmasos search`.", "尚未安装任何应用：可用 llmasos search 查找。"))
+        say(tr("Nothing is installed: see `llmasos search`."))
 
 
 def _waiting(row: dict[str, Any]) -> str:
     waiting = row["pending_version"]
-    return tr(f" ({waiting} waits for consent)", f"（{waiting} 等待同意）") if waiting else ""
+    return tr(" ({waiting} waits for consent)", waiting=waiting) if waiting else ""
 
 
 def show_grants(app: str | None) -> None:
@@ -184,7 +179,7 @@ def show_grants(app: str | None) -> None:
     url = database()
     installed = [row["app_id"] for row in reader.installations(url, WORKSPACE)] if url else []
     if app is not None and app not in installed:
-        raise NotFound(f"{app} is not installed: see `llmasos list`.", zh=f"尚未安装 {app}：用 llmasos list 查看。")
+        raise NotFound(_("{app} is not installed: see `llmasos list`.", app=app))
     found = reader.grants(url, WORKSPACE, [app] if app else []) if url else []
     if options().json:
         emit_json(
@@ -203,8 +198,8 @@ def show_grants(app: str | None) -> None:
         )
         return
     for row in found:
-        revoked = tr("  revoked", "  已撤销") if row["revoked_at"] else ""
+        revoked = tr("  revoked") if row["revoked_at"] else ""
         reason = local_text(row["scope"].get("reason"))
         say(f"{row['app_id']} {row['version']}  {row['capability']}{revoked}  {reason}")
     if not found:
-        say(tr("Nothing was granted.", "没有任何授权。"))
+        say(tr("Nothing was granted."))

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from llmasos.i18n import _
+
 Section: TypeAlias = Literal["use", "write", "operate"]
 
 
@@ -36,35 +38,35 @@ class CommandEntry:
 
 
 _ROWS: Final[tuple[tuple[str, str, Section, str, str], ...]] = (
-    ("quickstart", "quickstart:quickstart", "use", "Set up, install two apps, run them.", "初始化并试用两个应用。"),
-    ("search", "reading:search", "use", "Search the catalog.", "搜索应用目录。"),
-    ("show", "reading:show", "use", "Show an app and its releases.", "查看应用及其版本。"),
-    ("install", "store:install", "use", "Install an app, after your consent.", "经你同意后安装应用。"),
-    ("upgrade", "store:upgrade", "use", "Upgrade an app, or all of them.", "升级一个或全部应用。"),
-    ("rollback", "store:rollback", "use", "Return to the release before.", "回退到上一个版本。"),
-    ("uninstall", "store:uninstall", "use", "Remove an app.", "卸载应用。"),
-    ("list", "reading:list_", "use", "List what is installed.", "列出已安装的应用。"),
-    ("grants", "store:grants", "use", "Show or revoke what an app may do.", "查看或撤销应用的权限。"),
-    ("run", "run:run", "use", "Run an action of an app.", "运行应用的一个操作。"),
-    ("new", "author:new", "write", "Start a new app.", "新建一个应用。"),
-    ("check", "author:check", "write", "Check an app's manifest and code.", "检查应用的清单与代码。"),
-    ("dev", "author:dev", "write", "Rebuild and rerun an app on change.", "改动后自动重建并运行。"),
-    ("test", "author:test", "write", "Run an app's tests.", "运行应用的测试。"),
-    ("build", "author:build", "write", "Build an app's bundle.", "构建应用包。"),
-    ("inspect", "author:inspect", "write", "Show what a bundle is and asks for.", "查看应用包的内容与权限。"),
-    ("publish", "publish:publish", "write", "Publish an app to the catalog.", "把应用发布到目录。"),
-    ("yank", "publish:yank", "write", "Keep new installs from a release.", "撤下一个版本，不再供新安装。"),
-    ("unyank", "publish:unyank", "write", "Offer a yanked release again.", "恢复已撤下的版本。"),
-    ("serve", "serve:serve", "operate", "Serve apps, catalog and API.", "启动服务。"),
-    ("models", "models:models", "operate", "List, add, test and fetch models.", "管理模型。"),
-    ("quota", "quota:quota", "operate", "Set and list quotas.", "设置与查看配额。"),
-    ("usage", "quota:usage", "operate", "Show what was used.", "查看用量。"),
-    ("audit", "quota:audit", "operate", "Read and verify the audit log.", "查看并校验审计日志。"),
-    ("secrets", "secrets:secrets", "operate", "Set, list and remove secrets.", "管理密钥。"),
-    ("tokens", "tokens:tokens", "operate", "Create, list and revoke tokens.", "管理访问令牌。"),
-    ("plugins", "plugins:plugins", "operate", "List operator plugins.", "查看运维插件。"),
-    ("migrate", "admin:migrate", "operate", "Bring the database up to date.", "升级数据库。"),
-    ("doctor", "admin:doctor", "operate", "Check every part; say what to do.", "检查各个部分并给出建议。"),
+    ("quickstart", "quickstart:quickstart", "use", _("Set up, install two apps, run them.")),
+    ("search", "reading:search", "use", _("Search the catalog.")),
+    ("show", "reading:show", "use", _("Show an app and its releases.")),
+    ("install", "store:install", "use", _("Install an app, after your consent.")),
+    ("upgrade", "store:upgrade", "use", _("Upgrade an app, or all of them.")),
+    ("rollback", "store:rollback", "use", _("Return to the release before.")),
+    ("uninstall", "store:uninstall", "use", _("Remove an app.")),
+    ("list", "reading:list_", "use", _("List what is installed.")),
+    ("grants", "store:grants", "use", _("Show or revoke what an app may do.")),
+    ("run", "run:run", "use", _("Run an action of an app.")),
+    ("new", "author:new", "write", _("Start a new app.")),
+    ("check", "author:check", "write", _("Check an app's manifest and code.")),
+    ("dev", "author:dev", "write", _("Rebuild and rerun an app on change.")),
+    ("test", "author:test", "write", _("Run an app's tests.")),
+    ("build", "author:build", "write", _("Build an app's bundle.")),
+    ("inspect", "author:inspect", "write", _("Show what a bundle is and asks for.")),
+    ("publish", "publish:publish", "write", _("Publish an app to the catalog.")),
+    ("yank", "publish:yank", "write", _("Keep new installs from a release.")),
+    ("unyank", "publish:unyank", "write", _("Offer a yanked release again.")),
+    ("serve", "serve:serve", "operate", _("Serve apps, catalog and API.")),
+    ("models", "models:models", "operate", _("List, add, test and fetch models.")),
+    ("quota", "quota:quota", "operate", _("Set and list quotas.")),
+    ("usage", "quota:usage", "operate", _("Show what was used.")),
+    ("audit", "quota:audit", "operate", _("Read and verify the audit log.")),
+    ("secrets", "secrets:secrets", "operate", _("Set, list and remove secrets.")),
+    ("tokens", "tokens:tokens", "operate", _("Create, list and revoke tokens.")),
+    ("plugins", "plugins:plugins", "operate", _("List operator plugins.")),
+    ("migrate", "admin:migrate", "operate", _("Bring the database up to date.")),
+    ("doctor", "admin:doctor", "operate", _("Check every part; say what to do.")),
 )
 
 ENTRIES: Final = tuple(CommandEntry(*row) for row in _ROWS)
@@ -94,7 +96,7 @@ PARTS_ZH: Final[dict[str, str]] = {
 }
 
 SECTION_TITLES: Final[dict[Section, tuple[str, str]]] = {
-    "use": ("Find and use apps", "查找与使用应用"),
-    "write": ("Write and publish apps", "编写与发布应用"),
-    "operate": ("Operate", "运维"),
+    "use": _("Find and use apps"),
+    "write": _("Write and publish apps"),
+    "operate": _("Operate"),
 }

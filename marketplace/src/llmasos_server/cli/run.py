@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmasos.i18n import _
 from llmasos.printable import one_line
 from llmasos_server.cli.fetching import fetching
 from llmasos_server.cli.output import emit_json, locale, note, options, say, say_part, tr
@@ -26,19 +27,16 @@ if TYPE_CHECKING:
 def run(
     app: Annotated[
         str,
-        typer.Argument(help=tr("An installed app, such as acme/translator.", "已安装的应用，例如 acme/translator。")),
+        typer.Argument(help=tr("An installed app, such as acme/translator.")),
     ],
-    action: Annotated[str, typer.Argument(help=tr("One of its actions.", "应用的一个操作。"))],
+    action: Annotated[str, typer.Argument(help=tr("One of its actions."))],
     parameter: Annotated[
         list[str] | None,
         typer.Option(
             "--param",
             "-p",
             metavar="KEY=VALUE",
-            help=tr(
-                "An input; may be given again. KEY=@FILE takes it from a file; KEY=@@TEXT is a text with one @.",
-                "一项输入，可重复给出。KEY=@FILE 从文件读取；KEY=@@TEXT 表示以一个 @ 开头的文本。",
-            ),
+            help=tr("An input; may be given again. KEY=@FILE takes it from a file; KEY=@@TEXT is a text with one @."),
         ),
     ] = None,
     input_json: Annotated[
@@ -46,12 +44,10 @@ def run(
         typer.Option(
             "--input",
             metavar="JSON",
-            help=tr("All inputs as a JSON object; - reads stdin.", "以 JSON 对象给出全部输入；- 表示从标准输入读取。"),
+            help=tr("All inputs as a JSON object; - reads stdin."),
         ),
     ] = None,
-    stream: Annotated[
-        bool, typer.Option("--stream", help=tr("Print the answer as it comes.", "边生成边输出回答。"))
-    ] = False,
+    stream: Annotated[bool, typer.Option("--stream", help=tr("Print the answer as it comes."))] = False,
 ) -> None:
     """Run an action of an installed app and print its answer."""
     result = asyncio.run(_run(app, action, parameter or [], input_json, stream))
@@ -92,7 +88,7 @@ class _Fetches:
         """Called from the thread that fetches."""
         if name not in self._tell:
             size = f"{total >> 20} MiB"
-            shown = fetching(tr(f"Fetching {name} ({size}, once)", f"正在下载 {name}（{size}，仅一次）"))
+            shown = fetching(tr("Fetching {name} ({size}, once)", name=name, size=size))
             self._tell[name] = self._stack.enter_context(shown)
         self._tell[name](done, total)
         if done >= total:
@@ -139,9 +135,9 @@ def _given(text: str | None) -> dict[str, Any]:
     try:
         value = json.loads((sys.stdin.read() if text == "-" else text).removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
-        raise Invalid(f"--input is not JSON: {error}.", zh=f"--input 不是有效的 JSON：{error}。") from error
+        raise Invalid(_("--input is not JSON: {error}.", error=error)) from error
     if not isinstance(value, dict):
-        raise Invalid('--input takes a JSON object, such as \'{"text": "…"}\'.', zh="--input 需要一个 JSON 对象。")
+        raise Invalid(_('--input takes a JSON object, such as \'{{"text": "…"}}\'.'))
     return value  # pyright: ignore[reportUnknownVariableType]
 
 
@@ -158,7 +154,7 @@ def parsed_parameters(schema: Mapping[str, Any], parameters: list[str]) -> dict[
     for parameter in parameters:
         key, equals, text = parameter.partition("=")
         if not equals:
-            raise Invalid(f"-p {parameter}: write -p KEY=VALUE.", zh=f"-p {parameter}：请写成 -p 名称=值。")
+            raise Invalid(_("-p {parameter}: write -p KEY=VALUE.", parameter=parameter))
         field = fields.get(key, {})
         if text.startswith("@@"):
             text = text[1:]
@@ -180,13 +176,21 @@ def _from_file(key: str, name: str, *, as_base64: bool) -> str:
             content = file.read(MAX_PAYLOAD_BYTES + 1)
     except OSError as error:
         raise Invalid(
-            f"-p {key}: {name} cannot be read: {error.strerror}. Write @@{name} for the text itself.",
-            zh=f"-p {key}：无法读取 {name}：{error.strerror}。若要原样传入该文本，请写 @@{name}。",
+            _(
+                "-p {key}: {name} cannot be read: {reason}. Write @@{name} for the text itself.",
+                key=key,
+                name=name,
+                reason=error.strerror,
+            ),
         ) from error
     if len(content) > MAX_PAYLOAD_BYTES:
         raise Invalid(
-            f"-p {key}: {name} is larger than the {MAX_PAYLOAD_BYTES >> 10} KiB that an action takes.",
-            zh=f"-p {key}：{name} 超过操作可接受的 {MAX_PAYLOAD_BYTES >> 10} KiB。",
+            _(
+                "-p {key}: {name} is larger than the {max_payload_kib} KiB that an action takes.",
+                key=key,
+                name=name,
+                max_payload_kib=MAX_PAYLOAD_BYTES >> 10,
+            ),
         )
     if as_base64:
         return base64.b64encode(content).decode()
@@ -194,8 +198,7 @@ def _from_file(key: str, name: str, *, as_base64: bool) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise Invalid(
-            f"-p {key}: {name} is not a text in UTF-8, and this input takes a text.",
-            zh=f"-p {key}：{name} 不是 UTF-8 文本，而此输入需要文本。",
+            _("-p {key}: {name} is not a text in UTF-8, and this input takes a text.", key=key, name=name),
         ) from error
 
 
@@ -212,8 +215,7 @@ def _typed(key: str, field: Mapping[str, Any], text: str) -> Any:
             return text
         wanted = " / ".join(sorted(kinds))
         raise Invalid(
-            f"-p {key}: {text[:60]!r} is not of type {wanted}; write it as JSON.",
-            zh=f"-p {key}：{text[:60]!r} 不是 {wanted} 类型；请写成 JSON。",
+            _("-p {key}: {text!r} is not of type {wanted}; write it as JSON.", key=key, text=text[:60], wanted=wanted),
         ) from error
 
 

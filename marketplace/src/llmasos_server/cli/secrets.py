@@ -12,15 +12,14 @@ import typer
 from llmasos.database.engine import Database
 from llmasos.database.schema import ensure_schema
 from llmasos.errors import Invalid
+from llmasos.i18n import _
 from llmasos.kernel.invocation import Principal
 from llmasos.secrets import Secrets
 from llmasos.settings import Settings
 from llmasos_server.cli.output import emit_json, is_interactive, options, say, tr
 
 secrets = typer.Typer(no_args_is_help=True)
-Name = Annotated[
-    str, typer.Argument(help=tr("Lower-case letters, digits and underscores.", "小写字母、数字和下划线。"))
-]
+Name = Annotated[str, typer.Argument(help=tr("Lower-case letters, digits and underscores."))]
 
 
 @secrets.callback()
@@ -38,7 +37,7 @@ def set_(name: Name) -> None:
     if options().json:
         emit_json({"name": name})
     else:
-        say(tr(f"{name} is set.", f"{name} 已设置。"))
+        say(tr("{name} is set.", name=name))
 
 
 @secrets.command("list")
@@ -50,7 +49,7 @@ def list_() -> None:
     if options().json:
         emit_json({"secrets": [{"name": name} for name in names]})
     else:
-        say("\n".join(names) if names else tr("No secret is set.", "未设置密钥。"))
+        say("\n".join(names) if names else tr("No secret is set."))
 
 
 @secrets.command("remove")
@@ -62,7 +61,7 @@ def remove(name: Name) -> None:
     if options().json:
         emit_json({"name": name})
     else:
-        say(tr(f"{name} is forgotten.", f"{name} 已删除。"))
+        say(tr("{name} is forgotten.", name=name))
 
 
 @contextmanager
@@ -74,11 +73,10 @@ def _database(settings: Settings) -> Generator[Database]:
 
 def _value(name: str) -> str:
     if is_interactive():
-        return str(typer.prompt(tr(f"Value of {name}", f"{name} 的值"), hide_input=True, err=True))
+        return str(typer.prompt(tr("Value of {name}", name=name), hide_input=True, err=True))
     value = sys.stdin.readline().rstrip("\r\n")
     if not value:
         raise Invalid(
-            f"no value: pipe it in, as in  printf %s VALUE | llmasos secrets set {name}",
-            zh=f"没有值：请通过管道传入，例如 printf %s VALUE | llmasos secrets set {name}",
+            _("no value: pipe it in, as in  printf %s VALUE | llmasos secrets set {name}", name=name),
         )
     return value

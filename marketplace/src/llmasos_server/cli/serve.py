@@ -10,18 +10,11 @@ from llmasos_server.cli.output import emit_json, note, options, tr
 
 
 def serve(
-    host: Annotated[str, typer.Option(help=tr("The address to listen on.", "监听地址。"))] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help=tr("The port; 0 takes a free one.", "端口；0 表示自动选择空闲端口。"))
-    ] = 8765,
+    host: Annotated[str, typer.Option(help=tr("The address to listen on."))] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help=tr("The port; 0 takes a free one."))] = 8765,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(
-            help=tr(
-                "A name that it answers for, beside those of loopback; * for any.",
-                "除回环地址外还应答的主机名；* 表示任意。",
-            )
-        ),
+        typer.Option(help=tr("A name that it answers for, beside those of loopback; * for any.")),
     ] = None,
 ) -> None:
     """Serve apps, catalog and API until Ctrl-C."""
@@ -43,13 +36,8 @@ def serve(
             if options().json:
                 emit_json({"url": url})
                 return
-            note(tr(f"LLMasOS listens on {url}", f"LLMasOS 正在 {url} 上监听"))
-            note(
-                tr(
-                    "Programs need a token: llmasos tokens create. Then: LLMASOS_URL and LLMASOS_TOKEN. Ctrl-C stops.",
-                    "程序需要令牌：llmasos tokens create，再设置 LLMASOS_URL 与 LLMASOS_TOKEN。按 Ctrl-C 停止。",
-                )
-            )
+            note(tr("LLMasOS listens on {url}", url=url))
+            note(tr("Programs need a token: llmasos tokens create. Then: LLMASOS_URL and LLMASOS_TOKEN. Ctrl-C stops."))
 
         # Written to now: what keeps the host from opening is told as one line, and not as a server's traceback.
         ensure_schema(settings.resolved_database_url, settings.home)
@@ -58,4 +46,4 @@ def serve(
         app = server.create_app(settings, hosts=names, warm=True)
         server.serve(app, listener, ready)
     if not options().json:
-        note(tr("Stopped; everything is settled.", "已停止，所有用量均已结算。"))
+        note(tr("Stopped; everything is settled."))

@@ -63,7 +63,7 @@ def _shared(
         bool,
         typer.Option(
             "--json",
-            help=tr("Answer in JSON.", "以 JSON 输出。"),
+            help=tr("Answer in JSON."),
             expose_value=False,
             is_eager=True,
             callback=_take_json,
@@ -73,7 +73,7 @@ def _shared(
         bool,
         typer.Option(
             "--debug",
-            help=tr("Show tracebacks.", "显示错误堆栈。"),
+            help=tr("Show tracebacks."),
             expose_value=False,
             is_eager=True,
             callback=_take_debug,
@@ -175,8 +175,8 @@ class LazyGroup(TyperGroup):
             from difflib import get_close_matches
 
             near = get_close_matches(args[0], self.list_commands(ctx), n=1)
-            hint = tr(f"Did you mean {near[0]}?", f"是否想输入 {near[0]}？") if near else ""
-            ctx.fail(tr(f"There is no command {args[0]!r}.", f"没有命令 {args[0]!r}。") + (f" {hint}" if hint else ""))
+            hint = tr("Did you mean {near}?", near=near[0]) if near else ""
+            ctx.fail(tr("There is no command {args!r}.", args=args[0]) + (f" {hint}" if hint else ""))
         return super().resolve_command(ctx, args)
 
     @override
@@ -184,12 +184,7 @@ class LazyGroup(TyperGroup):
         """What LLMasOS is, in the user's language."""
         formatter.write_paragraph()
         with formatter.indentation():
-            formatter.write_text(
-                tr(
-                    "An operating system for LLM apps. Begin with: llmasos quickstart.",
-                    "大模型应用的操作系统。从这里开始：llmasos quickstart。",
-                )
-            )
+            formatter.write_text(tr("An operating system for LLM apps. Begin with: llmasos quickstart."))
 
     @override
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -268,11 +263,11 @@ def _answer(error: Exception, words: list[str]) -> int:
             text = in_chinese(error)
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "llmasos"
-        hint = tr(f"See: {path} --help", f"（参见 {path} --help）")
+        hint = tr("See: {path} --help", path=path)
     else:
         code, kind, status = 1, "internal", 500
         text = f"{type(error).__name__}: {text}"
-        hint = tr("Run it again with --debug to see where.", "加上 --debug 再运行可查看位置。")
+        hint = tr("Run it again with --debug to see where.")
     problem: dict[str, object] = {
         "type": "about:blank",
         "title": kind.capitalize(),
@@ -295,7 +290,7 @@ def _complain(line: str, problem: dict[str, object], words: list[str]) -> None:
     if options().json or "--json" in words:
         sys.stderr.write(json_safe(json.dumps(problem, ensure_ascii=False)) + "\n")
     else:
-        note(tr("Error: ", "错误：") + line)
+        note(tr("Error: ") + line)
 
 
 spare_pydantic()
@@ -314,13 +309,9 @@ def _print_version(value: bool) -> None:
 def llmasos(
     version: Annotated[
         bool,
-        typer.Option("--version", help=tr("Show the version.", "显示版本。"), is_eager=True, callback=_print_version),
+        typer.Option("--version", help=tr("Show the version."), is_eager=True, callback=_print_version),
     ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help=tr("Answer in JSON.", "以 JSON 输出。"), callback=_take_json)
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help=tr("Show tracebacks.", "显示错误堆栈。"), callback=_take_debug)
-    ] = False,
+    json: Annotated[bool, typer.Option("--json", help=tr("Answer in JSON."), callback=_take_json)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help=tr("Show tracebacks."), callback=_take_debug)] = False,
 ) -> None:
     """An operating system for LLM apps. Begin with: llmasos quickstart."""

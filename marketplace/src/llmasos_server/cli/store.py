@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmasos.errors import ConsentNeeded, Invalid, LlmasosError
+from llmasos.i18n import _
 from llmasos_server.cli.output import (
     emit_json,
     is_interactive,
@@ -26,26 +27,24 @@ if TYPE_CHECKING:
     from llmasos.installs.service import ConsentAnswers, InstallResult
     from llmasos_server.local import Local
 
-App = Annotated[str, typer.Argument(help=tr("publisher/name.", "publisher/name。"))]
+App = Annotated[str, typer.Argument(help=tr("publisher/name."))]
 Yes = Annotated[
     bool,
-    typer.Option(
-        "--yes", "-y", help=tr("Agree to what it asks for, without being asked.", "不再询问，直接同意其请求的权限。")
-    ),
+    typer.Option("--yes", "-y", help=tr("Agree to what it asks for, without being asked.")),
 ]
 Config = Annotated[
     list[str] | None,
     typer.Option(
         "--config",
         "-c",
-        help=tr("key=value of the app's form; may be given several times.", "应用配置项 key=value；可多次给出。"),
+        help=tr("key=value of the app's form; may be given several times."),
     ),
 ]
 Decline = Annotated[
     list[str] | None,
     typer.Option(
         "--decline",
-        help=tr("An optional capability to leave out; may be given several times.", "不授予的可选能力；可多次给出。"),
+        help=tr("An optional capability to leave out; may be given several times."),
     ),
 ]
 
@@ -53,12 +52,7 @@ Decline = Annotated[
 def install(
     app: Annotated[
         str,
-        typer.Argument(
-            help=tr(
-                "publisher/name, with @1.2.0 or a specifier such as '>=1,<2'.",
-                "publisher/name，可加 @1.2.0 或版本范围，例如 '>=1,<2'。",
-            )
-        ),
+        typer.Argument(help=tr("publisher/name, with @1.2.0 or a specifier such as '>=1,<2'.")),
     ],
     yes: Yes = False,
     config: Config = None,
@@ -82,9 +76,7 @@ def install(
 
 
 def upgrade(
-    app: Annotated[
-        str | None, typer.Argument(help=tr("publisher/name; none: every app.", "publisher/name；不填表示所有应用。"))
-    ] = None,
+    app: Annotated[str | None, typer.Argument(help=tr("publisher/name; none: every app."))] = None,
     yes: Yes = False,
     config: Config = None,
     decline: Decline = None,
@@ -97,10 +89,10 @@ def upgrade(
 
     values = parse_config(config or [])
     if app is None and (values or decline):
-        raise Invalid("-c and --decline are for one app: name it.", zh="-c 和 --decline 只用于一个应用：请写明应用。")
+        raise Invalid(_("-c and --decline are for one app: name it."))
     with open_local() as local:
         with local.database.read() as session:
-            installed = [found.app_id for found, _ in repository.all_current(session, local.principal.workspace)]
+            installed = [found.app_id for found, __ in repository.all_current(session, local.principal.workspace)]
         results: list[InstallResult] = []
         failures: dict[str, LlmasosError] = {}
         for wanted in [parse_requirement(app)] if app else map(Requirement, installed):
@@ -122,8 +114,8 @@ def upgrade(
 
 def _nothing_to_upgrade(installed: list[str]) -> str:
     if not installed:
-        return tr("Nothing is installed.", "尚未安装任何应用。")
-    return tr("Every app is the newest release that fits.", "所有应用均为合适的最新版本。")
+        return tr("Nothing is installed.")
+    return tr("Every app is the newest release that fits.")
 
 
 def _carry_out(
@@ -141,16 +133,14 @@ def _carry_out(
         # Nobody can be asked: the new release waits beside the one that runs.
         answers = ConsentAnswers(agreed=False)
     if answers is None:
-        raise ConsentNeeded(
-            f"{plan.app_id} was not changed: you did not agree.", zh=f"未更改 {plan.app_id}：你没有同意。"
-        )
+        raise ConsentNeeded(_("{app} was not changed: you did not agree.", app=plan.app_id))
     agreed = answers
 
     async def carry_out() -> list[InstallResult]:
         async with local.running():
             return await local.installer.carry_out(plan, agreed, local.principal.user)
 
-    with working(f"Preparing {plan.app_id} {plan.version} …", f"正在准备 {plan.app_id} {plan.version} …"):
+    with working(_("Preparing {app} {version} …", app=plan.app_id, version=plan.version)):
         return asyncio.run(carry_out())
 
 
@@ -167,23 +157,20 @@ def _report(
         return
     for each in results:
         said = {
-            "installed": tr("is installed", "已安装"),
-            "upgraded": tr("is the current release now", "现为当前版本"),
-            "waiting": tr(
-                f"asks for more and waits for your consent: llmasos upgrade {each.app_id}",
-                f"请求更多权限，等待你的同意：llmasos upgrade {each.app_id}",
-            ),
-            "granted": tr("has its permissions again", "已重新获得权限"),
-            "configured": tr("has your settings", "已按你的设置更新"),
-            "restored": tr("is ready to run again", "已重新准备好，可以运行"),
-            "already": tr("was installed already", "此前已安装"),
-            "rolled-back": tr("is the current release again", "重新成为当前版本"),
-            "revoked": tr("may do less", "权限已减少"),
-            "uninstalled": tr("is uninstalled", "已卸载"),
+            "installed": tr("is installed"),
+            "upgraded": tr("is the current release now"),
+            "waiting": tr("asks for more and waits for your consent: llmasos upgrade {app}", app=each.app_id),
+            "granted": tr("has its permissions again"),
+            "configured": tr("has your settings"),
+            "restored": tr("is ready to run again"),
+            "already": tr("was installed already"),
+            "rolled-back": tr("is the current release again"),
+            "revoked": tr("may do less"),
+            "uninstalled": tr("is uninstalled"),
         }[each.outcome]
         say(f"{each.app_id} {each.version} {said}")
     for app, error in failures.items():
-        note(tr(f"{app} was not upgraded: {message_of(error)}", f"{app} 未升级：{message_of(error)}"))
+        note(tr("{app} was not upgraded: {message_of}", app=app, message_of=message_of(error)))
     if not results and not failures:
         say(nothing)
 
@@ -201,10 +188,12 @@ def note_reset(result: InstallResult) -> None:
         names = ", ".join(result.reset_settings)
         note(
             tr(
-                f"{result.app_id} {result.version} does not take your choice of {names}, which has its default now: "
-                f"set it with llmasos install {result.app_id} -c {result.reset_settings[0]}=…",
-                f"{result.app_id} {result.version} 不再接受你为 {names} 选择的值，现已改为默认值："
-                f"可用 llmasos install {result.app_id} -c {result.reset_settings[0]}=… 设置",
+                "{app} {version} does not take your choice of {names}, which has its default now: set it "
+                "with llmasos install {app} -c {reset_settings}=…",
+                app=result.app_id,
+                version=result.version,
+                names=names,
+                reset_settings=result.reset_settings[0],
             )
         )
 
@@ -230,7 +219,7 @@ def rollback(app: App) -> None:
             async with local.running():
                 return await local.installer.rollback(local.principal.workspace, app, local.principal.user)
 
-        with working(f"Rolling {app} back …", f"正在回退 {app} …"):
+        with working(_("Rolling {app} back …", app=app)):
             result = asyncio.run(back())
         _report([result])
 
@@ -241,7 +230,7 @@ def uninstall(
         bool | None,
         typer.Option(
             "--delete-data/--keep-data",
-            help=tr("What becomes of what it stored for you.", "删除或保留应用为你保存的数据。"),
+            help=tr("What becomes of what it stored for you."),
         ),
     ] = None,
 ) -> None:
@@ -259,12 +248,9 @@ def uninstall(
         if delete_data is None and stored:
             if not is_interactive():
                 raise Invalid(
-                    f"{app} stored {stored} values: say --keep-data or --delete-data.",
-                    zh=f"{app} 保存了 {stored} 条数据：请指定 --keep-data 或 --delete-data。",
+                    _("{app} stored {stored} values: say --keep-data or --delete-data.", app=app, stored=stored),
                 )
-            delete_data = ask(
-                tr(f"Delete the {stored} values that {app} stored, too?", f"同时删除 {app} 保存的 {stored} 条数据吗？")
-            )
+            delete_data = ask(tr("Delete the {stored} values that {app} stored, too?", stored=stored, app=app))
 
         async def remove() -> InstallResult:
             async with local.running():
@@ -272,7 +258,7 @@ def uninstall(
                     workspace, app, local.principal.user, delete_data=bool(delete_data)
                 )
 
-        with working(f"Uninstalling {app} …", f"正在卸载 {app} …"):
+        with working(_("Uninstalling {app} …", app=app)):
             result = asyncio.run(remove())
         _report([result])
 
@@ -287,9 +273,7 @@ def _grants() -> None:
 
 @grants.command("show")
 def grants_show(
-    app: Annotated[
-        str | None, typer.Argument(help=tr("publisher/name; none: every app.", "publisher/name；不填表示所有应用。"))
-    ] = None,
+    app: Annotated[str | None, typer.Argument(help=tr("publisher/name; none: every app."))] = None,
 ) -> None:
     """Show what was granted to an app, or to all."""
     from llmasos_server.cli.reading import show_grants
@@ -298,9 +282,7 @@ def grants_show(
 
 
 @grants.command("revoke")
-def grants_revoke(
-    app: App, capability: Annotated[str, typer.Argument(help=tr("Such as http.", "例如 http。"))]
-) -> None:
+def grants_revoke(app: App, capability: Annotated[str, typer.Argument(help=tr("Such as http."))]) -> None:
     """Take a capability from an app, at once. `llmasos install` asks for it again."""
     from llmasos_server.local import open_local
 
@@ -317,7 +299,8 @@ def grants_revoke(
     else:
         say(
             tr(
-                f"{app} may no longer use {capability}. To allow it again: llmasos install {app}",
-                f"{app} 不能再使用 {capability}。如需再次授权：llmasos install {app}",
+                "{app} may no longer use {capability}. To allow it again: llmasos install {app}",
+                app=app,
+                capability=capability,
             )
         )

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmasos.i18n import _
 from llmasos_server.cli.output import emit_json, note, options, say, tr
 
 if TYPE_CHECKING:
     from llmasos.database.engine import Database
     from llmasos_server.accounts.tables import ApiToken
 
-tokens = typer.Typer(no_args_is_help=True, help=tr("Create, list and revoke tokens.", "创建、查看和撤销令牌。"))
+tokens = typer.Typer(no_args_is_help=True, help=tr("Create, list and revoke tokens."))
 
 
 @contextmanager
@@ -35,29 +36,17 @@ def _database() -> Generator[Database]:
 
 @tokens.command("create")
 def create(
-    name: Annotated[str, typer.Option(help=tr("What it is for.", "用途。"))] = "",
+    name: Annotated[str, typer.Option(help=tr("What it is for."))] = "",
     scope: Annotated[
         list[str] | None,
-        typer.Option(
-            help=tr(
-                "What it allows: run, read or admin; may be given again. Else run and read.",
-                "允许的范围：run、read 或 admin，可重复给出；默认为 run 和 read。",
-            )
-        ),
+        typer.Option(help=tr("What it allows: run, read or admin; may be given again. Else run and read.")),
     ] = None,
     app: Annotated[
         list[str] | None,
-        typer.Option(
-            help=tr(
-                "An app that it reaches; may be given again. Else every app.",
-                "可访问的应用，可重复给出；默认为所有应用。",
-            )
-        ),
+        typer.Option(help=tr("An app that it reaches; may be given again. Else every app.")),
     ] = None,
-    days: Annotated[int, typer.Option(min=1, max=3650, help=tr("How long it is good.", "有效天数。"))] = 90,
-    forever: Annotated[
-        bool, typer.Option("--forever", help=tr("Good until it is revoked.", "在撤销之前一直有效。"))
-    ] = False,
+    days: Annotated[int, typer.Option(min=1, max=3650, help=tr("How long it is good."))] = 90,
+    forever: Annotated[bool, typer.Option("--forever", help=tr("Good until it is revoked."))] = False,
 ) -> None:
     """Make a token. It is shown once."""
     from llmasos.errors import Invalid
@@ -70,8 +59,7 @@ def create(
     except ValueError as error:
         known = ", ".join(Scope)
         raise Invalid(
-            f"There is no scope {str(error).split()[0]}; there are {known}.",
-            zh=f"没有权限范围 {str(error).split()[0]}；可用：{known}。",
+            _("There is no scope {split}; there are {known}.", split=str(error).split()[0], known=known),
         ) from error
     life = None if forever else timedelta(days=days)
     with _database() as database, database.write() as session:
@@ -80,12 +68,7 @@ def create(
         emit_json({"id": made.id, "token": made.token})
         return
     say(made.token)
-    note(
-        tr(
-            f"Keep it: it is not shown again. Revoke it with: llmasos tokens revoke {made.id}",
-            f"请妥善保存，它不会再次显示。撤销：llmasos tokens revoke {made.id}",
-        )
-    )
+    note(tr("Keep it: it is not shown again. Revoke it with: llmasos tokens revoke {made}", made=made.id))
 
 
 @tokens.command("list")
@@ -100,12 +83,12 @@ def list_() -> None:
         emit_json([_described(row) for row in rows])
         return
     if not rows:
-        say(tr("There is no token. Make one: llmasos tokens create", "没有令牌。创建：llmasos tokens create"))
+        say(tr("There is no token. Make one: llmasos tokens create"))
         return
     from rich.console import Console
     from rich.table import Table
 
-    headings = tr("id|name|allows|state|last used", "编号|名称|权限|状态|最近使用").split("|")
+    headings = tr("id|name|allows|state|last used").split("|")
     table = Table(*headings, box=None, pad_edge=False)
     for row in rows:
         used = row.last_used_at.date().isoformat() if row.last_used_at else "-"
@@ -115,9 +98,7 @@ def list_() -> None:
 
 @tokens.command("revoke")
 def revoke(
-    token_id: Annotated[
-        str, typer.Argument(metavar="ID", help=tr("As `tokens list` shows it.", "`tokens list` 中显示的 ID。"))
-    ],
+    token_id: Annotated[str, typer.Argument(metavar="ID", help=tr("As `tokens list` shows it."))],
 ) -> None:
     """End a token now."""
     from llmasos.kernel.invocation import Principal
@@ -128,16 +109,16 @@ def revoke(
     if options().json:
         emit_json({"id": token_id, "state": "revoked"})
     else:
-        say(tr(f"The token {token_id} is revoked.", f"令牌 {token_id} 已撤销。"))
+        say(tr("The token {token} is revoked.", token=token_id))
 
 
 def _state(row: ApiToken) -> str:
     from llmasos_server.accounts.service import state_of
 
     return {
-        "good": tr("good", "有效"),
-        "expired": tr("expired", "已过期"),
-        "revoked": tr("revoked", "已撤销"),
+        "good": tr("good"),
+        "expired": tr("expired"),
+        "revoked": tr("revoked"),
     }[state_of(row)]
 
 

@@ -5,30 +5,32 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from llmasos.i18n import _
+
 _KINDS: Final = {"argument": "参数", "option": "选项", "parameter": "参数"}
 
 # What Typer says, and the same in Chinese, filled from the parts that were found.
 _ZH: Final = tuple(
     (re.compile(pattern, re.DOTALL), zh)
     for pattern, zh in (
-        (r"No such option: (?P<a>\S+) \(Possible options: (?P<b>.*)\)", "没有选项 {a}（可用：{b}）"),
-        (r"No such option: (?P<a>\S+)", "没有选项 {a}"),
-        (r"Missing command\.", "缺少子命令"),
-        (r"Missing (?P<kind>argument|option|parameter) (?P<a>.*?)\.(?: .*)?", "缺少{kind} {a}"),
-        (r"No such command (?P<a>.*)\.", "没有命令 {a}"),
-        (r"Got unexpected extra argument\(s\) \((?P<a>.*)\)", "多余的参数：{a}"),
-        (r"Option (?P<a>\S+) requires an argument\.", "选项 {a} 需要一个值"),
-        (r"Option (?P<a>\S+) requires (?P<b>\d+) arguments\.", "选项 {a} 需要 {b} 个值"),
-        (r"Option (?P<a>\S+) does not take a value\.", "选项 {a} 不接受值"),
-        (r"Argument (?P<a>\S+) takes (?P<b>\d+) values\.", "参数 {a} 需要 {b} 个值"),
-        (r"Invalid value for (?P<a>.*?): (?P<said>.*)", "{a} 的值无效：{said}"),
-        (r"Invalid value: (?P<said>.*)", "值无效：{said}"),
-        (r"(?:Value error, )?(?P<a>.*) is not one of (?P<b>.*)\.", "{a} 不在可选值之中：{b}"),
-        (r"(?:Path|File|Directory) (?P<a>.*) does not exist\.", "{a} 不存在"),
-        (r"(?:Path|File|Directory) (?P<a>.*) is a file\.", "{a} 是文件"),
-        (r"(?:Path|File|Directory) (?P<a>.*) is a directory\.", "{a} 是目录"),
-        (r"(?:Path|File|Directory) (?P<a>.*) is not readable\.", "{a} 不可读"),
-        (r"(?:Path|File|Directory) (?P<a>.*) is not writable\.", "{a} 不可写"),
+        _("No such option: (?P<a>\\S+) \\(Possible options: (?P<b>.*)\\)"),
+        _("No such option: (?P<a>\\S+)"),
+        _("Missing command\\."),
+        _("Missing (?P<kind>argument|option|parameter) (?P<a>.*?)\\.(?: .*)?"),
+        _("No such command (?P<a>.*)\\."),
+        _("Got unexpected extra argument\\(s\\) \\((?P<a>.*)\\)"),
+        _("Option (?P<a>\\S+) requires an argument\\."),
+        _("Option (?P<a>\\S+) requires (?P<b>\\d+) arguments\\."),
+        _("Option (?P<a>\\S+) does not take a value\\."),
+        _("Argument (?P<a>\\S+) takes (?P<b>\\d+) values\\."),
+        _("Invalid value for (?P<a>.*?): (?P<said>.*)"),
+        _("Invalid value: (?P<said>.*)"),
+        _("(?:Value error, )?(?P<a>.*) is not one of (?P<b>.*)\\."),
+        _("(?:Path|File|Directory) (?P<a>.*) does not exist\\."),
+        _("(?:Path|File|Directory) (?P<a>.*) is a file\\."),
+        _("(?:Path|File|Directory) (?P<a>.*) is a directory\\."),
+        _("(?:Path|File|Directory) (?P<a>.*) is not readable\\."),
+        _("(?:Path|File|Directory) (?P<a>.*) is not writable\\."),
     )
 )
 

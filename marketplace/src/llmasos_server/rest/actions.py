@@ -22,6 +22,7 @@ from llmasos.errors import (
     Unauthenticated,
     Unavailable,
 )
+from llmasos.i18n import _
 from llmasos.invocations.events import FollowedInvocation
 from llmasos.invocations.run import not_installed
 from llmasos_server.rest import sse
@@ -223,4 +224,4 @@ async def _input_of(request: Request) -> Any:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidJson(f"The body is not JSON: {error}.", zh=f"请求体不是 JSON：{error}。") from error
+        raise InvalidJson(_("The body is not JSON: {error}.", error=error)) from error

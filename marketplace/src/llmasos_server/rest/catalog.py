@@ -14,6 +14,7 @@ from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel
 
 from llmasos.errors import NotFound
+from llmasos.i18n import _
 from llmasos_marketplace.catalog import repository
 from llmasos_marketplace.catalog.reader import no_such_app
 from llmasos_marketplace.catalog.schemas import (
@@ -177,8 +178,12 @@ def download_bundle(request: Request, publisher: str, name: str, version: str) -
     row = catalog.release(f"{publisher}/{name}", version)
     if row.state == "quarantined":
         raise NotFound(
-            f"{row.app_id} {version} is quarantined, so its bundle is not given out: {row.state_reason}",
-            zh=f"{row.app_id} {version} 已被隔离，不提供其应用包：{row.state_reason}",
+            _(
+                "{app} {version} is quarantined, so its bundle is not given out: {state_reason}",
+                app=row.app_id,
+                version=version,
+                state_reason=row.state_reason,
+            ),
         )
     tag = f'"{row.digest}"'
     headers = {"etag": tag, "cache-control": IMMUTABLE}

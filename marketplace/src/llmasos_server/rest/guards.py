@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmasos.errors import LlmasosError
+from llmasos.i18n import _
 from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
 from llmasos_server.rest.problems import BodyTooLarge, HostNotAllowed, OriginNotAllowed, respond
 
@@ -58,8 +59,10 @@ class Guards:
         host = host_name(authority)
         if not self._answers_for(host):
             return HostNotAllowed(
-                f"This server does not answer for {host[:100]!r}; start it with `llmasos serve --allow-host NAME`.",
-                zh=f"此服务器不为 {host[:100]!r} 提供服务：请用 `llmasos serve --allow-host NAME` 启动。",
+                _(
+                    "This server does not answer for {host!r}; start it with `llmasos serve --allow-host NAME`.",
+                    host=host[:100],
+                ),
             )
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != authority:
@@ -74,8 +77,10 @@ class Guards:
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(
-            f"The body is larger than the {self._max_body_bytes} bytes that the server takes.",
-            zh=f"请求体超过服务器接受的 {self._max_body_bytes} 字节。",
+            _(
+                "The body is larger than the {max_body_bytes} bytes that the server takes.",
+                max_body_bytes=self._max_body_bytes,
+            ),
         )
 
     def _counted(self, receive: Receive) -> Receive:

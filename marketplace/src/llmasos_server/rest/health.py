@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmasos.errors import Unavailable
+from llmasos.i18n import _
 from llmasos_server.rest.context import host_of
 from llmasos_server.rest.problems import responses
 from llmasos_server.rest.schemas import Answer
@@ -40,7 +41,7 @@ async def readyz(request: Request) -> Health:
         async with asyncio.timeout(READY_SECONDS):
             await asyncio.to_thread(host.check)
     except TimeoutError as error:
-        raise Unavailable("The database does not answer.", zh="数据库无响应。") from error
+        raise Unavailable(_("The database does not answer.")) from error
     return Health()
 
 

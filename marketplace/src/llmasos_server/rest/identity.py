@@ -11,7 +11,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from llmasos.errors import Unauthenticated
-from llmasos.i18n import locale_of
+from llmasos.i18n import _, locale_of
 from llmasos.kernel.invocation import Principal
 from llmasos_server.rest.problems import ScopeMissing
 
@@ -66,14 +66,12 @@ def _authenticate(
 ) -> Caller:
     if credentials is None:
         raise Unauthenticated(
-            "Send a token as `Authorization: Bearer …`; make one with `llmasos tokens create`.",
-            zh="请以 `Authorization: Bearer …` 发送令牌；可用 `llmasos tokens create` 创建。",
+            _("Send a token as `Authorization: Bearer …`; make one with `llmasos tokens create`."),
         )
     known = cast("Authenticator", request.app.state.authenticator).authenticate(credentials.credentials)
     if known is None:
         raise Unauthenticated(
-            "The token is unknown, expired or revoked; make another with `llmasos tokens create`.",
-            zh="令牌未知、已过期或已撤销：请用 `llmasos tokens create` 重新创建。",
+            _("The token is unknown, expired or revoked; make another with `llmasos tokens create`."),
         )
     spoken = request.headers.get("accept-language", "")
     return replace(known, principal=replace(known.principal, locale=locale_of(spoken)))
@@ -89,8 +87,10 @@ def require(scope: Scope) -> Callable[..., object]:
         known = _authenticate(request, credentials)
         if not known.may(scope):
             raise ScopeMissing(
-                f"This needs a token with the scope {scope.value!r}: `llmasos tokens create --scope {scope.value}`.",
-                zh=f"此操作需要权限范围为 {scope.value!r} 的令牌：`llmasos tokens create --scope {scope.value}`。",
+                _(
+                    "This needs a token with the scope {scope!r}: `llmasos tokens create --scope {scope}`.",
+                    scope=scope.value,
+                ),
             )
         return known
 

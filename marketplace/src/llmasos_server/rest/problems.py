@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from llmasos.errors import Denied, Invalid, LlmasosError, NotFound
-from llmasos.i18n import locale_of, t
+from llmasos.i18n import _, locale_of, render, t
 from llmasos.invocations.actions import InputRejected
 from llmasos.validation import in_both
 
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 class InvalidJson(Invalid):
     """The body is not JSON: send one JSON object in UTF-8."""
 
-    zh = "请求体不是 JSON：请发送一个 UTF-8 编码的 JSON 对象。"
     code = "invalid-json"
     status = 400
 
@@ -37,14 +36,12 @@ class InvalidJson(Invalid):
 class InvalidCursor(Invalid):
     """The cursor is not one that this list gave out; leave it away to begin at the start."""
 
-    zh = "此游标不是该列表给出的：请去掉它，从头开始。"
     code = "invalid-cursor"
 
 
 class BodyTooLarge(Invalid):
     """The body is larger than the server takes."""
 
-    zh = "请求体超出了服务器的上限。"
     code = "body-too-large"
     status = 413
 
@@ -52,7 +49,6 @@ class BodyTooLarge(Invalid):
 class UnsupportedMediaType(Invalid):
     """Send `content-type: application/json`."""
 
-    zh = "请发送 `content-type: application/json`。"
     code = "unsupported-media-type"
     status = 415
 
@@ -60,7 +56,6 @@ class UnsupportedMediaType(Invalid):
 class NotAcceptable(Invalid):
     """This route answers application/json or text/event-stream; name one of them in `accept`."""
 
-    zh = "此路由返回 application/json 或 text/event-stream：请在 `accept` 中指定其一。"
     code = "not-acceptable"
     status = 406
 
@@ -68,7 +63,6 @@ class NotAcceptable(Invalid):
 class MethodNotAllowed(Invalid):
     """This route has no such method; the header `allow` names those that it has."""
 
-    zh = "此路由不支持该方法；响应头 `allow` 列出了可用的方法。"
     code = "method-not-allowed"
     status = 405
 
@@ -76,7 +70,6 @@ class MethodNotAllowed(Invalid):
 class RequestTimeout(Invalid):
     """The request did not arrive in time; send it again."""
 
-    zh = "请求未能及时送达：请重新发送。"
     code = "request-timeout"
     status = 408
 
@@ -84,7 +77,6 @@ class RequestTimeout(Invalid):
 class HostNotAllowed(Denied):
     """The request names a host that this server does not answer for."""
 
-    zh = "此服务器不为请求中的主机名提供服务。"
     code = "host-not-allowed"
     status = 421
 
@@ -92,14 +84,12 @@ class HostNotAllowed(Denied):
 class OriginNotAllowed(Denied):
     """A page of another origin may not call this server."""
 
-    zh = "其他来源的网页不得调用此服务器。"
     code = "origin-not-allowed"
 
 
 class ScopeMissing(Denied):
     """The token lacks the scope that this needs."""
 
-    zh = "令牌缺少所需的权限范围。"
     code = "scope-missing"
 
 
@@ -154,7 +144,7 @@ def problem_of(
         type=f"urn:llmasos:problem:{error.code}",
         title=error.code.replace("-", " ").capitalize(),
         status=error.status,
-        detail=t(locale, error.message, error.message_zh),
+        detail=render(error.message, locale),
         code=error.code,
         instance=instance,
         invocation=invocation,
@@ -236,9 +226,9 @@ async def _validation(request: Request, error: Exception) -> ProblemResponse:
     found = [
         ("/".join(str(part) for part in fault["loc"]), *in_both(fault))
         for fault in cast("RequestValidationError", error).errors()
-    ] or [("", "the request is not valid", "请求无效")]
+    ] or [("", _("the request is not valid"))]
     locale = locale_of(request.headers.get("accept-language", ""))
-    faults = [Fault(pointer=f"/{where}", detail=t(locale, en, zh)) for where, en, zh in found]
+    faults = [Fault(pointer=f"/{where}", detail=render(said, locale)) for where, en, zh in found]
     where, en, zh = found[0]
     return respond(Invalid(f"{where}: {en}", zh=f"{where}：{zh}"), request, faults=faults)
 

@@ -24,6 +24,7 @@ from llmasos.bundles import layout
 from llmasos.bundles.actions import parse_actions
 from llmasos.bundles.writer import write_bundle
 from llmasos.home import default_home
+from llmasos.i18n import _
 
 # Answers `actions.json` of a built binary: it runs `describe` in a runner, since app code runs nowhere else.
 Describe: TypeAlias = Callable[[Path, frozenset[str], str], Awaitable[str]]
@@ -79,8 +80,11 @@ def _texts(project: Project) -> dict[str, bytes]:
             files[path.name] = read_file(project.root, path)
     if layout.README not in files:
         raise BuildFailed(
-            f"there is no {layout.README} in {project.root}: write what the app does, for its page",
-            zh=f"{project.root} 中没有 {layout.README}：请写明应用的用途，供其页面展示",
+            _(
+                "there is no {readme} in {root}: write what the app does, for its page",
+                readme=layout.README,
+                root=project.root,
+            ),
         )
     icon = project.manifest.icon
     if icon is not None:
@@ -123,15 +127,15 @@ async def component_from_source(project: Project, folder: Path) -> bytes:
         built_by = f"jco {javascript.toolchain_digest()}"
     elif source.suffix == ".wasm":
         raise BuildFailed(
-            f'{source.name} is a binary: name it as component = "{source.name}" instead of source',
-            zh=f'{source.name} 是二进制文件：请写成 component = "{source.name}"，而不是 source',
+            _('{source} is a binary: name it as component = "{source}" instead of source', source=source.name),
         )
     else:
         raise BuildFailed(
-            f"{source.name}: source is Python (.py), JavaScript or TypeScript (.js, .ts); "
-            'a program in another language names its binary: component = "app.wasm"',
-            zh=f"{source.name}：source 须为 Python（.py）、JavaScript 或 "
-            'TypeScript（.js、.ts）；其他语言的程序请指定其二进制文件：component = "app.wasm"',
+            _(
+                "{source}: source is Python (.py), JavaScript or TypeScript (.js, .ts); a program in another "
+                'language names its binary: component = "app.wasm"',
+                source=source.name,
+            ),
         )
     kept = default_home() / "builds" / f"{digest_of(staged, built_by)}.wasm"
     if kept.is_file():

@@ -15,7 +15,7 @@ from llmasos.authoring.process import BuildFailed
 from llmasos.authoring.project import Project, open_project, source_files
 from llmasos.bundles import layout
 from llmasos.errors import LlmasosError
-from llmasos.i18n import t
+from llmasos.i18n import _, t
 
 CAPABILITIES = frozenset({"model", "storage", "http", "secrets", "apps"})
 
@@ -45,7 +45,7 @@ def check(path: Path) -> list[Finding]:
     except LlmasosError as error:
         if error.tag == "not-found":
             raise
-        return [Finding("error", layout.MANIFEST, error.message, error.message_zh)]
+        return [Finding("error", layout.MANIFEST, error.message)]
     return [*_files(project), *_code(project)]
 
 
@@ -60,30 +60,25 @@ def _files(project: Project) -> Iterator[Finding]:
         yield Finding(
             "error",
             layout.README,
-            "it is missing; write what the app does, for its page",
-            "缺少此文件：请写明应用的用途，供其页面展示",
+            _("it is missing; write what the app does, for its page"),
         )
     elif manifest.name.zh and not (project.root / "README.zh.md").is_file():
         yield Finding(
             "warning",
             "README.zh.md",
-            "the manifest speaks Chinese, and there is no Chinese README",
-            "清单含中文，但没有中文 README",
+            _("the manifest speaks Chinese, and there is no Chinese README"),
         )
     if manifest.icon is None:
-        yield Finding(
-            "warning", layout.MANIFEST, 'the app has no icon: icon = "icon.svg"', '应用没有图标：icon = "icon.svg"'
-        )
+        yield Finding("warning", layout.MANIFEST, _('the app has no icon: icon = "icon.svg"'))
     elif not (project.root / manifest.icon).is_file():
         yield Finding(
             "error",
             layout.MANIFEST,
-            f"icon = {manifest.icon!r}, and there is no such file",
-            f"icon = {manifest.icon!r}，但没有该文件",
+            _("icon = {icon!r}, and there is no such file", icon=manifest.icon),
         )
     elif (project.root / manifest.icon).stat().st_size > layout.MAX_ICON_BYTES:
         kib = layout.MAX_ICON_BYTES >> 10
-        yield Finding("error", manifest.icon, f"it is over {kib} KiB; make it smaller", f"超过 {kib} KiB：请缩小")
+        yield Finding("error", manifest.icon, _("it is over {kib} KiB; make it smaller", kib=kib))
 
 
 def _code(project: Project) -> Iterator[Finding]:
@@ -95,15 +90,15 @@ def _code(project: Project) -> Iterator[Finding]:
         path = project.root / named
         if not path.is_file():
             line = f"[runtime] {key} = {named!r}"
-            yield Finding("error", layout.MANIFEST, f"{line}, and there is no such file", f"{line}，但没有该文件")
+            yield Finding("error", layout.MANIFEST, _("{line}, and there is no such file", line=line))
         elif key == "component":
             yield from _binary(path)
         elif key == "source" and path.suffix == ".py":
             yield from _python(project, path)
         elif key == "source" and (path.suffix not in javascript.SUFFIXES or runtime.kind == "python"):
             line = f"[runtime] source = {named!r}"
-            kinds, kinds_zh = (".py", ".py") if runtime.kind == "python" else (".py, .js or .ts", ".py、.js 或 .ts")
-            yield Finding("error", layout.MANIFEST, f"{line} is not a {kinds} file", f"{line} 不是 {kinds_zh} 文件")
+            kinds, kinds_zh = (".py", ".py") if runtime.kind == "python" else _(".py, .js or .ts")
+            yield Finding("error", layout.MANIFEST, _("{line} is not a {kinds} file", line=line, kinds=kinds))
 
 
 def _binary(path: Path) -> Iterator[Finding]:
@@ -113,8 +108,7 @@ def _binary(path: Path) -> Iterator[Finding]:
         yield Finding(
             "error",
             path.name,
-            "it is not WebAssembly; name the .wasm file that your compiler made",
-            "不是 WebAssembly：请指定编译器生成的 .wasm 文件",
+            _("it is not WebAssembly; name the .wasm file that your compiler made"),
         )
 
 
@@ -123,14 +117,13 @@ def _python(project: Project, source: Path) -> Iterator[Finding]:
         yield Finding(
             "error",
             source.name,
-            "it cannot be an app's module; rename it, such as app.py",
-            "不能作为应用的模块：请改名，例如 app.py",
+            _("it cannot be an app's module; rename it, such as app.py"),
         )
     used: dict[str, str] = {}
     try:
         paths = [path for path in source_files(source.parent) if path.suffix == ".py"]
     except BuildFailed as error:
-        yield Finding("error", source.parent.name, error.message, error.message_zh)
+        yield Finding("error", source.parent.name, error.message)
         return
     for path in paths:
         where = path.relative_to(project.root).as_posix()
@@ -139,7 +132,7 @@ def _python(project: Project, source: Path) -> Iterator[Finding]:
         except (SyntaxError, ValueError) as error:
             line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
             said = getattr(error, "msg", error)
-            yield Finding("error", f"{where}{line}", f"it is not Python: {said}", f"不是 Python 代码：{said}")
+            yield Finding("error", f"{where}{line}", _("it is not Python: {said}", said=said))
             continue
         if path == source:
             yield from _actions(where, tree)
@@ -159,8 +152,12 @@ def _capabilities(project: Project, used: dict[str, str]) -> Iterator[Finding]:
         yield Finding(
             "error",
             used[name],
-            f"ctx.{name} is not declared in {layout.MANIFEST}; add:\n    {lines}",
-            f"{layout.MANIFEST} 未声明 ctx.{name}：请添加：\n    {lines}",
+            _(
+                "ctx.{name} is not declared in {manifest}; add:\n    {lines}",
+                name=name,
+                manifest=layout.MANIFEST,
+                lines=lines,
+            ),
         )
     for name in sorted(declared - used.keys() - {"secrets"}):
         message = f"the permission {name!r} is asked for, and the source never uses ctx.{name}; ask for less"
@@ -178,39 +175,35 @@ def _actions(where: str, tree: ast.Module) -> Iterator[Finding]:
         found += 1
         place = f"{where}, line {node.lineno}"
         if isinstance(node, ast.AsyncFunctionDef):
-            en, zh = (
-                f"action {node.name} is async; write it as a plain `def`",
-                f"操作 {node.name} 是异步的：请写成普通的 `def`",
-            )
-            yield Finding("error", place, en, zh)
+            said = _("action {node} is async; write it as a plain `def`", node=node.name)
+            yield Finding("error", place, said)
         parameters = [*node.args.posonlyargs, *node.args.args]
         if not parameters:
             line = f"def {node.name}(ctx: Context, ...)"
-            en, zh = f"action {node.name} takes no context: {line}", f"操作 {node.name} 没有接收上下文：{line}"
-            yield Finding("error", place, en, zh)
+            said = _("action {node} takes no context: {line}", node=node.name, line=line)
+            yield Finding("error", place, said)
         for parameter in [*parameters[1:], *node.args.kwonlyargs]:
             if parameter.annotation is None:
                 hint = f"`{parameter.arg}: str`"
                 yield Finding(
                     "error",
                     place,
-                    f"the input {parameter.arg!r} of {node.name} needs a type hint, such as {hint}",
-                    f"{node.name} 的输入 {parameter.arg!r} 需要类型注解，例如 {hint}",
+                    _(
+                        "the input {arg!r} of {node} needs a type hint, such as {hint}",
+                        arg=parameter.arg,
+                        node=node.name,
+                        hint=hint,
+                    ),
                 )
         if ast.get_docstring(node) is None:
-            en = f"action {node.name} has no docstring; its first line tells people what it does"
-            zh = f"操作 {node.name} 没有文档字符串：其首行说明该操作的用途"
-            yield Finding("warning", place, en, zh)
+            said = _("action {node} has no docstring; its first line tells people what it does", node=node.name)
+            yield Finding("warning", place, said)
     if not found and "App" in ast.dump(tree):
-        en, zh = (
-            "the app has no action; write a function below `@app.action`",
-            "应用没有操作：请在 `@app.action` 下写一个函数",
-        )
-        yield Finding("error", where, en, zh)
+        said = _("the app has no action; write a function below `@app.action`")
+        yield Finding("error", where, said)
     elif not found:
-        en = "there is no app in it; write `app = App()` and a function below `@app.action`"
-        zh = "其中没有应用：请写 `app = App()`，并在 `@app.action` 下写一个函数"
-        yield Finding("error", where, en, zh)
+        said = _("there is no app in it; write `app = App()` and a function below `@app.action`")
+        yield Finding("error", where, said)
 
 
 def _is_action(decorator: ast.expr) -> bool:

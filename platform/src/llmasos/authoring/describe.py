@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llmasos.bundles.reader import code_digest
 from llmasos.errors import Denied
+from llmasos.i18n import _
 from llmasos.kernel.invocation import Invocation, Json
 from llmasos.runtimes.kinds import COMPONENTS, NATIVE, Runtimes
 from llmasos.runtimes.runtime import Program, RuntimeContext, RuntimeKind
@@ -51,8 +52,7 @@ async def describe(runtimes: Runtimes, path: Path, capabilities: frozenset[str],
 async def closed(_invocation: Invocation, capability: str, _function: str, _arguments: list[Json]) -> Json:
     """Refuse the host calls of a build: nothing is granted to an app that only describes itself."""
     raise Denied(
-        f"{capability} is not there while an app describes itself; call it from an action",
-        zh=f"应用描述自身时不能使用 {capability}：请在操作中调用",
+        _("{capability} is not there while an app describes itself; call it from an action", capability=capability),
     )
 
 

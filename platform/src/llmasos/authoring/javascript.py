@@ -20,6 +20,7 @@ from llmasos.authoring.process import BuildFailed, run_tool
 from llmasos.authoring.project import source_files
 from llmasos.errors import Unavailable
 from llmasos.home import default_home
+from llmasos.i18n import _
 
 SUFFIXES = frozenset({".js", ".mjs", ".ts", ".mts"})
 NODE_MAJOR = 20
@@ -63,8 +64,7 @@ def sdk_folder() -> Path:
             if (folder / "src" / "guest.js").is_file():
                 return folder
     raise Unavailable(
-        "the JavaScript SDK is missing: pip install --force-reinstall llmasos-sdk",
-        zh="缺少 JavaScript SDK：pip install --force-reinstall llmasos-sdk",
+        _("the JavaScript SDK is missing: pip install --force-reinstall llmasos-sdk"),
     )
 
 
@@ -99,9 +99,12 @@ def _node() -> tuple[str, str]:
     if node is None or npm is None:
         missing = "Node.js" if node is None else "npm"
         raise Unavailable(
-            f"Building a JavaScript app needs {missing}: install Node.js {NODE_MAJOR} or later, with npm. "
-            "Apps in Python build without it, and built apps run without it.",
-            zh=f"构建 JavaScript 应用需要 {missing}：请安装 Node.js {NODE_MAJOR} 或更高版本（含 npm）。",
+            _(
+                "Building a JavaScript app needs {missing}: install Node.js {node_major} or later, with npm. "
+                "Apps in Python build without it, and built apps run without it.",
+                missing=missing,
+                node_major=NODE_MAJOR,
+            ),
         )
     return node, npm
 
@@ -121,7 +124,7 @@ async def toolchain(home: Path | None = None) -> Path:
     Raises:
         Unavailable: Node.js or npm is missing, or the packages cannot be fetched.
     """
-    _, npm = _node()
+    __, npm = _node()
     tools = (home or default_home()) / "tools"
     ready = tools / f"jco-{toolchain_digest()}"
     if ready.is_dir():
@@ -139,8 +142,10 @@ async def toolchain(home: Path | None = None) -> Path:
             await run_tool([npm, "install", *flags], cwd=making, what="npm install")
         except BuildFailed as error:
             raise Unavailable(
-                f"The JavaScript tools cannot be fetched by npm: {error.message}. Check the network and try again.",
-                zh=f"无法用 npm 获取 JavaScript 工具：{error.message_zh}。请检查网络后重试。",
+                _(
+                    "The JavaScript tools cannot be fetched by npm: {error}. Check the network and try again.",
+                    error=error.message,
+                ),
             ) from error
         try:
             making.rename(ready)
@@ -159,7 +164,7 @@ async def componentize(staged: Path, home: Path | None = None) -> bytes:
         BuildFailed: The source does not bundle or run; the message has the author's own error.
         Unavailable: Node.js is missing, or the tools cannot be fetched.
     """
-    node, _ = _node()
+    node, __ = _node()
     tools = await toolchain(home)
     modules = tools / "node_modules"
     steps: tuple[tuple[str, list[str | Path]], ...] = (
@@ -177,7 +182,5 @@ async def componentize(staged: Path, home: Path | None = None) -> bytes:
         for what, command in steps:
             await run_tool([node, *command], cwd=staged, what=what, env={"NO_COLOR": "1"})
     except BuildFailed as error:
-        raise BuildFailed(
-            f"the source does not build: {error.message}", detail=error.detail, zh=f"源代码构建失败：{error.message_zh}"
-        ) from None
+        raise BuildFailed(_("the source does not build: {error}", error=error.message), detail=error.detail) from None
     return (staged / "app.wasm").read_bytes()

@@ -32,6 +32,7 @@ from llmasos.authoring.project import read_file
 from llmasos.bundles.lock import check_lock
 from llmasos.bundles.manifest import Manifest
 from llmasos.errors import Invalid, NotFound
+from llmasos.i18n import _
 from llmasos.runtimes.environments import find_uv
 from llmasos.uv import configuration
 
@@ -109,9 +110,7 @@ def _compiled(wanted: list[str], made: Path) -> str:
     )  # fmt: skip
     if done.returncode != 0:
         said = " ".join(done.stderr.replace("╰─▶", " ").replace("×", " ").split())[:600]
-        raise Invalid(
-            f"the app's requirements cannot be locked to wheels: {said}", zh=f"无法将应用的依赖锁定为 wheel：{said}"
-        )
+        raise Invalid(_("the app's requirements cannot be locked to wheels: {said}", said=said))
     return made.read_text()
 
 
@@ -126,20 +125,20 @@ def _replace(path: Path, text: str) -> None:
 def _finished(project: Path, path: Path) -> tuple[str, bytes]:
     if not path.is_file():
         raise NotFound(
-            f"there is no wheel {path}: build it, for example with `uv build --wheel`",
-            zh=f"没有 wheel {path}：请构建它，例如用 `uv build --wheel`",
+            _("there is no wheel {path}: build it, for example with `uv build --wheel`", path=path),
         )
     try:
         parse_wheel_filename(path.name)
     except InvalidWheelFilename as error:
-        raise Invalid(
-            f"{path.name} is not the name of a wheel: {error}", zh=f"{path.name} 不是有效的 wheel 文件名：{error}"
-        ) from None
+        raise Invalid(_("{path} is not the name of a wheel: {error}", path=path.name, error=error)) from None
     content = read_file(project, path)
     if not any(name.endswith(".dist-info/entry_points.txt") for name in _names(path.name, content)):
         raise Invalid(
-            f'{path.name} has no entry point: add [project.entry-points."{ENTRY_POINT_GROUP}"]',
-            zh=f'{path.name} 没有入口点：请添加 [project.entry-points."{ENTRY_POINT_GROUP}"]',
+            _(
+                '{path} has no entry point: add [project.entry-points."{entry_point_group}"]',
+                path=path.name,
+                entry_point_group=ENTRY_POINT_GROUP,
+            ),
         )
     return path.name, content
 
@@ -149,14 +148,14 @@ def _names(name: str, wheel: bytes) -> list[str]:
         with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
             return archive.namelist()
     except zipfile.BadZipFile as error:
-        raise Invalid(f"{name} is not a wheel: {error}", zh=f"{name} 不是 wheel：{error}") from None
+        raise Invalid(_("{name} is not a wheel: {error}", name=name, error=error)) from None
 
 
 def _required_by(name: str, wheel: bytes) -> list[str]:
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         metadata = next((n for n in archive.namelist() if n.endswith(".dist-info/METADATA")), None)
         if metadata is None:
-            raise Invalid(f"{name} has no METADATA: build it again", zh=f"{name} 中没有 METADATA：请重新构建")
+            raise Invalid(_("{name} has no METADATA: build it again", name=name))
         message = Parser().parsestr(archive.read(metadata).decode())
     required = [Requirement(str(text)) for text in message.get_all("Requires-Dist", [])]
     return [str(r) for r in required if r.marker is None or "extra" not in str(r.marker)]
@@ -166,8 +165,7 @@ def _write(project: Path, manifest: Manifest) -> tuple[str, bytes]:
     source = project / (manifest.runtime.source or "app.py")
     if not source.is_file():
         raise NotFound(
-            f"there is no file {source}, which llmapp.toml names as the source",
-            zh=f"llmapp.toml 中指定的源文件 {source} 不存在",
+            _("there is no file {source}, which llmapp.toml names as the source", source=source),
         )
     distribution = "llmasos_app_" + manifest.id.replace("/", "_").replace("-", "_")
     information = f"{distribution}-{manifest.version}.dist-info"
@@ -191,7 +189,7 @@ def _app_in(source: Path, content: bytes) -> str:
     try:
         tree = ast.parse(content, filename=source.name)
     except (SyntaxError, ValueError) as error:
-        raise Invalid(f"{source.name} is not Python: {error}", zh=f"{source.name} 不是 Python 代码：{error}") from None
+        raise Invalid(_("{source} is not Python: {error}", source=source.name, error=error)) from None
     found = [
         target.id
         for node in tree.body
@@ -203,8 +201,7 @@ def _app_in(source: Path, content: bytes) -> str:
         return "app"
     if len(found) != 1:
         raise Invalid(
-            f"{source.name} holds {len(found)} apps; write `app = App()` in it",
-            zh=f"{source.name} 中有 {len(found)} 个应用：请只写一个 `app = App()`",
+            _("{source} holds {count} apps; write `app = App()` in it", source=source.name, count=len(found)),
         )
     return found[0]
 

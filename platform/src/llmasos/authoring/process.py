@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llmasos.errors import Invalid, Unavailable
+from llmasos.i18n import _
 
 # componentize-py takes 6 to 13 s on two cores; a first `npm install` over a slow line a few minutes.
 TIMEOUT_SECONDS = 600.0
@@ -20,7 +21,6 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 class BuildFailed(Invalid):
     """The app does not build."""
 
-    zh = "应用构建失败。"
     code = "build-failed"
 
     def __init__(self, message: str | None = None, *, zh: str = "", detail: str = "") -> None:
@@ -62,15 +62,18 @@ async def run_tool(
         )
     except FileNotFoundError:
         raise Unavailable(
-            f"{what} is not installed: {command[0]} was not found", zh=f"没有安装 {what}：找不到 {command[0]}"
+            _("{what} is not installed: {command} was not found", what=what, command=command[0])
         ) from None
     try:
         async with asyncio.timeout(timeout_seconds):
-            output, _ = await process.communicate()
+            output, __ = await process.communicate()
     except TimeoutError:
         raise BuildFailed(
-            f"{what} took longer than {timeout_seconds:.0f} s and was ended",
-            zh=f"{what} 用时超过 {timeout_seconds:.0f} 秒，已被终止",
+            _(
+                "{what} took longer than {timeout_seconds:.0f} s and was ended",
+                what=what,
+                timeout_seconds=timeout_seconds,
+            ),
         ) from None
     finally:
         if process.returncode is None:
@@ -79,7 +82,7 @@ async def run_tool(
             await process.wait()
     text = _ANSI.sub("", output.decode(errors="replace")).replace("\r", "\n")
     if process.returncode != 0:
-        raise BuildFailed(f"{what} failed: {said(text)}", detail=text, zh=f"{what} 失败：{said(text)}")
+        raise BuildFailed(_("{what} failed: {said}", what=what, said=said(text)), detail=text)
     return text
 
 

@@ -12,6 +12,7 @@ from llmasos.authoring.process import BuildFailed
 from llmasos.bundles import layout
 from llmasos.bundles.manifest import Manifest, parse_manifest
 from llmasos.errors import NotFound
+from llmasos.i18n import _
 
 # Folders that are never an app's source: what tools make, and what only its author runs.
 NOT_SOURCE = frozenset({"__pycache__", "build", "dist", "node_modules", "test", "tests", "venv"})
@@ -43,8 +44,13 @@ class Project:
         path = self.root / relative
         if not path.is_file():
             raise BuildFailed(
-                f"{layout.MANIFEST} names {key} = {relative!r}, and there is no such file in {self.root}",
-                zh=f"{layout.MANIFEST} 中写有 {key} = {relative!r}，而 {self.root} 中没有该文件",
+                _(
+                    "{manifest} names {key} = {relative!r}, and there is no such file in {root}",
+                    manifest=layout.MANIFEST,
+                    key=key,
+                    relative=relative,
+                    root=self.root,
+                ),
             )
         check_inside(self.root, path)
         return path
@@ -63,13 +69,14 @@ def open_project(path: Path) -> Project:
         text = read_file(root, file).decode()
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(
-            f"There is no {layout.MANIFEST} in {root}: go to an app's folder, or make one with `llmasos new NAME`.",
-            zh=f"{root} 中没有 {layout.MANIFEST}：请进入应用目录，或用 llmasos new NAME 新建。",
+            _(
+                "There is no {manifest} in {root}: go to an app's folder, or make one with `llmasos new NAME`.",
+                manifest=layout.MANIFEST,
+                root=root,
+            ),
         ) from None
     except UnicodeDecodeError:
-        raise BuildFailed(
-            f"{file} is not UTF-8; save it as UTF-8", zh=f"{file} 不是 UTF-8 编码：请保存为 UTF-8"
-        ) from None
+        raise BuildFailed(_("{file} is not UTF-8; save it as UTF-8", file=file)) from None
     return Project(root.resolve(), parse_manifest(text))
 
 
@@ -81,8 +88,12 @@ def check_inside(root: Path, path: Path) -> None:
     """
     if not path.resolve().is_relative_to(root.resolve()):
         raise BuildFailed(
-            f"{path} is a link to a place outside {root}: copy what it names into the app's folder, or remove the link",
-            zh=f"{path} 是指向 {root} 之外的链接：请把目标复制到应用目录中，或删除此链接",
+            _(
+                "{path} is a link to a place outside {root}: copy what it names into the app's folder, or "
+                "remove the link",
+                path=path,
+                root=root,
+            ),
         )
 
 
@@ -101,12 +112,11 @@ def read_file(root: Path, path: Path) -> bytes:
     # Without blocking: opening a FIFO would wait for somebody to write into it.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise BuildFailed(f"{path} is not a plain file: remove it", zh=f"{path} 不是普通文件：请删除")
+            raise BuildFailed(_("{path} is not a plain file: remove it", path=path))
         content = file.read(MAX_SOURCE_BYTES + 1)
     if len(content) > MAX_SOURCE_BYTES:
         raise BuildFailed(
-            f"{path} is over {MAX_SOURCE_BYTES >> 20} MiB: make it smaller",
-            zh=f"{path} 超过 {MAX_SOURCE_BYTES >> 20} MiB：请缩小",
+            _("{path} is over {max_source_mib} MiB: make it smaller", path=path, max_source_mib=MAX_SOURCE_BYTES >> 20),
         )
     return content
 
@@ -129,9 +139,12 @@ def source_files(folder: Path) -> Iterator[Path]:
         total += path.stat().st_size
         if total > MAX_SOURCE_BYTES:
             raise BuildFailed(
-                f"the source in {folder} is over {MAX_SOURCE_BYTES >> 20} MiB at {path.name}: "
-                "put it into a folder of its own, and name that in source",
-                zh=f"{folder} 中的源文件在 {path.name} 处超过 {MAX_SOURCE_BYTES >> 20} "
-                "MiB：请将源文件放入单独的目录，并在 source 中指定它",
+                _(
+                    "the source in {folder} is over {max_source_mib} MiB at {path}: put it into a folder of its "
+                    "own, and name that in source",
+                    folder=folder,
+                    max_source_mib=MAX_SOURCE_BYTES >> 20,
+                    path=path.name,
+                ),
             )
         yield path

@@ -19,6 +19,7 @@ from llmasos.authoring import tools, wit
 from llmasos.authoring.process import BuildFailed, run_tool
 from llmasos.authoring.project import source_files
 from llmasos.errors import Unavailable
+from llmasos.i18n import _
 
 ENTRY = "llmasos_entry"
 # The standard library imports these inside functions: `strptime`, and texts in encodings that are not UTF-8.
@@ -85,8 +86,7 @@ def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
     module = source.stem
     if module in RESERVED or not module.isidentifier():
         raise BuildFailed(
-            f"{source.name} cannot be an app's module: rename it, such as app.py",
-            zh=f"{source.name} 不能作为应用的模块：请改名，例如 app.py",
+            _("{source} cannot be an app's module: rename it, such as app.py", source=source.name),
         )
     wit.write_world(capabilities, folder / "wit")
     late = set(LATE_IN_LIBRARY)
@@ -108,8 +108,7 @@ def _package_folder(name: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
         raise Unavailable(
-            f"the package {name} is not installed: pip install llmasos",
-            zh=f"没有安装软件包 {name}：pip install llmasos",
+            _("the package {name} is not installed: pip install llmasos", name=name),
         )
     return Path(spec.origin).parent
 

@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 
 from llmasos.bundles.manifest import parse_manifest
 from llmasos.errors import Conflict, Invalid
+from llmasos.i18n import _
 
 Kind: TypeAlias = Literal["wasm", "python"]
 Language: TypeAlias = Literal["python", "javascript"]
@@ -63,11 +64,14 @@ def app_id(name: str) -> str:
             user = ""
         name = f"{word(user) or 'me'}/{name}"
     if not ID.fullmatch(name) or len(name) > 129:
-        publisher, _, rest = name.partition("/")
+        publisher, __, rest = name.partition("/")
         near = f"{word(publisher) or 'me'}/{word(rest) or 'hello'}"
         raise Invalid(
-            f"{name!r} is not an app's name: use lower-case words with hyphens, such as {near}.",
-            zh=f"{name!r} 不是有效的应用名：请用小写字母、数字和连字符，例如 {near}。",
+            _(
+                "{name!r} is not an app's name: use lower-case words with hyphens, such as {near}.",
+                name=name,
+                near=near,
+            ),
         )
     return name
 
@@ -90,16 +94,14 @@ def new(name: str, folder: Path, *, kind: Kind = "wasm", language: Language = "p
     """
     if (kind, language) not in NOTES:
         raise Invalid(
-            "A native app is written in Python: leave out --language, or use --runtime wasm.",
-            zh="原生应用只能用 Python 编写：请去掉 --language，或使用 --runtime wasm。",
+            _("A native app is written in Python: leave out --language, or use --runtime wasm."),
         )
     identity = app_id(name)
     short = identity.partition("/")[2]
     target = folder / short
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise Conflict(
-            f"{target} is there already: choose another name, or remove it.",
-            zh=f"{target} 已存在：请换个名字或先移除。",
+            _("{target} is there already: choose another name, or remove it.", target=target),
         )
     values = {
         "id": identity,

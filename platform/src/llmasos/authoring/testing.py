@@ -9,6 +9,7 @@ import sys
 from llmasos.authoring import javascript, tools
 from llmasos.authoring.project import Project
 from llmasos.errors import NotFound, Unavailable
+from llmasos.i18n import _
 
 
 def pytest_command(project: Project) -> list[str]:
@@ -20,8 +21,10 @@ def pytest_command(project: Project) -> list[str]:
     """
     if not list(project.root.glob("tests/**/test_*.py")) and not list(project.root.glob("test_*.py")):
         raise NotFound(
-            f"{project.root.name} has no tests: write tests/test_app.py; the fixture fake_context is there.",
-            zh=f"{project.root.name} 没有测试：请编写 tests/test_app.py，可使用 fake_context。",
+            _(
+                "{root} has no tests: write tests/test_app.py; the fixture fake_context is there.",
+                root=project.root.name,
+            ),
         )
     if importlib.util.find_spec("pytest") is None:
         raise tools.missing("pytest")
@@ -40,14 +43,12 @@ def node_command(project: Project) -> list[str]:
     tests = sorted(path for path in project.root.glob("tests/**/*.test.*") if path.suffix in javascript.SUFFIXES)
     if not tests:
         raise NotFound(
-            f"{project.root.name} has no tests: write tests/app.test.js.",
-            zh=f"{project.root.name} 没有测试：请编写 tests/app.test.js。",
+            _("{root} has no tests: write tests/app.test.js.", root=project.root.name),
         )
     node = shutil.which("node")
     if node is None:
         raise Unavailable(
-            "The tests of a JavaScript app need Node.js 20 or later.",
-            zh="运行 JavaScript 应用的测试需要 Node.js 20 或更高版本。",
+            _("The tests of a JavaScript app need Node.js 20 or later."),
         )
     sdk = project.root / "node_modules" / "@llmasos" / "sdk"
     if not sdk.exists():

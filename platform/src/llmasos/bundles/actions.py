@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, TypeGuard
 
 from llmasos.bundles.characters import hidden_characters
 from llmasos.errors import BundleRejected
+from llmasos.i18n import _
 from llmasos_sdk import hooks
 
 MAX_ACTIONS: Final = 64
@@ -91,35 +92,38 @@ def parse_actions(text: str) -> ListedActions:
         hidden = next(hidden_characters(listed), None)
     except (ValueError, RecursionError) as error:
         raise BundleRejected(
-            f"actions.json is not valid JSON: {_first_line(error)}",
-            zh=f"actions.json 不是有效的 JSON：{_first_line(error)}",
+            _("actions.json is not valid JSON: {error}", error=_first_line(error)),
         ) from None
     if hidden:
         path, code = hidden
         raise BundleRejected(
-            f"actions.json: {path:.200} contains {code}, which readers cannot see: remove it from the app's texts",
-            zh=f"actions.json：{path:.200} 含有读者看不到的字符 {code}：请从应用的文本中删除",
+            _(
+                "actions.json: {path:.200} contains {code}, which readers cannot see: remove it from the app's texts",
+                path=path,
+                code=code,
+            ),
         )
     entries: list[object] = listed if _is_list(listed) else []
     events = tuple(_lifecycle_event(item) for item in entries if _is_lifecycle_event(item))
     asked = [item for item in entries if not _is_lifecycle_event(item)]
     if not asked:
         raise BundleRejected(
-            "actions.json is not a list of actions: an app has at least one",
-            zh="actions.json 不是操作列表：应用至少要有一个操作",
+            _("actions.json is not a list of actions: an app has at least one"),
         )
     if len(asked) > MAX_ACTIONS:
         raise BundleRejected(
-            f"actions.json lists {len(asked)} actions; the limit is {MAX_ACTIONS}",
-            zh=f"actions.json 列出了 {len(asked)} 个操作；上限为 {MAX_ACTIONS} 个",
+            _(
+                "actions.json lists {count} actions; the limit is {max_actions}",
+                count=len(asked),
+                max_actions=MAX_ACTIONS,
+            ),
         )
     actions = tuple(_action(item) for item in asked)
     names = [*(action.name for action in actions), *events]
     for name in names:
         if names.count(name) > 1:
             raise BundleRejected(
-                f"actions.json names {name!r} twice: rename one",
-                zh=f"actions.json 中 {name!r} 出现了两次：请为其中一个改名",
+                _("actions.json names {name!r} twice: rename one", name=name),
             )
     return ListedActions(actions, events)
 
@@ -152,10 +156,12 @@ def _lifecycle_event(entry: object) -> str:
     name = str(entry["name"]) if _is_table(entry) else ""
     if name not in LIFECYCLE_EVENTS or entry != {"name": name}:
         raise BundleRejected(
-            f'actions.json: {name!r:.80} is not a lifecycle event: write {{"name": "@install"}}; '
-            f"there are {', '.join(sorted(LIFECYCLE_EVENTS))}",
-            zh=f'actions.json：{name!r:.80} 不是生命周期事件：请写成 {{"name": "@install"}}；'
-            f"可用的有：{'、'.join(sorted(LIFECYCLE_EVENTS))}",
+            _(
+                'actions.json: {name} is not a lifecycle event: write {{"name": "@install"}}; there are '
+                "{lifecycle_events}",
+                name=f"{name!r:.80}",
+                lifecycle_events=sorted(LIFECYCLE_EVENTS),
+            ),
         )
     return name
 
@@ -185,34 +191,35 @@ def _is_table(value: object) -> TypeGuard[dict[str, Any]]:
 
 def _action(item: object) -> Action:
     if not _is_table(item):
-        raise BundleRejected("actions.json holds something that is not an action", zh="actions.json 中有一项不是操作")
+        raise BundleRejected(_("actions.json holds something that is not an action"))
     raw = item
     name = raw.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise BundleRejected(
-            f"actions.json: {name!r:.80} is not a name of an action: use a-z, 0-9 and _",
-            zh=f"actions.json：{name!r:.80} 不是有效的操作名：请使用 a-z、0-9 和 _",
+            _("actions.json: {name} is not a name of an action: use a-z, 0-9 and _", name=f"{name!r:.80}"),
         )
     for key in raw:
         if key not in KEYS and not key.startswith("x-"):
             raise BundleRejected(
-                f"actions.json: {name} has the unknown key {key[:60]!r}; known: {', '.join(sorted(KEYS))}",
-                zh=f"actions.json：{name} 有未知的键 {key[:60]!r}；可用的键：{', '.join(sorted(KEYS))}",
+                _(
+                    "actions.json: {name} has the unknown key {key!r}; known: {keys}",
+                    name=name,
+                    key=key[:60],
+                    keys=sorted(KEYS),
+                ),
             )
     for key in ("title", "description"):
         _check_text(name, key, raw.get(key, ""))
     streaming = raw.get("streaming", False)
     if not isinstance(streaming, bool):
         raise BundleRejected(
-            f"actions.json: {name}.streaming is not true or false",
-            zh=f"actions.json：{name}.streaming 不是 true 或 false",
+            _("actions.json: {name}.streaming is not true or false", name=name),
         )
     for key in ("input_schema", "output_schema"):
         check_schema(f"{name}.{key}", raw.get(key))
     if raw["input_schema"].get("type") != "object":
         raise BundleRejected(
-            f'actions.json: {name}.input_schema is not of type "object": inputs are named',
-            zh=f'actions.json：{name}.input_schema 的类型不是 "object"：输入必须是具名字段',
+            _('actions.json: {name}.input_schema is not of type "object": inputs are named', name=name),
         )
     return Action(name, raw["input_schema"], raw["output_schema"], streaming, MappingProxyType(raw))
 
@@ -224,8 +231,11 @@ def _check_text(name: str, key: str, text: object) -> None:
         "zh",
     }:
         raise BundleRejected(
-            f'actions.json: {name}.{key} is not a text, nor {{"en", "zh"}} of texts up to 4000 letters',
-            zh=f'actions.json：{name}.{key} 不是文本，也不是 {{"en", "zh"}} 形式的文本（每段最多 4000 个字符）',
+            _(
+                'actions.json: {name}.{key} is not a text, nor {{"en", "zh"}} of texts up to 4000 letters',
+                name=name,
+                key=key,
+            ),
         )
 
 
@@ -241,8 +251,7 @@ def check_schema(place: str, schema: object) -> None:
     """
     if not _is_table(schema):
         raise BundleRejected(
-            f"actions.json: {place} is not a JSON Schema: write an object",
-            zh=f"actions.json：{place} 不是 JSON Schema：请写成对象",
+            _("actions.json: {place} is not a JSON Schema: write an object", place=place),
         )
     root = schema
     _Walk(place, root).cost(root, MAX_DEPTH, ())
@@ -254,8 +263,12 @@ def check_schema(place: str, schema: object) -> None:
     except SchemaError as error:
         where = "/".join(str(step) for step in error.absolute_path)
         raise BundleRejected(
-            f"actions.json: {place} is not valid JSON Schema at {where or '/'}: {error.message:.200}",
-            zh=f"actions.json：{place} 在 {where or '/'} 处不是有效的 JSON Schema：{error.message:.200}",
+            _(
+                "actions.json: {place} is not valid JSON Schema at {where}: {error:.200}",
+                place=place,
+                where=where or "/",
+                error=error.message,
+            ),
         ) from None
 
 
@@ -275,16 +288,16 @@ class _Walk:
         if isinstance(schema, bool):
             return 1
         if not _is_table(schema) or depth == 0:
-            raise self._reject(
-                f"is not a JSON Schema, or nests over {MAX_DEPTH} deep", f"不是 JSON Schema，或嵌套超过 {MAX_DEPTH} 层"
-            )
+            raise self._reject(_("is not a JSON Schema, or nests over {max_depth} deep", max_depth=MAX_DEPTH))
         total = 1
         for key, value in schema.items():
             total += self._keyword(key, value, depth - 1, inside)
             if total > MAX_NODES:
                 raise self._reject(
-                    f"comes to over {MAX_NODES} parts when its references are followed: simplify it",
-                    f"展开引用后超过 {MAX_NODES} 个部分：请简化",
+                    _(
+                        "comes to over {max_nodes} parts when its references are followed: simplify it",
+                        max_nodes=MAX_NODES,
+                    ),
                 )
         return total
 
@@ -292,7 +305,7 @@ class _Walk:
         if key == "$ref":
             return self._reference(value, depth, inside)
         if key == "$schema" and value != DIALECT:
-            raise self._reject(f"is written in another dialect than {DIALECT}", f"使用的不是 {DIALECT} 方言")
+            raise self._reject(_("is written in another dialect than {dialect}", dialect=DIALECT))
         if key in _PLAIN or key.startswith("x-"):
             return self._plain(value, depth)
         if key in _ONE:
@@ -302,15 +315,14 @@ class _Walk:
         if key in _TABLE and _is_table(value):
             return sum(self.cost(each, depth, inside) for each in value.values())
         raise self._reject(
-            f"uses the keyword {key[:60]!r} in a way that the host does not run: leave it out",
-            f"中关键字 {key[:60]!r} 的用法不受主机支持：请去掉",
+            _("uses the keyword {key!r} in a way that the host does not run: leave it out", key=key[:60]),
         )
 
     def _plain(self, value: object, depth: int) -> int:
         if depth <= 0:
-            raise self._reject(f"nests over {MAX_DEPTH} deep", f"嵌套超过 {MAX_DEPTH} 层")
+            raise self._reject(_("nests over {max_depth} deep", max_depth=MAX_DEPTH))
         if isinstance(value, float) and not math.isfinite(value):
-            raise self._reject("holds a number that JSON has not", "含有 JSON 中不存在的数字")
+            raise self._reject(_("holds a number that JSON has not"))
         items = value if _is_list(value) else list(value.values()) if _is_table(value) else []
         return 1 + sum(self._plain(each, depth - 1) for each in items)
 
@@ -318,15 +330,14 @@ class _Walk:
         prefix = "#/$defs/"
         if not isinstance(target, str) or not target.startswith(prefix):
             raise self._reject(
-                f"refers to {target!r:.80}: only {prefix}… is followed", f"引用了 {target!r:.80}：只支持 {prefix}…"
+                _("refers to {target}: only {prefix}… is followed", target=f"{target!r:.80}", prefix=prefix)
             )
         name = target.removeprefix(prefix)
         if name not in self.definitions:
-            raise self._reject(f"refers to {target[:80]!r}, which is not there", f"引用了不存在的 {target[:80]!r}")
+            raise self._reject(_("refers to {target!r}, which is not there", target=target[:80]))
         if name in inside:
             raise self._reject(
-                f"refers to itself through {target[:80]!r}: write out as many levels as are needed",
-                f"经由 {target[:80]!r} 引用了自身：请按所需层数逐层写出",
+                _("refers to itself through {target!r}: write out as many levels as are needed", target=target[:80]),
             )
         counted, at_depth = self.known.get(name, (0, MAX_DEPTH + 1))
         if depth < at_depth:  # deeper than before, so it may now exceed the limit

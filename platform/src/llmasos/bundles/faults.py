@@ -12,10 +12,10 @@ from typing import Any, Final, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from llmasos.i18n import Words, t
+from llmasos.i18n import Words, _, render, t
 from llmasos.validation import Misfit, in_both
 
-_MISSING: Final[Words] = ("it is missing", "缺少此项")
+_MISSING: Final[Words] = _("it is missing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +29,19 @@ class ManifestFault:
     def text(self, locale: str) -> str:
         """The fault on one line."""
         what = t(locale, *self.what)
-        said = t(locale, f"{self.path}: {what}", f"{self.path}：{what}") if self.path else what
+        said = render(_("{path}: {what}", path=self.path, what=what), locale) if self.path else what
         return t(locale, f"{said}; {self.cure[0]}", f"{said}；{self.cure[1]}") if self.cure else said
 
 
 _TYPES = {
-    "string_type": ("a string in quotes", "带引号的字符串"),
-    "int_type": ("a whole number", "整数"),
-    "float_type": ("a number", "数字"),
-    "bool_type": ("true or false", " true 或 false"),
-    "tuple_type": ('an array, such as ["…"]', '数组，例如 ["…"]'),
-    "dict_type": ("a table", "表"),
-    "model_type": ("a table", "表"),
-    "model_attributes_type": ("a table", "表"),
+    "string_type": _("a string in quotes"),
+    "int_type": _("a whole number"),
+    "float_type": _("a number"),
+    "bool_type": _("true or false"),
+    "tuple_type": _('an array, such as ["…"]'),
+    "dict_type": _("a table"),
+    "model_type": _("a table"),
+    "model_attributes_type": _("a table"),
 }
 
 
@@ -61,7 +61,7 @@ def _fault(detail: ErrorDetails, model: type[BaseModel]) -> ManifestFault:
         return _unknown_key(path, owner)
     if kind in _TYPES:
         (said, said_zh), (wanted, wanted_zh) = _said(value), _TYPES[kind]
-        return ManifestFault(path, (f"it is {said}", f"此处是{said_zh}"), (f"write {wanted}", f"请写{wanted_zh}"))
+        return ManifestFault(path, _("it is {said}", said=said), _("write {wanted}", wanted=wanted))
     en, zh = in_both(detail)
     return ManifestFault(path, (en[:1].lower() + en[1:], zh))
 
@@ -69,20 +69,18 @@ def _fault(detail: ErrorDetails, model: type[BaseModel]) -> ManifestFault:
 def _unknown_capability(path: str, _value: object, context: Mapping[str, Any]) -> ManifestFault:
     known = [name.strip(" '") for name in str(context["expected_tags"]).split(",")]
     tag = str(context["tag"])
-    return ManifestFault(
-        f"{path}.capability", (f"unknown capability {tag!r:.60}", f"未知的能力 {tag!r:.60}"), _choose(tag, known)
-    )
+    return ManifestFault(f"{path}.capability", _("unknown capability {tag}", tag=f"{tag!r:.60}"), _choose(tag, known))
 
 
 def _no_capability(path: str, _value: object, _context: Mapping[str, Any]) -> ManifestFault:
-    cure = 'say which, as in capability = "model"', '请写明能力，例如 capability = "model"'
+    cure = _('say which, as in capability = "model"')
     return ManifestFault(f"{path}.capability", _MISSING, cure)
 
 
 def _not_allowed(path: str, value: object, context: Mapping[str, Any]) -> ManifestFault:
     choices = str(context["expected"])
-    what = f"{value!r:.80} is not allowed", f"不允许 {value!r:.80}"
-    return ManifestFault(path, what, (f"use {choices}", f"请使用 {choices.replace(' or ', ' 或 ')}"))
+    what = _("{value} is not allowed", value=f"{value!r:.80}")
+    return ManifestFault(path, what, _("use {choices}", choices=choices))
 
 
 def _in_own_words(path: str, _value: object, context: Mapping[str, Any]) -> ManifestFault:
@@ -93,35 +91,29 @@ def _in_own_words(path: str, _value: object, context: Mapping[str, Any]) -> Mani
 def _unknown_key(path: str, owner: type[BaseModel] | None) -> ManifestFault:
     known = _keys(owner) if owner else []
     key = path.rsplit(".", 1)[-1]
-    return ManifestFault(path, ("unknown key", "未知的键"), _choose(key, known) if known else ("remove it", "请删除"))
+    return ManifestFault(path, _("unknown key"), _choose(key, known) if known else _("remove it"))
 
 
 def _missing(path: str, _value: object, _context: Mapping[str, Any]) -> ManifestFault:
     if path.endswith("reason"):
-        cure = 'say why the app needs this, as in reason.en = "…"', '请说明应用为何需要它，例如 reason.en = "…"'
+        cure = _('say why the app needs this, as in reason.en = "…"')
         return ManifestFault(path, _MISSING, cure)
     if path.endswith(".en"):
         key = path.rsplit(".", 2)[-2]
-        cure = (
-            f'add {key}.en = "…"; English is what every reader gets',
-            f'请添加 {key}.en = "…"；英文是所有读者都能看到的',
-        )
+        cure = _('add {key}.en = "…"; English is what every reader gets', key=key)
         return ManifestFault(path, _MISSING, cure)
     if path == "schema":
-        return ManifestFault(path, _MISSING, ("add schema = 1 at the top", "请在开头添加 schema = 1"))
+        return ManifestFault(path, _MISSING, _("add schema = 1 at the top"))
     key = path.rsplit(".", 1)[-1]
-    return ManifestFault(path, _MISSING, (f"add {key}", f"请添加 {key}"))
+    return ManifestFault(path, _MISSING, _("add {key}", key=key))
 
 
 def _mismatch(path: str, value: object, _context: Mapping[str, Any]) -> ManifestFault:
-    what = f"{value!r:.80} is not valid", f"{value!r:.80} 无效"
+    what = _("{value} is not valid", value=f"{value!r:.80}")
     if path == "id" or path.startswith(("dependencies", "permissions")):
-        cure = (
-            "write publisher/name in lower-case letters, digits and single hyphens: acme/translator",
-            "请写成 publisher/name，使用小写字母、数字和单个连字符，例如 acme/translator",
-        )
+        cure = _("write publisher/name in lower-case letters, digits and single hyphens: acme/translator")
         return ManifestFault(path, what, cure)
-    cure = "use lower-case letters and digits, beginning with a letter", "请使用小写字母和数字，并以字母开头"
+    cure = _("use lower-case letters and digits, beginning with a letter")
     return ManifestFault(path, what, cure)
 
 
@@ -140,9 +132,9 @@ def _said(value: object) -> Words:
         case bool():
             return str(value).lower(), f" {str(value).lower()}"
         case dict():
-            return "a table", "表"
+            return _("a table")
         case list():
-            return "an array", "数组"
+            return _("an array")
         case _:
             return f"{value!r:.80}", f" {value!r:.80}"
 
@@ -151,8 +143,8 @@ def _choose(given: str, known: list[str]) -> Words:
     near = difflib.get_close_matches(given[:60], known, 1, cutoff=0.5)
     listed = ", ".join(sorted(known))
     if near:
-        return f"did you mean {near[0]!r}? Known: {listed}", f"是否想写 {near[0]!r}？可用：{listed}"
-    return f"known: {listed}", f"可用：{listed}"
+        return _("did you mean {near!r}? Known: {listed}", near=near[0], listed=listed)
+    return _("known: {listed}", listed=listed)
 
 
 def _keys(model: type[BaseModel]) -> list[str]:

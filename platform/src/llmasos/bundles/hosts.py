@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal, Self, cast
 
+from llmasos.i18n import _
 from llmasos.validation import Misfit
 
 DEFAULT_PORTS: Final = {"https": 443, "http": 80}
@@ -44,17 +45,18 @@ class HostPattern:
         match = _PATTERN.fullmatch(text)
         if match is None:
             raise Misfit(
-                f"{text[:80]!r} is not a server: {_EXAMPLE}, in lower case, without a path",
-                f"{text[:80]!r} 不是服务器：{_EXAMPLE_ZH}，须小写且不含路径",
+                _(
+                    "{text!r} is not a server: {example}, in lower case, without a path",
+                    text=text[:80],
+                    example=_EXAMPLE,
+                ),
             )
         scheme, host = match["scheme"], match["host"]
         if scheme not in DEFAULT_PORTS:
-            raise Misfit(
-                f"{scheme}:// is not a scheme that apps may use: {_EXAMPLE}", f"应用不能使用 {scheme}://：{_EXAMPLE_ZH}"
-            )
+            raise Misfit(_("{scheme}:// is not a scheme that apps may use: {example}", scheme=scheme, example=_EXAMPLE))
         port = int(match["port"] or DEFAULT_PORTS[scheme])
         if port > 65535:
-            raise Misfit(f"port {port} does not exist: use 1 to 65535", f"没有端口 {port}：请使用 1 到 65535")
+            raise Misfit(_("port {port} does not exist: use 1 to 65535", port=port))
         wildcard = match["wildcard"] is not None
         _check_host(host, wildcard)
         return cls(cast("Literal['http', 'https']", scheme), host, port, wildcard)
@@ -94,15 +96,14 @@ def _check_host(host: str, wildcard: bool) -> None:
         return
     labels = host.split(".")
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise Misfit(f"{host[:80]!r} is not a host name: {_EXAMPLE}", f"{host[:80]!r} 不是主机名：{_EXAMPLE_ZH}")
+        raise Misfit(_("{host!r} is not a host name: {example}", host=host[:80], example=_EXAMPLE))
     # A name whose last label is a number is read as an IPv4 address by resolvers, in decimal, octal or shortened
     # forms too: only the plain form is left.
     if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", labels[-1]):
         _check_address(host, wildcard)
     elif wildcard and len(labels) < 2:
         raise Misfit(
-            f"*.{host} is a whole top-level domain: name the servers, or ask for * and say why",
-            f"*.{host} 是整个顶级域：请写明服务器，或申请 * 并说明理由",
+            _("*.{host} is a whole top-level domain: name the servers, or ask for * and say why", host=host),
         )
 
 
@@ -111,10 +112,9 @@ def _check_address(text: str, wildcard: bool) -> None:
         canonical = str(ipaddress.ip_address(text))
     except ValueError:
         raise Misfit(
-            f"{text!r} is not an address in its plain form, such as 192.0.2.1 or [2001:db8::1]",
-            f"{text!r} 不是普通写法的地址，例如 192.0.2.1 或 [2001:db8::1]",
+            _("{text!r} is not an address in its plain form, such as 192.0.2.1 or [2001:db8::1]", text=text),
         ) from None
     if canonical != text:
-        raise Misfit(f"write the address as {canonical} instead of {text}", f"请将地址写成 {canonical}，而不是 {text}")
+        raise Misfit(_("write the address as {canonical} instead of {text}", canonical=canonical, text=text))
     if wildcard:
-        raise Misfit(f"*.{text}: an address has no names under it", f"*.{text}：地址之下没有子域名")
+        raise Misfit(_("*.{text}: an address has no names under it", text=text))

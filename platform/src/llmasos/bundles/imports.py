@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from llmasos.errors import ComponentRejected
+from llmasos.i18n import _
 from llmasos_sdk.host import BASELINE_CAPABILITIES
 
 _CONTRACT: Final = re.compile(r"llmasos:app/([a-z][a-z0-9-]*)@0\.1\.\d+")
@@ -35,15 +36,17 @@ def check_imports(imports: Iterable[str], capabilities: frozenset[str]) -> None:
     if foreign:
         listed = ", ".join(repr(name[:80]) for name in foreign[:5])
         raise ComponentRejected(
-            f"the component imports {listed}, which no host offers: build it with `llmasos build`",
-            zh=f"组件导入了 {listed}，没有任何主机提供它：请用 `llmasos build` 构建",
+            _("the component imports {listed}, which no host offers: build it with `llmasos build`", listed=listed),
         )
     missing = undeclared(found, capabilities)
     if missing:
         names = ", ".join(missing)
         lines = "; ".join(f'[[permissions]] capability = "{name}"' for name in missing)
         raise ComponentRejected(
-            f"the component imports {names}, which its manifest does not declare: add {lines}, each with a reason, "
-            "to llmapp.toml, or build it again",
-            zh=f"组件导入了 {names}，但其清单未声明：请在 llmapp.toml 中加入 {lines} 并各写明理由，或重新构建",
+            _(
+                "the component imports {names}, which its manifest does not declare: add {lines}, each with "
+                "a reason, to llmapp.toml, or build it again",
+                names=names,
+                lines=lines,
+            ),
         )

@@ -8,6 +8,7 @@ from typing import Final
 from packaging.requirements import InvalidRequirement, Requirement
 
 from llmasos.errors import BundleRejected
+from llmasos.i18n import _
 
 MAX_REQUIREMENTS: Final = 300
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
@@ -25,8 +26,11 @@ def check_lock(text: str) -> None:
     pinned = [line for line in lines if line and not line.startswith("#")]
     if len(pinned) > MAX_REQUIREMENTS:
         raise BundleRejected(
-            f"requirements.txt pins {len(pinned)} packages; the limit is {MAX_REQUIREMENTS}",
-            zh=f"requirements.txt 锁定了 {len(pinned)} 个包；上限为 {MAX_REQUIREMENTS} 个",
+            _(
+                "requirements.txt pins {count} packages; the limit is {max_requirements}",
+                count=len(pinned),
+                max_requirements=MAX_REQUIREMENTS,
+            ),
         )
     for line in pinned:
         _check_line(line.split(" #")[0])
@@ -37,24 +41,18 @@ def _check_line(line: str) -> None:
     requirement_text, *hashes = re.split(r"\s+(?=--)", line)
     if requirement_text.startswith("-"):
         raise BundleRejected(
-            f"{said} is an option, and only pinned packages may stand there: {_CURE}",
-            zh=f"{said} 是一个选项，而此处只能写锁定版本的包：{_CURE_ZH}",
+            _("{said} is an option, and only pinned packages may stand there: {cure}", said=said, cure=_CURE),
         )
     try:
         requirement = Requirement(requirement_text)
     except InvalidRequirement:
-        raise BundleRejected(
-            f"{said} is not a requirement: {_CURE}", zh=f"{said} 不是有效的依赖项：{_CURE_ZH}"
-        ) from None
+        raise BundleRejected(_("{said} is not a requirement: {cure}", said=said, cure=_CURE)) from None
     if requirement.url is not None:
         raise BundleRejected(
-            f"{said} names an address: publish it as a package and pin its version",
-            zh=f"{said} 写的是地址：请将它发布为包并锁定版本",
+            _("{said} names an address: publish it as a package and pin its version", said=said),
         )
     pins = [specifier for specifier in requirement.specifier if specifier.operator in {"==", "==="}]
     if len(requirement.specifier) != 1 or not pins or "*" in pins[0].version:
-        raise BundleRejected(
-            f"{said} is not pinned to one version: {_CURE}", zh=f"{said} 没有锁定到单一版本：{_CURE_ZH}"
-        )
+        raise BundleRejected(_("{said} is not pinned to one version: {cure}", said=said, cure=_CURE))
     if not hashes or not all(_HASH.fullmatch(each.strip()) for each in hashes):
-        raise BundleRejected(f"{said} has no sha256 hash: {_CURE}", zh=f"{said} 没有 sha256 哈希：{_CURE_ZH}")
+        raise BundleRejected(_("{said} has no sha256 hash: {cure}", said=said, cure=_CURE))

@@ -41,7 +41,7 @@ from llmasos.bundles.parts import (
 )
 from llmasos.bundles.rules import ManifestParts, inconsistencies
 from llmasos.errors import ManifestRejected
-from llmasos.i18n import t
+from llmasos.i18n import _, render
 from llmasos.validation import Misfit
 
 __all__ = [
@@ -100,9 +100,9 @@ class Manifest(Frozen):
         try:
             canonical = str(Version(value))
         except InvalidVersion:
-            raise Misfit(f"{value!r} is not a version such as 1.2.0", f"{value!r} 不是版本号，例如 1.2.0") from None
+            raise Misfit(_("{value!r} is not a version such as 1.2.0", value=value)) from None
         if canonical != value:
-            raise Misfit(f"write {canonical!r} instead of {value!r}", f"请写成 {canonical!r}，而不是 {value!r}")
+            raise Misfit(_("write {canonical!r} instead of {value!r}", canonical=canonical, value=value))
         return value
 
     @property
@@ -126,25 +126,27 @@ def parse_manifest(text: str) -> Manifest:
     """
     if len(text.encode(errors="surrogatepass")) > MAX_MANIFEST_BYTES:
         raise ManifestRejected(
-            f"llmapp.toml is over {MAX_MANIFEST_BYTES >> 10} KiB: move long texts into README.md",
-            zh=f"llmapp.toml 超过 {MAX_MANIFEST_BYTES >> 10} KiB：请将长文本移到 README.md",
+            _(
+                "llmapp.toml is over {max_manifest_kib} KiB: move long texts into README.md",
+                max_manifest_kib=MAX_MANIFEST_BYTES >> 10,
+            ),
         )
     for number, line in enumerate(text.splitlines(), 1):
         if line.count(".") > MAX_DOTS_A_LINE:
             raise ManifestRejected(
-                f"llmapp.toml line {number} has over {MAX_DOTS_A_LINE} dots: shorten it",
-                zh=f"llmapp.toml 第 {number} 行有超过 {MAX_DOTS_A_LINE} 个点：请缩短",
+                _(
+                    "llmapp.toml line {number} has over {max_dots_a_line} dots: shorten it",
+                    number=number,
+                    max_dots_a_line=MAX_DOTS_A_LINE,
+                ),
             )
     try:
         data = tomllib.loads(text.removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
-        raise ManifestRejected(
-            f"llmapp.toml is not valid TOML: {error}", zh=f"llmapp.toml 不是有效的 TOML：{error}"
-        ) from None
+        raise ManifestRejected(_("llmapp.toml is not valid TOML: {error}", error=error)) from None
     except (ValueError, RecursionError):
         raise ManifestRejected(
-            "llmapp.toml nests too deeply or holds a number that is too long: simplify it",
-            zh="llmapp.toml 嵌套过深，或含有过长的数字：请简化",
+            _("llmapp.toml nests too deeply or holds a number that is too long: simplify it"),
         ) from None
     faults: list[ManifestFault] = []
     manifest: Manifest | None = None
@@ -154,7 +156,7 @@ def parse_manifest(text: str) -> Manifest:
     except ValidationError as error:
         faults.extend(faults_of(error, Manifest))
     except RecursionError:
-        raise ManifestRejected("llmapp.toml nests too deeply: simplify it", zh="llmapp.toml 嵌套过深：请简化") from None
+        raise ManifestRejected(_("llmapp.toml nests too deeply: simplify it")) from None
     faults.extend(inconsistencies(_parts(data)))
     if manifest is None or faults:
         raise ManifestRejected(_report(faults, "en"), zh=_report(faults, "zh"))
@@ -163,8 +165,8 @@ def parse_manifest(text: str) -> Manifest:
 
 def _hidden(data: dict[str, Any]) -> Iterator[ManifestFault]:
     for path, code in hidden_characters(data):
-        what = f"it contains {code}, which readers cannot see", f"含有读者看不到的字符 {code}"
-        cure = "write it on one line, without control or direction characters", "请写成一行，不含控制字符或方向字符"
+        what = _("it contains {code}, which readers cannot see", code=code)
+        cure = _("write it on one line, without control or direction characters")
         yield ManifestFault(path, what, cure)
 
 
@@ -173,10 +175,10 @@ def _report(faults: list[ManifestFault], locale: str) -> str:
     shown = lines[:MAX_FAULTS]
     if len(lines) > len(shown):
         more = len(lines) - len(shown)
-        shown.append(t(locale, f"… and {more} more", f"……另有 {more} 处"))
+        shown.append(render(_("… and {more} more", more=more), locale))
     if len(shown) == 1:
-        return t(locale, f"llmapp.toml: {shown[0]}", f"llmapp.toml：{shown[0]}")
-    heading = t(locale, f"llmapp.toml has {len(lines)} faults:", f"llmapp.toml 有 {len(lines)} 处错误：")
+        return render(_("llmapp.toml: {shown}", shown=shown[0]), locale)
+    heading = render(_("llmapp.toml has {count} faults:", count=len(lines)), locale)
     return "\n".join((heading, *(f"  {line}" for line in shown)))
 
 

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from llmasos.bundles.hosts import HostPattern
+from llmasos.i18n import _
 from llmasos.validation import Misfit
 
 # Publisher and name are lower-case words joined by single hyphens: they become paths, URLs and tool names.
@@ -43,8 +44,7 @@ def _relative(value: str) -> str:
     path = PurePosixPath(value)
     if path.is_absolute() or "\\" in value or ":" in value or ".." in path.parts or str(path) != value or value == ".":
         raise Misfit(
-            f"{value!r} is not a plain path inside the app's folder, such as icon.svg",
-            f"{value!r} 不是应用目录内的普通路径，例如 icon.svg",
+            _("{value!r} is not a plain path inside the app's folder, such as icon.svg", value=value),
         )
     return value
 
@@ -56,9 +56,7 @@ def _specifier(value: str) -> str:
     try:
         SpecifierSet(value)
     except InvalidSpecifier:
-        raise Misfit(
-            f"{value!r} is not a version specifier such as >=1,<2", f"{value!r} 不是版本范围，例如 >=1,<2"
-        ) from None
+        raise Misfit(_("{value!r} is not a version specifier such as >=1,<2", value=value)) from None
     return value
 
 
@@ -69,11 +67,10 @@ def _requirement(value: str) -> str:
     try:
         requirement = Requirement(value)
     except InvalidRequirement:
-        raise Misfit(f"{value!r} is not a package such as numpy>=2", f"{value!r} 不是软件包，例如 numpy>=2") from None
+        raise Misfit(_("{value!r} is not a package such as numpy>=2", value=value)) from None
     if requirement.url is not None:
         raise Misfit(
-            f"{value!r} names an address: publish it as a package, or put its modules into the project",
-            f"{value!r} 写的是地址：请将它发布为软件包，或把其模块放入项目中",
+            _("{value!r} names an address: publish it as a package, or put its modules into the project", value=value),
         )
     return value
 
@@ -118,8 +115,7 @@ class ModelPermission(BasePermission):
     def _names_a_model(self) -> Self:
         if not self.tiers and not self.models and not self.embeddings:
             raise Misfit(
-                'name tiers = ["fast"], models = ["…"] or embeddings = true',
-                '请写明 tiers = ["fast"]、models = ["…"] 或 embeddings = true',
+                _('name tiers = ["fast"], models = ["…"] or embeddings = true'),
             )
         return self
 
@@ -174,8 +170,7 @@ class SecretPlace(Frozen):
         pattern = HostPattern.parse(value)
         if pattern.wildcard or pattern.is_everything:
             raise Misfit(
-                f"a secret goes to one server: name it instead of {value!r}",
-                f"密钥只能发往一台服务器：请写明该服务器，而不是 {value!r}",
+                _("a secret goes to one server: name it instead of {value!r}", value=value),
             )
         return value
 
@@ -184,8 +179,7 @@ class SecretPlace(Frozen):
     def _is_free(cls, value: str | None) -> str | None:
         if value is not None and value.lower() in TRANSPORT_HEADERS:
             raise Misfit(
-                f"{value} belongs to the transport: use a header such as authorization",
-                f"{value} 属于传输层：请使用 authorization 之类的请求头",
+                _("{value} belongs to the transport: use a header such as authorization", value=value),
             )
         return value
 
@@ -193,8 +187,7 @@ class SecretPlace(Frozen):
     def _one_place(self) -> Self:
         if (self.header is None) == (self.query is None):
             raise Misfit(
-                'name one place: header = "authorization" or query = "key"',
-                '请写明一处：header = "authorization" 或 query = "key"',
+                _('name one place: header = "authorization" or query = "key"'),
             )
         return self
 
@@ -271,7 +264,7 @@ class ConfigField(Frozen):
             if not isinstance(value, list | tuple) or not all(
                 isinstance(item, str) for item in cast("list[Any]", value)
             ):
-                return f"it must be an array of strings, not {value!r:.80}", f"须为字符串数组，而不是 {value!r:.80}"
+                return _("it must be an array of strings, not {value}", value=f"{value!r:.80}")
             items = list(cast("list[Any]", value))
         else:
             if not _FITS[self.type](value):
@@ -281,7 +274,7 @@ class ConfigField(Frozen):
         for item in items:
             if self.enum is not None and item not in self.enum:
                 choices = ", ".join(map(repr, self.enum))
-                return f"it must be one of {choices}, not {item!r:.80}", f"须为 {choices} 之一，而不是 {item!r:.80}"
+                return _("it must be one of {choices}, not {item}", choices=choices, item=f"{item!r:.80}")
         return None
 
 
@@ -296,8 +289,8 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "boolean": lambda value: isinstance(value, bool),
 }
 _ARTICLE = {
-    "string": ("a string", "字符串"),
-    "integer": ("a whole number", "整数"),
-    "number": ("a number", "数字"),
-    "boolean": ("true or false", " true 或 false"),
+    "string": _("a string"),
+    "integer": _("a whole number"),
+    "number": _("a number"),
+    "boolean": _("true or false"),
 }

@@ -17,6 +17,7 @@ from llmasos.bundles.archive import unpack
 from llmasos.bundles.lock import check_lock
 from llmasos.bundles.manifest import Manifest, parse_manifest
 from llmasos.errors import BundleRejected, NotFound
+from llmasos.i18n import _
 
 WASM_MAGIC = b"\0asm"
 COMPONENT_LAYER = b"\x0d\x00\x01\x00"
@@ -82,18 +83,19 @@ def read_bytes(path: Path) -> bytes:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
             told = os.fstat(file.fileno())
             if not stat.S_ISREG(told.st_mode):
-                raise BundleRejected(f"{path} is not a plain file", zh=f"{path} 不是普通文件")
+                raise BundleRejected(_("{path} is not a plain file", path=path))
             data = file.read(layout.MAX_BUNDLE_BYTES + 1)
     except FileNotFoundError:
-        raise NotFound(f"there is no file {path}", zh=f"没有文件 {path}") from None
+        raise NotFound(_("there is no file {path}", path=path)) from None
     except OSError as error:
-        raise BundleRejected(
-            f"{path} cannot be read: {error.strerror}", zh=f"无法读取 {path}：{error.strerror}"
-        ) from None
+        raise BundleRejected(_("{path} cannot be read: {reason}", path=path, reason=error.strerror)) from None
     if len(data) > layout.MAX_BUNDLE_BYTES:
         raise BundleRejected(
-            f"{path} is over {layout.MAX_BUNDLE_BYTES >> 20} MiB, more than any bundle may be",
-            zh=f"{path} 超过 {layout.MAX_BUNDLE_BYTES >> 20} MiB，超出应用包的大小上限",
+            _(
+                "{path} is over {limit_mib} MiB, more than any bundle may be",
+                path=path,
+                limit_mib=layout.MAX_BUNDLE_BYTES >> 20,
+            ),
         )
     return data
 
@@ -141,20 +143,17 @@ def _text(files: Mapping[str, bytes], name: str, limit: int) -> str:
     content = files.get(name)
     if content is None:
         raise BundleRejected(
-            f"the bundle has no {name}: build it again with `llmasos build`",
-            zh=f"应用包中缺少 {name}：请用 `llmasos build` 重新构建",
+            _("the bundle has no {name}: build it again with `llmasos build`", name=name),
         )
     if len(content) > limit:
         raise BundleRejected(
-            f"{name} in the bundle is over {limit >> 10} KiB: shorten it",
-            zh=f"应用包中的 {name} 超过 {limit >> 10} KiB：请缩短",
+            _("{name} in the bundle is over {limit_kib} KiB: shorten it", name=name, limit_kib=limit >> 10),
         )
     try:
         return content.decode()
     except UnicodeDecodeError:
         raise BundleRejected(
-            f"{name} in the bundle is not UTF-8: save it as UTF-8",
-            zh=f"应用包中的 {name} 不是 UTF-8 编码：请保存为 UTF-8",
+            _("{name} in the bundle is not UTF-8: save it as UTF-8", name=name),
         ) from None
 
 
@@ -165,33 +164,35 @@ def _check_contents(files: Mapping[str, bytes], manifest: Manifest) -> None:
     if runtime.kind == "wasm" or runtime.component is not None:
         if component is None or wheels or layout.LOCK in files:
             raise BundleRejected(
-                f'the bundle of a kind = "{runtime.kind}" app holds {layout.COMPONENT} and no wheel: build it again',
-                zh=f'kind = "{runtime.kind}" 的应用包应包含 {layout.COMPONENT} 且不含 wheel：请重新构建',
+                _(
+                    'the bundle of a kind = "{kind}" app holds {component} and no wheel: build it again',
+                    kind=runtime.kind,
+                    component=layout.COMPONENT,
+                ),
             )
         _check_component(component)
     elif component is not None or len(wheels) != 1 or layout.LOCK not in files:
         raise BundleRejected(
-            f'the bundle of a kind = "{runtime.kind}" app holds one wheel, its {layout.LOCK} and no component: '
-            "build it again",
-            zh=f'kind = "{runtime.kind}" 的应用包应包含一个 wheel 及其 {layout.LOCK}，且不含组件：请重新构建',
+            _(
+                'the bundle of a kind = "{kind}" app holds one wheel, its {lock} and no component: build it again',
+                kind=runtime.kind,
+                lock=layout.LOCK,
+            ),
         )
     if manifest.icon is not None:
         if manifest.icon not in files:
             raise BundleRejected(
-                f"the bundle lacks its icon {manifest.icon!r}: add the file, or remove icon",
-                zh=f"应用包中缺少图标 {manifest.icon!r}：请添加该文件，或删除 icon",
+                _("the bundle lacks its icon {icon!r}: add the file, or remove icon", icon=manifest.icon),
             )
         if len(files[manifest.icon]) > layout.MAX_ICON_BYTES:
             raise BundleRejected(
-                f"the icon is over {layout.MAX_ICON_BYTES >> 10} KiB: make it smaller",
-                zh=f"图标超过 {layout.MAX_ICON_BYTES >> 10} KiB：请缩小",
+                _("the icon is over {limit_kib} KiB: make it smaller", limit_kib=layout.MAX_ICON_BYTES >> 10),
             )
     known = {layout.MANIFEST, layout.ACTIONS, *code_names(files), manifest.icon}
     for name in files:
         if name not in known and not layout.TEXTS.fullmatch(name):
             raise BundleRejected(
-                f"the bundle holds {name!r}, which nothing reads: leave it out",
-                zh=f"应用包中的 {name!r} 不会被任何部分读取：请去掉",
+                _("the bundle holds {name!r}, which nothing reads: leave it out", name=name),
             )
 
 
@@ -199,11 +200,15 @@ def _check_component(component: bytes) -> None:
     """Magic and layer only: everything behind them is read in a runner."""
     if not component.startswith(WASM_MAGIC):
         raise BundleRejected(
-            f"{layout.COMPONENT} in the bundle is not WebAssembly: build it again with `llmasos build`",
-            zh=f"应用包中的 {layout.COMPONENT} 不是 WebAssembly：请用 `llmasos build` 重新构建",
+            _(
+                "{component} in the bundle is not WebAssembly: build it again with `llmasos build`",
+                component=layout.COMPONENT,
+            ),
         )
     if component[4:8] != COMPONENT_LAYER:
         raise BundleRejected(
-            f"{layout.COMPONENT} in the bundle is a core module, not a component: `llmasos build` wraps it into one",
-            zh=f"应用包中的 {layout.COMPONENT} 是核心模块而非组件：`llmasos build` 会将其封装为组件",
+            _(
+                "{component} in the bundle is a core module, not a component: `llmasos build` wraps it into one",
+                component=layout.COMPONENT,
+            ),
         )

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Protocol
 
 from llmasos.bundles.manifest import AppsPermission
 from llmasos.errors import Denied, Invalid
+from llmasos.i18n import _
 from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
 from llmasos.kernel.guest_calls import json_text, parse_json
 from llmasos.kernel.invocation import Event, EventSink, Invocation, Json, Principal
@@ -66,8 +67,7 @@ def _decode(arguments: list[Json]) -> CallAction:
             return CallAction(app_id, action, parse_json(text))
         case _:
             raise Invalid(
-                "apps.call takes an app, an action and its input as JSON text.",
-                zh="apps.call 接受应用、操作以及 JSON 文本形式的输入。",
+                _("apps.call takes an app, an action and its input as JSON text."),
             )
 
 
@@ -92,21 +92,27 @@ class AppsCapability:
         grant = invocation.app.grants.get(self.name) if invocation.app else None
         if isinstance(grant, AppsPermission) and app_id not in grant.apps:
             raise Denied(
-                f'the app may not call {app_id[:128]!r}; its manifest would ask for it with apps = ["{app_id[:128]}"], '
-                "and name it in [dependencies]",
-                zh=f"应用不得调用 {app_id[:128]!r}；可在其清单中这样申请：apps "
-                f'= ["{app_id[:128]}"]，并在 [dependencies] 中列出它',
+                _(
+                    'the app may not call {app!r}; its manifest would ask for it with apps = ["{app}"], and name '
+                    "it in [dependencies]",
+                    app=app_id[:128],
+                ),
             )
         chain = list(callers(invocation))
         if app_id in chain:
             raise Denied(
-                f"{app_id} already runs further up in this chain of calls ({' < '.join(chain)})",
-                zh=f"{app_id} 已在此调用链的上层运行（{' < '.join(chain)}）",
+                _(
+                    "{app} already runs further up in this chain of calls ({chain})",
+                    app=app_id,
+                    chain=" < ".join(chain),
+                ),
             )
         if len(chain) >= self._depth:
             raise Denied(
-                f"apps call each other at most {self._depth} deep; an operator sets it with LLMASOS_CALL_DEPTH",
-                zh=f"应用之间最多嵌套调用 {self._depth} 层；管理员可用 LLMASOS_CALL_DEPTH 设置",
+                _(
+                    "apps call each other at most {depth} deep; an operator sets it with LLMASOS_CALL_DEPTH",
+                    depth=self._depth,
+                ),
             )
 
         async def notices(event: Event) -> None:

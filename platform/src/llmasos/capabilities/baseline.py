@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from llmasos.errors import Invalid, ResourceLimit
+from llmasos.i18n import _
 from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
 from llmasos.kernel.guest_calls import json_text
 from llmasos.kernel.invocation import Event, Invocation, Json
@@ -90,9 +91,7 @@ class OutputCapability:
                 event = Event("chunk", text=text)
             case ShowProgress(fraction, message):
                 if not (math.isfinite(fraction) and 0 <= fraction <= 1):
-                    raise Invalid(
-                        "output.progress takes a fraction from 0 to 1.", zh="output.progress 的进度应为 0 到 1。"
-                    )
+                    raise Invalid(_("output.progress takes a fraction from 0 to 1."))
                 event = Event("progress", text=message[:MAX_PROGRESS_MESSAGE], fraction=fraction)
             case _:
                 raise TypeError(operation)
@@ -102,8 +101,10 @@ class OutputCapability:
             size = len(event.text.encode(errors="surrogatepass")) + 8
             if invocation.output_bytes + size > invocation.limits.output_bytes:
                 raise ResourceLimit(
-                    f"The app showed more than the {invocation.limits.output_bytes:,} bytes that one run may show.",
-                    zh=f"应用的输出超过了单次运行 {invocation.limits.output_bytes:,} 字节的上限。",
+                    _(
+                        "The app showed more than the {output_bytes:,} bytes that one run may show.",
+                        output_bytes=invocation.limits.output_bytes,
+                    ),
                 )
             invocation.output_bytes += size
             await invocation.emit(event)

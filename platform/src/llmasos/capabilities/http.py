@@ -25,6 +25,7 @@ from llmasos.bundles.hosts import DEFAULT_PORTS, HostPattern
 from llmasos.bundles.manifest import HttpPermission, Permission, SecretPlace, SecretsPermission
 from llmasos.capabilities.addresses import Network, policy_for
 from llmasos.errors import Denied, Invalid, ResourceLimit, TimedOut, Unavailable
+from llmasos.i18n import _
 from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
 from llmasos.kernel.guest_calls import json_argument, json_text
 from llmasos.kernel.invocation import Invocation, Json
@@ -100,8 +101,7 @@ def _decode(arguments: list[Json]) -> SendRequest:
         return SendRequest(msgspec.json.decode(json_argument(arguments), type=HttpRequest))
     except (msgspec.MsgspecError, UnicodeEncodeError) as error:
         raise Invalid(
-            f"http.request takes a JSON object with method and url: {error}",
-            zh=f"http.request 接受含 method 和 url 的 JSON 对象：{error}",
+            _("http.request takes a JSON object with method and url: {error}", error=error),
         ) from None
 
 
@@ -181,16 +181,14 @@ class Exchange:
             parsed = httpx.URL(url)
             host = _host_of(parsed)
         except (httpx.InvalidURL, ValueError) as error:
-            raise Invalid(f"that is not a URL: {error}", zh=f"这不是 URL：{error}") from None
+            raise Invalid(_("that is not a URL: {error}", error=error)) from None
         if parsed.scheme not in DEFAULT_PORTS or not host:
             raise Invalid(
-                "a URL starts with https:// or http:// and names a server",
-                zh="URL 须以 https:// 或 http:// 开头并指明服务器",
+                _("a URL starts with https:// or http:// and names a server"),
             )
         if parsed.userinfo:
             raise Invalid(
-                "a URL holds no user name or password: declare a secret and where it goes",
-                zh="URL 中不能含用户名或密码：请声明一个密钥及其用途",
+                _("a URL holds no user name or password: declare a secret and where it goes"),
             )
         port = parsed.port or DEFAULT_PORTS[parsed.scheme]
         if self.grant is not None:
@@ -198,24 +196,27 @@ class Exchange:
         return Hop(method, url, port, body)
 
     def _hold_against(self, grant: HttpPermission, method: str, origin: str, port: int) -> None:
-        scheme, _, host = origin.partition("://")
+        scheme, __, host = origin.partition("://")
         patterns = [HostPattern.parse(pattern) for pattern in grant.hosts]
         reaching = [pattern for pattern in patterns if pattern.matches(scheme, host, port)]
         shown = origin if port == DEFAULT_PORTS[scheme] else f"{origin}:{port}"
         if not reaching:
             raise Denied(
-                f'the app may not reach {shown}; its manifest would ask for it with hosts = ["{shown}"]',
-                zh=f'应用不得访问 {shown}；可在其清单中这样申请：hosts = ["{shown}"]',
+                _('the app may not reach {shown}; its manifest would ask for it with hosts = ["{shown}"]', shown=shown),
             )
         if port not in DEFAULT_PORTS.values() and all(pattern.is_everything for pattern in reaching):
             raise Denied(
-                f'hosts = ["*"] reaches ports 80 and 443; its manifest would ask for hosts = ["{shown}"]',
-                zh=f'hosts = ["*"] 只能访问 80 和 443 端口；可在其清单中这样申请：hosts = ["{shown}"]',
+                _(
+                    'hosts = ["*"] reaches ports 80 and 443; its manifest would ask for hosts = ["{shown}"]',
+                    shown=shown,
+                ),
             )
         if method not in grant.methods:
             raise Denied(
-                f'the app may not send {method}; its manifest would ask for it with methods = ["{method}"]',
-                zh=f'应用不得发送 {method}；可在其清单中这样申请：methods = ["{method}"]',
+                _(
+                    'the app may not send {method}; its manifest would ask for it with methods = ["{method}"]',
+                    method=method,
+                ),
             )
 
     async def execute(self, granted: Demand) -> Outcome[HttpResponse]:
@@ -231,25 +232,19 @@ class Exchange:
                         return Outcome(answer, self.used(granted))
                     if self.sent > min(MAX_REDIRECTS, granted.amounts.get(Meter.REQUESTS, 1) - 1):
                         raise Invalid(
-                            f"the server redirected more than {MAX_REDIRECTS} times",
-                            zh=f"服务器重定向超过 {MAX_REDIRECTS} 次",
+                            _("the server redirected more than {max_redirects} times", max_redirects=MAX_REDIRECTS),
                         )
                     hop = self._redirected(hop, answer.status, location)
         except TimeoutError:
-            raise TimedOut(
-                f"the server did not answer within {seconds:.0f} seconds", zh=f"服务器未在 {seconds:.0f} 秒内应答"
-            ) from None
+            raise TimedOut(_("the server did not answer within {seconds:.0f} seconds", seconds=seconds)) from None
         except SSRFGuardError:
             # Nothing was sent. Which address it was would tell the app about a network that it may not see.
             self.sent -= 1
             raise Denied(
-                "that server is not on the public network, and apps reach no other",
-                zh="该服务器不在公共网络上，应用只能访问公共网络",
+                _("that server is not on the public network, and apps reach no other"),
             ) from None
         except httpx.HTTPError as error:
-            raise Unavailable(
-                f"the server could not be reached: {type(error).__name__}", zh=f"无法连接服务器：{type(error).__name__}"
-            ) from None
+            raise Unavailable(_("the server could not be reached: {kind}", kind=type(error).__name__)) from None
 
     def _redirected(self, hop: Hop, status: int, location: str) -> Hop:
         url = str(httpx.URL(hop.url).join(location))
@@ -293,16 +288,14 @@ class Exchange:
         if response.headers.get("content-encoding", "identity") != "identity":
             # A compressed answer could unpack to any size; the request asked for none.
             raise Unavailable(
-                "the server compressed its answer although it was asked not to",
-                zh="服务器压缩了应答，尽管已要求不要压缩",
+                _("the server compressed its answer although it was asked not to"),
             )
         content = bytearray()
         async for chunk in response.aiter_raw():
             content += chunk
             if len(content) > limit:
                 raise ResourceLimit(
-                    f"the answer is over the granted {limit} bytes (max_response_bytes)",
-                    zh=f"应答超过所授予的 {limit} 字节（max_response_bytes）",
+                    _("the answer is over the granted {limit} bytes (max_response_bytes)", limit=limit),
                 )
         return bytes(content)
 
@@ -315,8 +308,7 @@ class Exchange:
             value = self.capability.secrets.value(self.invocation, place.name)
             if value is None:
                 raise Unavailable(
-                    f"the secret {place.name} is not set: llmasos secrets set {place.name}",
-                    zh=f"密钥 {place.name} 尚未设置：llmasos secrets set {place.name}",
+                    _("the secret {place} is not set: llmasos secrets set {place}", place=place.name),
                 )
             found.append((place, value))
         return found
@@ -326,13 +318,11 @@ class Exchange:
         for name, value in self.request.headers.items():
             if name.lower() in _RESERVED_HEADERS:
                 raise Invalid(
-                    f"the header {name[:40]!r} is the host's to set; leave it out",
-                    zh=f"请求头 {name[:40]!r} 由主机设置：请去掉",
+                    _("the header {name!r} is the host's to set; leave it out", name=name[:40]),
                 )
             if not _HEADER_NAME.fullmatch(name) or not value.isprintable():
                 raise Invalid(
-                    f"the header {name[:40]!r} has characters that a header cannot hold",
-                    zh=f"请求头 {name[:40]!r} 含有不允许的字符",
+                    _("the header {name!r} has characters that a header cannot hold", name=name[:40]),
                 )
             headers[name.lower()] = value
         headers["accept-encoding"] = "identity"
@@ -365,6 +355,4 @@ def _body_of(request: HttpRequest) -> bytes:
     try:
         return base64.b64decode(request.body, validate=True)
     except ValueError:
-        raise Invalid(
-            "the body is not base64, though base64 is true", zh="base64 为 true，但请求体不是 base64"
-        ) from None
+        raise Invalid(_("the body is not base64, though base64 is true")) from None

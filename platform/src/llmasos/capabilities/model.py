@@ -16,6 +16,7 @@ from llmasos.gateway.plan import CallPlan
 from llmasos.gateway.request import EmbedRequest, GenerateRequest, Shape, invalid_request, parse_request
 from llmasos.gateway.routing import EVERYTHING, Reach
 from llmasos.gateway.steps import ModelCaller
+from llmasos.i18n import _
 from llmasos.kernel.calls import OpenStream
 from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
 from llmasos.kernel.guest_calls import json_argument, json_text
@@ -89,8 +90,7 @@ class ModelCapability:
             permission = invocation.app.grants[self.name]
             if not isinstance(permission, ModelPermission):
                 raise PermissionNotGranted(
-                    "The grant for the capability model is of another kind; reinstall the app.",
-                    zh="能力 model 的授权属于另一类型：请重新安装应用。",
+                    _("The grant for the capability model is of another kind; reinstall the app."),
                 )
             grant = permission
         match operation:
@@ -225,9 +225,11 @@ def _reach(grant: ModelPermission | None) -> Reach:
 
 def _not_granted(line: str) -> PermissionNotGranted:
     return PermissionNotGranted(
-        "The installation does not grant this use of models. The manifest would ask for it with:\n"
-        f'[[permissions]]\ncapability = "model"\n{line}',
-        zh=f'此安装未授予这种模型用法。可在清单中这样申请：\n[[permissions]]\ncapability = "model"\n{line}',
+        _(
+            "The installation does not grant this use of models. The manifest would ask for it "
+            'with:\n[[permissions]]\ncapability = "model"\n{line}',
+            line=line,
+        ),
     )
 
 

@@ -15,6 +15,7 @@ from llmasos.bundles.manifest import StoragePermission
 from llmasos.database.engine import Database, WriteSession, utc_now
 from llmasos.database.transaction import Transaction
 from llmasos.errors import Conflict, Denied, Invalid, QuotaExceeded
+from llmasos.i18n import _
 from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
 from llmasos.kernel.guest_calls import json_text
 from llmasos.kernel.invocation import Invocation
@@ -125,7 +126,7 @@ class StorageCapability:
         app = invocation.app
         grant = app.grants.get(self.name) if app else None
         if app is None or not isinstance(grant, StoragePermission):
-            raise Denied("Only an app has a storage; run this as an action of one.", zh="只有应用才有存储空间。")
+            raise Denied(_("Only an app has a storage; run this as an action of one."))
         principal = invocation.principal
         area = Area(self._database, (principal.workspace, app.id, principal.user), grant.max_bytes)
         match operation:
@@ -146,8 +147,7 @@ class StorageCapability:
             case ListKeys(prefix, after, limit):
                 if not 1 <= limit <= MAX_PAGE:
                     raise Invalid(
-                        f"storage.keys takes a limit from 1 to {MAX_PAGE}.",
-                        zh=f"storage.keys 的上限应为 1 到 {MAX_PAGE}。",
+                        _("storage.keys takes a limit from 1 to {max_page}.", max_page=MAX_PAGE),
                     )
                 _check_text(prefix)
                 _check_text(after or "")
@@ -201,8 +201,7 @@ class Area:
                 found_zh = f"当前版本为 {there[0]}" if there else "当前不存在"
                 wanted_zh = "不存在" if expected is None else f"版本 {expected}"
                 raise Conflict(
-                    f"The key {found}, {wanted} was expected; read it again and repeat.",
-                    zh=f"该键{found_zh}，而预期为{wanted_zh}：请重新读取后重试。",
+                    _("The key {found}, {wanted} was expected; read it again and repeat.", found=found, wanted=wanted),
                 )
             return self._write(transaction, key, value)
 
@@ -277,9 +276,12 @@ class Area:
         )
         if not grown:
             raise QuotaExceeded(
-                f"The app may keep {self.max_bytes:,} bytes for you, keys counted; this needs {by:,} more than are "
-                "left. Delete something first; the app can ask for more with max_bytes in llmapp.toml.",
-                zh=f"应用最多可为你保存 {self.max_bytes:,} 字节（含键名），空间不足。请先删除一些数据。",
+                _(
+                    "The app may keep {max_bytes:,} bytes for you, keys counted; this needs {by:,} more than are "
+                    "left. Delete something first; the app can ask for more with max_bytes in llmapp.toml.",
+                    max_bytes=self.max_bytes,
+                    by=by,
+                ),
             )
 
 
@@ -299,11 +301,10 @@ def check_key(key: str) -> None:
     _check_text(key)
     if not key or len(key.encode()) > MAX_KEY_BYTES:
         raise Invalid(
-            f"A key has from 1 to {MAX_KEY_BYTES} bytes in UTF-8.",
-            zh=f"键的长度应为 1 到 {MAX_KEY_BYTES} 字节（UTF-8）。",
+            _("A key has from 1 to {max_key_bytes} bytes in UTF-8.", max_key_bytes=MAX_KEY_BYTES),
         )
     if _CONTROLS.search(key):
-        raise Invalid("A key has no control characters.", zh="键中不能有控制字符。")
+        raise Invalid(_("A key has no control characters."))
 
 
 def decoded(text: str, is_base64: bool) -> Value:
@@ -316,7 +317,7 @@ def decoded(text: str, is_base64: bool) -> Value:
         try:
             return Value(text, True, len(base64.b64decode(text, validate=True)))
         except (binascii.Error, ValueError):
-            raise Invalid("The value is not base64.", zh="该值不是 base64。") from None
+            raise Invalid(_("The value is not base64.")) from None
     _check_text(text)
     return Value(text, False, len(text.encode()))
 
@@ -326,13 +327,10 @@ def _check_text(text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise Invalid(
-            "The text has half a surrogate pair; store bytes as base64.",
-            zh="文本中有不成对的代理字符：请以 base64 存储字节。",
+            _("The text has half a surrogate pair; store bytes as base64."),
         ) from None
     if "\0" in text:
-        raise Invalid(
-            "A text has no NUL characters; store bytes as base64.", zh="文本中不能有 NUL 字符：请以 base64 存储字节。"
-        )
+        raise Invalid(_("A text has no NUL characters; store bytes as base64."))
 
 
 def _past(prefix: str) -> str | None:

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from llmasos.errors import Unavailable
+from llmasos.i18n import _
 from llmasos.machine import disk_full
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,6 @@ logger = logging.getLogger(__name__)
 class SchemaNewer(Unavailable):
     """The database was made by a newer LLMasOS than this one: upgrade LLMasOS, or open another home."""
 
-    zh = "数据库由更新版本的 LLMasOS 创建：请升级 LLMasOS，或换用其他主目录。"
     code = "schema-newer"
 
 
@@ -91,13 +91,15 @@ def revision_of(url: str) -> str | None:
         if "disk i/o error" in str(error).lower():  # what SQLite says where it finds no room for its log
             raise disk_full(f" ({file})") from error
         raise Unavailable(
-            f"The database {file} cannot be read: {error}. Check its permissions.",
-            zh=f"无法读取数据库 {file}：{error}。请检查其权限。",
+            _("The database {file} cannot be read: {error}. Check its permissions.", file=file, error=error),
         ) from error
     except sqlite3.DatabaseError as error:
         raise Unavailable(
-            f"{file} is not a database, or is damaged ({error}): put a copy of it back, or move it away.",
-            zh=f"{file} 不是数据库或已损坏（{error}）：请恢复备份，或将其移走。",
+            _(
+                "{file} is not a database, or is damaged ({error}): put a copy of it back, or move it away.",
+                file=file,
+                error=error,
+            ),
         ) from error
     return str(row[0]) if row else None
 
@@ -113,8 +115,7 @@ def _revision_by_sqlalchemy(url: str) -> str | None:
             return MigrationContext.configure(connection).get_current_revision()
     except SQLAlchemyError as error:
         raise Unavailable(
-            f"The database does not answer: {error}. Check LLMASOS_DATABASE_URL.",
-            zh=f"数据库无响应：{error}。请检查 LLMASOS_DATABASE_URL。",
+            _("The database does not answer: {error}. Check LLMASOS_DATABASE_URL.", error=error),
         ) from error
     finally:
         engine.dispose()
@@ -129,9 +130,12 @@ def check_revision(found: str | None) -> bool:
     newest = newest_revision()
     if found is not None and found > newest:
         raise SchemaNewer(
-            f"The database has schema {found} and this LLMasOS knows {newest}: upgrade LLMasOS, or set LLMASOS_HOME "
-            "to another home.",
-            zh=f"数据库的结构版本是 {found}，此 LLMasOS 只认识 {newest}：请升级 LLMasOS，或把 LLMASOS_HOME 设为别处。",
+            _(
+                "The database has schema {found} and this LLMasOS knows {newest}: upgrade LLMasOS, or set "
+                "LLMASOS_HOME to another home.",
+                found=found,
+                newest=newest,
+            ),
         )
     return found == newest
 
@@ -179,15 +183,17 @@ def migrate_to(url: str, revision: str) -> None:
     config.attributes["url"] = url
     known = {"head", "base"} | {path.name[:4] for path in (migrations_folder() / "versions").glob("[0-9]*_*.py")}
     if revision not in known:
-        raise Unavailable(f"There is no schema {revision}.", zh=f"没有结构版本 {revision}。")
+        raise Unavailable(_("There is no schema {revision}.", revision=revision))
     down = revision == "base" or (revision != "head" and revision < (revision_of(url) or ""))
     try:
         (command.downgrade if down else command.upgrade)(config, revision)
     except DatabaseError as error:
         raise Unavailable(
-            f"The database cannot be brought up to date: {error.orig}. Nothing was changed: check the free space and "
-            "the permissions of the home, and run it again.",
-            zh=f"无法升级数据库：{error.orig}。未做任何改动：请检查磁盘空间与目录权限后重试。",
+            _(
+                "The database cannot be brought up to date: {reason}. Nothing was changed: check the free "
+                "space and the permissions of the home, and run it again.",
+                reason=error.orig,
+            ),
         ) from error
 
 
@@ -201,8 +207,11 @@ def _one_process(home: Path) -> Generator[None]:
         lock.acquire()
     except OSError as error:
         raise Unavailable(
-            f"The home {home} cannot be written ({error.strerror or error}): set LLMASOS_HOME to a folder that can.",
-            zh=f"无法写入 {home}（{error.strerror or error}）：请把 LLMASOS_HOME 设为可写的目录。",
+            _(
+                "The home {home} cannot be written ({reason}): set LLMASOS_HOME to a folder that can.",
+                home=home,
+                reason=error.strerror or error,
+            ),
         ) from error
     try:
         yield

@@ -16,6 +16,7 @@ from sqlmodel import Session
 
 from llmasos.database.dialect import Gate
 from llmasos.errors import Unavailable
+from llmasos.i18n import _
 
 if sys.platform != "win32":
     import fcntl
@@ -85,9 +86,10 @@ class Sqlite:
                 return
             if time.monotonic() > give_up:
                 raise Unavailable(
-                    "The database does not take writes: another program keeps it locked; end that program, or try "
-                    "again.",
-                    zh="数据库无法写入：另一个程序一直占用它；请结束该程序，或稍后重试。",
+                    _(
+                        "The database does not take writes: another program keeps it locked; end that program, or "
+                        "try again."
+                    ),
                 )
             time.sleep(0.005)
 

@@ -14,6 +14,7 @@ from llmasos.database.dialect import Dialect, SqlValue
 from llmasos.database.postgresql import PostgreSql
 from llmasos.database.sqlite import Sqlite
 from llmasos.errors import Invalid
+from llmasos.i18n import _
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -146,7 +147,9 @@ def dialect_named(name: str) -> Dialect:
     found = _DIALECTS.get(name)
     if found is None:
         raise Invalid(
-            f"LLMasOS stores its data in SQLite or PostgreSQL, not in {name}: correct LLMASOS_DATABASE_URL.",
-            zh=f"LLMasOS 使用 SQLite 或 PostgreSQL 存储数据，不支持 {name}：请更正 LLMASOS_DATABASE_URL。",
+            _(
+                "LLMasOS stores its data in SQLite or PostgreSQL, not in {name}: correct LLMASOS_DATABASE_URL.",
+                name=name,
+            ),
         )
     return found

@@ -21,6 +21,7 @@ from llmasos.database.dialect import Dialect, Gate
 from llmasos.database.pending_write import PendingWrite, resolve
 from llmasos.database.transaction import Transaction, TransactionEnded
 from llmasos.errors import LlmasosError, Unavailable
+from llmasos.i18n import _
 from llmasos.machine import known, told_of_database
 
 logger = logging.getLogger(__name__)
@@ -95,13 +96,12 @@ class WriteQueue:
         may_be_refused = kind in {WriteKind.ORDINARY, WriteKind.BATCHED}
         if may_be_refused and self._queue.qsize() > MAX_WAITING:
             raise Unavailable(
-                "Too many writes wait for the database; try again in a few seconds.",
-                zh="等待写入数据库的请求过多：请几秒后重试。",
+                _("Too many writes wait for the database; try again in a few seconds."),
             )
         pending = PendingWrite(work, kind in {WriteKind.BATCHED, WriteKind.FINAL}, kind is WriteKind.FINAL, announce)
         with self._lock:
             if self._closed:
-                raise Unavailable("The host is closing; try again when it runs.", zh="主机正在关闭：请在其运行后重试。")
+                raise Unavailable(_("The host is closing; try again when it runs."))
             self._queue.put(pending)
         return pending
 

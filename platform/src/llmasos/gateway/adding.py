@@ -11,6 +11,7 @@ from llmasos.gateway.embedded.curated import CURATED, CuratedModel
 from llmasos.gateway.embedded.weights import PACKAGED, Progress
 from llmasos.gateway.models import EMBEDDED, FREE, ModelEntry, Price
 from llmasos.gateway.registry import ModelRegistry, parse_entry
+from llmasos.i18n import _
 
 GGUF_MAGIC = b"GGUF"
 
@@ -50,13 +51,10 @@ def entry_of_file(name: str, file: Path, fields: dict[str, Any]) -> ModelEntry:
         with file.open("rb") as handle:
             magic = handle.read(4)
     except OSError as error:
-        raise Invalid(
-            f"{file} cannot be read: {error.strerror or error}.", zh=f"无法读取 {file}：{error.strerror or error}。"
-        ) from error
+        raise Invalid(_("{file} cannot be read: {reason}.", file=file, reason=error.strerror or error)) from error
     if magic != GGUF_MAGIC:
         raise Invalid(
-            f"{file} is no GGUF file; llama.cpp's converters make one.",
-            zh=f"{file} 不是 GGUF 文件；可用 llama.cpp 的转换工具生成。",
+            _("{file} is no GGUF file; llama.cpp's converters make one.", file=file),
         )
     own = {"price": FREE, "goes_to": "local", "timeout_seconds": 300.0, "retries": 1, "context_window": 4096}
     set_by_us = {"name": name, "litellm": f"{EMBEDDED}/{name}", "gguf": str(file.resolve())}
@@ -86,15 +84,17 @@ def pull(
         digest = (sha256 or "").lower()
         if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
             raise Invalid(
-                "Give --sha256 with the 64 hexadecimal digits that the publisher of the file states.",
-                zh="请用 --sha256 给出文件发布者公布的 64 位十六进制数字。",
+                _("Give --sha256 with the 64 hexadecimal digits that the publisher of the file states."),
             )
         listed = CuratedModel(name, "", digest)
     elif listed is None:
         known = ", ".join((*PACKAGED, *CURATED))
         raise NotFound(
-            f"There is no {name!r} in the list ({known}); for another file give --url and --sha256.",
-            zh=f"列表中没有 {name!r}（可用：{known}）；其他文件请给出 --url 和 --sha256。",
+            _(
+                "There is no {name!r} in the list ({known}); for another file give --url and --sha256.",
+                name=name,
+                known=known,
+            ),
         )
     # Checked before gigabytes are fetched.
     parse_entry({"name": name, "litellm": f"{EMBEDDED}/{name}"}, "the command")

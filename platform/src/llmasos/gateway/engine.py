@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 from llmasos.errors import ModelUnavailable
 from llmasos.gateway import failures
 from llmasos.gateway.models import FREE, ModelEntry
+from llmasos.i18n import _
 
 # Between two attempts at one model: half a second, doubled each time, give or take half of it, so that many callers
 # who failed together do not come back together.
@@ -307,11 +308,12 @@ class Engine:
         if key:
             return key
         place, name = entry.key.split(":", 1)
-        cure = f"set the environment variable {name}" if place == "env" else f"run `llmasos secrets set {name}`"
-        cure_zh = f"请设置环境变量 {name}" if place == "env" else f"请运行 `llmasos secrets set {name}`"
-        raise ModelUnavailable(
-            f"The model {entry.name} has no key: {cure}.", zh=f"模型 {entry.name} 没有密钥：{cure_zh}。"
+        cure = (
+            _("set the environment variable {name}", name=name)
+            if place == "env"
+            else _("run `llmasos secrets set {name}`", name=name)
         )
+        raise ModelUnavailable(_("The model {entry} has no key: {cure}.", entry=entry.name, cure=cure))
 
     def _key_or_none(self, entry: ModelEntry) -> str | None:
         place, _, name = (entry.key or "").partition(":")

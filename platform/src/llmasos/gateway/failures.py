@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from llmasos.errors import Invalid, LlmasosError, ModelUnavailable, TimedOut
 from llmasos.gateway.models import ModelEntry
+from llmasos.i18n import _
 
 # A provider's own words help, but they may be a page of HTML.
 MAX_WORDS = 300
@@ -21,28 +22,24 @@ MAX_PAUSE_SECONDS = 10.0
 class ModelKeyRejected(ModelUnavailable):
     """The provider did not accept the key of this model."""
 
-    zh = "模型提供方不接受此模型的密钥。"
     code = "model-key-rejected"
 
 
 class ModelRateLimited(ModelUnavailable):
     """The provider of this model takes no more requests now; try again later."""
 
-    zh = "此模型的提供方暂不接受更多请求：请稍后重试。"
     code = "model-rate-limited"
 
 
 class ContextTooLong(Invalid):
     """The text is longer than what the model can read."""
 
-    zh = "文本超出了模型可读取的长度。"
     code = "context-too-long"
 
 
 class ContentRefused(Invalid):
     """The provider refuses this content."""
 
-    zh = "模型提供方拒绝处理此内容。"
     code = "content-refused"
 
 
@@ -74,8 +71,7 @@ def classify(error: BaseException, entry: ModelEntry, key: str | None) -> Provid
             fields = {"name": entry.name, "seconds": entry.timeout_seconds, "string": entry.litellm, "said": said}
             return ProviderFailure(cls(en.format_map(fields), zh=zh.format_map(fields)), again and may_help, pause)
     unknown = ModelUnavailable(
-        f"The model {entry.name} did not answer: {said}; run `llmasos models test {entry.name}`.",
-        zh=f"模型 {entry.name} 没有作答：{said}；请运行 `llmasos models test {entry.name}`。",
+        _("The model {entry} did not answer: {said}; run `llmasos models test {entry}`.", entry=entry.name, said=said),
     )
     return ProviderFailure(unknown, again, pause)
 
@@ -86,28 +82,19 @@ _KINDS: tuple[tuple[frozenset[str], type[LlmasosError], tuple[str, str], bool], 
     (
         frozenset({"TimeoutError", "Timeout", "APITimeoutError"}),
         TimedOut,
-        (
-            "The model {name} did not answer within {seconds:g} s.",
-            "模型 {name} 未在 {seconds:g} 秒内作答。",
-        ),
+        _("The model {{name}} did not answer within {{seconds:g}} s."),
         False,
     ),
     (
         frozenset({"AuthenticationError", "PermissionDeniedError"}),
         ModelKeyRejected,
-        (
-            "The provider of {name} rejected its key; set it anew and run `llmasos models test {name}`.",
-            "{name} 的提供方拒绝了密钥：请重新设置后运行 `llmasos models test {name}`。",
-        ),
+        _("The provider of {{name}} rejected its key; set it anew and run `llmasos models test {{name}}`."),
         False,
     ),
     (
         frozenset({"ContextWindowExceededError"}),
         ContextTooLong,
-        (
-            "The text is longer than {name} can read; shorten it. ({said})",
-            "文本超出 {name} 可读取的长度：请缩短。（{said}）",
-        ),
+        _("The text is longer than {{name}} can read; shorten it. ({{said}})"),
         False,
     ),
     (
@@ -115,37 +102,25 @@ _KINDS: tuple[tuple[frozenset[str], type[LlmasosError], tuple[str, str], bool], 
             {"ContentPolicyViolationError", "RejectedRequestError", "content_policy_violation", "content_filter"}
         ),
         ContentRefused,
-        (
-            "The provider of {name} refuses this content. ({said})",
-            "{name} 的提供方拒绝处理此内容。（{said}）",
-        ),
+        _("The provider of {{name}} refuses this content. ({{said}})"),
         False,
     ),
     (
         frozenset({"RateLimitError"}),
         ModelRateLimited,
-        (
-            "The provider of {name} takes no more requests now; try again later. ({said})",
-            "{name} 的提供方暂不接受更多请求：请稍后重试。（{said}）",
-        ),
+        _("The provider of {{name}} takes no more requests now; try again later. ({{said}})"),
         True,
     ),
     (
         frozenset({"NotFoundError"}),
         ModelUnavailable,
-        (
-            "The provider of {name} does not know {string!r}; see `llmasos models list`. ({said})",
-            "{name} 的提供方不认识 {string!r}；用 `llmasos models list` 查看。（{said}）",
-        ),
+        _("The provider of {{name}} does not know {{string!r}}; see `llmasos models list`. ({{said}})"),
         False,
     ),
     (
         frozenset({"BadRequestError", "UnprocessableEntityError", "InvalidRequestError"}),
         Invalid,
-        (
-            "The provider of {name} refuses the request: {said}",
-            "{name} 的提供方拒绝了请求：{said}",
-        ),
+        _("The provider of {{name}} refuses the request: {{said}}"),
         False,
     ),
 )

@@ -25,7 +25,7 @@ from llmasos.gateway.registry import ModelRegistry
 from llmasos.gateway.request import EmbedRequest, GenerateRequest
 from llmasos.gateway.routing import EVERYTHING, Reach, choose_embedding
 from llmasos.gateway.steps import ModelCall, ModelCaller, PlainSteps, Steps
-from llmasos.i18n import t
+from llmasos.i18n import _, render, t
 from llmasos.quotas.meters import NOTHING_USED, Demand, Meter, Used
 
 ANYBODY = ModelCaller()
@@ -252,10 +252,11 @@ class Gateway:
             entry = self.registry.get(name)
         elif entry is None or not reach.includes(entry):
             raise Denied(
-                f"The app may not use the model {name!r}. Its manifest would ask for it with:\n"
-                f'[[permissions]]\ncapability = "model"\nmodels = ["{name}"]',
-                zh=f"应用不得使用模型 {name!r}。可在其清单中这样申请：\n[[permissions]]\ncapability "
-                f'= "model"\nmodels = ["{name}"]',
+                _(
+                    "The app may not use the model {name!r}. Its manifest would ask for it "
+                    'with:\n[[permissions]]\ncapability = "model"\nmodels = ["{name}"]',
+                    name=name,
+                ),
             )
         if entry.kind != kind:
             raise Invalid(
@@ -288,9 +289,10 @@ def finish(plan: CallPlan, entry: ModelEntry, reason: str, limit: int) -> CallPl
         en = f"{plan.entry.name} did not answer; {entry.name} did."
         remarks = remarks.with_notice(t(plan.locale, en, f"{plan.entry.name} 没有回答，由 {entry.name} 回答。"))
     if plan.wants_json and reason == "length":
-        en = f"The answer was cut at {limit} tokens, so its JSON is not complete; allow a larger max_tokens."
-        zh = f"回答在 {limit} 个 token 处被截断，JSON 不完整；请增大 max_tokens。"
-        remarks = remarks.with_notice(t(plan.locale, en, zh))
+        said = _(
+            "The answer was cut at {limit} tokens, so its JSON is not complete; allow a larger max_tokens.", limit=limit
+        )
+        remarks = remarks.with_notice(render(said, plan.locale))
     return replace(plan, remarks=remarks)
 
 

@@ -22,6 +22,7 @@ from llmasos.database.engine import Database
 from llmasos.errors import Conflict, Invalid, NotFound
 from llmasos.gateway.models import BUILT_IN, ModelEntry
 from llmasos.gateway.tables import ModelRow
+from llmasos.i18n import _
 from llmasos.validation import in_both
 
 # A server sees what a command changed within this time; reading the table and the file takes under a millisecond.
@@ -62,9 +63,8 @@ class ModelRegistry:
         if name in models:
             return models[name]
         near = get_close_matches(name, models, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "see `llmasos models list`."
-        hint_zh = f"是否想用 {near[0]!r}？" if near else "用 `llmasos models list` 查看。"
-        raise NotFound(f"There is no model {name!r}; {hint}", zh=f"没有模型 {name!r}；{hint_zh}")
+        hint = _("did you mean {near!r}?", near=near[0]) if near else _("see `llmasos models list`.")
+        raise NotFound(_("There is no model {name!r}; {hint}", name=name, hint=hint))
 
     def add(self, entry: ModelEntry, *, replace: bool = False) -> None:
         """Keep a model.
@@ -76,13 +76,11 @@ class ModelRegistry:
         known = self.models
         if entry.name in known and known[entry.name].source != "built-in" and not replace:
             raise Conflict(
-                f"There is a model {entry.name!r} already; remove it first, or give --replace.",
-                zh=f"已有模型 {entry.name!r}：请先移除它，或加上 --replace。",
+                _("There is a model {entry!r} already; remove it first, or give --replace.", entry=entry.name),
             )
         if unknown := [name for name in entry.fallbacks if name not in known]:
             raise Invalid(
-                f"The fallback {unknown[0]!r} is no model; add it first.",
-                zh=f"备用模型 {unknown[0]!r} 不存在：请先添加它。",
+                _("The fallback {unknown!r} is no model; add it first.", unknown=unknown[0]),
             )
         stored = entry.model_dump(mode="json", exclude_defaults=True, exclude={"source"})
         with self._writable().write() as session:
@@ -103,13 +101,10 @@ class ModelRegistry:
         entry = self.get(name)
         if entry.source == "config":
             raise Invalid(
-                f"The model {name!r} stands in {self._home / 'config.toml'}; remove it there.",
-                zh=f"模型 {name!r} 写在 {self._home / 'config.toml'} 中：请在该文件中移除。",
+                _("The model {name!r} stands in {home}; remove it there.", name=name, home=self._home / "config.toml"),
             )
         if entry.source == "built-in":
-            raise Invalid(
-                f"The model {name!r} is built in and cannot be removed.", zh=f"模型 {name!r} 是内置的，不能移除。"
-            )
+            raise Invalid(_("The model {name!r} is built in and cannot be removed.", name=name))
         with self._writable().write() as session:
             row = session.get(ModelRow, name)
             if row is not None:
@@ -119,8 +114,7 @@ class ModelRegistry:
     def _writable(self) -> Database:
         if self._database is None:
             raise Invalid(
-                "Models cannot be kept without a database; write them in config.toml.",
-                zh="没有数据库就无法保存模型：请写入 config.toml。",
+                _("Models cannot be kept without a database; write them in config.toml."),
             )
         return self._database
 
@@ -137,7 +131,7 @@ class ModelRegistry:
         except FileNotFoundError:
             return []
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise Invalid(f"{file} is not valid TOML: {error}", zh=f"{file} 不是有效的 TOML：{error}") from error
+            raise Invalid(_("{file} is not valid TOML: {error}", file=file, error=error)) from error
         return [parse_entry(fields, str(file)) for fields in _tables(tree.get("models", []), file)]
 
     def _added(self) -> list[ModelEntry]:
@@ -167,8 +161,7 @@ def _tables(models: object, file: Path) -> list[dict[str, Any]]:
             rows = [models]
     if any(not isinstance(row, dict) for row in rows):
         raise Invalid(
-            f"{file}: write each model as [[models]] or [models.NAME].",
-            zh=f"{file}：请将每个模型写成 [[models]] 或 [models.NAME]。",
+            _("{file}: write each model as [[models]] or [models.NAME].", file=file),
         )
     return [{**cast(dict[str, Any], row), "source": "config"} for row in rows]
 

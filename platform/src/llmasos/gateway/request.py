@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, cast
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from llmasos.errors import Invalid
+from llmasos.i18n import _
 from llmasos.validation import Misfit, in_both
 
 Task: TypeAlias = Literal[
@@ -49,10 +50,10 @@ def _picture(url: str) -> str:
     kind, separator, data = url.partition(";base64,")
     if not separator or kind.removeprefix("data:") not in _PICTURE_TYPES or not kind.startswith("data:"):
         raise Misfit(
-            "a picture is sent as data:image/png;base64,… (or jpeg, webp, gif); its address is not fetched: an app "
-            "with a permission for http fetches it first",
-            "图片须以 data:image/png;base64,…（或 jpeg、webp、gif）形式发送；主机不会抓取网址："
-            "拥有 http 权限的应用可先自行下载",
+            _(
+                "a picture is sent as data:image/png;base64,… (or jpeg, webp, gif); its address is not "
+                "fetched: an app with a permission for http fetches it first"
+            ),
         )
     _media(data)
     return url
@@ -61,13 +62,13 @@ def _picture(url: str) -> str:
 def _media(data: str) -> str:
     if len(data) > MAX_MEDIA_BYTES * 4 // 3 + 4:
         megabytes = MAX_MEDIA_BYTES >> 20
-        raise Misfit(f"it is larger than {megabytes} MiB; make it smaller", f"超过 {megabytes} MiB：请缩小")
+        raise Misfit(_("it is larger than {megabytes} MiB; make it smaller", megabytes=megabytes))
     try:
         decoded = b64decode(data, validate=True)
     except (binascii.Error, ValueError):
-        raise Misfit("it is not base64", "不是 base64 编码") from None
+        raise Misfit(_("it is not base64")) from None
     if not decoded:
-        raise Misfit("it is empty", "内容为空")
+        raise Misfit(_("it is empty"))
     return data
 
 
@@ -76,15 +77,18 @@ def _schema(schema: dict[str, Any]) -> dict[str, Any]:
     while waiting:
         value, depth = waiting.pop()
         if depth > MAX_SCHEMA_DEPTH:
-            raise Misfit(f"it nests deeper than {MAX_SCHEMA_DEPTH} levels", f"嵌套超过 {MAX_SCHEMA_DEPTH} 层")
+            raise Misfit(_("it nests deeper than {max_schema_depth} levels", max_schema_depth=MAX_SCHEMA_DEPTH))
         if isinstance(value, Mapping):
             waiting += [(each, depth + 1) for each in cast(Mapping[str, object], value).values()]
         elif isinstance(value, list):
             waiting += [(each, depth + 1) for each in cast(list[object], value)]
     if (size := len(json.dumps(schema, ensure_ascii=False))) > MAX_SCHEMA_CHARACTERS:
         raise Misfit(
-            f"it has {size:,} characters, more than {MAX_SCHEMA_CHARACTERS:,}",
-            f"有 {size:,} 个字符，超过 {MAX_SCHEMA_CHARACTERS:,} 个",
+            _(
+                "it has {size:,} characters, more than {max_schema_characters:,}",
+                size=size,
+                max_schema_characters=MAX_SCHEMA_CHARACTERS,
+            ),
         )
     return schema
 

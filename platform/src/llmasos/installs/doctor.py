@@ -13,7 +13,7 @@ from sqlmodel import Session, col, select
 
 from llmasos.bundles.manifest import Manifest
 from llmasos.errors import LlmasosError
-from llmasos.i18n import Words, t
+from llmasos.i18n import Words, _, render
 from llmasos.installs import repository
 from llmasos.installs.code import CodeStore
 from llmasos.installs.tables import GrantRow, Installation, InstalledRelease
@@ -36,7 +36,7 @@ class InstallationFinding:
     def text(self, locale: str) -> str:
         """The finding on one line."""
         (what, what_zh), (cure, cure_zh) = self.what, self.cure
-        return t(locale, f"{self.subject}: {what}; {cure}", f"{self.subject}：{what_zh}；{cure_zh}")
+        return render(_("{subject}: {what}; {cure}", subject=self.subject, what=what, cure=cure), locale)
 
 
 def check(session: Session, home: Path) -> list[InstallationFinding]:
@@ -65,7 +65,7 @@ def check(session: Session, home: Path) -> list[InstallationFinding]:
     return findings
 
 
-_RESTORE: Final[Words] = ("restore the database from a backup", "请从备份恢复数据库")
+_RESTORE: Final[Words] = _("restore the database from a backup")
 
 
 async def unprepared(
@@ -97,12 +97,12 @@ async def unprepared(
 
 def _restore(app_id: str) -> Words:
     install = f"`llmasos install {app_id}`"
-    return f"run {install} to restore it", f"请运行 {install} 恢复"
+    return _("run {install} to restore it", install=install)
 
 
 def _reinstall(app_id: str) -> Words:
     uninstall = f"`llmasos uninstall {app_id}`"
-    return f"run {uninstall}, keeping its data, and install it again", f"请运行 {uninstall}（保留数据）后重新安装"
+    return _("run {uninstall}, keeping its data, and install it again", uninstall=uninstall)
 
 
 def _orphans(
@@ -111,17 +111,17 @@ def _orphans(
     known = {installation.id for installation in installations}
     for release in releases:
         if release.installation_id not in known:
-            what = "it belongs to no installation", "不属于任何安装"
+            what = _("it belongs to no installation")
             yield InstallationFinding(f"release {release.id}", what, _RESTORE)
     ids = {release.id for release in releases}
     for grant in session.exec(select(GrantRow)):
         if grant.installed_release_id not in ids:
-            what = "it belongs to no release", "不属于任何版本"
+            what = _("it belongs to no release")
             yield InstallationFinding(f"grant {grant.capability}", what, _RESTORE)
     for quota in session.exec(select(Quota).where(Quota.source != "operator")):
         if quota.source not in known:
-            what = "the installation that brought it is gone", "带来此配额的安装已不存在"
-            cure = "remove it with `llmasos quota remove`", "请用 `llmasos quota remove` 移除"
+            what = _("the installation that brought it is gone")
+            cure = _("remove it with `llmasos quota remove`")
             yield InstallationFinding(f"quota of {quota.scope_id}", what, cure)
 
 
@@ -129,16 +129,16 @@ def _states(installation: Installation, releases: list[InstalledRelease]) -> Ite
     app_id = installation.app_id
     current = [release.id for release in releases if release.state == "current"]
     if current != [installation.current_id]:
-        what = f"{len(current)} of its releases say that they run", f"有 {len(current)} 个版本标记为正在使用"
+        what = _("{count} of its releases say that they run", count=len(current))
         yield InstallationFinding(app_id, what, _reinstall(app_id))
     if sum(release.state == "pending" for release in releases) > 1:
-        what = "more than one release waits for consent", "有多个版本在等待同意"
+        what = _("more than one release waits for consent")
         upgrade = f"`llmasos upgrade {app_id}`"
-        yield InstallationFinding(app_id, what, (f"run {upgrade}", f"请运行 {upgrade}"))
+        yield InstallationFinding(app_id, what, _("run {upgrade}", upgrade=upgrade))
     unknown = {release.state for release in releases} - {"current", "pending", "previous"}
     if unknown:
         state = sorted(unknown)[0]
-        what = f"a release is in the unknown state {state!r}", f"有版本处于未知状态 {state!r}"
+        what = _("a release is in the unknown state {state!r}", state=state)
         yield InstallationFinding(app_id, what, _reinstall(app_id))
 
 
@@ -148,16 +148,16 @@ def _release(
     subject = f"{installation.app_id} {release.version}"
     cure = _reinstall(installation.app_id)
     if not code_is_whole:
-        what = "its code is gone or damaged", "其代码丢失或损坏"
+        what = _("its code is gone or damaged")
         yield InstallationFinding(subject, what, _restore(installation.app_id) if release.state == "current" else cure)
     try:
         manifest = Manifest.model_validate(release.manifest)
     except ValidationError:
-        yield InstallationFinding(subject, ("its stored manifest is not valid", "所存的清单无效"), cure)
+        yield InstallationFinding(subject, _("its stored manifest is not valid"), cure)
         return
     if (manifest.id, manifest.version) != (installation.app_id, release.version):
         other = f"{manifest.id} {manifest.version}"
-        yield InstallationFinding(subject, (f"its stored manifest is that of {other}", f"所存的清单属于 {other}"), cure)
+        yield InstallationFinding(subject, _("its stored manifest is that of {other}", other=other), cure)
     for row in repository.grants(session, release.id or 0):
         declared = manifest.permission(row.capability)
         try:
@@ -165,12 +165,9 @@ def _release(
         except ValidationError:
             within = False
         if not within:
-            what = (
-                f"its grant for {row.capability} is wider than its manifest",
-                f"{row.capability} 的授权超出了清单所申请的范围",
-            )
+            what = _("its grant for {capability} is wider than its manifest", capability=row.capability)
             revoke = f"`llmasos grants revoke {installation.app_id} {row.capability}`"
-            yield InstallationFinding(subject, what, (f"run {revoke}", f"请运行 {revoke}"))
+            yield InstallationFinding(subject, what, _("run {revoke}", revoke=revoke))
     if release.state == "current":
         yield from _quota(session, installation, manifest)
 
@@ -179,7 +176,7 @@ def _quota(session: Session, installation: Installation, manifest: Manifest) -> 
     found = [quota.limit for quota in repository.quotas_from(session, [installation.id])]
     wanted = [manifest.limits.tokens_per_day] if manifest.limits.tokens_per_day is not None else []
     if found != wanted:
-        what = "its daily limit of tokens is not the one that was agreed to", "每日 token 上限与当时同意的不同"
+        what = _("its daily limit of tokens is not the one that was agreed to")
         yield InstallationFinding(installation.app_id, what, _reinstall(installation.app_id))
 
 
@@ -195,13 +192,15 @@ def _dependencies(installations: list[Installation], releases: list[InstalledRel
         for other, specifier in needs.items():
             there = running.get((workspace, other))
             if there is None:
-                what = f"it needs {other}, which is not installed", f"需要 {other}，但它未安装"
+                what = _("it needs {other}, which is not installed", other=other)
                 install = f"`llmasos install {other}`"
-                yield InstallationFinding(app_id, what, (f"run {install}", f"请运行 {install}"))
+                yield InstallationFinding(app_id, what, _("run {install}", install=install))
             elif not SpecifierSet(specifier).contains(there.version, prereleases=True):
-                what = (
-                    f"it needs {other} {specifier}, and {there.version} is installed",
-                    f"需要 {other} {specifier}，而已安装的是 {there.version}",
+                what = _(
+                    "it needs {other} {specifier}, and {version} is installed",
+                    other=other,
+                    specifier=specifier,
+                    version=there.version,
                 )
                 upgrade = f"`llmasos upgrade {other}`"
-                yield InstallationFinding(app_id, what, (f"run {upgrade}", f"请运行 {upgrade}"))
+                yield InstallationFinding(app_id, what, _("run {upgrade}", upgrade=upgrade))

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from llmasos.bundles.manifest import Manifest
 from llmasos.errors import Invalid
+from llmasos.i18n import _
 
 
 def config_values(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -16,7 +17,7 @@ def config_values(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Any
         Invalid: A value does not fit, is of no field, or is missing, each with its field.
     """
     faults = [
-        (f"config {name!r} is not a field of {manifest.id}", f"配置 {name!r} 不是 {manifest.id} 的字段")
+        _("config {name!r} is not a field of {manifest}", name=name, manifest=manifest.id)
         for name in given
         if name not in manifest.config
     ]
@@ -36,8 +37,8 @@ def config_values(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Any
     if faults:
         known = ", ".join(manifest.config)
         raise Invalid(
-            f"{manifest.id}: {'; '.join(en for en, _ in faults)}. Fields: {known or 'none'}",
-            zh=f"{manifest.id}：{'；'.join(zh for _, zh in faults)}。字段：{known or '无'}",
+            f"{manifest.id}: {'; '.join(en for en, __ in faults)}. Fields: {known or 'none'}",
+            zh=f"{manifest.id}：{'；'.join(zh for __, zh in faults)}。字段：{known or '无'}",
         )
     return values
 

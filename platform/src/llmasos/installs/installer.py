@@ -20,6 +20,7 @@ from llmasos.bundles.manifest import Manifest
 from llmasos.bundles.reader import Bundle, read_bundle
 from llmasos.database.engine import Database
 from llmasos.errors import LlmasosError, NotFound, Unavailable
+from llmasos.i18n import _
 from llmasos.installs import changes, plan, repository, service
 from llmasos.installs.code import CodeStore
 from llmasos.installs.lifecycle import InstallationState, Tell, event_of, failure_of
@@ -162,10 +163,12 @@ class Installer:
             bundle = read_bundle(self._source.bundle(release.digest))
         except NotFound as error:
             raise NotFound(
-                f"The code of {app_id} {release.version} is gone or damaged, and its bundle is no longer in the "
-                f"catalog: publish it again, or run `llmasos uninstall {app_id} --keep-data`.",
-                zh=f"{app_id} {release.version} 的代码丢失或损坏，目录中也没有其应用包：请重新发布，"
-                f"或运行 `llmasos uninstall {app_id} --keep-data`。",
+                _(
+                    "The code of {app} {version} is gone or damaged, and its bundle is no longer in the catalog: "
+                    "publish it again, or run `llmasos uninstall {app} --keep-data`.",
+                    app=app_id,
+                    version=release.version,
+                ),
             ) from error
         if bundle.digest != release.digest:
             raise plan.swapped_bundle(app_id, release.version)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from llmasos.errors import LlmasosError
+from llmasos.i18n import _
 from llmasos.installs.service import InstallOutcome
 from llmasos.kernel.invocation import Json, Principal
 
@@ -68,28 +69,20 @@ def failure_of(app: str, event: str, error: LlmasosError) -> LlmasosError:
     why, why_zh = error.message.rstrip("."), (error.message_zh or error.message).rstrip("。.")
     stands, stands_zh, cure, cure_zh = {
         "@install": (
-            f"{app} is installed, but what it does after an install failed",
-            f"{app} 已安装，但它安装后的步骤失败了",
-            "if it does not work as it should, uninstall it and install it again, or tell its author",
-            "如果它工作不正常，请卸载后重新安装，或告知其作者",
+            _("{app} is installed, but what it does after an install failed", app=app),
+            _("if it does not work as it should, uninstall it and install it again, or tell its author"),
         ),
         "@upgrade": (
-            f"{app} was changed to the other release, but what it does after that failed",
-            f"{app} 已更换版本，但它随后的步骤失败了",
-            f"if it does not work as it should, run `llmasos rollback {app}`, or tell its author",
-            f"如果它工作不正常，请运行 `llmasos rollback {app}`，或告知其作者",
+            _("{app} was changed to the other release, but what it does after that failed", app=app),
+            _("if it does not work as it should, run `llmasos rollback {app}`, or tell its author", app=app),
         ),
         "@uninstall": (
-            f"{app} is uninstalled, but what it does before that failed",
-            f"{app} 已卸载，但它卸载前的步骤失败了",
-            "there is nothing that you must do",
-            "你无需做任何事",
+            _("{app} is uninstalled, but what it does before that failed", app=app),
+            _("there is nothing that you must do"),
         ),
         "@event": (
-            f"what {app} may do is changed, but it failed when it was told so",
-            f"{app} 的权限已更改，但它收到通知时出错了",
-            "if it does not work as it should, tell its author",
-            "如果它工作不正常，请告知其作者",
+            _("what {app} may do is changed, but it failed when it was told so", app=app),
+            _("if it does not work as it should, tell its author"),
         ),
     }[event]
-    return type(error)(f"{stands} ({why}); {cure}.", zh=f"{stands_zh}（{why_zh}）；{cure_zh}。")
+    return type(error)(_("{stands} ({why}); {cure}.", stands=stands, why=why, cure=cure))

@@ -15,6 +15,7 @@ from sqlmodel import Session
 from llmasos.bundles.manifest import Manifest
 from llmasos.bundles.reader import Bundle, read_bundle
 from llmasos.errors import BundleRejected, Conflict, NotFound
+from llmasos.i18n import _
 from llmasos.installs import repository
 from llmasos.installs.consent import ConsentRequest, first_consent, renewed_consent, upgrade_consent
 from llmasos.installs.resolve import Requirement, lock_of, no_such_release, resolve
@@ -87,8 +88,11 @@ def plan_install(
         installation, release = found
         if not Requirement(wanted.app_id, wanted.specifier, prereleases=True).allows(release.version):
             raise Conflict(
-                f"{wanted.app_id} {release.version} is installed: run `llmasos upgrade {wanted.app_id}` to change it",
-                zh=f"已安装 {wanted.app_id} {release.version}：运行 `llmasos upgrade {wanted.app_id}` 进行更换",
+                _(
+                    "{app} {version} is installed: run `llmasos upgrade {app}` to change it",
+                    app=wanted.app_id,
+                    version=release.version,
+                ),
             )
         return _regrant(session, source, workspace, release, installation.id)
     there = _installed(session, workspace)
@@ -159,8 +163,7 @@ def require_current(session: Session, workspace: str, app_id: str) -> tuple[Inst
     found = repository.current(session, workspace, app_id)
     if found is None:
         raise NotFound(
-            f"{app_id} is not installed: see `llmasos list`, or run `llmasos install {app_id}`",
-            zh=f"尚未安装 {app_id}：用 `llmasos list` 查看，或运行 `llmasos install {app_id}`",
+            _("{app} is not installed: see `llmasos list`, or run `llmasos install {app}`", app=app_id),
         )
     return found
 
@@ -230,7 +233,10 @@ def _bundle(source: ReleaseSource, candidate: Candidate) -> Bundle:
 def swapped_bundle(app_id: str, version: str) -> BundleRejected:
     """The error for a bundle whose bytes are not those of its release."""
     return BundleRejected(
-        f"the stored bundle of {app_id} {version} is not the one that was published: "
-        "publish the release again, or run `llmasos doctor`",
-        zh=f"{app_id} {version} 的存储包与发布时不同：请重新发布，或运行 `llmasos doctor`",
+        _(
+            "the stored bundle of {app} {version} is not the one that was published: publish the release "
+            "again, or run `llmasos doctor`",
+            app=app_id,
+            version=version,
+        ),
     )

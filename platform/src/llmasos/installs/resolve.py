@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion, Version
 
 from llmasos.bundles.parts import APP_ID
 from llmasos.errors import Conflict, Invalid, NotFound
-from llmasos.i18n import Words
+from llmasos.i18n import Words, _
 from llmasos.installs.source import Candidate, ReleaseSource
 
 # Real graphs take tens of steps. A graph made to explode is given up here, within a second.
@@ -20,7 +20,7 @@ MAX_STEPS: Final = 20_000
 MAX_APPS: Final = 100
 
 
-_NO_FIT: Final[Words] = ("it does not fit", "不符合要求")
+_NO_FIT: Final[Words] = _("it does not fit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,10 @@ def parse_requirement(text: str) -> Requirement:
     match = re.fullmatch(rf"(?P<app>{APP_ID.pattern})(?:@(?P<version>.+)|(?P<specifier>[<>=!~].*))?", text.strip())
     if match is None:
         raise Invalid(
-            f"{text!r:.100} names no app: write publisher/name, publisher/name@1.2.0 or 'publisher/name>=1,<2'",
-            zh=f"{text!r:.100} 不是应用名称：请写成 publisher/name、publisher/name@1.2.0 或 'publisher/name>=1,<2'",
+            _(
+                "{text} names no app: write publisher/name, publisher/name@1.2.0 or 'publisher/name>=1,<2'",
+                text=f"{text!r:.100}",
+            ),
         )
     try:
         if match["version"]:
@@ -72,8 +74,7 @@ def parse_requirement(text: str) -> Requirement:
         return Requirement(match["app"], SpecifierSet(match["specifier"] or ""))
     except (InvalidSpecifier, InvalidVersion):
         raise Invalid(
-            f"{text!r:.100} names no version: write {match['app']}@1.2.0 or '{match['app']}>=1,<2'",
-            zh=f"{text!r:.100} 不是有效的版本写法：请写成 {match['app']}@1.2.0 或 '{match['app']}>=1,<2'",
+            _("{text} names no version: write {app}@1.2.0 or '{app}>=1,<2'", text=f"{text!r:.100}", app=match["app"]),
         ) from None
 
 
@@ -120,7 +121,7 @@ def resolve(
     search = _Search(source, Version(host_version), locked or {}, installed or {})
     found = search.solve([root], {}, {root.app_id: (root, *dependents)})
     if found is None:
-        raise search.failure or Conflict(f"no release of {root.app_id} fits", zh=f"没有合适的 {root.app_id} 版本")
+        raise search.failure or Conflict(_("no release of {app} fits", app=root.app_id))
     return found
 
 
@@ -152,8 +153,7 @@ class _Search:
             return chosen
         if len(chosen) >= MAX_APPS:
             raise Conflict(
-                f"more than {MAX_APPS} apps depend on each other here: depend on fewer",
-                zh=f"此处相互依赖的应用超过 {MAX_APPS} 个：请减少依赖",
+                _("more than {max_apps} apps depend on each other here: depend on fewer", max_apps=MAX_APPS),
             )
         app = waiting[0].app_id
         candidates = list(self._fitting(app, wanted[app]))
@@ -163,8 +163,10 @@ class _Search:
             self.steps += 1
             if self.steps > MAX_STEPS:
                 raise Conflict(
-                    f"no fitting set of releases found in {MAX_STEPS} tries: narrow the versions asked for",
-                    zh=f"尝试 {MAX_STEPS} 次后仍未找到合适的版本组合：请缩小所要求的版本范围",
+                    _(
+                        "no fitting set of releases found in {max_steps} tries: narrow the versions asked for",
+                        max_steps=MAX_STEPS,
+                    ),
                 )
             needs = _needs(candidate)
             clash = next((n for n in needs if n.app_id in chosen and not n.allows(chosen[n.app_id].version)), None)
@@ -199,22 +201,22 @@ class _Search:
         if candidate.app_id in self.installed:
             # Only `upgrade` replaces an installed app.
             upgrade = f"`llmasos upgrade {candidate.app_id}`"
-            return misfit and (f"it is installed, and stays until {upgrade}", f"已安装，运行 {upgrade} 才会更换")
+            return misfit and _("it is installed, and stays until {upgrade}", upgrade=upgrade)
         return self._withheld(candidate) or misfit
 
     def _withheld(self, candidate: Candidate) -> Words | None:
         lock = self.locked.get(candidate.app_id)
         if lock is not None and lock.version == candidate.version and lock.digest != candidate.digest:
-            return "its bytes are not those in the lock", "其内容与锁文件不符"
+            return _("its bytes are not those in the lock")
         if candidate.quarantined:
-            return "it is quarantined", "已被隔离"
+            return _("it is quarantined")
         if candidate.yanked and (lock is None or lock.version != candidate.version):
-            return "it was yanked", "已被撤回"
+            return _("it was yanked")
         compat = candidate.manifest.compat.llmasos
         fits = SpecifierSet(compat).contains(self.host, prereleases=True)
         if fits:
             return None
-        return f"it needs llmasos {compat}, and this is {self.host}", f"需要 llmasos {compat}，而当前为 {self.host}"
+        return _("it needs llmasos {compat}, and this is {host}", compat=compat, host=self.host)
 
     def _explain(self, app: str, wanted: tuple[Requirement, ...]) -> None:
         """Keep the first failure: it is about the newest releases, which the reader expects."""
@@ -225,16 +227,19 @@ class _Search:
         releases = self._releases(app)
         if not releases:
             dependent = wanted[0].wanted_by
-            said = f"{dependent} depends on it: publish it first" if dependent else "see `llmasos search`"
-            said_zh = f"{dependent} 依赖它：请先发布它" if dependent else "用 `llmasos search` 查找"
-            self.failure = NotFound(f"there is no app {app}; {said}", zh=f"没有应用 {app}；{said_zh}")
+            said = (
+                _("{dependent} depends on it: publish it first", dependent=dependent)
+                if dependent
+                else _("see `llmasos search`")
+            )
+            self.failure = NotFound(_("there is no app {app}; {said}", app=app, said=said))
             return
         reasons = [(c.version, *(self._hindrance(c, wanted) or _NO_FIT)) for c in releases[:5]]
         older = len(releases) - 5
-        more, more_zh = (f", and {older} older", f"，另有 {older} 个更早的版本") if older > 0 else ("", "")
+        more, more_zh = _(", and {older} older", older=older) if older > 0 else ("", "")
         self.failure = Conflict(
-            f"no release of {app} fits ({who}). There are {'; '.join(f'{v}: {en}' for v, en, _ in reasons)}{more}",
-            zh=f"没有合适的 {app} 版本（{who_zh}）。现有 {'；'.join(f'{v}：{zh}' for v, _, zh in reasons)}{more_zh}",
+            f"no release of {app} fits ({who}). There are {'; '.join(f'{v}: {en}' for v, en, __ in reasons)}{more}",
+            zh=f"没有合适的 {app} 版本（{who_zh}）。现有 {'；'.join(f'{v}：{zh}' for v, __, zh in reasons)}{more_zh}",
         )
 
 
@@ -242,8 +247,12 @@ def no_such_release(app_id: str, version: str, versions: Sequence[str]) -> NotFo
     """The error for a release that does not exist, with those that do, newest first."""
     shown = ", ".join(versions[:8]) + (" …" if len(versions) > 8 else "")
     return NotFound(
-        f"{app_id} has no release {version}; it has {shown}: see `llmasos show {app_id}`.",
-        zh=f"{app_id} 没有版本 {version}；现有版本：{shown}。可用 `llmasos show {app_id}` 查看。",
+        _(
+            "{app} has no release {version}; it has {shown}: see `llmasos show {app}`.",
+            app=app_id,
+            version=version,
+            shown=shown,
+        ),
     )
 
 
@@ -252,7 +261,7 @@ def _misfit(candidate: Candidate, wanted: tuple[Requirement, ...]) -> Words | No
         return None
     in_range = all(need.specifier.contains(candidate.version, prereleases=True) for need in wanted)
     if in_range and Version(candidate.version).is_prerelease:
-        return "it is a pre-release (name its version to take it)", "是预发布版本（如需使用请写明版本）"
+        return _("it is a pre-release (name its version to take it)")
     return _NO_FIT
 
 

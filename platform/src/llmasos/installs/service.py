@@ -14,6 +14,7 @@ from llmasos.bundles.manifest import Manifest
 from llmasos.bundles.parts import Permission
 from llmasos.database.engine import WriteSession, utc_now
 from llmasos.errors import Conflict, ConsentNeeded, Invalid, LlmasosError
+from llmasos.i18n import _
 from llmasos.installs import repository
 from llmasos.installs.form import config_values, reset_settings, still_valid
 from llmasos.installs.plan import InstallPlan, InstallStep, require_current
@@ -76,8 +77,7 @@ def check_answers(plan: InstallPlan, answers: ConsentAnswers) -> None:
     """
     if plan.needs_consent and not answers.agreed and all(step.kind != "upgrade" for step in plan.steps):
         raise ConsentNeeded(
-            f"{plan.app_id} asks for permissions: agree to them, or pass --yes",
-            zh=f"{plan.app_id} 请求权限：请同意，或使用 --yes",
+            _("{app} asks for permissions: agree to them, or pass --yes", app=plan.app_id),
         )
     for step in plan.steps:
         manifest = step.bundle.manifest
@@ -85,8 +85,11 @@ def check_answers(plan: InstallPlan, answers: ConsentAnswers) -> None:
         optional = {permission.capability for permission in manifest.permissions if permission.optional}
         for capability in sorted(answers.declined.get(step.app_id, frozenset()) - optional):
             raise Invalid(
-                f"{step.app_id} does not work without {capability}: agree to it, or do not install the app",
-                zh=f"{step.app_id} 缺少 {capability} 无法工作：请同意该权限，或不要安装此应用",
+                _(
+                    "{app} does not work without {capability}: agree to it, or do not install the app",
+                    app=step.app_id,
+                    capability=capability,
+                ),
             )
 
 
@@ -202,8 +205,7 @@ def chosen_config(step: InstallStep, answers: ConsentAnswers) -> dict[str, Any]:
 def changed_meanwhile(app_id: str, version: str) -> Conflict:
     """The error for a plan that no longer matches the installation."""
     return Conflict(
-        f"{app_id} was changed to {version} meanwhile: run the command again",
-        zh=f"{app_id} 已在此期间变更为 {version}：请重新运行命令",
+        _("{app} was changed to {version} meanwhile: run the command again", app=app_id, version=version),
     )
 
 

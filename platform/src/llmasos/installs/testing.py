@@ -12,6 +12,7 @@ from packaging.version import Version
 from llmasos.bundles.reader import read_bundle
 from llmasos.bundles.testing import EMPTY_COMPONENT, make_bundle
 from llmasos.errors import LlmasosError, NotFound, Unavailable
+from llmasos.i18n import _
 from llmasos.installs.source import Candidate
 from llmasos.kernel.invocation import Invocation
 from llmasos.runtimes.runtime import CallOutcome, Inspection, Program
@@ -43,7 +44,7 @@ class Shelf:
     def bundle(self, digest: str) -> Path:
         """The file."""
         if digest not in self.files:
-            raise NotFound(f"no bundle {digest}", zh=f"没有应用包 {digest}")
+            raise NotFound(_("no bundle {digest}", digest=digest))
         return self.files[digest]
 
 
@@ -71,18 +72,18 @@ class NotingRuntime:
         if self.failure is not None:
             raise self.failure
         if not await asyncio.to_thread(code.exists):
-            raise Unavailable(f"{code} is not there", zh=f"{code} 不存在")
+            raise Unavailable(_("{code} is not there", code=code))
         self.prepared.append(program.digest)
         if self.together is not None:
             await self.together.wait()
 
     async def describe(self, program: Program) -> str:
         """Nothing runs here."""
-        raise Unavailable("this runtime runs nothing", zh="此运行时不运行任何应用")
+        raise Unavailable(_("this runtime runs nothing"))
 
     async def call(self, program: Program, invocation: Invocation, action: str, input_json: str) -> CallOutcome:
         """Nothing runs here."""
-        raise Unavailable("this runtime runs nothing", zh="此运行时不运行任何应用")
+        raise Unavailable(_("this runtime runs nothing"))
 
     async def retire(self, installation_id: str) -> None:
         """Note it."""

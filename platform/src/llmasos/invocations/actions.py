@@ -22,6 +22,7 @@ from referencing.exceptions import Unresolvable
 
 from llmasos.bundles.actions import Action
 from llmasos.errors import AppFailed, Invalid, NotFound, ResourceLimit
+from llmasos.i18n import _
 from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
 
 Json: TypeAlias = Any
@@ -50,7 +51,6 @@ class Fault:
 class InputRejected(Invalid):
     """The input does not fit what the action takes."""
 
-    zh = "输入不符合此操作的要求。"
     code = "input-rejected"
 
     def __init__(self, message: str | None = None, *, zh: str = "", faults: tuple[Fault, ...] = ()) -> None:
@@ -102,14 +102,14 @@ def check_input(action: Action, value: Json, steps: int = MAX_STEPS) -> dict[str
         InputRejected: It does not fit; the message names the field.
     """
     if not isinstance(value, dict):
-        raise InputRejected("The input must be a JSON object.", zh="输入必须是一个 JSON 对象。")
+        raise InputRejected(_("The input must be a JSON object."))
     filled = cast("dict[str, Json]", _with_defaults(action.input_schema, value))
     fields = list(action.input_schema.get("properties", ()))
     faults = sorted(_faults(action.input_schema, filled, steps), key=lambda fault: _place(fault, fields))
     if faults:
         en = "; ".join(f"{fault.field or 'input'}: {fault.en}" for fault in faults[:5])
         zh = "；".join(f"{fault.field or '输入'}：{fault.zh}" for fault in faults[:5])
-        raise InputRejected(en, zh=zh, faults=tuple(faults))
+        raise InputRejected(said, faults=tuple(faults))
     return filled
 
 
@@ -129,15 +129,12 @@ def check_output(action: Action, text: str, limit_bytes: int, steps: int = MAX_S
     size = len(text.encode())
     if size > limit_bytes:
         raise ResourceLimit(
-            f"The action answered {size} bytes, over its limit of {limit_bytes}.",
-            zh=f"操作返回了 {size} 字节，超过上限 {limit_bytes} 字节。",
+            _("The action answered {size} bytes, over its limit of {limit_bytes}.", size=size, limit_bytes=limit_bytes),
         )
     try:
         value: Json = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise AppFailed(
-            "The action's answer is not JSON; its author must mend it.", zh="操作的返回值不是 JSON，需由作者修正。"
-        ) from error
+        raise AppFailed(_("The action's answer is not JSON; its author must mend it.")) from error
     faults = _faults(action.output_schema, value, steps)
     if faults:
         where = f" at {faults[0].pointer}" if faults[0].pointer else ""
@@ -159,8 +156,11 @@ def encode_input(value: Mapping[str, Json]) -> str:
     size = len(text.encode(errors="surrogatepass"))
     if size > MAX_PAYLOAD_BYTES:
         raise InputRejected(
-            f"The input has {size:,} bytes; an action takes at most {MAX_PAYLOAD_BYTES:,}.",
-            zh=f"输入为 {size:,} 字节；单个操作最多接受 {MAX_PAYLOAD_BYTES:,} 字节。",
+            _(
+                "The input has {size:,} bytes; an action takes at most {max_payload_bytes:,}.",
+                size=size,
+                max_payload_bytes=MAX_PAYLOAD_BYTES,
+            ),
         )
     return text
 
@@ -223,8 +223,8 @@ _Validator: Final[Any] = create(
 _NOTHING: Final[Any] = cast("Any", Registry)()
 
 
-_TOO_LARGE: Final = Fault("", "it is too deep or too large to check", "内容过深或过大，无法检查")
-_BROKEN: Final = Fault("", "the action's schema is broken; its author must mend it", "操作的模式有误，需由作者修正")
+_TOO_LARGE: Final = Fault("", _("it is too deep or too large to check"))
+_BROKEN: Final = Fault("", _("the action's schema is broken; its author must mend it"))
 
 
 def _faults(schema: Schema, value: Json, steps: int) -> list[Fault]:
@@ -258,7 +258,7 @@ def _described(error: ValidationError) -> Iterator[Fault]:
             # The validator reports each missing name by itself; the first report speaks for all.
             if error.message.startswith(repr(missing[0])):
                 for name in missing:
-                    yield Fault(f"{pointer}/{_escaped(name)}", "is missing", "缺少此项")
+                    yield Fault(f"{pointer}/{_escaped(name)}", _("is missing"))
         case "additionalProperties":
             known = list(cast("Schema", error.schema).get("properties", {}))
             listed = ", ".join(known)
@@ -271,14 +271,14 @@ def _described(error: ValidationError) -> Iterator[Fault]:
 
 
 _WORDS: Final[Mapping[str, tuple[str, str]]] = {
-    "type": ("must be of type {}", "类型必须是 {}"),
-    "enum": ("must be one of {}", "必须是以下之一：{}"),
-    "minimum": ("must be at least {}", "不得小于 {}"),
-    "maximum": ("must be at most {}", "不得大于 {}"),
-    "minLength": ("must have a length of at least {}", "长度不得小于 {}"),
-    "minItems": ("must have a length of at least {}", "长度不得小于 {}"),
-    "maxLength": ("must have a length of at most {}", "长度不得大于 {}"),
-    "maxItems": ("must have a length of at most {}", "长度不得大于 {}"),
+    "type": _("must be of type {{}}"),
+    "enum": _("must be one of {{}}"),
+    "minimum": _("must be at least {{}}"),
+    "maximum": _("must be at most {{}}"),
+    "minLength": _("must have a length of at least {{}}"),
+    "minItems": _("must have a length of at least {{}}"),
+    "maxLength": _("must have a length of at most {{}}"),
+    "maxItems": _("must have a length of at most {{}}"),
 }
 
 

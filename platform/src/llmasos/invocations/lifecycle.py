@@ -222,7 +222,7 @@ class Invocations:
 def _message_of(error: BaseException) -> Words:
     """What the person reads; nothing of the host's insides."""
     told = error if isinstance(error, LlmasosError) else Unavailable()
-    return told.message, told.message_zh
+    return told.message
 
 
 async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from llmasos.bundles.actions import Action
 from llmasos.errors import NotFound, Unavailable
-from llmasos.i18n import t
+from llmasos.i18n import _, render
 from llmasos.invocations.actions import InputRejected, action_named, check_input, check_output, checked, encode_input
 from llmasos.invocations.lifecycle import Invocations
 from llmasos.invocations.result import InvocationResult
@@ -32,15 +32,16 @@ from llmasos.runtimes.runtime import Program, Runtime
 class Stopping(Unavailable):
     """The host is stopping; what was used is settled, run it again in a moment."""
 
-    zh = "主机正在停止；已用的量已结算，请稍后重新运行。"
     code = "stopping"
 
 
 def not_installed(app_id: str) -> NotFound:
     """The error for an app that is not installed, and for one that the caller may not see."""
     return NotFound(
-        f"No app {app_id[:128]!r} is installed here; `llmasos list` shows what is, `llmasos install` adds one.",
-        zh=f"此处没有安装应用 {app_id[:128]!r}；用 `llmasos list` 查看，用 `llmasos install` 安装。",
+        _(
+            "No app {app!r} is installed here; `llmasos list` shows what is, `llmasos install` adds one.",
+            app=app_id[:128],
+        ),
     )
 
 
@@ -239,11 +240,7 @@ class ActionRunner:
     async def _prepare(self, runtime: Runtime, found: Runnable, principal: Principal, emit: EventSink) -> None:
         """Prepare an installed app that is not ready: the host was upgraded, or what was prepared was deleted."""
         app = f"{found.app.id} {found.app.version}"
-        said = t(
-            principal.locale,
-            f"Preparing {app} for this version of LLMasOS (once)",
-            f"正在为此版本的 LLMasOS 准备 {app}（仅一次）",
-        )
+        said = render(_("Preparing {app} for this version of LLMasOS (once)", app=app), principal.locale)
         await emit(Event("notice", said))
         await runtime.prepare(found.program, await asyncio.to_thread(self._runnables.code, found))
 
@@ -282,7 +279,11 @@ def _with_config_hint(error: InputRejected, found: Runnable) -> InputRejected:
     name = set_at_install[0]
     command = f"llmasos install {found.app.id} -c {name}=…"
     return InputRejected(
-        f"{error.message}. {name} is one of the app's settings, for all its runs: {command}",
-        zh=f"{error.message_zh}。{name} 是此应用的设置，对每次运行都有效：{command}",
+        _(
+            "{error}. {name} is one of the app's settings, for all its runs: {command}",
+            error=error.message,
+            name=name,
+            command=command,
+        ),
         faults=error.faults,
     )

@@ -24,7 +24,7 @@ from sqlmodel import Session, col, select
 from llmasos.database.dialect import SqlValue
 from llmasos.database.engine import WriteSession, utc_now
 from llmasos.database.transaction import Transaction
-from llmasos.i18n import Words
+from llmasos.i18n import Words, _
 from llmasos.kernel.invocation import Json
 from llmasos.kernel.tables import AuditEntry, AuditHead
 
@@ -113,22 +113,22 @@ def verify(session: Session) -> Verification:
     for row in session.exec(select(AuditEntry).order_by(col(AuditEntry.seq)).execution_options(yield_per=1000)):
         count += 1
         if row.seq != count:
-            return Verification(count - 1, False, previous, count, *_line(count, "is missing", "缺失"))
+            return Verification(count - 1, False, previous, count, *_line(count, _("is missing")))
         moment = row.at.isoformat(timespec="microseconds")
         who = (row.workspace_id, row.user_id, row.app_id, row.invocation_id)
         texts = (moment, *who, row.event, row.outcome, _canonical(row.detail))
         if row.previous_hash != previous:
             return Verification(
-                count - 1, False, previous, count, *_line(count, f"does not follow line {count - 1}", "与上一行不衔接")
+                count - 1, False, previous, count, *_line(count, _("does not follow line {count}", count=count - 1))
             )
         if row.hash != _hash(previous, count, texts):
-            return Verification(count - 1, False, previous, count, *_line(count, "was changed", "被改动"))
+            return Verification(count - 1, False, previous, count, *_line(count, _("was changed")))
         previous = row.hash
         session.expunge(row)
     if (head.count, head.hash) != (count, previous) if head else count > 0:
         missing = head.count - count if head else 0
-        cut = f"{missing} lines were cut from its end", f"末尾被截去 {missing} 行"
-        misfit = "its head does not fit its last line", "头部记录与最后一行不符"
+        cut = _("{missing} lines were cut from its end", missing=missing)
+        misfit = _("its head does not fit its last line")
         return Verification(count, False, previous, count + 1, *(cut if missing > 0 else misfit))
     return Verification(count, True, previous)
 

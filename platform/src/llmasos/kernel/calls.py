@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 from llmasos.errors import AppFailed, Cancelled, Invalid, LlmasosError, TimedOut, Unavailable
+from llmasos.i18n import _
 from llmasos.kernel.audit import Line
 from llmasos.kernel.capability import Stream
 from llmasos.kernel.deadline import Deadline, Expired
@@ -108,9 +109,7 @@ class InvocationCalls:
             return await self.deadline.bound(work)
         except Expired:
             seconds = self.invocation.limits.wall_seconds
-            raise TimedOut(
-                f"The run reached its limit of {seconds:g} seconds.", zh=f"运行达到了 {seconds:g} 秒的上限。"
-            ) from None
+            raise TimedOut(_("The run reached its limit of {seconds} seconds.", seconds=f"{seconds:g}")) from None
 
     def check_room_for_stream(self) -> None:
         """Refuse one stream too many.
@@ -120,8 +119,7 @@ class InvocationCalls:
         """
         if len(self.streams) >= MAX_STREAMS:
             raise Invalid(
-                f"{MAX_STREAMS} streams are open; close one, or read it to its end.",
-                zh=f"已打开 {MAX_STREAMS} 个流：请关闭一个，或将其读完。",
+                _("{max_streams} streams are open; close one, or read it to its end.", max_streams=MAX_STREAMS),
             )
 
     def note(self, error: LlmasosError) -> None:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, runtime_che
 import msgspec
 
 from llmasos.errors import Invalid
+from llmasos.i18n import _
 from llmasos.kernel.invocation import Invocation, Json
 from llmasos.quotas.meters import NOTHING_USED, Demand, Used
 
@@ -109,9 +110,7 @@ class ContractFunction:
                 return operation(*msgspec.convert(arguments, parameters))
             except msgspec.ValidationError as error:
                 name = f"{operation.capability}.{operation.function}"
-                raise Invalid(
-                    f"These are not the arguments of {name}: {error}", zh=f"这些不是 {name} 的参数：{error}"
-                ) from None
+                raise Invalid(_("These are not the arguments of {name}: {error}", name=name, error=error)) from None
 
         return cls(decode, encode)
 

@@ -22,6 +22,7 @@ from llmasos.bundles.parts import (
     StoragePermission,
 )
 from llmasos.errors import Denied, PermissionNotDeclared, PermissionNotGranted
+from llmasos.i18n import _
 from llmasos.kernel.invocation import InstalledApp
 from llmasos_sdk.host import BASELINE_CAPABILITIES
 
@@ -54,15 +55,21 @@ def denial(app: InstalledApp | None, capability: str) -> Denied | None:
         return None
     if capability in app.declared:
         return PermissionNotGranted(
-            f"{app.id} declares {capability}, but this installation does not grant it. "
-            f"See `llmasos grants show {app.id}`; install it again to consent.",
-            zh=f"{app.id} 声明了 {capability}，但此安装未授予该权限。"
-            f"查看 `llmasos grants show {app.id}`；重新安装即可授权。",
+            _(
+                "{app} declares {capability}, but this installation does not grant it. See `llmasos grants "
+                "show {app}`; install it again to consent.",
+                app=app.id,
+                capability=capability,
+            ),
         )
     lines = manifest_lines(capability)
     return PermissionNotDeclared(
-        f"{app.id} used {capability}, which its manifest does not declare. Add to llmapp.toml:\n{lines}",
-        zh=f"{app.id} 使用了清单中未声明的 {capability}。请在 llmapp.toml 中添加：\n{lines}",
+        _(
+            "{app} used {capability}, which its manifest does not declare. Add to llmapp.toml:\n{lines}",
+            app=app.id,
+            capability=capability,
+            lines=lines,
+        ),
     )
 
 

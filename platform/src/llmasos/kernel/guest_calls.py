@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from llmasos.errors import Invalid
+from llmasos.i18n import _
 from llmasos.kernel.calls import OpenStream
 from llmasos.kernel.capability import Capability, ContractFunction
 from llmasos.kernel.invocation import Invocation, Json
@@ -41,7 +42,7 @@ def json_argument(arguments: list[Json]) -> str:
             check_json_depth(text)
             return text
         case _:
-            raise Invalid("This function takes one argument, a JSON text.", zh="此函数接受一个参数：JSON 文本。")
+            raise Invalid(_("This function takes one argument, a JSON text."))
 
 
 def parse_json(text: str) -> Json:
@@ -54,9 +55,7 @@ def parse_json(text: str) -> Json:
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError):
-        raise Invalid(
-            "An argument that must be JSON text is not JSON.", zh="参数必须是 JSON 文本，但不是 JSON。"
-        ) from None
+        raise Invalid(_("An argument that must be JSON text is not JSON.")) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +94,12 @@ class GuestCalls:
         if found is None:
             known = ", ".join(sorted(capability.contract))
             raise Invalid(
-                f"{capability.name} has no function {function[:80]!r}; it has {known}.",
-                zh=f"{capability.name} 没有函数 {function[:80]!r}；可用：{known}。",
+                _(
+                    "{capability} has no function {function!r}; it has {known}.",
+                    capability=capability.name,
+                    function=function[:80],
+                    known=known,
+                ),
             )
         return self._operate(invocation, found, found.decode(arguments))
 
@@ -111,7 +114,7 @@ class GuestCalls:
             case [int() as number] if not isinstance(number, bool):
                 pass
             case _:
-                raise Invalid("A stream is read and closed by its number alone.", zh="流只能按编号读取和关闭。")
+                raise Invalid(_("A stream is read and closed by its number alone."))
         opened = self.kernel.stream(invocation, capability.name, number)
         if opened is None:
             return _nothing()

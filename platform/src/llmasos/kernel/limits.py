@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from llmasos.errors import Invalid
+from llmasos.i18n import _
 from llmasos.kernel.invocation import Json
 from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
 
@@ -27,11 +28,14 @@ def check_arguments(arguments: list[Json]) -> None:
     """
     if len(arguments) > MAX_ARGUMENTS:
         raise Invalid(
-            f"A host call takes at most {MAX_ARGUMENTS} arguments; this one has {len(arguments)}.",
-            zh=f"主机调用最多接受 {MAX_ARGUMENTS} 个参数，此次有 {len(arguments)} 个。",
+            _(
+                "A host call takes at most {max_arguments} arguments; this one has {count}.",
+                max_arguments=MAX_ARGUMENTS,
+                count=len(arguments),
+            ),
         )
     if not all(value is None or isinstance(value, str | int | float) for value in arguments):
-        raise Invalid("An argument is a text, a number or a flag.", zh="参数只能是文本、数字或布尔值。")
+        raise Invalid(_("An argument is a text, a number or a flag."))
     size = sum(len(value.encode(errors="surrogatepass")) for value in arguments if isinstance(value, str))
     check_payload(size)
 
@@ -44,8 +48,11 @@ def check_payload(size_bytes: int) -> None:
     """
     if size_bytes > MAX_PAYLOAD_BYTES:
         raise Invalid(
-            f"One call carries at most {MAX_PAYLOAD_BYTES:,} bytes, this one has {size_bytes:,}; send less at once.",
-            zh=f"一次调用最多携带 {MAX_PAYLOAD_BYTES:,} 字节，此次有 {size_bytes:,} 字节：请减少单次发送的内容。",
+            _(
+                "One call carries at most {max_payload_bytes:,} bytes, this one has {size_bytes:,}; send less at once.",
+                max_payload_bytes=MAX_PAYLOAD_BYTES,
+                size_bytes=size_bytes,
+            ),
         )
 
 
@@ -69,6 +76,5 @@ def check_json_depth(text: str) -> None:
                 continue
         if depth > MAX_DEPTH:
             raise Invalid(
-                f"JSON may nest {MAX_DEPTH} deep; send a flatter value.",
-                zh=f"JSON 最多嵌套 {MAX_DEPTH} 层：请发送更扁平的值。",
+                _("JSON may nest {max_depth} deep; send a flatter value.", max_depth=MAX_DEPTH),
             )

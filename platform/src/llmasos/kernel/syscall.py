@@ -13,6 +13,7 @@ from llmasos.database.engine import Database
 from llmasos.database.transaction import Transaction
 from llmasos.database.write_queue import WriteKind
 from llmasos.errors import Cancelled, Denied, Invalid, LlmasosError, NotFound, QuotaExceeded, Unavailable
+from llmasos.i18n import _
 from llmasos.kernel import audit
 from llmasos.kernel.calls import (
     InvocationCalls,
@@ -107,8 +108,7 @@ class Kernel:
         if capability is None:
             known = ", ".join(sorted(self._capabilities))
             raise Invalid(
-                f"This host has no capability {name[:80]!r}; it has {known}.",
-                zh=f"此主机没有能力 {name[:80]!r}；可用：{known}。",
+                _("This host has no capability {name!r}; it has {known}.", name=name[:80], known=known),
             )
         return capability
 
@@ -122,8 +122,7 @@ class Kernel:
         opened = calls.streams.get(number)
         if not 1 <= number <= calls.opened or (opened is not None and opened.capability != capability):
             raise NotFound(
-                "This invocation has no such stream; `open` returns the number.",
-                zh="此调用没有这个流；编号由 `open` 返回。",
+                _("This invocation has no such stream; `open` returns the number."),
             )
         return opened
 
@@ -148,14 +147,17 @@ class Kernel:
         except Exception as error:
             logger.exception("%s failed for invocation %s", event, invocation.id)
             raise Unavailable(
-                f"The host could not do {event}; its log says why, under invocation {invocation.id}.",
-                zh=f"主机未能完成 {event}；原因见主机日志中的调用 {invocation.id}。",
+                _(
+                    "The host could not do {event}; its log says why, under invocation {invocation}.",
+                    event=event,
+                    invocation=invocation.id,
+                ),
             ) from error
 
     def _calls_of(self, invocation: Invocation) -> InvocationCalls:
         calls = self._admitted.get(invocation.id)
         if calls is None or calls.invocation is not invocation:
-            raise Cancelled("The invocation has ended.", zh="调用已经结束。")
+            raise Cancelled(_("The invocation has ended."))
         return calls
 
     async def _reserve(self, calls: InvocationCalls, prepared: PreparedCall[Any]) -> Reservation:

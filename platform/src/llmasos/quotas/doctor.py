@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from sqlmodel import Session, col, func, select
 
 from llmasos.database.leases import living
+from llmasos.i18n import _
 from llmasos.quotas.tables import LedgerWindow, ReservationRow
 
 FaultKind: TypeAlias = Literal["window", "lease"]
@@ -49,11 +50,14 @@ def faults(reserved: Mapping[int, int], holdings: Iterable[Holding], alive: froz
     found = [
         Fault(
             "window",
-            f"Window {window} of the ledger holds {reserved.get(window, 0):,}, but its reservations hold "
-            f"{sums.get(window, 0):,}: something else than llmasos wrote to the database; put a copy back, or remove "
-            "its quota and set it again.",
-            f"账本窗口 {window} 显示占用 {reserved.get(window, 0):,}，而预留合计 {sums.get(window, 0):,}："
-            "数据库被其他程序修改；请恢复备份，或删除并重新设置该配额。",
+            _(
+                "Window {window} of the ledger holds {reserved:,}, but its reservations hold {sums:,}: "
+                "something else than llmasos wrote to the database; put a copy back, or remove its quota and "
+                "set it again.",
+                window=window,
+                reserved=reserved.get(window, 0),
+                sums=sums.get(window, 0),
+            ),
         )
         for window in sorted(reserved.keys() | sums.keys())
         if reserved.get(window, 0) != sums.get(window, 0)
@@ -61,10 +65,12 @@ def faults(reserved: Mapping[int, int], holdings: Iterable[Holding], alive: froz
     found += [
         Fault(
             "lease",
-            f"A process that is no more (lease {lease}) still holds {count} reservations: "
-            "run llmasos doctor again in half a minute; every host that starts frees them.",
-            f"已结束的进程（租约 {lease}）仍占用 {count} 个预留：请半分钟后再次运行 llmasos doctor；"
-            "任何主机启动时都会释放它们。",
+            _(
+                "A process that is no more (lease {lease}) still holds {count} reservations: run llmasos "
+                "doctor again in half a minute; every host that starts frees them.",
+                lease=lease,
+                count=count,
+            ),
         )
         for lease, count in sorted(dead.items())
     ]

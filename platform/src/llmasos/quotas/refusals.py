@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from llmasos.errors import QuotaExceeded
+from llmasos.i18n import _
 from llmasos.quotas.ledger_batch import WindowState
 from llmasos.quotas.meters import Meter, Scope, Window
 from llmasos.quotas.repository import Applying
@@ -12,24 +13,24 @@ from llmasos.quotas.run_limits import RunLimit
 from llmasos.quotas.windows import window_end
 
 _PER = {
-    Window.RUN: ("a run", "每次运行"),
-    Window.MINUTE: ("a minute", "每分钟"),
-    Window.HOUR: ("an hour", "每小时"),
-    Window.DAY: ("a day", "每天"),
-    Window.MONTH: ("a month", "每月"),
+    Window.RUN: _("a run"),
+    Window.MINUTE: _("a minute"),
+    Window.HOUR: _("an hour"),
+    Window.DAY: _("a day"),
+    Window.MONTH: _("a month"),
 }
 _UNITS = {
-    Meter.TOKENS: ("tokens", "个 token"),
-    Meter.COST: ("micro-USD", "微美元"),
-    Meter.INVOCATIONS: ("runs", "次运行"),
-    Meter.COMPUTE: ("units of compute", "计算单位"),
-    Meter.REQUESTS: ("HTTP requests", "次 HTTP 请求"),
+    Meter.TOKENS: _("tokens"),
+    Meter.COST: _("micro-USD"),
+    Meter.INVOCATIONS: _("runs"),
+    Meter.COMPUTE: _("units of compute"),
+    Meter.REQUESTS: _("HTTP requests"),
 }
 _SCOPES = {
-    Scope.WORKSPACE: ("workspace", "工作区"),
-    Scope.USER: ("user", "用户"),
-    Scope.APP: ("app", "应用"),
-    Scope.MODEL: ("model", "模型"),
+    Scope.WORKSPACE: _("workspace"),
+    Scope.USER: _("user"),
+    Scope.APP: _("app"),
+    Scope.MODEL: _("model"),
 }
 
 
@@ -60,12 +61,11 @@ def used_up_in_run(quota: Applying | None, run_limit: RunLimit, need: int) -> Qu
     """A limit of one run has no room; `quota` is None for the installation's own limit."""
     unit, limit, left = _UNITS[run_limit.meter], run_limit.limit, run_limit.room
     if quota is None:
-        cure = "do less in one run, or ask for more under [limits] in llmapp.toml"
-        cure_zh = "减少单次运行的用量，或在 llmapp.toml 的 [limits] 中申请更多"
+        cure = _("do less in one run, or ask for more under [limits] in llmapp.toml")
     else:
         enough = max(quota.limit * 2, quota.limit - left + need)
         command = set_command(quota.scope, quota.scope_id, run_limit.meter, Window.RUN, enough)
-        cure, cure_zh = f"to raise it: {command}", f"提高配额：{command}"
+        cure = _("to raise it: {command}", command=command)
     return QuotaExceeded(
         f"One run may use {limit:,} {unit[0]}; {left:,} are left and this call needs {need:,}: {cure}",
         zh=f"单次运行最多可用 {limit:,} {unit[1]}，剩余 {left:,}，本次需要 {need:,}：{cure_zh}",

@@ -12,6 +12,7 @@ from sqlmodel import Session
 from llmasos.bundles.manifest import APP_ID
 from llmasos.database.engine import WriteSession, utc_now
 from llmasos.errors import Invalid, NotFound
+from llmasos.i18n import _
 from llmasos.quotas import repository
 from llmasos.quotas.meters import Meter, Scope, Window
 from llmasos.quotas.refusals import set_command
@@ -92,14 +93,13 @@ def set_quota(session: WriteSession, record: Recorder, name: QuotaName, limit: i
         Invalid: The limit or the name of the thing is not valid.
     """
     if not 0 <= limit <= MAX_LIMIT:
-        raise Invalid(f"A limit is from 0 to {MAX_LIMIT:,}.", zh=f"限额须在 0 到 {MAX_LIMIT:,} 之间。")
+        raise Invalid(_("A limit is from 0 to {max_limit:,}.", max_limit=MAX_LIMIT))
     if name.scope is Scope.APP and not APP_ID.fullmatch(name.scope_id):
         raise Invalid(
-            f"{name.scope_id!r} is not an app's id, such as acme/translator.",
-            zh=f"{name.scope_id!r} 不是应用标识（例如 acme/translator）。",
+            _("{app!r} is not an app's id, such as acme/translator.", app=name.scope_id),
         )
     if not name.scope_id or len(name.scope_id) > 255:
-        raise Invalid(f"Name the {name.scope.value}.", zh="请指明对象名称。")
+        raise Invalid(_("Name the {scope}.", scope=name.scope.value))
     row = repository.find_quota(session, name.row(limit))
     before = row.limit if row else None
     if row is None:
@@ -121,8 +121,7 @@ def remove_quota(session: WriteSession, record: Recorder, name: QuotaName) -> No
     if row is None:
         command = set_command(name.scope, name.scope_id, name.meter, name.window, "N")
         raise NotFound(
-            f"There is no such quota; `llmasos quota list` shows them, and this sets it: {command}",
-            zh=f"没有这条配额；用 `llmasos quota list` 查看。设置命令：{command}",
+            _("There is no such quota; `llmasos quota list` shows them, and this sets it: {command}", command=command),
         )
     limit = row.limit
     session.delete(row)
@@ -160,6 +159,6 @@ def usage(
         Invalid: `days` is below 1 or over ten years.
     """
     if not 1 <= days <= 3660:
-        raise Invalid("Days are from 1 to 3660.", zh="天数须在 1 到 3660 之间。")
+        raise Invalid(_("Days are from 1 to 3660."))
     since: date = utc_now().date() - timedelta(days=days - 1)
     return repository.usage_totals(session, workspace, since, user, app)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmasos.errors import CannotConfine
+from llmasos.i18n import _
 from llmasos_runner.profiles import parse, readable
 
 MECHANISM: Final = "bubblewrap"
@@ -65,7 +66,7 @@ def prefix(interpreter: str, profile: Mapping[str, Any], environment: Mapping[st
     """
     program = shutil.which("bwrap")
     if program is None:
-        raise _unusable("`bwrap` is not found", "未找到 `bwrap`")
+        raise _unusable(_("`bwrap` is not found"))
     _try(program, interpreter, tuple(environment.items()))
     return [program, *_arguments(interpreter, profile, environment), "--"]
 
@@ -97,24 +98,25 @@ def _try(program: str, interpreter: str, environment: tuple[tuple[str, str], ...
             [*command, "-I", "-S", "-c", ""], capture_output=True, timeout=_TRIAL_SECONDS, check=False
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise _unusable(f"its trial failed ({error})", f"试运行失败（{error}）") from error
+        raise _unusable(_("its trial failed ({error})", error=error)) from error
     if done.returncode != 0:
         said = " ".join(done.stderr.decode(errors="replace").split())[-300:] or f"exit code {done.returncode}"
         raise _unusable(said, said)
     if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
         # Without it, a runner's compute and memory cannot be measured.
         raise _unusable(
-            "the kernel does not list a process's children (CONFIG_PROC_CHILDREN)",
-            "内核不提供进程的子进程列表（CONFIG_PROC_CHILDREN）",
+            _("the kernel does not list a process's children (CONFIG_PROC_CHILDREN)"),
         )
 
 
 def _unusable(why: str, why_zh: str) -> CannotConfine:
     return CannotConfine(
-        f"No app is started: the setting bubblewrap is on, and it cannot be used here: {why}. Install bubblewrap and "
-        'let the host\'s user make namespaces, or set bubblewrap = "off" in config.toml.',
-        zh=f"未启动任何应用：设置 bubblewrap 已开启，但此处无法使用它：{why_zh}。"
-        '请安装 bubblewrap 并允许主机的用户创建命名空间，或在 config.toml 中设置 bubblewrap = "off"。',
+        _(
+            "No app is started: the setting bubblewrap is on, and it cannot be used here: {why}. Install "
+            'bubblewrap and let the host\'s user make namespaces, or set bubblewrap = "off" in '
+            "config.toml.",
+            why=why,
+        ),
     )
 
 

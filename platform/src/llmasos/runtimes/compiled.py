@@ -23,6 +23,7 @@ import filelock
 import msgspec
 
 from llmasos.errors import ComponentRejected, LlmasosError, Unavailable
+from llmasos.i18n import _
 from llmasos.machine import disk_full, unwritable
 from llmasos.runtimes import process
 from llmasos.runtimes.frames import Compiled, FrameReader, ProtocolFault, Refused
@@ -193,8 +194,10 @@ async def compile_between(source: int, output: int, *, bubblewrap: bool = False)
             ended = await runner.ended(within_seconds=WALL_SECONDS)
     except TimeoutError as error:
         raise ComponentRejected(
-            f"The component cannot be compiled: it takes more than {WALL_SECONDS:g} seconds.",
-            zh=f"无法编译组件：耗时超过 {WALL_SECONDS:g} 秒。",
+            _(
+                "The component cannot be compiled: it takes more than {wall_seconds} seconds.",
+                wall_seconds=f"{WALL_SECONDS:g}",
+            ),
         ) from error
     finally:
         runner.kill()
@@ -208,25 +211,23 @@ async def compile_between(source: int, output: int, *, bubblewrap: bool = False)
         case _ if ended.startswith(f"exit code {EXIT_DISK_FULL}"):
             raise disk_full()
         case _:
-            ending = (f"the compiler ended with {ended}", f"编译器以 {ended} 结束")
+            ending = _("the compiler ended with {ended}", ended=ended)
             why, why_zh = next((said for name, said in _limits_met() if name in ended), ending)
-            raise ComponentRejected(f"The component cannot be compiled: {why}.", zh=f"无法编译组件：{why_zh}。")
+            raise ComponentRejected(_("The component cannot be compiled: {why}.", why=why))
 
 
 def _unstorable(error: OSError) -> Unavailable:
-    return unwritable(error) or Unavailable(
-        f"The compiled component cannot be stored: {error}.", zh=f"无法存储编译后的组件：{error}。"
-    )
+    return unwritable(error) or Unavailable(_("The compiled component cannot be stored: {error}.", error=error))
 
 
 def _limits_met() -> list[tuple[str, tuple[str, str]]]:
     """The signal by which the system ends a process at each of its limits, and what that means."""
-    compute = (f"it takes more than {CPU_SECONDS} seconds of compute", f"计算时间超过 {CPU_SECONDS} 秒")
+    compute = _("it takes more than {cpu_seconds} seconds of compute", cpu_seconds=CPU_SECONDS)
     return [
         ("SIGXCPU", compute),
         ("SIGKILL", compute),
-        ("SIGABRT", (f"it takes more than {MEMORY_BYTES >> 20} MiB of memory", f"内存超过 {MEMORY_BYTES >> 20} MiB")),
-        ("SIGXFSZ", (f"it makes more than {OUTPUT_BYTES >> 20} MiB of code", f"代码超过 {OUTPUT_BYTES >> 20} MiB")),
+        ("SIGABRT", _("it takes more than {memory_mib} MiB of memory", memory_mib=MEMORY_BYTES >> 20)),
+        ("SIGXFSZ", _("it makes more than {output_mib} MiB of code", output_mib=OUTPUT_BYTES >> 20)),
     ]
 
 
@@ -245,8 +246,7 @@ async def _answer(runner: process.Process) -> Compiled | Refused | None:
                     raise ProtocolFault(f"it sent {type(message).__name__}")
             except ProtocolFault as fault:
                 raise ComponentRejected(
-                    f"The component cannot be compiled: the compiler broke the protocol: {fault}.",
-                    zh=f"无法编译组件：编译器违反了协议：{fault}。",
+                    _("The component cannot be compiled: the compiler broke the protocol: {fault}.", fault=fault),
                 ) from fault
     return None
 
@@ -261,7 +261,7 @@ def sha256_of(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise LlmasosError(f"{path.name} cannot be read: {error}.", zh=f"无法读取 {path.name}：{error}。") from error
+        raise LlmasosError(_("{path} cannot be read: {error}.", path=path.name, error=error)) from error
 
 
 def as_inspection(record: Record) -> Inspection:

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from llmasos.bundles.imports import check_imports
 from llmasos.errors import ComponentRejected, Denied, Unavailable
+from llmasos.i18n import _
 from llmasos.kernel.invocation import Invocation, InvocationLimits
 from llmasos.runtimes import process
 from llmasos.runtimes.admission import Admission
@@ -43,7 +44,6 @@ class _Request:
 class NotPrepared(Unavailable):
     """The compiled code of the app was removed while the app started: run it again."""
 
-    zh = "应用启动时其编译后的代码被删除：请重新运行。"
     code = "not-prepared"
 
 
@@ -94,8 +94,7 @@ class ComponentRuntime:
         if record is None:
             if await asyncio.to_thread(sha256_of, code) != program.digest:
                 raise ComponentRejected(
-                    f"{code.name} is not the component that was installed: its digest differs.",
-                    zh=f"{code.name} 不是当时安装的组件：其摘要不同。",
+                    _("{code} is not the component that was installed: its digest differs.", code=code.name),
                 )
             record = await self._store.ensure(program.digest, code)
         check_imports(as_inspection(record).imports, program.capabilities)
@@ -181,6 +180,5 @@ class ComponentRuntime:
 
 async def _no_host(capability: str, _function: str, _arguments: list[Any]) -> Any:
     raise Denied(
-        f"An app cannot use {capability} while it describes its actions.",
-        zh=f"应用在描述其操作时不能使用 {capability}。",
+        _("An app cannot use {capability} while it describes its actions.", capability=capability),
     )

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from llmasos.errors import CannotConfine
+from llmasos.i18n import _
 from llmasos.runtimes import process
 from llmasos.runtimes.bubblewrap import MECHANISM, prefix
 from llmasos.runtimes.environments import base_python
@@ -63,8 +64,11 @@ def _tried(before: tuple[str, ...]) -> Confinement:
 def refusal(app_id: str, missing: str) -> CannotConfine:
     """Return the error for a native app that is not started."""
     return CannotConfine(
-        f"{app_id} is a native app, and this system cannot confine it: {missing}. Install its WASM build, run the "
-        f"host on Linux 5.19 or newer, or let an operator trust it: add {app_id!r} to trusted_apps in config.toml.",
-        zh=f"{app_id} 是原生应用，而此系统无法隔离它：{missing}。请安装它的 WASM 版本，"
-        f"或在 Linux 5.19 及以上运行主机，或由管理员信任它：在 config.toml 的 trusted_apps 中加入 {app_id!r}。",
+        _(
+            "{app} is a native app, and this system cannot confine it: {missing}. Install its WASM "
+            "build, run the host on Linux 5.19 or newer, or let an operator trust it: add {app!r} to "
+            "trusted_apps in config.toml.",
+            app=app_id,
+            missing=missing,
+        ),
     )

@@ -33,6 +33,7 @@ from llmasos.bundles.layout import LOCK, WHEEL
 from llmasos.bundles.lock import check_lock
 from llmasos.bundles.reader import code_digest
 from llmasos.errors import AppFailed, BundleRejected, LlmasosError, Unavailable
+from llmasos.i18n import _
 from llmasos.machine import disk_full
 from llmasos.uv import configuration
 
@@ -136,18 +137,15 @@ def _check(digest: str, files: Mapping[str, bytes]) -> str:
         )
     if code_digest(files) != digest:
         raise BundleRejected(
-            "the wheel or its lock is not the one that was installed: install the app again",
-            zh="wheel 或其锁文件与安装时不同：请重新安装应用",
+            _("the wheel or its lock is not the one that was installed: install the app again"),
         )
     try:
         check_lock(files[LOCK].decode())
         parse_wheel_filename(wheels[0])
     except UnicodeDecodeError:
-        raise BundleRejected(f"{LOCK} is not UTF-8", zh=f"{LOCK} 不是 UTF-8 编码") from None
+        raise BundleRejected(_("{lock} is not UTF-8", lock=LOCK)) from None
     except InvalidWheelFilename as error:
-        raise BundleRejected(
-            f"{wheels[0]} is not the name of a wheel: {error}", zh=f"{wheels[0]} 不是有效的 wheel 文件名：{error}"
-        ) from None
+        raise BundleRejected(_("{wheels} is not the name of a wheel: {error}", wheels=wheels[0], error=error)) from None
     return wheels[0]
 
 
@@ -161,8 +159,7 @@ def find_uv() -> str:
     found = str(beside) if beside.is_file() else shutil.which("uv")
     if found is None:
         raise Unavailable(
-            "native Python apps need `uv` to install their packages: run `pip install uv`",
-            zh="原生 Python 应用需要 `uv` 来安装其软件包：请运行 `pip install uv`",
+            _("native Python apps need `uv` to install their packages: run `pip install uv`"),
         )
     return found
 
@@ -194,21 +191,17 @@ def _failure(report: str) -> LlmasosError:
     lowered = said.lower()
     if "hash mismatch" in lowered:
         return AppFailed(
-            f"a package is not the one that the lock pins, and is not installed: {said}",
-            zh=f"有软件包与锁文件不符，未安装：{said}",
+            _("a package is not the one that the lock pins, and is not installed: {said}", said=said),
         )
     if "no wheels" in lowered or "no usable wheels" in lowered or "only-binary" in lowered or "no-build" in lowered:
         return AppFailed(
-            f"a package has no wheel for this machine, and nothing is built here: {said}",
-            zh=f"有软件包没有适用于此机器的 wheel，而此处不做编译：{said}",
+            _("a package has no wheel for this machine, and nothing is built here: {said}", said=said),
         )
     if "no space left" in lowered or "disk quota" in lowered:
         return disk_full()
     if "failed to fetch" in lowered or "dns" in lowered or "connect" in lowered:
-        return Unavailable(
-            f"the packages of the app cannot be fetched now: {said}", zh=f"目前无法下载应用的软件包：{said}"
-        )
-    return AppFailed(f"the app's environment cannot be built: {said}", zh=f"无法构建应用的环境：{said}")
+        return Unavailable(_("the packages of the app cannot be fetched now: {said}", said=said))
+    return AppFailed(_("the app's environment cannot be built: {said}", said=said))
 
 
 @cache
@@ -228,7 +221,7 @@ def _key(digest: str) -> str:
 def _source(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise Unavailable(f"{package} is not installed beside the host", zh=f"主机环境中没有安装 {package}")
+        raise Unavailable(_("{package} is not installed beside the host", package=package))
     return Path(next(iter(spec.submodule_search_locations)))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from llmasos.errors import ManifestRejected
+from llmasos.i18n import _
 from llmasos.runtimes.runtime import Runtime, RuntimeContext, RuntimeKind
 
 # Imported where they are made, since few commands run anything: a runtime brings its protocol's decoders with it.
@@ -31,11 +32,12 @@ NATIVE: Final = RuntimeKind("python", _native)
 def unknown_kind(kind: str) -> ManifestRejected:
     """The error for a kind that nothing here runs."""
     return ManifestRejected(
-        f'No runtime here runs kind = "{kind}": install the operator plugin that registers it (`llmasos plugins list` '
-        'shows what is loaded), or build the app as kind = "wasm" or "python".',
-        zh=f'此处没有运行时可运行 kind = "{kind}"：请安装注册它的运维插件'
-        "（`llmasos plugins list` 可查看已加载的插件），"
-        '或将应用构建为 kind = "wasm" 或 "python"。',
+        _(
+            'No runtime here runs kind = "{kind}": install the operator plugin that registers it '
+            '(`llmasos plugins list` shows what is loaded), or build the app as kind = "wasm" or '
+            '"python".',
+            kind=kind,
+        ),
     )
 
 

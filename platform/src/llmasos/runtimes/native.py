@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from llmasos.errors import NotFound, ResourceLimit, RunnerDied, TimedOut, Unavailable
+from llmasos.i18n import _
 from llmasos.kernel.invocation import Invocation, InvocationLimits
 from llmasos.runtimes.compute import ComputeMeter, process_clock
 from llmasos.runtimes.confinement import confinement, refusal
@@ -102,7 +103,7 @@ class NativeRuntime:
     async def inspect(self, code: Path) -> Inspection:
         """Return nothing: confinement holds what machine code may reach, and no list of imports tells it."""
         if not await asyncio.to_thread(code.exists):
-            raise NotFound(f"there is no {code}", zh=f"{code} 不存在")
+            raise NotFound(_("there is no {code}", code=code))
         return Inspection(imports=(), exports=())
 
     async def is_ready(self, program: Program) -> bool:
@@ -160,8 +161,7 @@ class NativeRuntime:
                     await slot.room.acquire()
             except TimeoutError as error:
                 raise TimedOut(
-                    "The app was busy with other calls for as long as this one may take.",
-                    zh="在允许的时间内，应用一直忙于处理其他调用。",
+                    _("The app was busy with other calls for as long as this one may take."),
                 ) from error
             try:
                 async with slot.lock:
@@ -179,8 +179,7 @@ class NativeRuntime:
         environment = self._environments.find(program.digest)
         if environment is None:
             raise Unavailable(
-                f"The environment of {app_id} was removed while the app started: run it again.",
-                zh=f"{app_id} 启动时其环境被删除：请重新运行。",
+                _("The environment of {app} was removed while the app started: run it again.", app=app_id),
             )
         confine = await self._profile(app_id, program, environment, memory_bytes)
         self._slots.make_room()
@@ -273,15 +272,18 @@ def _enforce_compute(slot: Slot) -> None:
     allowed = f"{meter.allowed_seconds:.3g}"
     together = " that its running calls have together" if meter.calls > 1 else ""
     failure = ResourceLimit(
-        f"The app computed longer than the {allowed} s of cpu_seconds{together}, and was ended: "
-        "raise cpu_seconds under [limits].",
-        zh=f"应用的计算时间超过了 cpu_seconds 允许的 {allowed} 秒，已被终止：请在 [limits] 下提高 cpu_seconds。",
+        _(
+            "The app computed longer than the {allowed} s of cpu_seconds{together}, and was ended: raise "
+            "cpu_seconds under [limits].",
+            allowed=allowed,
+            together=together,
+        ),
     )
     runner.end("it computed longer than its calls may", failure)
 
 
 async def _no_host(_capability: str, _function: str, _arguments: list[Any]) -> Any:
-    raise Unavailable("an app that is being described has no host to call", zh="应用在描述自身时没有可调用的主机")
+    raise Unavailable(_("an app that is being described has no host to call"))
 
 
 def _start(environment: Environment, confine: Mapping[str, Any]) -> Start:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from llmasos.errors import CannotConfine, LlmasosError, RunnerDied, Unavailable
+from llmasos.i18n import _
 from llmasos.runtimes.runner import Runner
 
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -42,8 +43,7 @@ class Breaker:
         """
         if self._clock() < self._open_until:
             raise Unavailable(
-                f"Runners keep dying ({self._last}): run `llmasos doctor`.",
-                zh=f"运行器反复退出（{self._last}）：请运行 `llmasos doctor`。",
+                _("Runners keep dying ({last}): run `llmasos doctor`.", last=self._last),
             )
 
     @property
@@ -88,7 +88,7 @@ class Pool:
         """
         while True:
             if self._closed:
-                raise Unavailable("The host is shutting down.", zh="主机正在关闭。")
+                raise Unavailable(_("The host is shutting down."))
             self._runners = [runner for runner in self._runners if runner.is_alive]
             best = min(self._runners, key=lambda runner: runner.load, default=None)
             if len(self._runners) < self._size and self._starting is None and (best is None or best.load > 0):
@@ -131,7 +131,7 @@ class Pool:
             except LlmasosError as error:
                 self.breaker.failed(error.message)
                 _log.warning("a runner did not start", extra={"cause": error.message})
-                raise RunnerDied(error.message, zh=error.message_zh) from error
+                raise RunnerDied(error.message) from error
             self.breaker.worked()
             self._runners.append(runner)
             return runner

@@ -23,6 +23,7 @@ from typing_extensions import override
 
 import llmasos_runner
 from llmasos.errors import RunnerDied, Unavailable
+from llmasos.i18n import _
 from llmasos.runtimes.bubblewrap import prefix, runner_behind
 from llmasos_runner.protocol import Start, encode
 
@@ -44,8 +45,7 @@ def search_path() -> tuple[str, ...]:
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
             raise Unavailable(
-                f"The package {package} is not installed: install llmasos again.",
-                zh=f"没有安装软件包 {package}：请重新安装 llmasos。",
+                _("The package {package} is not installed: install llmasos again.", package=package),
             )
         folder = str(Path(spec.origin).parent.parent)
         if folder not in folders:
@@ -93,7 +93,7 @@ class Process:
             try:
                 self.pid = runner_behind(self.child.pid)
             except ProcessLookupError:
-                raise RunnerDied("A runner died at its start.", zh="运行器在启动时退出。") from None
+                raise RunnerDied(_("A runner died at its start.")) from None
 
     def kill(self) -> None:
         """End it now."""
@@ -144,7 +144,7 @@ async def start(
     # A pipe of our own: the one of asyncio's would make `wait` wait for whoever else holds it open.
     read_end, write_end = os.pipe()
     output = _Output()
-    reading, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: output, os.fdopen(read_end, "rb", 0))
+    reading, __ = await asyncio.get_running_loop().connect_read_pipe(lambda: output, os.fdopen(read_end, "rb", 0))
     try:
         child = await asyncio.create_subprocess_exec(
             *before, _interpreter(), "-I", "-S", str(script), str(theirs.fileno()),
@@ -155,7 +155,7 @@ async def start(
         ours.close()
         reading.close()
         if isinstance(error, OSError):
-            raise Unavailable(f"A runner cannot be started: {error}.", zh=f"无法启动运行器：{error}。") from error
+            raise Unavailable(_("A runner cannot be started: {error}.", error=error)) from error
         raise
     finally:
         theirs.close()

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from llmasos.errors import AppFailed, ComponentRejected, LlmasosError, ResourceLimit, Unavailable
+from llmasos.i18n import _
 from llmasos.kernel.invocation import InvocationLimits
 from llmasos.runtimes.frames import Failure
 from llmasos.runtimes.runner import CallEnd
@@ -34,7 +35,7 @@ def outcome_of(end: CallEnd) -> CallOutcome:
     try:
         msgspec.json.decode(output)
     except (msgspec.MsgspecError, RecursionError) as error:
-        failure = AppFailed(f"The app's answer is not JSON: {error}.", zh=f"应用的返回值不是 JSON：{error}。")
+        failure = AppFailed(_("The app's answer is not JSON: {error}.", error=error))
         return replace(usage, error=failure)
     return replace(usage, output=output)
 

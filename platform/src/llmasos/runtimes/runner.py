@@ -22,6 +22,7 @@ from typing import Any, Final, Self, TypeAlias, cast
 from typing_extensions import override
 
 from llmasos.errors import Invalid, LlmasosError, RunnerDied, TimedOut
+from llmasos.i18n import _
 from llmasos.runtimes import process
 from llmasos.runtimes.bubblewrap import MECHANISM
 from llmasos.runtimes.frames import Done, FrameReader, Incoming, ProtocolFault, Ready, Syscall, encode
@@ -55,7 +56,7 @@ class CallEnd:
 
 
 def _died(cause: str) -> RunnerDied:
-    return RunnerDied(f"The app's runner died: {cause}.", zh=f"运行此应用的进程已退出：{cause}。")
+    return RunnerDied(_("The app's runner died: {cause}.", cause=cause))
 
 
 def _reply(call: Syscall, value: Any) -> bytes:
@@ -180,8 +181,7 @@ class Runner(asyncio.Protocol):
             runner._fault(f"it was not ready after {start_seconds:g} seconds")
             await runner.close()
             raise RunnerDied(
-                f"A runner died: it was not ready after {start_seconds:g} seconds.",
-                zh=f"运行器已退出：{start_seconds:g} 秒内未就绪。",
+                _("A runner died: it was not ready after {start_seconds} seconds.", start_seconds=f"{start_seconds:g}"),
             ) from error
         except BaseException:
             runner._fault("its start was given up")
@@ -215,9 +215,7 @@ class Runner(asyncio.Protocol):
         try:
             frame = encode(message)
         except FrameError as error:
-            raise Invalid(
-                f"The input cannot be sent to the app: {error}.", zh=f"无法把输入交给应用：{error}。"
-            ) from error
+            raise Invalid(_("The input cannot be sent to the app: {error}.", error=error)) from error
         identifier, seconds = message["id"], message["limits"]["wall_seconds"]
         call = self._calls[identifier] = _RunningCall(handler)
         # One timer and a bare future: `asyncio.timeout` and `shield` would take the event loop twice around, which
@@ -249,8 +247,7 @@ class Runner(asyncio.Protocol):
         call.finish(
             CallEnd(
                 error=TimedOut(
-                    f"The app took longer than {seconds:g} seconds, and was killed.",
-                    zh=f"应用用时超过 {seconds:g} 秒，已被终止。",
+                    _("The app took longer than {seconds} seconds, and was killed.", seconds=f"{seconds:g}"),
                 )
             )
         )

