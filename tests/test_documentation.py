@@ -69,64 +69,8 @@ def test_every_error_code_is_documented_with_its_status_and_exit_code() -> None:
     assert told == {each.code: (each.status, each.exit_code) for each in named}
 
 
-def test_every_error_says_in_its_docstring_what_happened_and_in_chinese() -> None:
+def test_every_error_says_in_its_docstring_what_happened() -> None:
     assert [each for each in error_classes() if not each.__doc__] == []
-    # Its own: an inherited one would say what happened to another.
-    assert [each for each in error_classes() if not is_chinese(each.__dict__.get("zh", ""))] == []
-
-
-def is_chinese(text: str) -> bool:
-    """Whether it has Chinese letters, or at least Chinese punctuation around what is filled in."""
-    return re.search(r"[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]", text) is not None
-
-
-def literal(node: ast.expr) -> str:
-    """The text of a string that stands in the source, without what is filled in; empty for anything else."""
-    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
-    return "".join(part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str))
-
-
-def english_only(source: str, classes: set[str]) -> list[int]:
-    """The lines where an error is made with a message of its own that lacks its Chinese."""
-    lines: list[int] = []
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Call) or not node.args:
-            continue
-        name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-        if name not in classes:
-            continue
-        said = [literal(keyword.value) for keyword in node.keywords if keyword.arg == "zh"]
-        # Chinese that was put together elsewhere has no letters here.
-        if not said or (said[0] and not is_chinese(said[0])):
-            lines.append(node.lineno)
-    return lines
-
-
-def test_every_error_is_raised_in_english_and_chinese() -> None:
-    classes = {each.__name__ for each in error_classes()}
-    sources = [*(ROOT / "platform/src/llmasos").rglob("*.py"), *(ROOT / "marketplace/src").rglob("*.py")]
-    found = {
-        f"{path.relative_to(ROOT)}:{line}"
-        for path in sources
-        for line in english_only(path.read_text(encoding="utf-8"), classes)
-    }
-    assert found == set(), "give each its Chinese, as zh="
-
-
-@pytest.mark.parametrize(
-    ("source", "lines"),
-    [
-        ('raise Invalid("no")', [1]),
-        ('\nx = errors.Invalid(f"no {name}", zh="no")', [2]),
-        ('raise Invalid("no", zh="不行")', []),
-        ('raise Invalid("no", zh=error.message_zh)', []),
-        ("raise Invalid", []),
-        ("raise Invalid()", []),
-        ('raise ValueError("no")', []),
-    ],
-)
-def test_an_error_in_english_only_is_seen(source: str, lines: list[int]) -> None:
-    assert english_only(source, {"Invalid"}) == lines
 
 
 def test_every_setting_is_documented_with_its_variable_and_default() -> None:

@@ -168,7 +168,7 @@ def test_killed_at_any_statement_of_an_upgrade_the_rows_are_there_and_the_next_s
         assert schema.revision_of(url_of(home)) in ("0001", schema.newest_revision())
         schema.ensure_schema(url_of(home), home)
         with closing(sqlite3.connect(home / "llmasos.db")) as connection:
-            assert connection.execute("SELECT id, error_message_zh FROM invocation").fetchall() == [("x", None)]
+            assert connection.execute("SELECT id, error_message FROM invocation").fetchall() == [("x", "x")]
 
 
 def test_of_processes_that_begin_at_once_one_migrates(tmp_path: Path) -> None:

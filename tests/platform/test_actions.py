@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from llmasos.bundles.actions import Action
 from llmasos.errors import AppFailed, NotFound, ResourceLimit
+from llmasos.i18n import render
 from llmasos.invocations.actions import InputRejected, action_named, check_input, check_output, checked, encode_input
 
 SCHEMA = {
@@ -76,7 +77,7 @@ def test_two_missing_fields_are_each_named_once() -> None:
 def test_faults_are_told_in_chinese_too() -> None:
     with pytest.raises(InputRejected) as caught:
         check_input(ACTION, {})
-    assert caught.value.message_zh == "text：缺少此项"
+    assert render(caught.value.message, "zh") == "text：缺少此项"
 
 
 def test_a_value_is_not_repeated_in_its_fault() -> None:
@@ -173,6 +174,6 @@ def test_any_value_is_taken_or_refused_in_words(value: object) -> None:
         taken = check_input(ACTION, value)
     except InputRejected as error:
         assert error.message
-        assert error.message_zh
+        assert render(error.message, "zh")
     else:
         assert check_input(ACTION, taken) == taken

@@ -1,11 +1,12 @@
-"""What pydantic finds wrong, in English and Chinese."""
+"""What pydantic finds wrong with a value, in English and Chinese."""
 
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from llmasos.validation import Misfit, in_both
+from llmasos.i18n import Message, render
+from llmasos.validation import Misfit, misfit
 
 
 class Shape(BaseModel):
@@ -22,7 +23,7 @@ class Shape(BaseModel):
     @classmethod
     def _is_odd(cls, value: int) -> int:
         if value == 2:
-            raise Misfit("it is even", "这是偶数")
+            raise Misfit(Message("it is even"))
         if value == 4:
             raise ValueError("it is four")
         return value
@@ -31,26 +32,27 @@ class Shape(BaseModel):
 @pytest.mark.parametrize(
     ("value", "en", "zh"),
     [
-        ({"name": 1}, "Input should be a valid string", "须为字符串"),
-        ({"name": "a"}, "String should have at least 2 characters", "长度不得小于 2"),
-        ({"name": "abcde"}, "String should have at most 4 characters", "长度不得大于 4"),
-        ({"name": "AB"}, "String should match pattern '^[a-z]+$'", "格式不符：^[a-z]+$"),
-        ({"count": "x"}, "Input should be a valid integer, unable to parse string as an integer", "须为整数"),
-        ({"count": 0}, "Input should be greater than or equal to 1", "不得小于 1"),
-        ({"count": 10}, "Input should be less than or equal to 9", "不得大于 9"),
-        ({"share": 0}, "Input should be greater than 0", "须大于 0"),
-        ({"share": 1}, "Input should be less than 1", "须小于 1"),
-        ({"share": float("nan")}, "Input should be a finite number", "须为有限的数字"),
-        ({"kind": "c"}, "Input should be 'a' or 'b'", "须为以下之一：'a' 或 'b'"),
-        ({"parts": []}, "List should have at least 1 item after validation, not 0", "至少需要 1 项"),
-        ({"parts": ["", "", ""]}, "List should have at most 2 items after validation, not 3", "最多 2 项"),
-        ({"parts": 1}, "Input should be a valid list", "须为数组"),
-        ({"what": 1}, "Extra inputs are not permitted", "没有此字段"),
-        ({"odd": 2}, "it is even", "这是偶数"),
-        ({"odd": 4}, "Value error, it is four", "无效（Value error, it is four）"),
+        ({"name": 1}, "must be a string", "须为字符串"),
+        ({"name": "a"}, "must have at least 2 characters", "长度不得小于 2"),
+        ({"name": "abcde"}, "must have at most 4 characters", "长度不得大于 4"),
+        ({"name": "AB"}, "does not match ^[a-z]+$", "格式不符：^[a-z]+$"),
+        ({"count": "x"}, "must be a whole number", "须为整数"),
+        ({"count": 0}, "must be at least 1", "不得小于 1"),
+        ({"count": 10}, "must be at most 9", "不得大于 9"),
+        ({"share": 0}, "must be greater than 0", "须大于 0"),
+        ({"share": 1}, "must be less than 1", "须小于 1"),
+        ({"share": float("nan")}, "must be a finite number", "须为有限的数字"),
+        ({"kind": "c"}, "must be one of 'a' or 'b'", "须为以下之一：'a' 或 'b'"),
+        ({"parts": []}, "must have at least 1 items", "至少需要 1 项"),
+        ({"parts": ["", "", ""]}, "must have at most 2 items", "最多 2 项"),
+        ({"parts": 1}, "must be an array", "须为数组"),
+        ({"what": 1}, "there is no such field", "没有此字段"),
+        ({"odd": 2}, "it is even", "it is even"),
+        ({"odd": 4}, "is not valid: Value error, it is four", "无效（Value error, it is four）"),
     ],
 )
 def test_each_fault_is_told_in_both_languages(value: dict[str, Any], en: str, zh: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Shape.model_validate(value)
-    assert [in_both(fault) for fault in caught.value.errors()] == [(en, zh)]
+    [fault] = caught.value.errors()
+    assert (misfit(fault), render(misfit(fault), "zh")) == (en, zh)

@@ -21,7 +21,7 @@ from sqlmodel import Session, col, select
 
 from llmasos.database.schema import check_revision, database_file, newest_revision, open_to_read, revision_of
 from llmasos.errors import LlmasosError
-from llmasos.i18n import _, listing, t
+from llmasos.i18n import Message, _, listing
 
 Status: TypeAlias = Literal["ok", "note", "problem"]
 
@@ -35,12 +35,7 @@ class Finding:
 
     part: str
     status: Status
-    en: str
-    zh: str = ""
-
-    def text(self, locale: str) -> str:
-        """The sentence in a locale."""
-        return t(locale, self.en, self.zh or self.en)
+    message: Message
 
 
 async def examine(home: Path, url: str) -> AsyncGenerator[Finding]:
@@ -219,7 +214,7 @@ def check_held(session: Session) -> Iterator[Finding]:
     now = int(time.time())
     found = ledger.check(session, now)
     for fault in found:
-        yield Finding("ledger", "problem", fault.en, fault.zh)
+        yield Finding("ledger", "problem", fault.message)
     alive = living(session, now)
     running = session.exec(select(InvocationRow).where(col(InvocationRow.status) == "running"))
     lost = sum(row.lease_id not in alive for row in running)
@@ -267,7 +262,7 @@ def check_installs(session: Session, home: Path) -> Iterator[Finding]:
 
     found = installs.check(session, home)
     for each in found:
-        yield Finding("installs", "problem", each.text("en"), each.text("zh"))
+        yield Finding("installs", "problem", each.message)
     if not found:
         yield Finding("installs", "ok", _("What is installed fits together."))
 
@@ -281,7 +276,7 @@ async def check_prepared(session: Session, home: Path) -> AsyncGenerator[Finding
     async with in_runners(Settings(home=home)) as runners:
         waiting, found = await installs.unprepared(session, runners.of)
     for each in found:
-        yield Finding("installs", "problem", each.text("en"), each.text("zh"))
+        yield Finding("installs", "problem", each.message)
     if waiting:
         listed = ", ".join(waiting)
         yield Finding(
@@ -320,8 +315,7 @@ async def _confinement() -> AsyncGenerator[Finding]:
             await runtime.warm()
             mechanisms = runtime.confinement
         except LlmasosError as error:
-            text = f"A runner does not start: {error.message}"
-            yield Finding("runners", "problem", text, f"运行器无法启动：{error.message_zh}")
+            yield Finding("runners", "problem", _("A runner does not start: {error}", error=error.message))
             return
         finally:
             await runtime.close()
@@ -343,11 +337,11 @@ async def _confinement() -> AsyncGenerator[Finding]:
 
 def check_tools() -> Iterator[Finding]:
     """What authors may want besides; nothing that runs needs it."""
-    for tool, en, zh in (
+    for tool, without in (
         ("node", _("apps in JavaScript cannot be built")),
         ("uv", _("native apps cannot be built or installed")),
     ):
         if shutil.which(tool):
             yield Finding("tools", "ok", _("{tool} is there.", tool=tool))
         else:
-            yield Finding("tools", "note", f"Without {tool}, {en}.", f"没有 {tool}，{zh}。")
+            yield Finding("tools", "note", _("Without {tool}, {without}.", tool=tool, without=without))

@@ -6,16 +6,17 @@ Which to raise: the class says who must act, the message says how.
 - `Invalid`: the caller must send something else. `NotFound`, `Conflict`: of the thing named.
 - `Unavailable`: try again, or an operator must mend something. `TimedOut`, `Cancelled`: the run ended early.
 
-An error class's docstring is its default message, written to the person who reads it, and `zh` says the same in
-Chinese; a message of its own takes its Chinese beside it, as `zh=`. `tag` is the case of the component contract,
-`code` is what problem documents carry, stable for programs, `exit_code` what the command returns.
+An error class's docstring is its default message, written to the person who reads it; an error with more to say takes
+a message of its own: `Invalid(_("There is no {name}.", name=name))`. Plain text stands for words that are not ours, and
+is shown as it was said. `tag` is the case of the component contract, `code` is what problem documents carry, stable for
+programs, `exit_code` what the command returns.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from llmasos.i18n import Message, render
+from llmasos.i18n import Message, verbatim
 
 
 class LlmasosError(Exception):
@@ -26,13 +27,19 @@ class LlmasosError(Exception):
     status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str | None = None, *, zh: str = "") -> None:
-        if isinstance(message, Message) and not zh:
-            zh = render(message, "zh")
-        self.message = message or " ".join((type(self).__doc__ or self.code).split())
-        self.message_zh = zh or message or self.zh
-        """The same in Chinese; words that are an app's or a provider's own stay as they were said."""
+    def __init__(self, message: str | None = None) -> None:
+        self.message = verbatim(message) if message else self.default()
         super().__init__(self.message)
+
+    @classmethod
+    def default(cls) -> Message:
+        """What it says if it is raised without a message."""
+        text = " ".join((cls.__doc__ or cls.code).split())
+        return Message(text.replace("{", "{{").replace("}", "}}"))
+
+    def __str__(self) -> str:
+        """The message in English."""
+        return str(self.message)
 
 
 class Denied(LlmasosError):

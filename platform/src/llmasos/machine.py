@@ -28,7 +28,7 @@ def known(error: Exception) -> Exception:
         return disk_full()
     for part, answer in _OF_SQLITE:
         if part in text:
-            return Unavailable(answer[0], zh=answer[1])
+            return Unavailable(answer)
     return error
 
 
@@ -70,8 +70,7 @@ def unwritable(error: OSError) -> Unavailable | None:
 
 def disk_full(where: str = "") -> DiskFull:
     """The error, with where it showed."""
-    error = DiskFull()
-    return DiskFull(f"{error.message}{where}", zh=f"{error.message_zh}{where}")
+    return DiskFull(_("{said}{where}", said=DiskFull.default(), where=where) if where else None)
 
 
 _READ_ONLY = _("The home cannot be written: set LLMASOS_HOME to a folder that you may write to.")

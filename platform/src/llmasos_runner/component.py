@@ -25,6 +25,7 @@ from llmasos_runner.engine_abi import Value, ffi, take_error
 from llmasos_runner.linking import Linked, NotLinkable, current
 from llmasos_runner.protocol import FUEL_PER_CPU_SECOND, Call, Done, Failure
 from llmasos_runner.runs import Run
+from llmasos_sdk.messages import Message, to_text
 from llmasos_sdk.messages import message as _
 
 # A component made by componentize-py has about ten core instances and as many tables; a JavaScript one, five. What
@@ -107,22 +108,19 @@ class ComponentRunner:
             answer = {
                 "tag": "invalid",
                 "code": "component-rejected",
-                "message": f"The component does not link: {error}.",
-                "zh": f"组件无法链接：{error}。",
+                "message": to_text(_("The component does not link: {error}.", error=error)),
             }
         except TooLarge as error:
             answer = {
                 "tag": "invalid",
                 "code": "resource-limit",
-                "message": f"The app's answer is too large: {error}.",
-                "zh": f"应用的返回值过大：{error}。",
+                "message": to_text(_("The app's answer is too large: {error}.", error=error)),
             }
         except Exception as error:  # whatever it is, it ends this invocation and no other
             answer = {
                 "tag": "unavailable",
                 "code": "internal",
-                "message": f"The component cannot be run: {error!r}",
-                "zh": f"组件无法运行：{error!r}",
+                "message": to_text(_("The component cannot be run: {error}", error=repr(error))),
             }
         finally:
             current.run = None
@@ -251,22 +249,19 @@ def _why(run: Run, trap: str) -> Failure:  # noqa: PLR0911 -- one for each cause
     if run.reason is not None:
         return run.reason
     if run.exit_code is not None:
-        en = f"The app ended itself with exit code {run.exit_code} instead of answering."
-        return _failure("app-failed", en, f"应用没有作答，而是以退出码 {run.exit_code} 自行结束。", run)
+        said = _("The app ended itself with exit code {exit_code} instead of answering.", exit_code=run.exit_code)
+        return _failure("app-failed", said, run)
     if "all fuel consumed" in trap:
-        fuel = f"{run.limits['fuel']:,}"
-        en = f"The app used all the compute that it may use: {fuel} units of fuel."
-        return _failure("resource-limit", en, f"应用用完了允许的计算量：{fuel} 单位燃料。", run)
+        said = _("The app used all the compute that it may use: {fuel:,} units of fuel.", fuel=run.limits["fuel"])
+        return _failure("resource-limit", said, run)
     if "exceeds memory limits" in trap or "memory minimum size" in trap or _ran_out_of_memory(run):
         mib = run.limits["memory_bytes"] >> 20
-        en = f"The app used more memory than it may use: {mib} MiB."
-        return _failure("resource-limit", en, f"应用使用的内存超过了允许的 {mib} MiB。", run)
+        return _failure("resource-limit", _("The app used more memory than it may use: {mib} MiB.", mib=mib), run)
     if "call stack exhausted" in trap:
-        en = "The app's calls nest deeper than the stack allows."
-        return _failure("resource-limit", en, "应用的调用嵌套过深，超出了栈的限制。", run)
+        return _failure("resource-limit", _("The app's calls nest deeper than the stack allows."), run)
     if "resource limit exceeded" in trap:
-        en = "The app has more instances, tables or memories than it may have."
-        return _failure("resource-limit", en, "应用的实例、表或内存数量超过了允许的数量。", run)
+        said = _("The app has more instances, tables or memories than it may have.")
+        return _failure("resource-limit", said, run)
     causes = [line.strip() for line in trap.splitlines() if line.strip()]
     cause = next((line for line in reversed(causes) if "wasm trap:" in line), causes[-1])
     trapped = cause.split("wasm trap: ")[-1]
@@ -279,11 +274,11 @@ def _ran_out_of_memory(run: Run) -> bool:
     return any(word in end for word in ("MemoryError", "memory allocation of", "out of memory"))
 
 
-def _failure(code: str, en: str, zh: str, run: Run) -> Failure:
+def _failure(code: str, said: Message, run: Run) -> Failure:
     # A Python guest prints its traceback; then the Rust beneath it prints that it panicked, which tells nobody more.
     printed = run.log.text().split("\nthread '")[0]
     lines = [line for line in printed.splitlines() if line.strip()]
     if lines:
         last = lines[-1].strip()[:500]
-        en, zh = f"{en} It said last: {last}", f"{zh}它最后输出：{last}"
-    return {"tag": "invalid", "code": code, "message": en, "zh": zh}
+        said = _("{what} It said last: {last}", what=said, last=last)
+    return {"tag": "invalid", "code": code, "message": to_text(said)}

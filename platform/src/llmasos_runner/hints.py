@@ -6,7 +6,11 @@ import errno
 import traceback
 from typing import Final
 
+from llmasos_sdk.messages import Message, verbatim
 from llmasos_sdk.messages import message as _
+
+# An error may hold a text of any length; more than this says nothing to a person.
+_MESSAGE_CHARACTERS: Final = 4000
 
 _PROCESSES: Final = _("An app cannot start processes: use threads, or call another app by ctx.apps.")
 _NETWORK: Final = _("An app has no sockets: use ctx.http, and name the servers in llmapp.toml.")
@@ -35,8 +39,8 @@ _ELSEWHERE: Final = _(
 _REFUSED: Final = {errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSYS}
 
 
-def of(error: BaseException) -> tuple[str, str] | None:
-    """What to use instead, in English and Chinese, where confinement is why it failed; else None."""
+def of(error: BaseException) -> Message | None:
+    """What to use instead, if confinement is why it failed; else None."""
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     place = next((hint for part, hint in _PLACES if any(part in file for file in files)), None)
     if not isinstance(error, OSError):
@@ -50,9 +54,9 @@ def of(error: BaseException) -> tuple[str, str] | None:
     return place if place is _NETWORK else None
 
 
-def told(error: BaseException) -> tuple[str, str]:
-    """An error in one line, in English and Chinese, with what to use instead where that is known."""
-    said = " ".join(str(error).split())
+def told(error: BaseException) -> Message:
+    """An error in one line, with what to use instead if that is known."""
+    said = " ".join(str(error).split())[:_MESSAGE_CHARACTERS]
     line = f"{type(error).__name__}{': ' if said else ''}{said}"
     hint = of(error)
-    return (f"{line}. {hint[0]}", f"{line}。{hint[1]}") if hint else (line, line)
+    return _("{error}. {hint}", error=line, hint=hint) if hint else verbatim(line)

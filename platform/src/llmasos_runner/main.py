@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from llmasos_sdk.messages import message as _
+from llmasos_sdk.messages import to_text
 
 if TYPE_CHECKING:
     from llmasos_runner.protocol import Call, Start
@@ -212,8 +213,7 @@ def serve_calls(
             failure = {
                 "tag": "invalid",
                 "code": "resource-limit",
-                "message": f"The answer cannot be sent: {error}.",
-                "zh": f"无法发送返回值：{error}。",
+                "message": to_text(_("The answer cannot be sent: {error}.", error=error)),
             }
             host.send({**{key: done[key] for key in ("t", "id", "fuel", "memory_bytes")}, "log": "", "error": failure})
 

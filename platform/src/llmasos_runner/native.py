@@ -25,6 +25,7 @@ from llmasos_runner.protocol import FUEL_PER_CPU_SECOND
 from llmasos_runner.runs import Ended
 from llmasos_sdk.errors import AppError, CapabilityNotDeclared, from_tag
 from llmasos_sdk.hooks import GROUP, MOMENTS, plugin_manager
+from llmasos_sdk.messages import Message, to_text
 from llmasos_sdk.messages import message as _
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class NativeRunner:
 
     def __init__(self) -> None:
         self._manager = plugin_manager()
-        self._fault: tuple[str, str] | None = None
+        self._fault: Message | None = None
         self._active: dict[int, Run] = {}
         self._lock = threading.Lock()
         self._printed = _Printed(self._run_of_this_thread)
@@ -99,8 +100,7 @@ class NativeRunner:
                     group=GROUP,
                 )
         except BaseException as error:  # SystemExit and what else an import may raise
-            en, zh = hints.told(error)
-            self._fault = f"The app cannot be loaded: {en}", f"应用无法加载：{zh}"
+            self._fault = _("The app cannot be loaded: {error}", error=hints.told(error))
 
     def execute(self, run: Run, call: Call) -> Done:
         """Run one invocation from its start to its end; never raises."""
@@ -116,7 +116,7 @@ class NativeRunner:
             # Before anything is called, so that no second one can have been raised.
             run.unwound = True
             self._leave(thread)
-            answer = run.reason or {"tag": "cancelled", "message": "It was cancelled.", "zh": "已取消。"}
+            answer = run.reason or {"tag": "cancelled", "message": to_text(_("It was cancelled."))}
         fuel = int((time.thread_time() - began) * FUEL_PER_CPU_SECOND)
         done: Done = {
             "t": "done",
@@ -133,7 +133,7 @@ class NativeRunner:
 
     def _answer(self, run: Run, call: Call) -> str | Failure:
         if self._fault is not None:
-            return _failure("app-failed", *self._fault)
+            return _failure("app-failed", self._fault)
         try:
             output = self._call(NativeHost(run, frozenset(call["capabilities"])), call["action"], call["input"])
         except AppError as error:
@@ -141,10 +141,8 @@ class NativeRunner:
         except Interrupted:
             raise
         except BaseException as error:  # SystemExit, and an app's own BaseException
-            en, zh = hints.told(error)
-            return _failure(
-                "app-failed", f"The app ended itself instead of answering: {en}", f"应用没有作答，而是自行结束：{zh}"
-            )
+            said = _("The app ended itself instead of answering: {error}", error=hints.told(error))
+            return _failure("app-failed", said)
         if (size := len(output.encode(errors="replace"))) > run.limits["output_bytes"]:
             limit = run.limits["output_bytes"]
             return _failure(
@@ -197,7 +195,7 @@ def _hold_to_its_compute(thread: int, run: Run) -> None:
             "The app computed longer than the {allowed:.3g} s of cpu_seconds: raise cpu_seconds under [limits].",
             allowed=allowed,
         )
-        run.end("invalid", en, zh, "resource-limit")
+        run.end("invalid", said, "resource-limit")
 
 
 def _interrupt(thread: int, error: type[BaseException] | None) -> None:
@@ -205,13 +203,8 @@ def _interrupt(thread: int, error: type[BaseException] | None) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
 
 
-def _failure(code: str, en: str, zh: str) -> Failure:
-    return {
-        "tag": "invalid",
-        "code": code,
-        "message": en[:_MESSAGE_CHARACTERS],
-        "zh": zh[:_MESSAGE_CHARACTERS],
-    }
+def _failure(code: str, said: Message) -> Failure:
+    return {"tag": "invalid", "code": code, "message": to_text(said)}
 
 
 def _failure_of(error: AppError) -> Failure:
@@ -221,10 +214,10 @@ def _failure_of(error: AppError) -> Failure:
             _("The app used more memory than it may use: raise memory_mib under [limits]."),
         )
     hint = hints.of(error.__cause__) if error.__cause__ is not None else None
-    if hint is None:
-        return {"tag": error.tag, "message": error.message[:_MESSAGE_CHARACTERS]}
-    en, zh = (f"{error.message} {each}"[:_MESSAGE_CHARACTERS] for each in hint)
-    return {"tag": error.tag, "message": en, "zh": zh}
+    said = error.message if isinstance(error.message, Message) else error.message[:_MESSAGE_CHARACTERS]
+    if hint is not None:
+        said = _("{said} {hint}", said=said, hint=hint)
+    return {"tag": error.tag, "message": to_text(said)}
 
 
 class _Printed(io.TextIOBase):

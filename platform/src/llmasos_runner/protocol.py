@@ -115,12 +115,11 @@ class Failure(TypedDict):
     """A case of the contract's `error` variant.
 
     `code` is the host's own (see `llmasos.errors`) where the runner found the fault; without it the app answered so.
-    `zh` is the message in Chinese, where the runner wrote it.
+    `message` is text, or a message that the host renders; see `llmasos_sdk.messages.to_text`.
     """
 
     tag: str
     message: str
-    zh: NotRequired[str]
     code: NotRequired[str]
 
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from llmasos_runner.protocol import Failure, FrameError, Limits
+from llmasos_sdk.messages import Message, to_text
 from llmasos_sdk.messages import message as _
 
 # What a call leaves of a text that was printed, besides the text itself.
@@ -99,10 +100,10 @@ class Run:
         """Why it had to end, if it had to."""
         return self._reason
 
-    def end(self, tag: str, en: str, zh: str, code: str | None = None) -> None:
+    def end(self, tag: str, said: Message, code: str | None = None) -> None:
         """End it, from any thread; the first reason stays."""
         if self._reason is None:
-            reason: Failure = {"tag": tag, "message": en, "zh": zh}
+            reason: Failure = {"tag": tag, "message": to_text(said)}
             if code is not None:
                 reason["code"] = code
             self._reason = reason

@@ -1,6 +1,6 @@
 // What an action gets: the capabilities that the manifest declared, and nothing else.
 
-import { CapabilityNotDeclared, Conflict } from "./errors.js";
+import { CapabilityNotDeclared, Conflict, Message } from "./errors.js";
 import { ModelClient } from "./model.js";
 
 const PAGE = 200;
@@ -136,8 +136,10 @@ const CLIENTS = {
 
 function undeclared(name, line) {
   return new CapabilityNotDeclared(
-    `ctx.${name} is not there: llmapp.toml does not declare it. Add:\n\n` +
-      `[[permissions]]\ncapability = "${name}"\n${line}\nreason.en = "Say here what the app needs it for."\n`,
+    new Message("ctx.{name} is not there: llmapp.toml does not declare it. Add:\n\n{lines}\n", {
+      name,
+      lines: `[[permissions]]\ncapability = "${name}"\n${line}\nreason.en = "Say here what the app needs it for."`,
+    }),
   );
 }
 

@@ -1,11 +1,24 @@
 // What can go wrong between an app and its host: one class a case of the contract's `error` variant.
 
+/** A sentence that the host can show in other languages: a template in English, and what its fields are filled with. */
+export class Message {
+  constructor(id, parameters = {}) {
+    this.id = id;
+    this.parameters = parameters;
+  }
+  toString() {
+    return this.id.replace(/\{(\w+)\}/g, (field, name) => this.parameters[name] ?? field);
+  }
+}
+
 export class AppError extends Error {
   static tag = "unavailable";
   constructor(message) {
-    super(message);
+    super(String(message ?? ""));
     this.name = new.target.name;
     this.tag = new.target.tag;
+    /** What the host is told: the message as a document if it is one, else its text. */
+    this.told = message instanceof Message ? JSON.stringify(message) : this.message;
   }
 }
 export class Denied extends AppError { static tag = "denied"; }

@@ -1,7 +1,7 @@
 // Inside a component: the host's functions are the component's imports, and the app is its `handler` export.
 // `llmasos build` writes the entry module that joins the two.
 
-import { AppError, AppFailed, fromTag } from "./errors.js";
+import { AppError, AppFailed, fromTag, Message } from "./errors.js";
 import { wellFormed } from "./index.js";
 
 const camel = (name) => name.replace(/-([a-z])/g, (_, letter) => letter.toUpperCase());
@@ -86,8 +86,8 @@ export function handler(app, interfaces) {
       try {
         return app.call(action, input, host);
       } catch (error) {
-        const failure = error instanceof AppError ? error : new AppFailed(`the app failed: ${error}`);
-        throw { tag: failure.tag, val: wellFormed(failure.message) };
+        const failure = error instanceof AppError ? error : new AppFailed(new Message("the app failed: {error}", { error: String(error) }));
+        throw { tag: failure.tag, val: wellFormed(failure.told) };
       }
     },
   };

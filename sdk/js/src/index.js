@@ -1,7 +1,7 @@
 // An app: its actions, described and called by JSON. The Python SDK has the same shape.
 
 import { Context } from "./context.js";
-import { AppError, AppFailed, Invalid, NotFound } from "./errors.js";
+import { AppError, AppFailed, Invalid, Message, NotFound } from "./errors.js";
 
 export { Context } from "./context.js";
 export * from "./errors.js";
@@ -133,7 +133,7 @@ function guarded(host, run) {
     if (error instanceof AppError) throw error;
     const told = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
     ctx.log.error(`${told}\n${error?.stack ?? ""}`);
-    throw new AppFailed(`the app failed: ${told.replace(/\s+/g, " ").trim()}`);
+    throw new AppFailed(new Message("the app failed: {error}", { error: told.replace(/\s+/g, " ").trim() }));
   }
 }
 

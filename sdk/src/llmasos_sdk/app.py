@@ -17,6 +17,8 @@ from llmasos_sdk.context import Context
 from llmasos_sdk.errors import AppError, AppFailed, Invalid, NotFound, SchemaMismatch
 from llmasos_sdk.hooks import MOMENTS, hookimpl
 from llmasos_sdk.host import Host, JsonValue
+from llmasos_sdk.messages import Message
+from llmasos_sdk.messages import message as _
 from llmasos_sdk.signatures import result_of, signature_of
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -99,7 +101,13 @@ class Action:
         try:
             return schema.encode_as(self.output, answer)
         except SchemaMismatch as error:
-            raise AppFailed(f"action {self.name} answered something else than it promises: {error.message}") from error
+            raise AppFailed(
+                _(
+                    "action {action} returned something else than it promises: {error}",
+                    action=self.name,
+                    error=error.message,
+                )
+            ) from error
 
     def _send(self, ctx: Context, pieces: Generator[object, None, object]) -> object:
         sent: list[str] = []
@@ -107,7 +115,13 @@ class Action:
             while True:
                 piece = next(pieces)
                 if not isinstance(piece, str):
-                    raise AppFailed(f"action {self.name} yields a {type(piece).__name__}; a piece is a text")
+                    raise AppFailed(
+                        _(
+                            "action {action} yields a {kind}; a piece is a text",
+                            action=self.name,
+                            kind=type(piece).__name__,
+                        )
+                    )
                 ctx.host.call("output", "chunk", piece)
                 sent.append(piece)
         except StopIteration as end:
@@ -216,19 +230,19 @@ class App:
             return self._at_moment(name, input_json, ctx)
         action = self._actions.get(name)
         if action is None:
-            known = ", ".join(self._actions) or "none"
-            raise NotFound(f"there is no action {name!r}; this app has: {known}")
+            known = list(self._actions) or _("none")
+            raise NotFound(_("there is no action {name!r}; this app has: {known}", name=name, known=known))
         try:
             value: JsonValue = json.loads(input_json or "{}")
         except (ValueError, RecursionError) as error:
-            raise Invalid(f"the input is not JSON: {error}") from error
+            raise Invalid(_("the input is not JSON: {error}", error=error)) from error
         if not isinstance(value, dict):
-            raise Invalid("the input is a JSON object, with a key for each input of the action")
+            raise Invalid(_("the input is a JSON object, with a key for each input of the action"))
         return _to_json(self._guard(ctx, lambda: action.run(ctx, value)))
 
     def _at_moment(self, name: str, input_json: str, ctx: Context) -> str:
         if name[1:] not in self._lifecycle:
-            raise NotFound(f"this app has no hook for {name}")
+            raise NotFound(_("this app has no hook for {name}", name=name))
         told: dict[str, JsonValue] = json.loads(input_json or "{}")
         self._happen(name[1:], ctx, *told.values())
         return "null"
@@ -273,12 +287,12 @@ class App:
             self._guard(ctx, lambda: function(ctx, *arguments))
 
 
-def _told(error: Exception) -> str:
+def _told(error: Exception) -> Message:
     """An error in one line: what it is, what it says, and where the author's code raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename.rsplit('/', 1)[-1]}, line {frames[-1].lineno})" if frames else ""
     said = " ".join(str(error).split())
-    return f"the app failed: {type(error).__name__}{': ' if said else ''}{said}{where}"
+    return _("the app failed: {error}", error=f"{type(error).__name__}{': ' if said else ''}{said}{where}")
 
 
 def find_app(module: ModuleType) -> App:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, cast
 from llmasos_sdk import schema
 from llmasos_sdk.errors import CapabilityNotDeclared
 from llmasos_sdk.host import Host
+from llmasos_sdk.messages import message as _
 from llmasos_sdk.model import ModelClient
 from llmasos_sdk.results import Document, Response, bytes_from
 from llmasos_sdk.storage import StorageClient
@@ -195,7 +196,11 @@ class Context:
     def __getattr__(self, name: str) -> NoReturn:
         if name in MANIFEST_LINES:
             raise CapabilityNotDeclared(
-                f"ctx.{name} is not there: llmapp.toml does not declare it. Add:\n\n{permission_lines(name)}\n"
+                _(
+                    "ctx.{name} is not there: llmapp.toml does not declare it. Add:\n\n{lines}\n",
+                    name=name,
+                    lines=permission_lines(name),
+                )
             )
         raise AttributeError(f"a context has no {name!r}")
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
+from llmasos_sdk.messages import Message
+
 
 class AppError(Exception):
     """The app failed."""
@@ -15,7 +17,7 @@ class AppError(Exception):
     tag: ClassVar[str] = "unavailable"
 
     def __init__(self, message: str | None = None) -> None:
-        self.message: Final = message or type(self).__doc__ or self.tag
+        self.message: Final = message or Message(type(self).__doc__ or self.tag)
         super().__init__(self.message)
 
 

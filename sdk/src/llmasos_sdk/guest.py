@@ -16,6 +16,8 @@ from llmasos_sdk.app import App
 from llmasos_sdk.context import Context
 from llmasos_sdk.errors import AppError, CapabilityNotDeclared, Unavailable, from_tag
 from llmasos_sdk.host import JsonValue
+from llmasos_sdk.messages import message as _
+from llmasos_sdk.messages import to_text
 
 
 def well_formed(text: str) -> str:
@@ -41,7 +43,7 @@ class ComponentHost:
         """Call an imported function; see `Host.call`."""
         interface = self._interfaces.get(capability)
         if interface is None:
-            raise CapabilityNotDeclared(f"the component does not import {capability}")
+            raise CapabilityNotDeclared(_("the component does not import {capability}", capability=capability))
         try:
             carried = [well_formed(each) if isinstance(each, str) else each for each in arguments]
             answer: JsonValue = getattr(interface, function.replace("-", "_"))(*carried)
@@ -70,7 +72,7 @@ def handler(app: App, interfaces: Mapping[str, ModuleType], types: ModuleType, e
 
     def failure(error: AppError) -> Exception:
         case = "".join(word.capitalize() for word in error.tag.split("-"))
-        return err(getattr(types, f"Error_{case}")(well_formed(error.message)))
+        return err(getattr(types, f"Error_{case}")(well_formed(to_text(error.message))))
 
     class Handler:
         def describe(self) -> str:
@@ -82,6 +84,6 @@ def handler(app: App, interfaces: Mapping[str, ModuleType], types: ModuleType, e
             except AppError as error:
                 raise failure(error) from None
             except RecursionError:
-                raise failure(Unavailable("the app recursed too deeply")) from None
+                raise failure(Unavailable(_("the app recursed too deeply"))) from None
 
     return Handler

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias, Union, cast
 
 # A longer text says nothing more to a person. It also bounds what one template can make of long parameters.
-MAX_CHARACTERS: Final = 4000
+MAX_CHARACTERS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,13 +224,27 @@ def _decode(value: Any, depth: int) -> Parameter:
     return Message.from_document(known, depth - 1)
 
 
-def from_json(text: str) -> Message:
-    """Read a message from the JSON text of its document.
+def to_text(text: str) -> str:
+    """A message as one text, for what carries texts alone: a component's error, a frame, a row.
 
-    Raises:
-        ValueError: It is not one.
+    It is the message's document as JSON; words that are no message stay as they are. `from_text` reads it.
     """
-    return Message.from_document(json.loads(text))
+    return json.dumps(text.document(), ensure_ascii=False) if isinstance(text, Message) else text
+
+
+def from_text(text: str, depth: int = 32) -> Message:
+    """Read what `to_text` wrote. Any other text is words as they were said.
+
+    Args:
+        text: What was written. It may come from an app.
+        depth: How deep messages may contain messages.
+    """
+    if text.startswith("{"):
+        try:
+            return Message.from_document(json.loads(text), depth)
+        except (ValueError, KeyError, RecursionError):
+            pass
+    return verbatim(text)
 
 
 def template(id_: str, /) -> str:

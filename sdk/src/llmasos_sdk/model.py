@@ -12,6 +12,7 @@ from llmasos_sdk import schema
 from llmasos_sdk.docstrings import read
 from llmasos_sdk.errors import AnswerUnusable, AppError, SchemaMismatch
 from llmasos_sdk.host import Host, JsonValue
+from llmasos_sdk.messages import message as _
 from llmasos_sdk.results import (
     Completion,
     Document,
@@ -88,10 +89,12 @@ def parse(completion: Completion[None], output: type[T]) -> Completion[T]:
     except (ValueError, SchemaMismatch) as error:
         if completion.finish_reason == "length":
             raise AnswerUnusable(
-                "the model's answer was cut before its JSON ended; raise max_tokens, here and in the manifest"
+                _("the model's answer was cut before its JSON ended; raise max_tokens, here and in the manifest")
             ) from error
-        detail = error.message if isinstance(error, SchemaMismatch) else "it is not JSON"
-        raise AnswerUnusable(f"the model did not answer as a {output.__name__}: {detail}") from error
+        detail = error.message if isinstance(error, SchemaMismatch) else _("it is not JSON")
+        raise AnswerUnusable(
+            _("the model did not answer as a {kind}: {detail}", kind=output.__name__, detail=detail)
+        ) from error
     return dataclasses.replace(cast("Completion[Any]", completion), parsed=parsed)
 
 

@@ -19,6 +19,8 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 from llmasos_sdk import docstrings
 from llmasos_sdk.errors import SchemaMismatch
 from llmasos_sdk.host import JsonValue
+from llmasos_sdk.messages import Listing, listing
+from llmasos_sdk.messages import message as _
 
 Schema = dict[str, JsonValue]
 Hint = Any  # a type hint has no type of its own
@@ -223,15 +225,15 @@ def decode(hint: Hint, value: JsonValue, place: str = "") -> Any:  # noqa: PLR09
         for allowed in arguments:
             if type(allowed) is type(value) and allowed == value:
                 return allowed
-        raise _mismatch(place, " or ".join(repr(allowed) for allowed in arguments), value)
+        raise _mismatch(place, listing([repr(allowed) for allowed in arguments], " or "), value)
     if origin is list:
         if not isinstance(value, list):
-            raise _mismatch(place, "a list", value)
+            raise _mismatch(place, _("a list"), value)
         inner = arguments[0] if arguments else Any
         return [decode(inner, item, f"{place}[{index}]") for index, item in enumerate(value)]
     if origin is dict:
         if not isinstance(value, dict):
-            raise _mismatch(place, "an object", value)
+            raise _mismatch(place, _("an object"), value)
         inner = arguments[1] if arguments else Any
         return {key: decode(inner, item, _join(place, key)) for key, item in value.items()}
     if origin in UNIONS:
@@ -247,7 +249,13 @@ def _decode_scalar(hint: Hint, value: JsonValue, place: str) -> object:
         return int(value)
     if type(value) is hint:
         return value
-    named = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+    named: dict[Any, str] = {
+        str: _("a text"),
+        int: _("a whole number"),
+        float: _("a number"),
+        bool: _("true or false"),
+        type(None): "null",
+    }
     raise _mismatch(place, named[hint], value)
 
 
@@ -255,19 +263,26 @@ def _check_bounds(value: object, notes: tuple[object, ...], place: str) -> None:
     if value is None or isinstance(value, bool):
         return
     size = value if isinstance(value, int | float) else len(cast("str", value)) if hasattr(value, "__len__") else 0
-    what = "" if isinstance(value, int | float) else "a length of "
+    of_length = not isinstance(value, int | float)
     for note in notes:
         if not isinstance(note, Field):
             continue
         if note.min is not None and size < note.min:
-            raise SchemaMismatch(f"{place or 'the value'}: expected {what}at least {note.min:g}, got {size}")
-        if note.max is not None and size > note.max:
-            raise SchemaMismatch(f"{place or 'the value'}: expected {what}at most {note.max:g}, got {size}")
+            bound = f"{note.min:g}"
+            expected = (
+                _("a length of at least {bound}", bound=bound) if of_length else _("at least {bound}", bound=bound)
+            )
+        elif note.max is not None and size > note.max:
+            bound = f"{note.max:g}"
+            expected = _("a length of at most {bound}", bound=bound) if of_length else _("at most {bound}", bound=bound)
+        else:
+            continue
+        raise _unexpected(place, expected, str(size))
 
 
 def _decode_dataclass(cls: type, value: JsonValue, place: str) -> object:
     if not isinstance(value, dict):
-        raise _mismatch(place, f"an object ({cls.__name__})", value)
+        raise _mismatch(place, _("an object ({name})", name=cls.__name__), value)
     hints = hints_of(cls)
     fields = _inputs(cls)
     required = {
@@ -279,7 +294,7 @@ def _decode_dataclass(cls: type, value: JsonValue, place: str) -> object:
     try:
         return cls(**arguments)
     except ValueError as error:  # what a __post_init__ refuses is the caller's mistake, not the app's
-        raise SchemaMismatch(f"{place or cls.__name__}: {error}") from error
+        raise SchemaMismatch(_("{place}: {error}", place=place or cls.__name__, error=error)) from error
 
 
 def decode_arguments(
@@ -292,11 +307,16 @@ def decode_arguments(
     """
     for key in value:
         if key not in hints:
-            known = ", ".join(hints) or "none"
-            raise SchemaMismatch(f"{_join(place, key)}: there is no such input; known are: {known}")
+            raise SchemaMismatch(
+                _(
+                    "{place}: there is no such input; known are: {known}",
+                    place=_join(place, key),
+                    known=list(hints) or _("none"),
+                )
+            )
     for name in hints:
         if name in required and name not in value:
-            raise SchemaMismatch(f"{_join(place, name)}: this input is needed")
+            raise SchemaMismatch(_("{place}: this input is needed", place=_join(place, name)))
     return {name: decode(hints[name], item, _join(place, name)) for name, item in value.items()}
 
 
@@ -304,10 +324,15 @@ def _join(place: str, key: str) -> str:
     return f"{place}.{key}" if place else key
 
 
-def _mismatch(place: str, expected: str, value: object) -> SchemaMismatch:
+def _mismatch(place: str, expected: str | Listing, value: object) -> SchemaMismatch:
     shown = "null" if value is None else repr(value)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return SchemaMismatch(f"{place or 'the value'}: expected {expected}, got {shown}")
+    return _unexpected(place, expected, shown)
+
+
+def _unexpected(place: str, expected: str | Listing, shown: str) -> SchemaMismatch:
+    place = place or _("the value")
+    return SchemaMismatch(_("{place}: expected {expected}, got {shown}", place=place, expected=expected, shown=shown))
 
 
 def encode(value: object) -> JsonValue:
@@ -320,7 +345,7 @@ def encode(value: object) -> JsonValue:
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise SchemaMismatch(f"{value} is no number in JSON")
+            raise SchemaMismatch(_("{value} is no number in JSON", value=value))
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {each.name: encode(getattr(value, each.name)) for each in _inputs(type(value))}
@@ -329,9 +354,9 @@ def encode(value: object) -> JsonValue:
     if isinstance(value, Mapping):
         items = cast("Mapping[object, object]", value)
         if any(not isinstance(key, str) for key in items):
-            raise SchemaMismatch("a JSON object has texts for keys")
+            raise SchemaMismatch(_("a JSON object has texts for keys"))
         return {cast("str", key): encode(item) for key, item in items.items()}
-    raise SchemaMismatch(f"a {type(value).__name__} has no JSON; answer {SUPPORTED}")
+    raise SchemaMismatch(_("a {kind} has no JSON; return {supported}", kind=type(value).__name__, supported=SUPPORTED))
 
 
 def encode_as(hint: Hint, value: object) -> JsonValue:

@@ -147,7 +147,7 @@ def test_a_lower_tier_answers_with_a_notice_and_a_higher_one_never(ask):
         ({"task": "translate"}, "zh", "不适合翻译"),
         ({"text": "你好，请介绍一下你自己"}, "en", "not fit for Chinese"),
         ({"language": "fr-FR"}, "en", "not fit for fr"),
-        ({"task": "code", "language": "zh"}, "zh", "不适合编写代码和中文"),
+        ({"task": "code", "language": "zh"}, "zh", "不适合编写代码或中文"),
     ],
 )
 def test_a_model_outside_its_fit_says_so(ask, fields, locale, said):

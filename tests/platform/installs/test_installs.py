@@ -24,6 +24,7 @@ from llmasos.errors import (
     NotFound,
     Unavailable,
 )
+from llmasos.i18n import render
 from llmasos.installs import repository
 from llmasos.installs.code import CodeStore
 from llmasos.installs.current import InstalledApps, installed_app
@@ -500,7 +501,7 @@ async def test_a_hook_that_fails_undoes_nothing_and_says_what_to_do(
         assert result.failure is not None
         assert said in result.failure.message
         assert cure in result.failure.message
-        assert cure_zh in result.failure.message_zh
+        assert cure_zh in render(result.failure.message, "zh")
 
 
 async def test_an_app_without_hooks_is_told_nothing(setting: Setting, heard: Heard) -> None:

@@ -32,6 +32,7 @@ from llmasos.errors import (
     TimedOut,
     Unavailable,
 )
+from llmasos.i18n import render
 from llmasos.kernel import audit
 from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
 from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
@@ -237,8 +238,8 @@ async def test_a_refusal_that_an_app_passes_on_keeps_its_chinese(host: SmallHost
             # As an app does: it knows the English alone, and adds words of its own.
             raise AppFailed(f"no luck: {refused.value.message}")
     assert caught.value.message.startswith("no luck: acme/one used storage")
-    assert caught.value.message_zh == f"no luck: {refused.value.message_zh}"
-    assert "清单" in caught.value.message_zh
+    assert render(caught.value.message, "zh") == f"no luck: {render(refused.value.message, 'zh')}"
+    assert "清单" in render(caught.value.message, "zh")
 
 
 async def test_an_app_that_only_claims_a_refusal_has_failed_itself(host: SmallHost, database: Database) -> None:

@@ -30,6 +30,7 @@ from llmasos.errors import (
     TimedOut,
     Unavailable,
 )
+from llmasos.i18n import render
 from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
 from llmasos.runtimes import native as native_module
 from llmasos.runtimes.confinement import Confinement, confinement
@@ -579,7 +580,7 @@ async def test_compute_in_threads_that_evades_the_runners_watch_is_ended_by_the_
     assert isinstance(outcome.error, ResourceLimit)
     assert re.search(r"longer than the 0\.5 s of cpu_seconds, .*raise cpu_seconds", outcome.error.message)
     assert time.monotonic() - began < 10
-    assert "cpu_seconds" in outcome.error.message_zh
+    assert "cpu_seconds" in render(outcome.error.message, "zh")
     assert outcome.fuel == limits.fuel, "what was computed is charged, though the runner told nothing"
     assert await host.run(program, "rest", seconds=0) == "rested"
 

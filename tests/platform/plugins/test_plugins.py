@@ -13,6 +13,7 @@ from llmasos.gateway.request import GenerateRequest
 from llmasos.gateway.routing import EVERYTHING, Choice, Reach
 from llmasos.hooks import AuditRecord, ModelCall, ReleaseFinding, UsageRecord, hookimpl
 from llmasos.host import Host, Parts
+from llmasos.i18n import render
 from llmasos.kernel.capability import Used
 from llmasos.plugins import HOOK_NAMES, Plugins
 from llmasos.runtimes.kinds import COMPONENTS, NATIVE
@@ -349,7 +350,7 @@ async def test_a_runtime_of_a_plugin_is_made_once_and_an_unknown_kind_is_refused
         assert host.runtimes.of("x-gpu") is host.runtimes.of("x-gpu")
         with pytest.raises(ManifestRejected, match=r'No runtime here runs kind = "x-tpu": install.*or build') as raised:
             host.runtimes.of("x-tpu")
-        assert "x-tpu" in raised.value.message_zh
+        assert "x-tpu" in render(raised.value.message, "zh")
     assert made == [tmp_path]
 
 

@@ -10,6 +10,7 @@ from sqlmodel import select, text
 from llmasos import tables  # noqa: F401
 from llmasos.database.engine import Database, utc_now
 from llmasos.errors import QuotaExceeded
+from llmasos.i18n import render
 from llmasos.quotas import service
 from llmasos.quotas.ledger import Ledger, Overrun
 from llmasos.quotas.meters import NOTHING_USED, Demand, Meter, Scope, Shrink, Subject, Used, Window
@@ -85,7 +86,7 @@ async def test_where_one_quota_has_no_room_nothing_is_held(ledger: Ledger, datab
         "and this call needs 51. It resets at 2027-01-15 13:00 UTC; "
         "to raise it: llmasos quota set --model m --meter tokens --window hour --limit 100"
     )
-    assert "重置时间" in caught.value.message_zh
+    assert "重置时间" in render(caught.value.message, "zh")
 
 
 @pytest.mark.parametrize(("asked", "granted"), [(49, 49), (50, 50), (51, None)])

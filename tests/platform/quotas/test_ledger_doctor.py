@@ -7,6 +7,7 @@ from sqlmodel import text
 
 from llmasos import tables  # noqa: F401
 from llmasos.database.engine import Database
+from llmasos.i18n import render
 from llmasos.quotas import doctor, service
 from llmasos.quotas.doctor import Fault, Holding, faults
 from llmasos.quotas.ledger import Ledger
@@ -39,14 +40,14 @@ def test_what_adds_up_is_no_fault() -> None:
 def test_a_window_that_holds_more_or_less_than_its_reservations_is_named(reserved, holdings) -> None:
     (fault,) = faults(reserved, holdings, frozenset({"a"}))
     assert fault.kind == "window"
-    assert "Window 1 " in fault.en
-    assert "窗口 1 " in fault.zh
+    assert "Window 1 " in fault.message
+    assert "窗口 1 " in render(fault.message, "zh")
 
 
 def test_what_the_dead_hold_is_told_once_a_process() -> None:
     (fault,) = faults({1: 8, 2: 4}, [Holding(1, "a", 4), Holding(2, "a", 4), Holding(1, "b", 4)], frozenset({"b"}))
     assert fault.kind == "lease"
-    assert "2 reservations" in fault.en
+    assert "2 reservations" in fault.message
 
 
 async def test_a_database_in_use_adds_up_until_somebody_else_changes_it(database: Database) -> None:

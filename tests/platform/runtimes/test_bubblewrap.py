@@ -13,6 +13,7 @@ from tests.platform.runtimes import wat
 from tests.platform.runtimes.conftest import no_host, program_of
 
 from llmasos.errors import CannotConfine
+from llmasos.i18n import render
 from llmasos.runtimes.bubblewrap import arguments
 from llmasos.runtimes.component import ComponentRuntime
 from llmasos.runtimes.confinement import confinement
@@ -155,7 +156,7 @@ async def test_without_it_no_runner_starts_and_the_message_has_the_cure(tmp_path
         CannotConfine, match=r"`bwrap` is not found.*Install bubblewrap.*bubblewrap = \"off\""
     ) as raised:
         await runtime.describe(program_of(component))
-    assert "安装 bubblewrap" in raised.value.message_zh
+    assert "安装 bubblewrap" in render(raised.value.message, "zh")
     with pytest.raises(CannotConfine):
         await runtime.prepare(program_of(other), other)
     assert runtime.runner_pids == []

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmasos.errors import LlmasosError
+from llmasos.i18n import _, render, to_text
 from llmasos.runtimes import frames
 from llmasos.runtimes.frames import Done, Failure, FrameReader, ProtocolFault, Syscall, decode
 from llmasos.runtimes.results import outcome_of
@@ -87,18 +88,27 @@ def test_frames_come_whole_however_the_stream_is_cut(cuts, count):
 
 
 @pytest.mark.parametrize(
-    ("failure", "zh"),
+    ("failure", "en", "zh"),
     [
-        (Failure("invalid", "the app failed: KeyError: 'x'"), "应用出错：KeyError: 'x'"),
         (
-            Failure("denied", "ctx.http is not there: llmapp.toml does not declare it. Add:\n[[permissions]]"),
-            "没有 ctx.http：llmapp.toml 未声明它。请添加：\n[[permissions]]",
+            Failure("invalid", to_text(_("the app failed: {error}", error="KeyError: 'x'"))),
+            "the app failed: KeyError: 'x'",
+            "应用出错：KeyError: 'x'",
         ),
-        (Failure("invalid", "The app crashed: oh.", "应用崩溃：oh。", "app-failed"), "应用崩溃：oh。"),
-        (Failure("conflict", "words of its own"), "words of its own"),
+        (
+            Failure("invalid", to_text(_("The app crashed: {trapped}.", trapped="oh")), "app-failed"),
+            "The app crashed: oh.",
+            "应用崩溃：oh。",
+        ),
+        # Whatever a hostile runner sends instead of a message are words of its own.
+        (Failure("invalid", '{"id": "{0.__class__}"}'), '{"id": "{0.__class__}"}', '{"id": "{0.__class__}"}'),
+        (Failure("invalid", '{"id": 1}'), '{"id": 1}', '{"id": 1}'),
+        (Failure("conflict", "words of its own"), "words of its own", "words of its own"),
     ],
 )
-def test_what_ended_an_invocation_is_told_in_chinese_but_for_the_apps_own_words(failure: Failure, zh: str) -> None:
+def test_what_ended_an_invocation_is_told_in_chinese_but_for_the_apps_own_words(
+    failure: Failure, en: str, zh: str
+) -> None:
     error = outcome_of(CallEnd(Done("i", 0, 0, "", error=failure))).error
     assert isinstance(error, LlmasosError)
-    assert (error.message, error.message_zh) == (failure.message, zh)
+    assert (error.message, render(error.message, "zh")) == (en, zh)

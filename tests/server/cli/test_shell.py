@@ -92,9 +92,9 @@ def test_each_kind_of_error_is_one_line_with_its_own_exit_code(
 def test_an_error_is_shown_in_the_readers_language(
     probe: dict[str, BaseException | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probe["raise"] = NotFound("There is none.", zh="没有。")
+    probe["raise"] = NotFound()
     monkeypatch.setenv("LLMASOS_LOCALE", "zh_CN.UTF-8")
-    assert CliRunner().invoke(shell.app, ["migrate"]).stderr == "错误：没有。\n"
+    assert CliRunner().invoke(shell.app, ["migrate"]).stderr == "错误：不存在，或者你无权查看。\n"
 
 
 @pytest.mark.parametrize("error", [None, NotFound("x"), ValueError("x"), KeyboardInterrupt()])
@@ -156,7 +156,7 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
         (["list", "--nope"], "没有选项 --nope"),
         (["quota", "frobnicate"], "没有命令 'frobnicate'"),
         (["quota", "set", "--meter", "apples"], "'--meter' 的值无效：'apples' 不在可选值之中：'tokens'"),
-        (["search", "--limit", "x"], "'--limit' 的值无效：'x': 须为整数"),
+        (["search", "--limit", "x"], "'--limit' 的值无效：'x'：须为整数"),
         (["new", "x", "--language"], "选项 '--language' 需要一个值"),
         (["list", "--json=3"], "选项 '--json' 不接受值"),
         (["list", "more", "words"], "多余的参数：more words"),

@@ -15,7 +15,7 @@ from typing import Any
 
 from llmasos.database.schema import check_revision, database_file, open_to_read, revision_of
 from llmasos.errors import NotFound, Unavailable
-from llmasos.i18n import _
+from llmasos.i18n import _, from_text
 from llmasos_marketplace.catalog.names import normalise
 
 Row = dict[str, Any]
@@ -162,7 +162,8 @@ def releases(url: str, app_id: str) -> list[Row]:
         "SELECT version, digest, size_bytes, runtime, manifest, actions, imports, readme, state, state_reason, "
         'published_by, published_at FROM "release" WHERE app_id = :id ORDER BY id DESC'
     )
-    return rows(url, sql, {"id": app_id})
+    found = rows(url, sql, {"id": app_id})
+    return [{**row, "state_reason": from_text(row["state_reason"])} for row in found]
 
 
 def installations(url: str, workspace: str) -> list[Row]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
+from llmasos.i18n import from_text
 from llmasos_marketplace.catalog.tables import CatalogApp, Release
 
 
@@ -34,7 +35,7 @@ class ReleaseSummary(BaseModel):
 
     version: str
     state: Literal["available", "yanked", "quarantined"]
-    state_reason: str = ""
+    state_reason: Annotated[str, BeforeValidator(lambda text: str(from_text(text)))] = ""
     digest: str = Field(description="SHA-256 of the bundle, hexadecimal.")
     size_bytes: int
     runtime: str = Field(description="wasm, python, or the kind of an operator's plugin, which begins with x-.")
@@ -78,8 +79,8 @@ def app_summary(row: CatalogApp) -> AppSummary:
     return AppSummary(
         id=row.id,
         publisher=row.publisher_id,
-        name=LocalText(en=row.name_en, zh=row.name_zh or None),
-        summary=LocalText(en=row.summary_en, zh=row.summary_zh or None),
+        name=LocalText.model_validate({"en": row.name_en, "zh": row.name_zh or None}),
+        summary=LocalText.model_validate({"en": row.summary_en, "zh": row.summary_zh or None}),
         categories=row.categories,
         latest_version=row.latest_version,
         updated_at=row.updated_at,

@@ -8,7 +8,7 @@ from pathlib import Path
 from llmasos.bundles.manifest import Manifest
 from llmasos.database.engine import Database
 from llmasos.errors import Conflict, NotFound
-from llmasos.i18n import _
+from llmasos.i18n import _, from_text
 from llmasos.installs.resolve import no_such_release
 from llmasos.installs.source import Candidate
 from llmasos_marketplace.catalog import repository
@@ -117,7 +117,7 @@ class Catalog:
                         app=app_id,
                         version=version,
                         state=row.state,
-                        state_reason=row.state_reason,
+                        state_reason=from_text(row.state_reason),
                     ),
                 )
             row.state, row.state_reason = after, reason

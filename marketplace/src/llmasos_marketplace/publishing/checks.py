@@ -14,7 +14,7 @@ from llmasos.bundles.actions import parse_actions
 from llmasos.bundles.imports import check_imports
 from llmasos.bundles.reader import Bundle
 from llmasos.errors import ComponentRejected, DiskFull, LlmasosError, Unavailable
-from llmasos.i18n import _, render, t
+from llmasos.i18n import _, listing
 from llmasos.installs.risk import Risk, risks_of
 from llmasos.plugins import Plugins
 from llmasos.runtimes.runtime import Program, Runtime
@@ -24,12 +24,12 @@ CheckResult: TypeAlias = Literal["passed", "failed", "could not run"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check of one release. `detail` says what failed or why it could not run; `zh` says it in Chinese."""
+    """One check of one release. `detail` says what failed or why it could not run."""
 
     name: Literal["bundle", "imports", "actions", "plugins"]
     result: CheckResult
     detail: str = ""
-    zh: str = ""
+    """A message, or a plugin's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,14 @@ class Report:
         """What the release becomes, when nothing failed."""
         return "quarantined" if self.of("could not run") else "available"
 
-    def reason(self, locale: str = "en") -> str:
+    @property
+    def reason(self) -> str:
         """Why it is quarantined; empty if it is not."""
-        said = (
-            t(locale, f"{check.name} could not be checked: {check.detail}", f"无法检查 {check.name}：{check.zh}")
+        said = [
+            _("{check} could not be checked: {detail}", check=check.name, detail=check.detail)
             for check in self.of("could not run")
-        )
-        return render(_("; "), locale).join(said)
+        ]
+        return _("{reasons}", reasons=listing(said, "; ")) if said else ""
 
 
 async def check_release(
@@ -111,7 +112,7 @@ async def _check_imports(
     manifest = bundle.manifest
     if bundle.component is None:
         told = _("a native app reaches the host by the kernel alone")
-        return (), Check("imports", "passed", *told)
+        return (), Check("imports", "passed", told)
     try:
         found = await runtime_of(manifest.runtime.kind).inspect(code)
     except DiskFull:
@@ -145,7 +146,7 @@ async def _check_actions(bundle: Bundle, code: Path, runtime_of: Callable[[str],
         return Check("actions", "could not run", error.message)
     except LlmasosError as error:
         told = _("the app does not start in the sandbox: {error}", error=error.message)
-        return Check("actions", "failed", *told)
+        return Check("actions", "failed", told)
     if _canonical(described.entries) != _canonical(bundle.listed_json):
         names = ", ".join(str(each["name"]) for each in described.entries)
         return Check(
@@ -165,7 +166,7 @@ def _check_plugins(bundle: Bundle, plugins: Plugins) -> Check:
         return Check("plugins", "failed", error.message)
     told = "; ".join(finding.message for finding in findings)
     # A plugin writes its findings in the operator's language.
-    return Check("plugins", "failed" if any(finding.blocks for finding in findings) else "passed", told, told)
+    return Check("plugins", "failed" if any(finding.blocks for finding in findings) else "passed", told)
 
 
 def _canonical(value: object) -> str:
@@ -180,11 +181,10 @@ def raise_failures(bundle: Bundle, report: Report) -> None:
     """
     failed = report.of("failed")
     if failed:
-        what = "; ".join(check.detail.rstrip(".") for check in failed)
-        what_zh = "；".join(check.zh.rstrip("。") for check in failed)
+        what = listing([check.detail for check in failed], "; ")
         raise ComponentRejected(
             _(
-                "{manifest} {version} was not published: {what}.",
+                "{manifest} {version} was not published: {what}",
                 manifest=bundle.manifest.id,
                 version=bundle.manifest.version,
                 what=what,

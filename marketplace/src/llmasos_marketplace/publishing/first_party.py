@@ -132,8 +132,8 @@ async def make_bundles(sources: Path, out: Path, make: Build, runtime_of: Callab
             bundle = read_bundle(made)
             report = await check_release(bundle, runtime_of)
             raise_failures(bundle, report)
-            if report.reason():
-                raise Unavailable(report.reason(), zh=report.reason("zh"))
+            if report.reason:
+                raise Unavailable(report.reason)
             shutil.copyfile(made, out / made.name)
         imports = list(report.imports)
         index[app.app_id] = {

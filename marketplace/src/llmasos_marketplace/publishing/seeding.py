@@ -35,7 +35,6 @@ class Seeded:
     version: str
     outcome: Outcome
     detail: str = ""
-    detail_zh: str = ""
 
 
 class Seeding:
@@ -99,8 +98,8 @@ class Seeding:
             remembered[app.app_id] = app.digest
             return Seeded(app.app_id, app.version, "unchanged", error.message)
         except (LlmasosError, OSError) as error:
-            said_zh = error.message_zh if isinstance(error, LlmasosError) else str(error)
-            return Seeded(app.app_id, app.version, "skipped", str(error), said_zh)
+            detail = error.message if isinstance(error, LlmasosError) else str(error)
+            return Seeded(app.app_id, app.version, "skipped", detail)
         remembered[app.app_id] = app.digest
         return Seeded(app.app_id, app.version, "published" if done.changed else "unchanged")
 

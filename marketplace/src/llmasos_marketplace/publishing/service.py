@@ -11,7 +11,7 @@ from pathlib import Path
 from llmasos.bundles.reader import Bundle, bundle_of, read_bytes
 from llmasos.database.engine import WriteSession
 from llmasos.errors import Conflict
-from llmasos.i18n import _
+from llmasos.i18n import _, to_text
 from llmasos.kernel.audit import Line, record
 from llmasos.plugins import Plugins
 from llmasos.runtimes.runtime import Runtime
@@ -94,7 +94,7 @@ class Publishing:
 
     def _keep(self, bundle: Bundle, data: bytes, report: Report, line: Line, first_party: bool) -> Publication:
         self.catalog.store.put(data)
-        reason = report.reason()
+        reason = to_text(report.reason)
         new = NewRelease(bundle, list(report.imports), line.user, report.state, reason)
         manifest = bundle.manifest
         with self.catalog.database.write() as session:

@@ -6,6 +6,7 @@ import typer
 
 from llmasos.database.schema import ensure_schema, newest_revision
 from llmasos.home import state_home_and_database_url
+from llmasos.i18n import ngettext, render
 from llmasos_server.cli.output import emit_json, locale, options, say, tr
 
 
@@ -35,16 +36,16 @@ def doctor() -> None:
             found.append(finding)
             if not options().json:
                 mark = {"ok": "✓", "note": "·", "problem": "✗"}[finding.status]
-                say(f"{mark} {finding.part}: {finding.text(locale())}")
+                say(f"{mark} {finding.part}: {render(finding.message, locale())}")
 
     asyncio.run(look())
     problems = [finding for finding in found if finding.status == "problem"]
     if options().json:
-        checks = [{"part": each.part, "status": each.status, "detail": each.en} for each in found]
+        checks = [{"part": each.part, "status": each.status, "detail": each.message} for each in found]
         emit_json({"healthy": not problems, "checks": checks})
     elif problems:
-        things = "1 thing needs" if len(problems) == 1 else f"{len(problems)} things need"
-        say(tr(f"{things} you.", f"有 {len(problems)} 处需要处理。"))
+        said = ngettext("{count} thing needs you.", "{count} things need you.", count=len(problems))
+        say(render(said, locale()))
     else:
         say(tr("All is well."))
     if problems:

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from llmasos.errors import ConsentNeeded, Invalid
-from llmasos.i18n import _, render
+from llmasos.i18n import Message, _, render
 from llmasos.installs.consent import ConsentRequest, RequestedPermission
 from llmasos.installs.plan import InstallPlan
 from llmasos.installs.service import ConsentAnswers
@@ -85,9 +85,9 @@ def ask(question: str, *, default: bool = False) -> bool:
         word = line.strip().lower()
         if not word:
             return default
-        if word in ("y", "yes", "是"):
+        if word in ("y", "yes", tr("yes")):
             return True
-        if word in ("n", "no", "否"):
+        if word in ("n", "no", tr("no")):
             return False
 
 
@@ -154,7 +154,7 @@ def parse_config(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def working(en: str, zh: str) -> Generator[None]:
+def working(said: Message) -> Generator[None]:
     """Say that something takes its time: a moving line on a terminal, one plain line elsewhere."""
     if options().json:
         yield

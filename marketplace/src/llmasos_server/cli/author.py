@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from llmasos.errors import LlmasosError
+from llmasos.i18n import render
 from llmasos.printable import one_line
 from llmasos_server.cli.output import emit_json, locale, message_of, note, options, say, tr
 
@@ -65,7 +66,7 @@ def check(path: Project = HERE) -> None:
 def _tell(findings: list[Finding]) -> None:
     words = {"error": tr("error"), "warning": tr("warning")}
     for finding in findings:
-        say(f"{words[finding.level]}: {one_line(finding.text(locale()))}")
+        say(f"{words[finding.level]}: {one_line(render(finding.line, locale()))}")
     if not findings:
         say(tr("Nothing to mend."))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmasos.errors import LlmasosError
-from llmasos.i18n import environment_locale, render
+from llmasos.i18n import _, environment_locale, render
 from llmasos.printable import json_safe, one_line, printable
 
 
@@ -52,9 +52,9 @@ def locale() -> str:
     return environment_locale()
 
 
-def tr(en: str, zh: str) -> str:
-    """The text in the user's language."""
-    return render(said, environment_locale())
+def tr(id_: str, /, **parameters: object) -> str:
+    """A message, written as `_` takes it, in the user's language."""
+    return render(_(id_, **parameters), locale())
 
 
 def emit_json(value: Any) -> None:

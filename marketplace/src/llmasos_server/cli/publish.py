@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmasos.errors import Invalid
-from llmasos.i18n import _
+from llmasos.i18n import _, from_text, render
 from llmasos_server.cli.output import emit_json, locale, note, options, say, tr
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _say_publication(done: Publication) -> None:
                 "version": done.version,
                 "digest": done.digest,
                 "state": done.state,
-                "state_reason": done.state_reason,
+                "state_reason": render(from_text(done.state_reason), locale()),
                 "changed": done.changed,
                 "checks": [
                     {"name": check.name, "result": check.result, "detail": check.detail}
@@ -72,11 +72,10 @@ def _say_publication(done: Publication) -> None:
         say(tr("{app} {version} was there already.", app=done.app_id, version=done.version))
         return
     if done.state == "quarantined":
-        reason_zh = report.reason("zh") if report else done.state_reason
-        note(tr(f"Quarantined: {done.state_reason}", f"已隔离：{reason_zh}"))
+        note(tr("Quarantined: {reason}", reason=from_text(done.state_reason)))
     for risk in report.risks if report else ():
         if risk.level != "info":
-            note(f"{tr('Risk', '风险')}: {describe_risk(risk, locale())}")
+            note(f"{tr('Risk')}: {describe_risk(risk, locale())}")
     say(tr("{app} {version} is published. Install it: llmasos install {app}", app=done.app_id, version=done.version))
 
 

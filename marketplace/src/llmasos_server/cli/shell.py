@@ -19,6 +19,8 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from llmasos.errors import LlmasosError
+from llmasos.i18n import Message, render
+from llmasos.i18n.catalogs import SOURCE
 from llmasos.printable import json_safe
 from llmasos_server.cli import registry
 from llmasos_server.cli.coercion import spare_pydantic
@@ -96,10 +98,11 @@ def load(entry: registry.CommandEntry) -> TyperCommand | TyperGroup:
     logging.getLogger("llmasos").addHandler(logging.NullHandler())
     found: object = getattr(importlib.import_module(f"{PACKAGE}.{entry.module}"), entry.attribute)
     command = make_command(entry.name, found)
-    if locale() == "zh":
-        command.help = entry.zh
-        for name, part in getattr(command, "commands", {}).items():
-            part.help = registry.PARTS_ZH.get(f"{entry.name} {name}", part.help)
+    if locale() != SOURCE:
+        command.help = render(entry.help, locale())
+        for part in getattr(command, "commands", {}).values():
+            # A part's docstring is its help; it is in the catalogs, on one line.
+            part.help = render(Message(" ".join((part.help or "").split())), locale())
     return command
 
 
@@ -189,15 +192,14 @@ class LazyGroup(TyperGroup):
     @override
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The commands by section, from the registry alone."""
-        chinese = locale() == "zh"
-        for section, titles in registry.SECTION_TITLES.items():
+        for section, title in registry.SECTION_TITLES.items():
             rows = [
-                (entry.name, entry.zh if chinese else entry.en)
+                (entry.name, render(entry.help, locale()))
                 for entry in registry.ENTRIES
                 if entry.section == section and is_installed(entry)
             ]
             if rows:
-                with formatter.section(titles[1] if chinese else titles[0]):
+                with formatter.section(render(title, locale())):
                     formatter.write_dl(rows)
 
     @override
@@ -253,14 +255,12 @@ def _answer(error: Exception, words: list[str]) -> int:
     text = " ".join(str(error).split())
     if isinstance(error, typer.TyperException):
         code, kind, status = error.exit_code, "usage", 400
-        text = " ".join(error.format_message().split())
         if error.format_message().startswith("Usage:"):  # a group named without a part shows its help
             note(error.format_message())
             return code
-        if locale() == "zh":
-            from llmasos_server.cli.usage import in_chinese
+        from llmasos_server.cli.usage import explain
 
-            text = in_chinese(error)
+        text = render(explain(error), locale())
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "llmasos"
         hint = tr("See: {path} --help", path=path)

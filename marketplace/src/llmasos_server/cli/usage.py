@@ -1,60 +1,85 @@
-"""What Typer says of a command line that it cannot read, in Chinese. Typer itself speaks English only."""
+"""What Typer says of a command line that it cannot read, as messages. Typer itself speaks English only."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
 from typing import Any, Final
 
-from llmasos.i18n import _
+from llmasos.i18n import Message, _, listing, template, verbatim
 
-_KINDS: Final = {"argument": "参数", "option": "选项", "parameter": "参数"}
-
-# What Typer says, and the same in Chinese, filled from the parts that were found.
-_ZH: Final = tuple(
-    (re.compile(pattern, re.DOTALL), zh)
-    for pattern, zh in (
-        _("No such option: (?P<a>\\S+) \\(Possible options: (?P<b>.*)\\)"),
-        _("No such option: (?P<a>\\S+)"),
-        _("Missing command\\."),
-        _("Missing (?P<kind>argument|option|parameter) (?P<a>.*?)\\.(?: .*)?"),
-        _("No such command (?P<a>.*)\\."),
-        _("Got unexpected extra argument\\(s\\) \\((?P<a>.*)\\)"),
-        _("Option (?P<a>\\S+) requires an argument\\."),
-        _("Option (?P<a>\\S+) requires (?P<b>\\d+) arguments\\."),
-        _("Option (?P<a>\\S+) does not take a value\\."),
-        _("Argument (?P<a>\\S+) takes (?P<b>\\d+) values\\."),
-        _("Invalid value for (?P<a>.*?): (?P<said>.*)"),
-        _("Invalid value: (?P<said>.*)"),
-        _("(?:Value error, )?(?P<a>.*) is not one of (?P<b>.*)\\."),
-        _("(?:Path|File|Directory) (?P<a>.*) does not exist\\."),
-        _("(?:Path|File|Directory) (?P<a>.*) is a file\\."),
-        _("(?:Path|File|Directory) (?P<a>.*) is a directory\\."),
-        _("(?:Path|File|Directory) (?P<a>.*) is not readable\\."),
-        _("(?:Path|File|Directory) (?P<a>.*) is not writable\\."),
-    )
-)
+# Typer's sentences that come as text alone, by how they begin or end. What they are about stands in their place.
+_BEGINNINGS: Final = {
+    "No such command ": template("No such command {about}"),
+    "Got unexpected extra argument(s) ": template("Got unexpected extra arguments: {about}"),
+}
+_ENDINGS: Final = {
+    " does not exist.": template("{about} does not exist"),
+    " is a file.": template("{about} is a file"),
+    " is a directory.": template("{about} is a directory"),
+    " is not readable.": template("{about} is not readable"),
+    " is not writable.": template("{about} is not writable"),
+}
 
 
-def in_chinese(error: Any) -> str:
-    """A `typer.TyperException` in Chinese; what is not known here stays in English."""
-    said = " ".join(str(error.format_message()).split())
+def explain(error: Any) -> Message:
+    """What a `typer.TyperException` says."""
+    match type(error).__name__:
+        case "NoSuchOption":
+            return _no_such_option(error.option_name, error.possibilities or ())
+        case "MissingParameter":
+            return _missing(error)
+        case "BadParameter":
+            hint = _hint(error)
+            what = _what(error)
+            return _("Invalid value for {hint}: {what}", hint=hint, what=what) if hint else what
+        case "BadOptionUsage" if "does not take a value" in error.message:
+            return _("Option {option!r} does not take a value", option=error.option_name)
+        case "BadOptionUsage":
+            return _("Option {option!r} requires an argument", option=error.option_name)
+        case _:
+            return _known(" ".join(error.format_message().split()))
+
+
+def _no_such_option(option: str, possibilities: Iterable[str]) -> Message:
+    known = sorted(possibilities)
+    if known:
+        return _("No such option: {option} (possible options: {known})", option=option, known=known)
+    return _("No such option: {option}", option=option)
+
+
+def _missing(error: Any) -> Message:
+    kind = error.param_type or (error.param.param_type_name if error.param is not None else "parameter")
+    hint = _hint(error)
+    if kind == "option":
+        return _("Missing option {hint}", hint=hint)
+    return _("Missing argument {hint}", hint=hint)
+
+
+def _hint(error: Any) -> str:
+    """The parameter as a person writes it."""
+    hint: Any = error.param_hint or (error.param.get_error_hint() if error.param is not None else "")
+    return hint if isinstance(hint, str) else " / ".join(map(repr, hint))
+
+
+def _what(error: Any) -> Message:
+    """What is wrong with a value: pydantic's fault, which Typer converts values with, or Typer's own sentence."""
     cause: Any = error.__cause__
-    if hasattr(cause, "errors"):  # pydantic's, which Typer converts values with
-        from llmasos.validation import in_both
+    if not hasattr(cause, "errors"):
+        return _known(error.message)
+    from llmasos.validation import misfit
 
-        en, zh = in_both(cause.errors()[0])
-        said = said.replace(en, _translated(en) if en.startswith("Value error, ") else zh)
-    return _translated(said)
+    fault = cause.errors()[0]
+    if fault["type"] == "value_error":  # of a choice
+        value, __, choices = str(fault["ctx"]["error"]).rstrip(".").partition(" is not one of ")
+        return _("{value} is not one of {choices}", value=value, choices=listing(choices.split(", ")))
+    return _("{value!r}: {what}", value=str(fault["input"]), what=misfit(fault))
 
 
-def _translated(said: str) -> str:
-    for pattern, zh in _ZH:
-        found = pattern.fullmatch(said)
-        if found is not None:
-            parts = found.groupdict()
-            if "said" in parts:
-                parts["said"] = _translated(parts["said"])
-            if "kind" in parts:
-                parts["kind"] = _KINDS[parts["kind"]]
-            return zh.format_map(parts)
-    return said
+def _known(said: str) -> Message:
+    for beginning, text in _BEGINNINGS.items():
+        if said.startswith(beginning):
+            return Message(text, {"about": said.removeprefix(beginning).rstrip(".").strip("()")})
+    for ending, text in _ENDINGS.items():
+        if said.endswith(ending):
+            return Message(text, {"about": said.removesuffix(ending)})
+    return verbatim(said)

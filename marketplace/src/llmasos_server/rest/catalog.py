@@ -14,7 +14,7 @@ from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel
 
 from llmasos.errors import NotFound
-from llmasos.i18n import _
+from llmasos.i18n import _, from_text
 from llmasos_marketplace.catalog import repository
 from llmasos_marketplace.catalog.reader import no_such_app
 from llmasos_marketplace.catalog.schemas import (
@@ -182,7 +182,7 @@ def download_bundle(request: Request, publisher: str, name: str, version: str) -
                 "{app} {version} is quarantined, so its bundle is not given out: {state_reason}",
                 app=row.app_id,
                 version=version,
-                state_reason=row.state_reason,
+                state_reason=from_text(row.state_reason),
             ),
         )
     tag = f'"{row.digest}"'

@@ -11,7 +11,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from llmasos.errors import Unauthenticated
-from llmasos.i18n import _, locale_of
+from llmasos.i18n import _, negotiate
 from llmasos.kernel.invocation import Principal
 from llmasos_server.rest.problems import ScopeMissing
 
@@ -74,7 +74,7 @@ def _authenticate(
             _("The token is unknown, expired or revoked; make another with `llmasos tokens create`."),
         )
     spoken = request.headers.get("accept-language", "")
-    return replace(known, principal=replace(known.principal, locale=locale_of(spoken)))
+    return replace(known, principal=replace(known.principal, locale=negotiate(spoken)))
 
 
 def require(scope: Scope) -> Callable[..., object]:

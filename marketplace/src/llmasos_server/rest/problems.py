@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from llmasos.errors import Denied, Invalid, LlmasosError, NotFound
-from llmasos.i18n import _, locale_of, render, t
+from llmasos.i18n import _, negotiate, render
 from llmasos.invocations.actions import InputRejected
-from llmasos.validation import in_both
+from llmasos.validation import misfit
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -139,7 +139,7 @@ def problem_of(
 ) -> Problem:
     """The problem document of an error, in the caller's language where the error speaks it."""
     if isinstance(error, InputRejected):
-        faults = [Fault(pointer=fault.pointer, detail=t(locale, fault.en, fault.zh)) for fault in error.faults]
+        faults = [Fault(pointer=each.pointer, detail=render(each.message, locale)) for each in error.faults]
     return Problem(
         type=f"urn:llmasos:problem:{error.code}",
         title=error.code.replace("-", " ").capitalize(),
@@ -162,7 +162,7 @@ def respond(
 ) -> ProblemResponse:
     """The response for an error: its status, its document, and for 401 how to authenticate."""
     path = request.url.path if request is not None else None
-    locale = locale_of(request.headers.get("accept-language", "")) if request is not None else "en"
+    locale = negotiate(request.headers.get("accept-language", "")) if request is not None else "en"
     problem = problem_of(error, locale=locale, instance=path, invocation=invocation, faults=faults)
     sent = dict(headers or {})
     if error.status == HTTPStatus.UNAUTHORIZED:
@@ -224,13 +224,13 @@ async def _http(request: Request, error: Exception) -> ProblemResponse:
 
 async def _validation(request: Request, error: Exception) -> ProblemResponse:
     found = [
-        ("/".join(str(part) for part in fault["loc"]), *in_both(fault))
+        ("/".join(str(part) for part in fault["loc"]), misfit(fault))
         for fault in cast("RequestValidationError", error).errors()
     ] or [("", _("the request is not valid"))]
-    locale = locale_of(request.headers.get("accept-language", ""))
-    faults = [Fault(pointer=f"/{where}", detail=render(said, locale)) for where, en, zh in found]
-    where, en, zh = found[0]
-    return respond(Invalid(f"{where}: {en}", zh=f"{where}：{zh}"), request, faults=faults)
+    locale = negotiate(request.headers.get("accept-language", ""))
+    faults = [Fault(pointer=f"/{where}", detail=render(what, locale)) for where, what in found]
+    where, what = found[0]
+    return respond(Invalid(_("{where}: {what}", where=where, what=what)), request, faults=faults)
 
 
 async def _unforeseen(request: Request, error: Exception) -> ProblemResponse:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmasos.bundles.actions import Action
-from llmasos.i18n import t
+from llmasos.i18n import from_text, render
 from llmasos.invocations.result import InvocationResult
 from llmasos.kernel.invocation import Usage
 from llmasos.kernel.tables import InvocationRow
@@ -110,8 +110,7 @@ class InvocationDetail(InvocationView):
 
 
 def _fields(row: InvocationRow, locale: str) -> dict[str, Any]:
-    message = row.error_message or ""
-    told = t(locale, message, row.error_message_zh or message)
+    told = render(from_text(row.error_message or ""), locale)
     failed = ErrorView(code=row.error_code, message=told) if row.error_code else None
     return {
         "id": row.id,

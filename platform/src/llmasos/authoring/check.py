@@ -15,7 +15,7 @@ from llmasos.authoring.process import BuildFailed
 from llmasos.authoring.project import Project, open_project, source_files
 from llmasos.bundles import layout
 from llmasos.errors import LlmasosError
-from llmasos.i18n import _, t
+from llmasos.i18n import Message, _, any_of
 
 CAPABILITIES = frozenset({"model", "storage", "http", "secrets", "apps"})
 
@@ -26,12 +26,12 @@ class Finding:
 
     level: str
     where: str
-    message: str
-    zh: str
+    message: Message
 
-    def text(self, locale: str) -> str:
+    @property
+    def line(self) -> Message:
         """The finding on one line."""
-        return t(locale, f"{self.where}: {self.message}", f"{self.where}：{self.zh}")
+        return _("{where}: {message}", where=self.where, message=self.message)
 
 
 def check(path: Path) -> list[Finding]:
@@ -97,7 +97,7 @@ def _code(project: Project) -> Iterator[Finding]:
             yield from _python(project, path)
         elif key == "source" and (path.suffix not in javascript.SUFFIXES or runtime.kind == "python"):
             line = f"[runtime] source = {named!r}"
-            kinds, kinds_zh = (".py", ".py") if runtime.kind == "python" else _(".py, .js or .ts")
+            kinds = any_of([".py"] if runtime.kind == "python" else [".py", ".js", ".ts"])
             yield Finding("error", layout.MANIFEST, _("{line} is not a {kinds} file", line=line, kinds=kinds))
 
 
@@ -160,9 +160,8 @@ def _capabilities(project: Project, used: dict[str, str]) -> Iterator[Finding]:
             ),
         )
     for name in sorted(declared - used.keys() - {"secrets"}):
-        message = f"the permission {name!r} is asked for, and the source never uses ctx.{name}; ask for less"
-        zh = f"申请了权限 {name!r}，但源代码从未使用 ctx.{name}：请去掉"
-        yield Finding("warning", layout.MANIFEST, message, zh)
+        said = _("the permission {name!r} is asked for, and the source never uses ctx.{name}; ask for less", name=name)
+        yield Finding("warning", layout.MANIFEST, said)
 
 
 def _actions(where: str, tree: ast.Module) -> Iterator[Finding]:

@@ -23,8 +23,8 @@ class BuildFailed(Invalid):
 
     code = "build-failed"
 
-    def __init__(self, message: str | None = None, *, zh: str = "", detail: str = "") -> None:
-        super().__init__(message, zh=zh)
+    def __init__(self, message: str | None = None, *, detail: str = "") -> None:
+        super().__init__(message)
         self.detail = detail
         """All that the tool said."""
 

@@ -138,8 +138,7 @@ async def componentize(staged: Path) -> bytes:
     except BuildFailed as error:
         told = _told(error.detail)
         raise BuildFailed(
-            f"the source does not import: {told}" if told else error.message,
-            zh=f"源代码无法导入：{told}" if told else error.message_zh,
+            _("the source does not import: {error}", error=told) if told else error.message,
             detail=error.detail,
         ) from None
     return (staged / "app.wasm").read_bytes()

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, TypeGuard
 
 from llmasos.bundles.characters import hidden_characters
 from llmasos.errors import BundleRejected
-from llmasos.i18n import _
+from llmasos.i18n import Message, _
 from llmasos_sdk import hooks
 
 MAX_ACTIONS: Final = 64
@@ -281,8 +281,8 @@ class _Walk:
         self.definitions: dict[str, Any] = definitions if _is_table(definitions) else {}
         self.known: dict[str, tuple[int, int]] = {}
 
-    def _reject(self, what: str, zh: str) -> BundleRejected:
-        return BundleRejected(f"actions.json: {self.place} {what}", zh=f"actions.json：{self.place} {zh}")
+    def _reject(self, what: Message) -> BundleRejected:
+        return BundleRejected(_("actions.json: {place} {what}", place=self.place, what=what))
 
     def cost(self, schema: object, depth: int, inside: tuple[str, ...]) -> int:
         if isinstance(schema, bool):

@@ -18,7 +18,7 @@ from typing import Final
 
 from llmasos.bundles import layout
 from llmasos.errors import BundleRejected
-from llmasos.i18n import _
+from llmasos.i18n import Message, _
 
 LOCAL: Final = struct.Struct("<4s5H3I2H")
 CENTRAL: Final = struct.Struct("<4s6H3I5H2I")
@@ -33,8 +33,7 @@ ENCRYPTED_FLAGS: Final = 0x1 | 0x40 | 0x2000
 DESCRIPTOR_FLAG: Final = 0x8
 ZIP64_VERSION: Final = 45
 CHUNK_BYTES: Final = 1 << 20
-REBUILD: Final = "build it again with `llmasos build`"
-REBUILD_ZH: Final = "请用 `llmasos build` 重新构建"
+REBUILD: Final = _("build it again with `llmasos build`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +68,8 @@ def unpack(data: bytes) -> dict[str, bytes]:
     return {entry.name: _inflate(data, entry) for entry in entries}
 
 
-def _reject(what: str, zh: str) -> BundleRejected:
-    return BundleRejected(f"the bundle {what}: {REBUILD}", zh=f"应用包{zh}：{REBUILD_ZH}")
+def _reject(what: Message) -> BundleRejected:
+    return BundleRejected(_("the bundle {what}: {cure}", what=what, cure=REBUILD))
 
 
 def _entries(data: bytes) -> Iterator[ArchiveEntry]:

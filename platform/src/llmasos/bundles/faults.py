@@ -12,25 +12,25 @@ from typing import Any, Final, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from llmasos.i18n import Words, _, render, t
-from llmasos.validation import Misfit, in_both
+from llmasos.i18n import Message, _, any_of, listing, verbatim
+from llmasos.validation import Misfit, misfit
 
-_MISSING: Final[Words] = _("it is missing")
+_MISSING: Final = _("it is missing")
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestFault:
-    """One fault. `path` is the key as one would write it; what is wrong and the cure, in English and Chinese."""
+    """One fault. `path` is the key as one would write it; what is wrong, and the cure."""
 
     path: str
-    what: Words
-    cure: Words | None = None
+    what: Message
+    cure: Message | None = None
 
-    def text(self, locale: str) -> str:
+    @property
+    def message(self) -> Message:
         """The fault on one line."""
-        what = t(locale, *self.what)
-        said = render(_("{path}: {what}", path=self.path, what=what), locale) if self.path else what
-        return t(locale, f"{said}; {self.cure[0]}", f"{said}；{self.cure[1]}") if self.cure else said
+        said = _("{path}: {what}", path=self.path, what=self.what) if self.path else self.what
+        return _("{said}; {cure}", said=said, cure=self.cure) if self.cure else said
 
 
 _TYPES = {
@@ -60,10 +60,8 @@ def _fault(detail: ErrorDetails, model: type[BaseModel]) -> ManifestFault:
     if kind == "extra_forbidden":
         return _unknown_key(path, owner)
     if kind in _TYPES:
-        (said, said_zh), (wanted, wanted_zh) = _said(value), _TYPES[kind]
-        return ManifestFault(path, _("it is {said}", said=said), _("write {wanted}", wanted=wanted))
-    en, zh = in_both(detail)
-    return ManifestFault(path, (en[:1].lower() + en[1:], zh))
+        return ManifestFault(path, _("it is {said}", said=_said(value)), _("write {wanted}", wanted=_TYPES[kind]))
+    return ManifestFault(path, misfit(detail))
 
 
 def _unknown_capability(path: str, _value: object, context: Mapping[str, Any]) -> ManifestFault:
@@ -78,14 +76,14 @@ def _no_capability(path: str, _value: object, _context: Mapping[str, Any]) -> Ma
 
 
 def _not_allowed(path: str, value: object, context: Mapping[str, Any]) -> ManifestFault:
-    choices = str(context["expected"])
+    choices = any_of(str(context["expected"]).replace(" or ", ", ").split(", "))
     what = _("{value} is not allowed", value=f"{value!r:.80}")
     return ManifestFault(path, what, _("use {choices}", choices=choices))
 
 
 def _in_own_words(path: str, _value: object, context: Mapping[str, Any]) -> ManifestFault:
     error = context["error"]
-    return ManifestFault(path, (str(error), error.zh if isinstance(error, Misfit) else str(error)))
+    return ManifestFault(path, error.message if isinstance(error, Misfit) else verbatim(str(error)))
 
 
 def _unknown_key(path: str, owner: type[BaseModel] | None) -> ManifestFault:
@@ -127,21 +125,21 @@ _SPECIAL: dict[str, Callable[[str, object, Mapping[str, Any]], ManifestFault]] =
 }
 
 
-def _said(value: object) -> Words:
+def _said(value: object) -> Message:
     match value:
         case bool():
-            return str(value).lower(), f" {str(value).lower()}"
+            return verbatim(str(value).lower())
         case dict():
             return _("a table")
         case list():
             return _("an array")
         case _:
-            return f"{value!r:.80}", f" {value!r:.80}"
+            return verbatim(f"{value!r:.80}")
 
 
-def _choose(given: str, known: list[str]) -> Words:
+def _choose(given: str, known: list[str]) -> Message:
     near = difflib.get_close_matches(given[:60], known, 1, cutoff=0.5)
-    listed = ", ".join(sorted(known))
+    listed = listing(sorted(known))
     if near:
         return _("did you mean {near!r}? Known: {listed}", near=near[0], listed=listed)
     return _("known: {listed}", listed=listed)

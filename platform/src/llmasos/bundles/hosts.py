@@ -20,8 +20,7 @@ _PATTERN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<wildcard>\*\.)?(?P<host>\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::(?P<port>[1-9][0-9]{0,4}))?"
 )
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_EXAMPLE = "write it as https://api.example.com, https://*.example.com:8443 or *"
-_EXAMPLE_ZH = "请写成 https://api.example.com、https://*.example.com:8443 或 *"
+_EXAMPLE = _("write it as https://api.example.com, https://*.example.com:8443 or *")
 
 
 @dataclass(frozen=True, slots=True)

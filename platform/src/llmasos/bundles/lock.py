@@ -12,8 +12,7 @@ from llmasos.i18n import _
 
 MAX_REQUIREMENTS: Final = 300
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
-_CURE = "lock it again with `llmasos build`"
-_CURE_ZH = "请用 `llmasos build` 重新锁定"
+_CURE = _("lock it again with `llmasos build`")
 
 
 def check_lock(text: str) -> None:

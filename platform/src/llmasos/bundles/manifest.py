@@ -41,7 +41,7 @@ from llmasos.bundles.parts import (
 )
 from llmasos.bundles.rules import ManifestParts, inconsistencies
 from llmasos.errors import ManifestRejected
-from llmasos.i18n import _, render
+from llmasos.i18n import Message, _, listing
 from llmasos.validation import Misfit
 
 __all__ = [
@@ -159,7 +159,7 @@ def parse_manifest(text: str) -> Manifest:
         raise ManifestRejected(_("llmapp.toml nests too deeply: simplify it")) from None
     faults.extend(inconsistencies(_parts(data)))
     if manifest is None or faults:
-        raise ManifestRejected(_report(faults, "en"), zh=_report(faults, "zh"))
+        raise ManifestRejected(_report(faults))
     return manifest
 
 
@@ -170,16 +170,14 @@ def _hidden(data: dict[str, Any]) -> Iterator[ManifestFault]:
         yield ManifestFault(path, what, cure)
 
 
-def _report(faults: list[ManifestFault], locale: str) -> str:
-    lines = list(dict.fromkeys(fault.text(locale) for fault in faults))
+def _report(faults: list[ManifestFault]) -> Message:
+    lines = list(dict.fromkeys(fault.message for fault in faults))
     shown = lines[:MAX_FAULTS]
     if len(lines) > len(shown):
-        more = len(lines) - len(shown)
-        shown.append(render(_("… and {more} more", more=more), locale))
+        shown.append(_("… and {more} more", more=len(lines) - len(shown)))
     if len(shown) == 1:
-        return render(_("llmapp.toml: {shown}", shown=shown[0]), locale)
-    heading = render(_("llmapp.toml has {count} faults:", count=len(lines)), locale)
-    return "\n".join((heading, *(f"  {line}" for line in shown)))
+        return _("llmapp.toml: {shown}", shown=shown[0])
+    return _("llmapp.toml has {count} faults:\n  {shown}", count=len(lines), shown=listing(shown, "\n  "))
 
 
 def _parts(data: dict[str, Any]) -> ManifestParts:

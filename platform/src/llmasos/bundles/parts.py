@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from llmasos.bundles.hosts import HostPattern
-from llmasos.i18n import _
+from llmasos.i18n import Message, _
 from llmasos.validation import Misfit
 
 # Publisher and name are lower-case words joined by single hyphens: they become paths, URLs and tool names.
@@ -258,8 +258,8 @@ class ConfigField(Frozen):
     """Without one, the installer must give a value."""
     ui: Literal["text", "textarea"] = "text"
 
-    def fault_of(self, value: Any) -> tuple[str, str] | None:
-        """What is wrong with a value for this field, in English and Chinese, or None."""
+    def fault_of(self, value: Any) -> Message | None:
+        """What is wrong with a value for this field, or None."""
         if self.type == "array":
             if not isinstance(value, list | tuple) or not all(
                 isinstance(item, str) for item in cast("list[Any]", value)
@@ -268,12 +268,11 @@ class ConfigField(Frozen):
             items = list(cast("list[Any]", value))
         else:
             if not _FITS[self.type](value):
-                en, zh = _ARTICLE[self.type]
-                return f"it must be {en}, not {value!r:.80}", f"须为{zh}，而不是 {value!r:.80}"
+                return _("it must be {wanted}, not {value}", wanted=_ARTICLE[self.type], value=f"{value!r:.80}")
             items = [value]
         for item in items:
             if self.enum is not None and item not in self.enum:
-                choices = ", ".join(map(repr, self.enum))
+                choices = [repr(choice) for choice in self.enum]
                 return _("it must be one of {choices}, not {item}", choices=choices, item=f"{item!r:.80}")
         return None
 

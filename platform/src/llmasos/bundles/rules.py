@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from llmasos.bundles.faults import ManifestFault
 from llmasos.bundles.hosts import HostPattern
 from llmasos.bundles.parts import AppsPermission, ConfigField, HttpPermission, Permission, Runtime, SecretsPermission
-from llmasos.i18n import Words, _, any_of
+from llmasos.i18n import _, any_of, listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def inconsistencies(parts: ManifestParts) -> Iterator[ManifestFault]:
         yield ManifestFault(f'dependencies."{parts.id}"', _ITSELF, _("remove it"))
 
 
-_ITSELF: Words = _("an app cannot depend on itself")
+_ITSELF = _("an app cannot depend on itself")
 # What each kind may be made from, and how the files of a finished one end.
 _MADE_FROM = {"wasm": ("source", "component"), "python": ("source", "wheel")}
 # What an operator's runtime runs is finished: `build` compiles for the host's own alone.
@@ -60,7 +60,7 @@ def _runtime(runtime: Runtime) -> Iterator[ManifestFault]:
             _("it names both"),
             _("it does not say what the app is made from"),
         )
-        cure = _("give exactly one of {fitting}", fitting=" and ".join(fitting))
+        cure = _("give exactly one of {fitting}", fitting=listing(fitting, " and "))
         yield ManifestFault("runtime", both if named else neither, cure)
     if runtime.requirements and (runtime.kind != "python" or runtime.source is None):
         what = _('only a kind = "python" app made from a source names requirements')

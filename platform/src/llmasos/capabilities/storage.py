@@ -196,10 +196,8 @@ class Area:
             self._lock(transaction)
             there = self._there(transaction, key)
             if (there[0] if there else None) != expected:
-                found = f"has version {there[0]}" if there else "is absent"
-                wanted = "absence" if expected is None else f"version {expected}"
-                found_zh = f"当前版本为 {there[0]}" if there else "当前不存在"
-                wanted_zh = "不存在" if expected is None else f"版本 {expected}"
+                found = _("has version {version}", version=there[0]) if there else _("is absent")
+                wanted = _("absence") if expected is None else _("version {version}", version=expected)
                 raise Conflict(
                     _("The key {found}, {wanted} was expected; read it again and repeat.", found=found, wanted=wanted),
                 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from llmasos.errors import Invalid, LlmasosError, ModelUnavailable, TimedOut
 from llmasos.gateway.models import ModelEntry
-from llmasos.i18n import _
+from llmasos.i18n import Message, _, template
 
 # A provider's own words help, but they may be a page of HTML.
 MAX_WORDS = 300
@@ -66,10 +66,11 @@ def classify(error: BaseException, entry: ModelEntry, key: str | None) -> Provid
     pause = _retry_after(causes)
     again = pause is None or pause <= MAX_PAUSE_SECONDS
     said = _words(error, key)
-    for known, cls, (en, zh), may_help in _KINDS:
+    for known, cls, text, may_help in _KINDS:
         if names & known:
-            fields = {"name": entry.name, "seconds": entry.timeout_seconds, "string": entry.litellm, "said": said}
-            return ProviderFailure(cls(en.format_map(fields), zh=zh.format_map(fields)), again and may_help, pause)
+            seconds = f"{entry.timeout_seconds:g}"
+            message = Message(text, {"name": entry.name, "seconds": seconds, "string": entry.litellm, "said": said})
+            return ProviderFailure(cls(message), again and may_help, pause)
     unknown = ModelUnavailable(
         _("The model {entry} did not answer: {said}; run `llmasos models test {entry}`.", entry=entry.name, said=said),
     )
@@ -78,23 +79,23 @@ def classify(error: BaseException, entry: ModelEntry, key: str | None) -> Provid
 
 # The classes of litellm and of what it wraps, and codes that providers send, the narrower first; what each is to us;
 # whether to ask again.
-_KINDS: tuple[tuple[frozenset[str], type[LlmasosError], tuple[str, str], bool], ...] = (
+_KINDS: tuple[tuple[frozenset[str], type[LlmasosError], str, bool], ...] = (
     (
         frozenset({"TimeoutError", "Timeout", "APITimeoutError"}),
         TimedOut,
-        _("The model {{name}} did not answer within {{seconds:g}} s."),
+        template("The model {name} did not answer within {seconds} s."),
         False,
     ),
     (
         frozenset({"AuthenticationError", "PermissionDeniedError"}),
         ModelKeyRejected,
-        _("The provider of {{name}} rejected its key; set it anew and run `llmasos models test {{name}}`."),
+        template("The provider of {name} rejected its key; set it anew and run `llmasos models test {name}`."),
         False,
     ),
     (
         frozenset({"ContextWindowExceededError"}),
         ContextTooLong,
-        _("The text is longer than {{name}} can read; shorten it. ({{said}})"),
+        template("The text is longer than {name} can read; shorten it. ({said})"),
         False,
     ),
     (
@@ -102,25 +103,25 @@ _KINDS: tuple[tuple[frozenset[str], type[LlmasosError], tuple[str, str], bool], 
             {"ContentPolicyViolationError", "RejectedRequestError", "content_policy_violation", "content_filter"}
         ),
         ContentRefused,
-        _("The provider of {{name}} refuses this content. ({{said}})"),
+        template("The provider of {name} refuses this content. ({said})"),
         False,
     ),
     (
         frozenset({"RateLimitError"}),
         ModelRateLimited,
-        _("The provider of {{name}} takes no more requests now; try again later. ({{said}})"),
+        template("The provider of {name} takes no more requests now; try again later. ({said})"),
         True,
     ),
     (
         frozenset({"NotFoundError"}),
         ModelUnavailable,
-        _("The provider of {{name}} does not know {{string!r}}; see `llmasos models list`. ({{said}})"),
+        template("The provider of {name} does not know {string!r}; see `llmasos models list`. ({said})"),
         False,
     ),
     (
         frozenset({"BadRequestError", "UnprocessableEntityError", "InvalidRequestError"}),
         Invalid,
-        _("The provider of {{name}} refuses the request: {{said}}"),
+        template("The provider of {name} refuses the request: {said}"),
         False,
     ),
 )

@@ -25,7 +25,7 @@ from llmasos.gateway.registry import ModelRegistry
 from llmasos.gateway.request import EmbedRequest, GenerateRequest
 from llmasos.gateway.routing import EVERYTHING, Reach, choose_embedding
 from llmasos.gateway.steps import ModelCall, ModelCaller, PlainSteps, Steps
-from llmasos.i18n import _, render, t
+from llmasos.i18n import _, render
 from llmasos.quotas.meters import NOTHING_USED, Demand, Meter, Used
 
 ANYBODY = ModelCaller()
@@ -260,8 +260,9 @@ class Gateway:
             )
         if entry.kind != kind:
             raise Invalid(
-                f"The model {name} is for {'embeddings' if entry.kind == 'embedding' else 'chat'}.",
-                zh=f"模型 {name} 用于{'嵌入' if entry.kind == 'embedding' else '对话'}。",
+                _("The model {name} is for embeddings.", name=name)
+                if entry.kind == "embedding"
+                else _("The model {name} is for chat.", name=name)
             )
 
     async def _first_answer(self, plan: CallPlan, ask: Any, parameters: dict[str, Any]) -> tuple[ModelEntry, Any]:
@@ -286,8 +287,8 @@ def finish(plan: CallPlan, entry: ModelEntry, reason: str, limit: int) -> CallPl
     """The plan with what is to be said of its end: another model answered, or its JSON was cut."""
     remarks = plan.remarks
     if entry is not plan.entry:
-        en = f"{plan.entry.name} did not answer; {entry.name} did."
-        remarks = remarks.with_notice(t(plan.locale, en, f"{plan.entry.name} 没有回答，由 {entry.name} 回答。"))
+        said = _("{asked} did not answer; {answered} did.", asked=plan.entry.name, answered=entry.name)
+        remarks = remarks.with_notice(render(said, plan.locale))
     if plan.wants_json and reason == "length":
         said = _(
             "The answer was cut at {limit} tokens, so its JSON is not complete; allow a larger max_tokens.", limit=limit

@@ -22,8 +22,8 @@ from llmasos.database.engine import Database
 from llmasos.errors import Conflict, Invalid, NotFound
 from llmasos.gateway.models import BUILT_IN, ModelEntry
 from llmasos.gateway.tables import ModelRow
-from llmasos.i18n import _
-from llmasos.validation import in_both
+from llmasos.i18n import Message, _, listing
+from llmasos.validation import misfit
 
 # A server sees what a command changed within this time; reading the table and the file takes under a millisecond.
 REREAD_SECONDS = 2.0
@@ -177,21 +177,20 @@ def parse_entry(fields: dict[str, Any], where: str) -> ModelEntry:
         # The strict model wants tuples; TOML and JSON give lists.
         return ModelEntry.model_validate({key: _tupled(value) for key, value in fields.items()})
     except ValidationError as error:
-        faults: list[tuple[str, str]] = []
+        faults: list[Message] = []
         for fault in error.errors():
             field = ".".join(str(part) for part in fault["loc"]) or "entry"
             near = get_close_matches(field, known, 1) if fault["type"] == "extra_forbidden" else []
-            en, zh = in_both(fault)
-            faults.append(
-                (
-                    f"{field}: {en}" + (f" (did you mean {near[0]!r}?)" if near else ""),
-                    f"{field}：{zh}" + (f"（是否想写 {near[0]!r}？）" if near else ""),
-                )
-            )
-        name = fields.get("name", "without a name")
+            said = _("{field}: {what}", field=field, what=misfit(fault))
+            faults.append(_("{said} (did you mean {near!r}?)", said=said, near=near[0]) if near else said)
+        name = fields.get("name", _("without a name"))
         raise Invalid(
-            f"The model {name} in {where} is not valid: {'; '.join(en for en, _ in faults)}",
-            zh=f"{where} 中的模型 {name} 无效：{'；'.join(zh for _, zh in faults)}",
+            _(
+                "The model {name} in {where} is not valid: {faults}",
+                name=name,
+                where=where,
+                faults=listing(faults, "; "),
+            )
         ) from error
 
 

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, cast
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from llmasos.errors import Invalid
-from llmasos.i18n import _
-from llmasos.validation import Misfit, in_both
+from llmasos.i18n import _, listing
+from llmasos.validation import Misfit, misfit
 
 Task: TypeAlias = Literal[
     "chat", "classify", "extract", "summarise", "translate", "write", "code", "reason", "question", "other"
@@ -270,8 +270,5 @@ def invalid_request(error: ValidationError) -> Invalid:
     if any("list[" in str(part) for fault in faults for part in fault["loc"]):
         # Of a list of parts, pydantic also says that it is no string.
         faults = [fault for fault in faults if fault["loc"][-1] != "str"]
-    found = [(_place(fault["loc"]), *in_both(fault)) for fault in faults[:5]]
-    return Invalid(
-        f"The request is not valid: {'; '.join(f'{where}: {en}' for where, en, _ in found)}",
-        zh=f"请求无效：{'；'.join(f'{where}：{zh}' for where, _, zh in found)}",
-    )
+    told = [_("{field}: {what}", field=_place(fault["loc"]), what=misfit(fault)) for fault in faults[:5]]
+    return Invalid(_("The request is not valid: {faults}", faults=listing(told, "; ")))

@@ -15,7 +15,7 @@ from llmasos.bundles.manifest import Tier
 from llmasos.errors import ModelUnavailable
 from llmasos.gateway.models import TIERS, ModelEntry
 from llmasos.gateway.request import GenerateRequest
-from llmasos.i18n import _, render
+from llmasos.i18n import Message, _, listing, render, verbatim
 
 HAN = re.compile(r"[㐀-䶿一-鿿]")
 KANA = re.compile(r"[぀-ヿ]")
@@ -24,8 +24,8 @@ HANGUL = re.compile(r"[가-힯]")
 # The beginning of a text tells its script; reading all of a long one would take longer than the rest of the choice.
 SCRIPT_CHARACTERS = 2000
 
-# What a task is called in a sentence, in both languages.
-TASKS: Mapping[str, tuple[str, str]] = {
+# What a task is called in a sentence.
+TASKS: Mapping[str, Message] = {
     "chat": _("conversation"),
     "classify": _("classification"),
     "extract": _("extracting data"),
@@ -37,7 +37,7 @@ TASKS: Mapping[str, tuple[str, str]] = {
     "question": _("questions of fact"),
     "other": _("this task"),
 }
-LANGUAGES: Mapping[str, tuple[str, str]] = {
+LANGUAGES: Mapping[str, Message] = {
     "en": _("English"),
     "zh": _("Chinese"),
     "ja": _("Japanese"),
@@ -169,15 +169,17 @@ def _below(tiers: Iterable[Tier], usable: list[ModelEntry]) -> ModelEntry | None
 
 
 def _with_notices(entry: ModelEntry, request: GenerateRequest, language: str | None, locale: str) -> Choice:
-    unfit: list[tuple[str, str]] = []
+    unfit: list[Message] = []
     if not entry.fits_task(request.task):
         unfit.append(TASKS.get(request.task or "other", TASKS["other"]))
     if not entry.fits_language(language):
         known = (language or "").lower().split("-")[0]
-        unfit.append(LANGUAGES.get(known, (language or "", language or "")))
+        unfit.append(LANGUAGES.get(known) or verbatim(language or ""))
     if not unfit:
         return Choice(entry)
-    what_en, what_zh = " or ".join(pair[0] for pair in unfit), "和".join(pair[1] for pair in unfit)
-    en = f"The model {entry.name} is not fit for {what_en}: the answer may be wrong. `llmasos models add` adds another."
-    zh = f"模型 {entry.name} 不适合{what_zh}，回答可能有误。可用 `llmasos models add` 添加其他模型。"
+    said = _(
+        "The model {entry} is not fit for {unfit}: the answer may be wrong. `llmasos models add` adds another.",
+        entry=entry.name,
+        unfit=listing(unfit, " or "),
+    )
     return Choice(entry, (render(said, locale),))

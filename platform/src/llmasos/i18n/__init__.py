@@ -6,12 +6,15 @@ and parameters, and `render` shows it in a language by that language's catalog, 
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Iterable, Mapping
 
 from llmasos.i18n.catalogs import environment_locale, languages, locale_of, negotiate, render
-from llmasos_sdk.messages import Listing, Message, Texts, listing, verbatim
+from llmasos_sdk.messages import Listing, Message, Texts, from_text, listing, template, to_text, verbatim
 from llmasos_sdk.messages import counted as ngettext
 from llmasos_sdk.messages import message as _
+
+# The separators of listings, which are translated like any message.
+SEPARATORS = tuple(map(template, (_(", "), _("; "), _(" or "), _(" and "), _("\n  "))))
 
 __all__ = [
     "Listing",
@@ -20,28 +23,45 @@ __all__ = [
     "_",
     "any_of",
     "environment_locale",
+    "from_text",
     "languages",
     "listing",
     "locale_of",
     "negotiate",
     "ngettext",
+    "recognise",
     "render",
+    "template",
+    "to_text",
     "verbatim",
 ]
 
 
-def any_of(items: list[str] | tuple[str, ...]) -> Message:
+def any_of(items: Iterable[str]) -> Message:
     """The items as a sentence lists alternatives: "a, b or c"."""
-    if len(items) < 2:
-        return verbatim("".join(items))
-    return _("{most} or {last}", most=items[:-1], last=items[-1])
+    *most, last = items
+    return _("{most} or {last}", most=most, last=last) if most else verbatim(last)
 
 
-Locale: TypeAlias = Literal["en", "zh"]
-Words: TypeAlias = tuple[str, str]
-"""The same in English and Chinese."""
+def recognise(message: Message, known: Mapping[str, Message]) -> Message:
+    """The message with each known message in it that was passed on as plain English, such as by an app.
+
+    Args:
+        message: Its parameters may contain English sentences.
+        known: Messages by their English.
+    """
+    parameters = {
+        name: _recognised(value, known) if isinstance(value, str) else value
+        for name, value in message.parameters.items()
+    }
+    return Message(message.id, parameters, message.plural)
 
 
-def t(locale: str, en: str, zh: str) -> str:
-    """The text in `locale`."""
-    return zh if locale_of(locale) == "zh" else en
+def _recognised(text: str, known: Mapping[str, Message]) -> str:
+    if isinstance(text, Message):
+        return recognise(text, known)
+    for english, said in known.items():
+        before, found, after = text.partition(english)
+        if found:
+            return Message("{before}{said}{after}", {"before": before, "said": said, "after": after})
+    return text

@@ -13,7 +13,7 @@ from sqlmodel import Session, col, select
 
 from llmasos.bundles.manifest import Manifest
 from llmasos.errors import LlmasosError
-from llmasos.i18n import Words, _, render
+from llmasos.i18n import Message, _
 from llmasos.installs import repository
 from llmasos.installs.code import CodeStore
 from llmasos.installs.tables import GrantRow, Installation, InstalledRelease
@@ -27,16 +27,16 @@ class InstallationFinding:
     """An inconsistency and its cure, in English and Chinese."""
 
     subject: str
-    what: Words
-    cure: Words
+    what: Message
+    cure: Message
 
     def __str__(self) -> str:
-        return self.text("en")
+        return str(self.message)
 
-    def text(self, locale: str) -> str:
+    @property
+    def message(self) -> Message:
         """The finding on one line."""
-        (what, what_zh), (cure, cure_zh) = self.what, self.cure
-        return render(_("{subject}: {what}; {cure}", subject=self.subject, what=what, cure=cure), locale)
+        return _("{subject}: {what}; {cure}", subject=self.subject, what=self.what, cure=self.cure)
 
 
 def check(session: Session, home: Path) -> list[InstallationFinding]:
@@ -65,7 +65,7 @@ def check(session: Session, home: Path) -> list[InstallationFinding]:
     return findings
 
 
-_RESTORE: Final[Words] = _("restore the database from a backup")
+_RESTORE: Final = _("restore the database from a backup")
 
 
 async def unprepared(
@@ -87,20 +87,19 @@ async def unprepared(
                 Program(release.runtime, release.component_digest, frozenset(), installation.id)
             )
         except LlmasosError as error:
-            what = error.message.rstrip("."), error.message_zh.rstrip("。")
-            findings.append(InstallationFinding(installation.app_id, what, _reinstall(installation.app_id)))
+            findings.append(InstallationFinding(installation.app_id, error.message, _reinstall(installation.app_id)))
             continue
         if not ready:
             waiting.append(installation.app_id)
     return waiting, findings
 
 
-def _restore(app_id: str) -> Words:
+def _restore(app_id: str) -> Message:
     install = f"`llmasos install {app_id}`"
     return _("run {install} to restore it", install=install)
 
 
-def _reinstall(app_id: str) -> Words:
+def _reinstall(app_id: str) -> Message:
     uninstall = f"`llmasos uninstall {app_id}`"
     return _("run {uninstall}, keeping its data, and install it again", uninstall=uninstall)
 

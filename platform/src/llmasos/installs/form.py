@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from llmasos.bundles.manifest import Manifest
 from llmasos.errors import Invalid
-from llmasos.i18n import _
+from llmasos.i18n import Texts, _, listing
 
 
 def config_values(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,21 +25,16 @@ def config_values(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Any
     for name, form_field in manifest.config.items():
         value = given.get(name, form_field.default)
         if value is None:
-            title = form_field.title
-            faults.append(
-                (f"config {name!r} needs a value ({title.en})", f"配置 {name!r} 需要一个值（{title.in_locale('zh')}）")
-            )
+            title = Texts(form_field.title.model_dump(exclude_none=True))
+            faults.append(_("config {name!r} needs a value ({title})", name=name, title=title))
             continue
         fault = form_field.fault_of(value)
         if fault:
-            faults.append((f"config {name!r}: {fault[0]}", f"配置 {name!r}：{fault[1]}"))
+            faults.append(_("config {name!r}: {what}", name=name, what=fault))
         values[name] = list(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else value
     if faults:
-        known = ", ".join(manifest.config)
-        raise Invalid(
-            f"{manifest.id}: {'; '.join(en for en, __ in faults)}. Fields: {known or 'none'}",
-            zh=f"{manifest.id}：{'；'.join(zh for __, zh in faults)}。字段：{known or '无'}",
-        )
+        known = listing(manifest.config) if manifest.config else _("none")
+        raise Invalid(_("{app}: {faults}. Fields: {known}", app=manifest.id, faults=listing(faults, "; "), known=known))
     return values
 
 

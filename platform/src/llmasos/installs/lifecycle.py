@@ -66,8 +66,7 @@ def event_of(
 
 def failure_of(app: str, event: str, error: LlmasosError) -> LlmasosError:
     """What a person reads of a hook that failed: what stands, why it failed, and what to do."""
-    why, why_zh = error.message.rstrip("."), (error.message_zh or error.message).rstrip("。.")
-    stands, stands_zh, cure, cure_zh = {
+    stands, cure = {
         "@install": (
             _("{app} is installed, but what it does after an install failed", app=app),
             _("if it does not work as it should, uninstall it and install it again, or tell its author"),
@@ -85,4 +84,4 @@ def failure_of(app: str, event: str, error: LlmasosError) -> LlmasosError:
             _("if it does not work as it should, tell its author"),
         ),
     }[event]
-    return type(error)(_("{stands} ({why}); {cure}.", stands=stands, why=why, cure=cure))
+    return type(error)(_("{stands}; {cure}. It failed with: {error}", stands=stands, cure=cure, error=error.message))

@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion, Version
 
 from llmasos.bundles.parts import APP_ID
 from llmasos.errors import Conflict, Invalid, NotFound
-from llmasos.i18n import Words, _
+from llmasos.i18n import Message, _, listing
 from llmasos.installs.source import Candidate, ReleaseSource
 
 # Real graphs take tens of steps. A graph made to explode is given up here, within a second.
@@ -20,7 +20,7 @@ MAX_STEPS: Final = 20_000
 MAX_APPS: Final = 100
 
 
-_NO_FIT: Final[Words] = _("it does not fit")
+_NO_FIT: Final = _("it does not fit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,13 @@ class Requirement:
         pins = list(self.specifier)
         return pins[0].version if len(pins) == 1 and pins[0].operator == "==" else None
 
-    def __str__(self) -> str:
-        who = self.wanted_by or "you"
-        return f"{who} {'needs' if self.wanted_by else 'asked for'} {self.specifier or 'any version'}"
-
     @property
-    def in_chinese(self) -> str:
-        """The same in Chinese."""
-        return f"{self.wanted_by or '你'} 需要{f' {self.specifier}' if self.specifier else '任意版本'}"
+    def message(self) -> Message:
+        """Who needs what."""
+        version = str(self.specifier) or _("any version")
+        if self.wanted_by:
+            return _("{dependent} needs {version}", dependent=self.wanted_by, version=version)
+        return _("you asked for {version}", version=version)
 
 
 def parse_requirement(text: str) -> Requirement:
@@ -195,7 +194,7 @@ class _Search:
         yield from (c for c in usable if lock and c.version == lock.version)
         yield from (c for c in usable if not lock or c.version != lock.version)
 
-    def _hindrance(self, candidate: Candidate, wanted: tuple[Requirement, ...]) -> Words | None:
+    def _hindrance(self, candidate: Candidate, wanted: tuple[Requirement, ...]) -> Message | None:
         """Why a release may not be chosen; None if it may."""
         misfit = _misfit(candidate, wanted)
         if candidate.app_id in self.installed:
@@ -204,7 +203,7 @@ class _Search:
             return misfit and _("it is installed, and stays until {upgrade}", upgrade=upgrade)
         return self._withheld(candidate) or misfit
 
-    def _withheld(self, candidate: Candidate) -> Words | None:
+    def _withheld(self, candidate: Candidate) -> Message | None:
         lock = self.locked.get(candidate.app_id)
         if lock is not None and lock.version == candidate.version and lock.digest != candidate.digest:
             return _("its bytes are not those in the lock")
@@ -222,8 +221,7 @@ class _Search:
         """Keep the first failure: it is about the newest releases, which the reader expects."""
         if self.failure is not None:
             return
-        who = "; ".join(dict.fromkeys(str(need) for need in wanted))
-        who_zh = "；".join(dict.fromkeys(need.in_chinese for need in wanted))
+        who = listing(dict.fromkeys(need.message for need in wanted), "; ")
         releases = self._releases(app)
         if not releases:
             dependent = wanted[0].wanted_by
@@ -234,18 +232,25 @@ class _Search:
             )
             self.failure = NotFound(_("there is no app {app}; {said}", app=app, said=said))
             return
-        reasons = [(c.version, *(self._hindrance(c, wanted) or _NO_FIT)) for c in releases[:5]]
-        older = len(releases) - 5
-        more, more_zh = _(", and {older} older", older=older) if older > 0 else ("", "")
+        reasons = [
+            _("{version}: {reason}", version=each.version, reason=self._hindrance(each, wanted) or _NO_FIT)
+            for each in releases[:5]
+        ]
+        if len(releases) > 5:
+            reasons.append(_("and {older} older", older=len(releases) - 5))
         self.failure = Conflict(
-            f"no release of {app} fits ({who}). There are {'; '.join(f'{v}: {en}' for v, en, __ in reasons)}{more}",
-            zh=f"没有合适的 {app} 版本（{who_zh}）。现有 {'；'.join(f'{v}：{zh}' for v, __, zh in reasons)}{more_zh}",
+            _(
+                "no release of {app} fits ({needs}). There are {reasons}",
+                app=app,
+                needs=who,
+                reasons=listing(reasons, "; "),
+            )
         )
 
 
 def no_such_release(app_id: str, version: str, versions: Sequence[str]) -> NotFound:
     """The error for a release that does not exist, with those that do, newest first."""
-    shown = ", ".join(versions[:8]) + (" …" if len(versions) > 8 else "")
+    shown = listing([*versions[:8], *(["…"] if len(versions) > 8 else [])])
     return NotFound(
         _(
             "{app} has no release {version}; it has {shown}: see `llmasos show {app}`.",
@@ -256,7 +261,7 @@ def no_such_release(app_id: str, version: str, versions: Sequence[str]) -> NotFo
     )
 
 
-def _misfit(candidate: Candidate, wanted: tuple[Requirement, ...]) -> Words | None:
+def _misfit(candidate: Candidate, wanted: tuple[Requirement, ...]) -> Message | None:
     if all(need.allows(candidate.version) for need in wanted):
         return None
     in_range = all(need.specifier.contains(candidate.version, prereleases=True) for need in wanted)

@@ -15,7 +15,7 @@ from llmasos.bundles.parts import (
     SecretsPermission,
     StoragePermission,
 )
-from llmasos.i18n import _, render, t
+from llmasos.i18n import Message, _, render
 from llmasos.installs.risk import CHANGING_METHODS, Risk
 
 _TIERS: Final = {
@@ -145,12 +145,14 @@ def describe_risk(risk: Risk, locale: str) -> str:
             )
         case "acts-in-your-name":
             steered = "model" in risk.capabilities
-            said = t(
+            said = render(
+                _(
+                    "It can change things in your name at {servers}, and a model's answers may decide what.",
+                    servers=servers,
+                )
+                if steered
+                else _("It can change things in your name at {servers}.", servers=servers),
                 locale,
-                f"It can change things in your name at {servers}"
-                + (", and a model's answers may decide what." if steered else "."),
-                f"它可以以你的名义在 {servers} 进行更改"
-                + ("，而更改的内容可能由模型的回答决定。" if steered else "。"),
             )
         case "unlimited-tokens":
             said = render(_("It sets no daily limit to the tokens it uses; only your quotas limit it."), locale)
@@ -159,12 +161,10 @@ def describe_risk(risk: Risk, locale: str) -> str:
     return said
 
 
-def _joined(names: list[tuple[str, str]], locale: str) -> str:
-    words = [render(said, locale) for en, zh in names]
-    if len(words) < 2:
-        return "".join(words)
-    last = render(_(" and {words}", words=words[-1]), locale)
-    return _listed(words[:-1], locale) + last
+def _joined(names: list[Message], locale: str) -> str:
+    if len(names) < 2:
+        return "".join(render(name, locale) for name in names)
+    return render(_("{most} and {last}", most=names[:-1], last=names[-1]), locale)
 
 
 def _shortened(servers: tuple[str, ...]) -> str:
@@ -173,7 +173,7 @@ def _shortened(servers: tuple[str, ...]) -> str:
 
 
 def _model(permission: ModelPermission, locale: str) -> str:
-    tiers = [t(locale, *_TIERS[tier]) for tier in permission.tiers]
+    tiers = [render(_TIERS[tier], locale) for tier in permission.tiers]
     named = _listed((*tiers, *permission.models), locale)
     embeds = render(_("compare texts by meaning"), locale)
     if not named:

@@ -22,7 +22,7 @@ from referencing.exceptions import Unresolvable
 
 from llmasos.bundles.actions import Action
 from llmasos.errors import AppFailed, Invalid, NotFound, ResourceLimit
-from llmasos.i18n import _
+from llmasos.i18n import Message, _, listing, template, verbatim
 from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
 
 Json: TypeAlias = Any
@@ -39,8 +39,7 @@ class Fault:
     """One thing wrong with a value: where, as a JSON pointer, and what, in English and Chinese."""
 
     pointer: str
-    en: str
-    zh: str
+    message: Message
 
     @property
     def field(self) -> str:
@@ -53,8 +52,8 @@ class InputRejected(Invalid):
 
     code = "input-rejected"
 
-    def __init__(self, message: str | None = None, *, zh: str = "", faults: tuple[Fault, ...] = ()) -> None:
-        super().__init__(message, zh=zh)
+    def __init__(self, message: str | None = None, *, faults: tuple[Fault, ...] = ()) -> None:
+        super().__init__(message)
         self.faults = faults
 
 
@@ -84,8 +83,7 @@ def action_named(actions: Mapping[str, Action], name: str) -> Action:
     if action is None:
         name = name[:128]
         raise NotFound(
-            f"The app has no action {name!r}; it has {', '.join(sorted(actions)) or 'none'}.",
-            zh=f"应用没有操作 {name!r}；可用操作：{'、'.join(sorted(actions)) or '无'}。",
+            _("The app has no action {name!r}; it has {actions}.", name=name, actions=sorted(actions) or _("none"))
         )
     return action
 
@@ -107,9 +105,8 @@ def check_input(action: Action, value: Json, steps: int = MAX_STEPS) -> dict[str
     fields = list(action.input_schema.get("properties", ()))
     faults = sorted(_faults(action.input_schema, filled, steps), key=lambda fault: _place(fault, fields))
     if faults:
-        en = "; ".join(f"{fault.field or 'input'}: {fault.en}" for fault in faults[:5])
-        zh = "；".join(f"{fault.field or '输入'}：{fault.zh}" for fault in faults[:5])
-        raise InputRejected(said, faults=tuple(faults))
+        told = [_("{field}: {what}", field=each.field or _("input"), what=each.message) for each in faults[:5]]
+        raise InputRejected(_("{faults}", faults=listing(told, "; ")), faults=tuple(faults))
     return filled
 
 
@@ -137,11 +134,12 @@ def check_output(action: Action, text: str, limit_bytes: int, steps: int = MAX_S
         raise AppFailed(_("The action's answer is not JSON; its author must mend it.")) from error
     faults = _faults(action.output_schema, value, steps)
     if faults:
-        where = f" at {faults[0].pointer}" if faults[0].pointer else ""
-        promised = "The action's answer is not what its schema promises"
         raise AppFailed(
-            f"{promised}{where}: {faults[0].en}; its author must mend it.",
-            zh=f"操作的返回值不符合其模式（{faults[0].pointer or '/'}）：{faults[0].zh}，需由作者修正。",
+            _(
+                "The action's answer is not what its schema promises, at {pointer}: {what}; its author must mend it.",
+                pointer=faults[0].pointer or "/",
+                what=faults[0].message,
+            )
         )
     return value
 
@@ -261,35 +259,33 @@ def _described(error: ValidationError) -> Iterator[Fault]:
                     yield Fault(f"{pointer}/{_escaped(name)}", _("is missing"))
         case "additionalProperties":
             known = list(cast("Schema", error.schema).get("properties", {}))
-            listed = ", ".join(known)
+            unknown = _("there is no such field; there are: {known}", known=known or _("none"))
             for name in instance:
                 if name not in known:
-                    en = f"there is no such field; there are: {listed or 'none'}"
-                    yield Fault(f"{pointer}/{_escaped(name)}", en, f"没有此字段；可用字段：{listed or '无'}")
+                    yield Fault(f"{pointer}/{_escaped(name)}", unknown)
         case keyword:
-            yield Fault(pointer, *_words(str(keyword), expected, error.message))
+            yield Fault(pointer, _words(str(keyword), expected, error.message))
 
 
-_WORDS: Final[Mapping[str, tuple[str, str]]] = {
-    "type": _("must be of type {{}}"),
-    "enum": _("must be one of {{}}"),
-    "minimum": _("must be at least {{}}"),
-    "maximum": _("must be at most {{}}"),
-    "minLength": _("must have a length of at least {{}}"),
-    "minItems": _("must have a length of at least {{}}"),
-    "maxLength": _("must have a length of at most {{}}"),
-    "maxItems": _("must have a length of at most {{}}"),
+_WORDS: Final[Mapping[str, str]] = {
+    "type": template("must be of type {expected}"),
+    "enum": template("must be one of {expected}"),
+    "minimum": template("must be at least {expected}"),
+    "maximum": template("must be at most {expected}"),
+    "minLength": template("must have a length of at least {expected}"),
+    "minItems": template("must have a length of at least {expected}"),
+    "maxLength": template("must have a length of at most {expected}"),
+    "maxItems": template("must have a length of at most {expected}"),
 }
 
 
-def _words(keyword: str, expected: Json, message: str) -> tuple[str, str]:
+def _words(keyword: str, expected: Json, message: str) -> Message:
     words = _WORDS.get(keyword)
     if words is None:
-        short = message if len(message) <= 200 else f"{message[:200]}…"
-        return short, short
+        return verbatim(message if len(message) <= 200 else f"{message[:200]}…")
     parts = cast("Sequence[Json]", expected if isinstance(expected, list) else (expected,))
-    listed = ", ".join(json.dumps(part, ensure_ascii=False) if keyword == "enum" else str(part) for part in parts)
-    return words[0].format(listed), words[1].format(listed)
+    listed = listing(json.dumps(part, ensure_ascii=False) if keyword == "enum" else str(part) for part in parts)
+    return Message(words, {"expected": listed})
 
 
 def _escaped(part: object) -> str:

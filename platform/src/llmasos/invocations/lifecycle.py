@@ -15,7 +15,7 @@ from llmasos.database.engine import Database
 from llmasos.database.transaction import Transaction
 from llmasos.database.write_queue import WriteKind
 from llmasos.errors import Cancelled, LlmasosError, NotFound, Unavailable
-from llmasos.i18n import Words
+from llmasos.i18n import Message
 from llmasos.invocations import records
 from llmasos.invocations.running import RunningInvocation, RunningInvocations
 from llmasos.kernel import audit
@@ -219,7 +219,7 @@ class Invocations:
         return await asyncio.to_thread(read)
 
 
-def _message_of(error: BaseException) -> Words:
+def _message_of(error: BaseException) -> Message:
     """What the person reads; nothing of the host's insides."""
     told = error if isinstance(error, LlmasosError) else Unavailable()
     return told.message

@@ -10,12 +10,12 @@ from sqlmodel import Session, col, select
 from llmasos.database.dialect import SqlValue
 from llmasos.database.engine import utc_now
 from llmasos.database.transaction import Transaction
-from llmasos.i18n import Words
+from llmasos.i18n import Message, _, to_text, verbatim
 from llmasos.kernel.invocation import Invocation
 from llmasos.kernel.tables import InvocationRow
 
 # The message of an error is for the person who ran the app; a guest's may be long.
-MAX_MESSAGE = 2000
+MAX_MESSAGE = 4000
 # Far more than any run can use, and it fits its column.
 MOST = 1 << 62
 
@@ -30,7 +30,7 @@ class _Records:
     def write(self, transaction: Transaction) -> None:
         """Write them all; one that began and ended in the same batch takes one statement."""
         if self.begun:
-            running = ("running", *(None,) * 4, 0, None, *(0,) * 5, "")
+            running = ("running", *(None,) * 3, 0, None, *(0,) * 5, "")
             rows = [(*begun, *(self.ended.pop(id_, running)), id_) for id_, begun in self.begun.items()]
             transaction.run_many(_BEGIN, rows)
         if self.ended:
@@ -42,12 +42,12 @@ class _Records:
 
 _BEGIN = """
 INSERT INTO invocation (workspace_id, user_id, app_id, version, installation_id, action, parent_id, started_at,
-lease_id, cancel_requested, status, error_code, error_message, error_message_zh, ended_at, duration_ms, model,
+lease_id, cancel_requested, status, error_code, error_message, ended_at, duration_ms, model,
 prompt_tokens, completion_tokens, cost_micro_usd, fuel, memory_bytes, log, id)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _END = """
-UPDATE invocation SET status = ?, error_code = ?, error_message = ?, error_message_zh = ?, ended_at = ?,
+UPDATE invocation SET status = ?, error_code = ?, error_message = ?, ended_at = ?,
 duration_ms = ?, model = ?, prompt_tokens = ?, completion_tokens = ?, cost_micro_usd = ?, fuel = ?, memory_bytes = ?,
 log = ? WHERE id = ?
 """
@@ -64,13 +64,13 @@ def insert(transaction: Transaction, invocation: Invocation, lease_id: str) -> N
 
 
 def finish(
-    transaction: Transaction, invocation: Invocation, status: str, code: str | None, message: Words | None
+    transaction: Transaction, invocation: Invocation, status: str, code: str | None, message: Message | None
 ) -> None:
     """Write down how it ended."""
     usage = invocation.usage
     counts = [None if amount is None else max(0, min(amount, MOST)) for amount in usage.amounts]
     transaction.buffer(_Records).ended[invocation.id] = (
-        *(status, code, *((_text(words[:MAX_MESSAGE]) for words in message) if message else (None, None))),
+        *(status, code, _text(_bounded(message)) if message else None),
         transaction.instant(utc_now()),
         *(usage.duration_ms, _text(usage.model) if usage.model else None, *counts, _text(invocation.log)),
     )
@@ -81,14 +81,20 @@ def _text(text: str) -> str:
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
+def _bounded(message: Message) -> str:
+    text = to_text(message)
+    return text if len(text) <= MAX_MESSAGE else to_text(verbatim(message[: MAX_MESSAGE // 2]))
+
+
+_DIED = _("The host process that ran it ended; what it held was freed. Run it again.")
+
+
 def lose(transaction: Transaction, lease_id: str) -> int:
     """The process that ran them died: they failed."""
     return transaction.run(
         "UPDATE invocation SET status = 'failed', error_code = 'host-died',"
-        " error_message = 'The host process that ran it ended; what it held was freed. Run it again.',"
-        " error_message_zh = '运行它的主机进程已结束；它占用的资源已释放。请重新运行。', ended_at = ?"
-        " WHERE status = 'running' AND lease_id = ?",
-        *(transaction.instant(utc_now()), lease_id),
+        " error_message = ?, ended_at = ? WHERE status = 'running' AND lease_id = ?",
+        *(to_text(_DIED), transaction.instant(utc_now()), lease_id),
     )
 
 

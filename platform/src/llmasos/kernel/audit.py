@@ -24,7 +24,7 @@ from sqlmodel import Session, col, select
 from llmasos.database.dialect import SqlValue
 from llmasos.database.engine import WriteSession, utc_now
 from llmasos.database.transaction import Transaction
-from llmasos.i18n import Words, _
+from llmasos.i18n import Message, _
 from llmasos.kernel.invocation import Json
 from llmasos.kernel.tables import AuditEntry, AuditHead
 
@@ -51,7 +51,6 @@ class Verification:
     head: str
     seq: int | None = None
     reason: str = ""
-    reason_zh: str = ""
 
 
 class _Lines:
@@ -113,28 +112,28 @@ def verify(session: Session) -> Verification:
     for row in session.exec(select(AuditEntry).order_by(col(AuditEntry.seq)).execution_options(yield_per=1000)):
         count += 1
         if row.seq != count:
-            return Verification(count - 1, False, previous, count, *_line(count, _("is missing")))
+            return Verification(count - 1, False, previous, count, _line(count, _("is missing from the log")))
         moment = row.at.isoformat(timespec="microseconds")
         who = (row.workspace_id, row.user_id, row.app_id, row.invocation_id)
         texts = (moment, *who, row.event, row.outcome, _canonical(row.detail))
         if row.previous_hash != previous:
             return Verification(
-                count - 1, False, previous, count, *_line(count, _("does not follow line {count}", count=count - 1))
+                count - 1, False, previous, count, _line(count, _("does not follow line {count}", count=count - 1))
             )
         if row.hash != _hash(previous, count, texts):
-            return Verification(count - 1, False, previous, count, *_line(count, _("was changed")))
+            return Verification(count - 1, False, previous, count, _line(count, _("was changed")))
         previous = row.hash
         session.expunge(row)
     if (head.count, head.hash) != (count, previous) if head else count > 0:
         missing = head.count - count if head else 0
         cut = _("{missing} lines were cut from its end", missing=missing)
         misfit = _("its head does not fit its last line")
-        return Verification(count, False, previous, count + 1, *(cut if missing > 0 else misfit))
+        return Verification(count, False, previous, count + 1, cut if missing > 0 else misfit)
     return Verification(count, True, previous)
 
 
-def _line(number: int, en: str, zh: str) -> Words:
-    return f"line {number} {en}", f"第 {number} 行{zh}"
+def _line(number: int, what: Message) -> Message:
+    return _("line {number} {what}", number=number, what=what)
 
 
 # Made once: `json.dumps` makes one at each call with such options.

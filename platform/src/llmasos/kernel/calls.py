@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 from llmasos.errors import AppFailed, Cancelled, Invalid, LlmasosError, TimedOut, Unavailable
-from llmasos.i18n import _
+from llmasos.i18n import _, recognise
 from llmasos.kernel.audit import Line
 from llmasos.kernel.capability import Stream
 from llmasos.kernel.deadline import Deadline, Expired
@@ -125,7 +125,7 @@ class InvocationCalls:
     def note(self, error: LlmasosError) -> None:
         """Remember an error that the app gets, in case it passes it on."""
         if len(self.told) < MAX_FAILURE_LINES:
-            self.told[error.message] = error
+            self.told[str(error)] = error
 
     def origin_of(self, error: BaseException) -> BaseException:
         """The error that the host gave the app, if the app passes it on; else the error itself, the app's own."""
@@ -134,8 +134,7 @@ class InvocationCalls:
         for message, told in self.told.items():
             if message in error.message:
                 passed_on = copy(told)
-                passed_on.message = error.message
-                passed_on.message_zh = error.message_zh.replace(message, told.message_zh)
+                passed_on.message = recognise(error.message, {message: told.message})
                 return passed_on
         return error
 

@@ -36,8 +36,7 @@ class InvocationRow(SQLModel, table=True):
     """running, succeeded, failed, cancelled."""
     error_code: str | None = None
     error_message: str | None = None
-    error_message_zh: str | None = None
-    """The same in Chinese; null in rows of before it was kept."""
+    """A message as `llmasos.i18n.to_text` writes it, to be rendered in its reader's language."""
     started_at: datetime
     ended_at: datetime | None = None
     lease_id: str

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from sqlmodel import Session, col, func, select
 
 from llmasos.database.leases import living
-from llmasos.i18n import _
+from llmasos.i18n import Message, _
 from llmasos.quotas.tables import LedgerWindow, ReservationRow
 
 FaultKind: TypeAlias = Literal["window", "lease"]
@@ -17,11 +17,10 @@ FaultKind: TypeAlias = Literal["window", "lease"]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that does not add up, with its cure, in English and Chinese."""
+    """One thing that does not add up, with its cure."""
 
     kind: FaultKind
-    en: str
-    zh: str
+    message: Message
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,19 +47,27 @@ def used_up(quota: Applying, state: WindowState, need: int, now: int) -> QuotaEx
     ends = window_end(quota.window, now)
     resets = datetime.fromtimestamp(ends, UTC).strftime("%Y-%m-%d %H:%M UTC") if ends else ""
     command = set_command(quota.scope, quota.scope_id, quota.meter, quota.window, enough)
-    per, unit, scope = _PER[quota.window], _UNITS[quota.meter], _SCOPES[quota.scope]
     return QuotaExceeded(
-        f"The quota of {scope[0]} {quota.scope_id}, {quota.limit:,} {unit[0]} {per[0]}, has no room: {used:,} used, "
-        f"{state.reserved:,} held by running calls, and this call needs {need:,}. It resets at {resets}; "
-        f"to raise it: {command}",
-        zh=f"{scope[1]} {quota.scope_id} 的配额（{per[1]} {quota.limit:,} {unit[1]}）不足：已用 {used:,}，"
-        f"运行中的调用占用 {state.reserved:,}，本次需要 {need:,}。重置时间 {resets}；提高配额：{command}",
+        _(
+            "The quota of {scope} {name}, {limit:,} {unit} {per}, has no room: {used:,} used, {reserved:,} held by "
+            "running calls, and this call needs {need:,}. It resets at {resets}; to raise it: {command}",
+            scope=_SCOPES[quota.scope],
+            name=quota.scope_id,
+            limit=quota.limit,
+            unit=_UNITS[quota.meter],
+            per=_PER[quota.window],
+            used=used,
+            reserved=state.reserved,
+            need=need,
+            resets=resets,
+            command=command,
+        )
     )
 
 
 def used_up_in_run(quota: Applying | None, run_limit: RunLimit, need: int) -> QuotaExceeded:
     """A limit of one run has no room; `quota` is None for the installation's own limit."""
-    unit, limit, left = _UNITS[run_limit.meter], run_limit.limit, run_limit.room
+    limit, left = run_limit.limit, run_limit.room
     if quota is None:
         cure = _("do less in one run, or ask for more under [limits] in llmapp.toml")
     else:
@@ -67,20 +75,28 @@ def used_up_in_run(quota: Applying | None, run_limit: RunLimit, need: int) -> Qu
         command = set_command(quota.scope, quota.scope_id, run_limit.meter, Window.RUN, enough)
         cure = _("to raise it: {command}", command=command)
     return QuotaExceeded(
-        f"One run may use {limit:,} {unit[0]}; {left:,} are left and this call needs {need:,}: {cure}",
-        zh=f"单次运行最多可用 {limit:,} {unit[1]}，剩余 {left:,}，本次需要 {need:,}：{cure_zh}",
+        _(
+            "One run may use {limit:,} {unit}; {left:,} are left and this call needs {need:,}: {cure}",
+            limit=limit,
+            unit=_UNITS[run_limit.meter],
+            left=left,
+            need=need,
+            cure=cure,
+        )
     )
 
 
 def unknown_price(quota: Applying, model: str | None) -> QuotaExceeded:
     """A cost quota cannot hold what has no known price."""
-    name = model or "?"
-    scope = _SCOPES[quota.scope]
     whom = "" if quota.scope is Scope.WORKSPACE else f" --{quota.scope.value} {quota.scope_id}"
     remove = f"llmasos quota remove{whom} --meter {quota.meter.value} --window {quota.window.value}"
     return QuotaExceeded(
-        f"The price of {name} is not known, and {scope[0]} {quota.scope_id} has a cost quota, which never counts an "
-        f"unknown price as zero. Give the model's price with `llmasos models add`, or remove the quota: {remove}",
-        zh=f"{name} 的价格未知，而{scope[1]} {quota.scope_id} 设有费用配额；未知价格不会按零计算。"
-        f"请用 `llmasos models add` 填写模型价格，或移除配额：{remove}",
+        _(
+            "The price of {model} is not known, and {scope} {name} has a cost quota, which never counts an unknown "
+            "price as zero. Give the model's price with `llmasos models add`, or remove the quota: {remove}",
+            model=model or "?",
+            scope=_SCOPES[quota.scope],
+            name=quota.scope_id,
+            remove=remove,
+        )
     )

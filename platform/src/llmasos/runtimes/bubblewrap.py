@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmasos.errors import CannotConfine
-from llmasos.i18n import _
+from llmasos.i18n import Message, _, verbatim
 from llmasos_runner.profiles import parse, readable
 
 MECHANISM: Final = "bubblewrap"
@@ -101,7 +101,7 @@ def _try(program: str, interpreter: str, environment: tuple[tuple[str, str], ...
         raise _unusable(_("its trial failed ({error})", error=error)) from error
     if done.returncode != 0:
         said = " ".join(done.stderr.decode(errors="replace").split())[-300:] or f"exit code {done.returncode}"
-        raise _unusable(said, said)
+        raise _unusable(verbatim(said))
     if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
         # Without it, a runner's compute and memory cannot be measured.
         raise _unusable(
@@ -109,7 +109,7 @@ def _try(program: str, interpreter: str, environment: tuple[tuple[str, str], ...
         )
 
 
-def _unusable(why: str, why_zh: str) -> CannotConfine:
+def _unusable(why: Message) -> CannotConfine:
     return CannotConfine(
         _(
             "No app is started: the setting bubblewrap is on, and it cannot be used here: {why}. Install "

@@ -23,7 +23,7 @@ import filelock
 import msgspec
 
 from llmasos.errors import ComponentRejected, LlmasosError, Unavailable
-from llmasos.i18n import _
+from llmasos.i18n import Message, _
 from llmasos.machine import disk_full, unwritable
 from llmasos.runtimes import process
 from llmasos.runtimes.frames import Compiled, FrameReader, ProtocolFault, Refused
@@ -207,12 +207,12 @@ async def compile_between(source: int, output: int, *, bubblewrap: bool = False)
         case Compiled() if ended.startswith("exit code 0"):
             return answer
         case Refused():
-            raise ComponentRejected(answer.message, zh=f"组件未通过检查：{answer.message}")
+            raise ComponentRejected(_("The component did not pass: {reason}", reason=answer.message))
         case _ if ended.startswith(f"exit code {EXIT_DISK_FULL}"):
             raise disk_full()
         case _:
             ending = _("the compiler ended with {ended}", ended=ended)
-            why, why_zh = next((said for name, said in _limits_met() if name in ended), ending)
+            why = next((said for name, said in _limits_met() if name in ended), ending)
             raise ComponentRejected(_("The component cannot be compiled: {why}.", why=why))
 
 
@@ -220,7 +220,7 @@ def _unstorable(error: OSError) -> Unavailable:
     return unwritable(error) or Unavailable(_("The compiled component cannot be stored: {error}.", error=error))
 
 
-def _limits_met() -> list[tuple[str, tuple[str, str]]]:
+def _limits_met() -> list[tuple[str, Message]]:
     """The signal by which the system ends a process at each of its limits, and what that means."""
     compute = _("it takes more than {cpu_seconds} seconds of compute", cpu_seconds=CPU_SECONDS)
     return [

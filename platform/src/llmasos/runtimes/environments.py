@@ -132,8 +132,7 @@ def _check(digest: str, files: Mapping[str, bytes]) -> str:
     wheels = [name for name in files if WHEEL.fullmatch(name)]
     if len(wheels) != 1 or LOCK not in files or len(files) != 2:
         raise BundleRejected(
-            f"a native app is one wheel and its {LOCK}, not {', '.join(files) or 'nothing'}",
-            zh=f"原生应用由一个 wheel 及其 {LOCK} 组成，而此处为 {', '.join(files) or '空'}",
+            _("a native app is one wheel and its {lock}, not {files}", lock=LOCK, files=list(files) or _("nothing"))
         )
     if code_digest(files) != digest:
         raise BundleRejected(

@@ -48,7 +48,6 @@ class Failure(msgspec.Struct, forbid_unknown_fields=True):
 
     tag: Name
     message: Line
-    zh: Line = ""
     code: Name | None = None
 
 

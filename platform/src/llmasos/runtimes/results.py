@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Final
 
 import msgspec
 
 from llmasos.errors import AppFailed, ComponentRejected, LlmasosError, ResourceLimit, Unavailable
-from llmasos.i18n import _
+from llmasos.i18n import _, from_text
 from llmasos.kernel.invocation import InvocationLimits
 from llmasos.runtimes.frames import Failure
 from llmasos.runtimes.runner import CallEnd
@@ -51,24 +50,8 @@ def limits_message(limits: InvocationLimits, wall_seconds: float) -> Limits:
     }
 
 
-# The SDK speaks English inside the sandbox. These are its own sentences; what stands after them is the app's.
-_OF_THE_SDK: Final = (
-    (re.compile(r"\Athe app failed: "), "应用出错："),
-    (
-        re.compile(r"ctx\.(\w+) is not there: llmapp\.toml does not declare it\. Add:"),
-        r"没有 ctx.\1：llmapp.toml 未声明它。请添加：",
-    ),
-)
-
-
-def _in_chinese(message: str) -> str:
-    for sentence, zh in _OF_THE_SDK:
-        message = sentence.sub(zh, message)
-    return message
-
-
 def _error(failure: Failure) -> LlmasosError:
-    zh = failure.zh or _in_chinese(failure.message)
     # Without a code the app returned the error itself: it may say "quota" of whatever it likes.
     kind = AppFailed if failure.code is None else _BY_CODE.get(failure.code, Unavailable)
-    return kind(failure.message, zh=zh)
+    # A message within a message within a message is as deep as the runner and the SDK nest them.
+    return kind(from_text(failure.message, depth=3))

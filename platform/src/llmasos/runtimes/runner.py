@@ -66,7 +66,7 @@ def _reply(call: Syscall, value: Any) -> bytes:
 def _refusal(call: Syscall, error: Exception) -> bytes:
     match error:
         case LlmasosError():
-            failure = {"tag": error.tag, "message": error.message}
+            failure = {"tag": error.tag, "message": str(error)}
         case FrameError():
             failure = {"tag": "invalid", "message": f"The answer cannot be sent to the app: {error}."}
         case _:
