@@ -80,7 +80,7 @@ class FakeAction:
 class FakeApps:
     """Installed apps whose actions are async functions here. Implements `Runnables` and makes a `Runtime`.
 
-    A function under a name such as `@install` is the hook of that moment.
+    A function under a name such as `@install` is the hook of that lifecycle event.
     """
 
     actions: dict[str, dict[str, FakeAction]] = field(default_factory=dict[str, dict[str, FakeAction]])
@@ -108,7 +108,7 @@ class FakeApps:
                 if not name.startswith("@")
             },
             limits=self.limits,
-            moments=frozenset(name for name in self.actions[app_id] if name.startswith("@")),
+            lifecycle_events=frozenset(name for name in self.actions[app_id] if name.startswith("@")),
         )
 
     def code(self, found: Runnable) -> Path:

@@ -53,8 +53,8 @@ class Runnable:
     program: Program
     actions: Mapping[str, Action]
     limits: InvocationLimits
-    moments: frozenset[str] = frozenset()
-    """The lifecycle events that it has a hook for, such as `@install`."""
+    lifecycle_events: frozenset[str] = frozenset()
+    """Those that it has a hook for, such as `@install`."""
 
 
 class Runnables(Protocol):
@@ -158,7 +158,7 @@ class ActionRunner:
             LlmasosError: How its hook failed.
         """
         found = self._runnables.runnable(principal.workspace, app_id)
-        if event not in found.moments:
+        if event not in found.lifecycle_events:
             return
         seconds = min(found.limits.wall_seconds, LIFECYCLE_EVENT_SECONDS)
         found = replace(found, limits=replace(found.limits, wall_seconds=seconds))

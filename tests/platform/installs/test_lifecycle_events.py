@@ -55,7 +55,7 @@ async def nothing(_guest: Guest) -> None:
     """An action that does nothing."""
 
 
-def test_the_moments_are_those_of_the_sdk() -> None:
+def test_the_lifecycle_events_are_those_of_the_sdk() -> None:
     assert {f"@{name}" for name in hooks.MOMENTS} == LIFECYCLE_EVENTS
 
 
