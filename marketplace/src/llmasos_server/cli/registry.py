@@ -64,6 +64,8 @@ _ROWS: Final[tuple[tuple[str, str, Section, Message], ...]] = (
     ("secrets", "secrets:secrets", "operate", _("Set, list and remove secrets.")),
     ("tokens", "tokens:tokens", "operate", _("Create, list and revoke tokens.")),
     ("plugins", "plugins:plugins", "operate", _("List operator plugins.")),
+    ("backup", "backup:backup", "operate", _("Back up the home into one file.")),
+    ("restore", "backup:restore", "operate", _("Restore a home from a backup.")),
     ("migrate", "admin:migrate", "operate", _("Bring the database up to date.")),
     ("doctor", "admin:doctor", "operate", _("Check every part; say what to do.")),
 )

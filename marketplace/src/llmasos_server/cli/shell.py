@@ -90,9 +90,26 @@ def is_installed(entry: registry.CommandEntry) -> bool:
     return importlib.util.find_spec(f"{PACKAGE}.{entry.module}") is not None
 
 
+def finish_restore() -> None:
+    """Finish a restore of the home that was committed and then interrupted."""
+    from llmasos.database.schema import PENDING_RESTORE
+    from llmasos.home import state_home_and_database_url
+
+    try:
+        home, url = state_home_and_database_url()
+    except LlmasosError:
+        return  # a command that needs the home says what is wrong with it
+    if (home / PENDING_RESTORE).is_dir():
+        from llmasos.backup.restore import finish_restore as finish
+
+        finish(home, url)
+
+
 def load(entry: registry.CommandEntry) -> TyperCommand | TyperGroup:
     """Import a command, and give it the shared options."""
     import logging
+
+    finish_restore()
 
     # Without a handler, Python prints the host's warnings between the command's own lines. `serve` sets its own.
     logging.getLogger("llmasos").addHandler(logging.NullHandler())

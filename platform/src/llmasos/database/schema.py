@@ -19,6 +19,9 @@ from llmasos.machine import disk_full
 
 logger = logging.getLogger(__name__)
 
+PENDING_RESTORE = "restore"
+"""The folder of a home in which a restore waits that was committed and not finished (`llmasos.backup.restore`)."""
+
 
 class SchemaNewer(Unavailable):
     """The database was made by a newer LLMasOS than this one: upgrade LLMasOS, or open another home."""
@@ -157,9 +160,13 @@ def ensure_schema(url: str, home: Path) -> bool:
         SchemaNewer: The database is of a newer LLMasOS.
         Unavailable: It cannot be read or written.
     """
+    if (home / PENDING_RESTORE).is_dir():
+        raise Unavailable(
+            _("A restore was interrupted, and the next command finishes it: run llmasos doctor."),
+        )
     if check_revision(revision_of(url)):
         return False
-    with _one_process(home):
+    with one_process(home):
         found = revision_of(url)
         if check_revision(found):
             return False
@@ -198,7 +205,8 @@ def migrate_to(url: str, revision: str) -> None:
 
 
 @contextmanager
-def _one_process(home: Path) -> Generator[None]:
+def one_process(home: Path) -> Generator[None]:
+    """Keep other processes from migrating or restoring the home's database until the block ends."""
     from filelock import FileLock  # noqa: PLC0415
 
     try:

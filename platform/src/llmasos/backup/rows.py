@@ -1,0 +1,228 @@
+"""The rows of a database in a form that SQLite and PostgreSQL share.
+
+The tables are read from the database itself and not from this code, so that a backup of an older schema is loaded into
+that schema, and migrated after. A value is what JSON has for it; instants are ISO 8601 in UTC, dates ISO 8601, and
+a JSON column is its text, so that what the audit log hashed stays the same to the letter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, date, datetime
+from itertools import islice
+from typing import Any, BinaryIO, Final, TypeAlias
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Date,
+    DateTime,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    cast,
+    func,
+    insert,
+    inspect,
+    select,
+    text,
+    type_coerce,
+)
+from sqlalchemy.types import TypeDecorator
+
+from llmasos.backup.archive import BackupRejected, TableRows
+from llmasos.i18n import _
+
+# Alembic writes its own table.
+LEFT_OUT: Final = frozenset({"alembic_version"})
+# Rows are read and written in batches of this many; a row has at most some 100 KiB of an app's log.
+_BATCH: Final = 500
+MAX_LINE_BYTES: Final = 64 << 20
+_LARGEST_INTEGER: Final = 2**63 - 1
+
+Value: TypeAlias = "str | int | float | bool | None"
+
+
+class JsonText(TypeDecorator[str]):
+    """A JSON column, read and written as its text."""
+
+    impl = Text
+    cache_ok = True
+
+    def bind_expression(self, bindparam: Any) -> Any:
+        """Have PostgreSQL parse what is written; SQLite keeps text."""
+        return cast(type_coerce(bindparam, Text), JSON().with_variant(Text(), "sqlite"))
+
+    def column_expression(self, column: Any) -> Any:
+        """Read the text as it was written."""
+        return cast(column, Text)
+
+
+def tables_of(connection: Connection) -> list[Table]:
+    """The tables that a backup holds, each after those that it refers to."""
+    metadata = MetaData()
+    metadata.reflect(connection, resolve_fks=False)
+    tables = [table for table in metadata.sorted_tables if table.name not in LEFT_OUT]
+    for table in tables:
+        for column in table.columns:
+            if isinstance(column.type, JSON):
+                column.type = JsonText()
+    return tables
+
+
+def dump(connection: Connection, table: Table, target: BinaryIO) -> TableRows:
+    """Write a table's rows, and return what they are."""
+    writers = [_writer(column) for column in table.columns]
+    count = 0
+    streamed = connection.execution_options(stream_results=True, yield_per=_BATCH)
+    order = list(table.primary_key.columns) or list(table.columns)
+    for row in streamed.execute(select(table).order_by(*order)):
+        values = [write(value) for write, value in zip(writers, row, strict=True)]
+        target.write(json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        count += 1
+    return TableRows(tuple(table.columns.keys()), count, _next_id(connection, table))
+
+
+def _writer(column: Column[Any]) -> Callable[[Any], Value]:
+    if isinstance(column.type, DateTime):
+        return lambda value: None if value is None else _in_utc(value).isoformat()
+    if isinstance(column.type, Date):
+        return lambda value: None if value is None else value.isoformat()
+    return lambda value: value
+
+
+def _in_utc(value: datetime) -> datetime:
+    # SQLite keeps no zone; what this project writes there is UTC.
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def load(connection: Connection, table: Table, saved: TableRows, lines: Iterable[bytes]) -> None:
+    """Write rows into an empty table.
+
+    Raises:
+        BackupRejected: They do not fit the table.
+    """
+    if set(saved.columns) != set(table.columns.keys()):
+        raise _unfit(table, "its columns are others")
+    readers = [_reader(table.columns[name]) for name in saved.columns]
+    rows = _parsed(table, saved.columns, readers, lines)
+    count = 0
+    while batch := list(islice(rows, _BATCH)):
+        connection.execute(insert(table), batch)
+        count += len(batch)
+    if count != saved.rows:
+        raise _unfit(table, "rows are missing")
+    if saved.next_id is not None:
+        _set_next_id(connection, table, saved.next_id)
+
+
+def _parsed(
+    table: Table, columns: tuple[str, ...], readers: list[Callable[[object], object]], lines: Iterable[bytes]
+) -> Iterator[dict[str, object]]:
+    for line in lines:
+        try:
+            values: object = json.loads(line)
+            if not isinstance(values, list) or len(values) != len(columns):
+                raise TypeError
+            yield {name: read(value) for name, read, value in zip(columns, readers, values, strict=True)}
+        except (ValueError, TypeError, RecursionError) as error:
+            raise _unfit(table, "a row is of another shape") from error
+
+
+def _reader(column: Column[Any]) -> Callable[[object], object]:
+    read = _reader_of_type(column.type)
+
+    def checked(value: object) -> object:
+        if value is None:
+            if not column.nullable:
+                raise TypeError
+            return None
+        return read(value)
+
+    return checked
+
+
+def _reader_of_type(kind: object) -> Callable[[object], object]:
+    if isinstance(kind, DateTime):
+        return lambda value: datetime.fromisoformat(_of(str, value)).astimezone(UTC)
+    if isinstance(kind, Date):
+        return lambda value: date.fromisoformat(_of(str, value))
+    if isinstance(kind, Boolean):
+        return lambda value: _of(bool, value)
+    if isinstance(kind, BigInteger | Integer):
+        return _integer
+    if isinstance(kind, String | JsonText):
+        return _text
+    raise TypeError(f"a backup knows no columns of {kind!r}")
+
+
+def _of(kind: type[Any], value: object) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError
+    return value
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LARGEST_INTEGER:
+        raise TypeError
+    return value
+
+
+def _text(value: object) -> str:
+    # PostgreSQL keeps no NUL; an older LLMasOS let SQLite keep one that an app had printed.
+    return str(_of(str, value)).replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _next_id(connection: Connection, table: Table) -> int | None:
+    if connection.dialect.name == "sqlite":
+        if not _numbers_rows(connection):
+            return None
+        query = text("SELECT seq FROM sqlite_sequence WHERE name = :table")
+        last = connection.execute(query, {"table": table.name}).scalar()
+        return None if last is None else int(last) + 1
+    sequence = _sequence(connection, table)
+    if sequence is None:
+        return None
+    last, called = connection.execute(text(f"SELECT last_value, is_called FROM {sequence}")).one()  # noqa: S608 (PostgreSQL's own name of it)
+    return int(last) + 1 if called else None
+
+
+def _set_next_id(connection: Connection, table: Table, next_id: int) -> None:
+    if connection.dialect.name == "sqlite":
+        if not _numbers_rows(connection):
+            return
+        connection.execute(text("DELETE FROM sqlite_sequence WHERE name = :table"), {"table": table.name})
+        row = {"table": table.name, "last": next_id - 1}
+        connection.execute(text("INSERT INTO sqlite_sequence (name, seq) VALUES (:table, :last)"), row)
+    elif (sequence := _sequence(connection, table)) is not None:
+        query = text("SELECT setval(CAST(:sequence AS regclass), :next_id, false)")
+        connection.execute(query, {"sequence": sequence, "next_id": next_id})
+
+
+def _numbers_rows(connection: Connection) -> bool:
+    """Whether a SQLite database has a table whose ids are never used again."""
+    return inspect(connection).has_table("sqlite_sequence")
+
+
+def _sequence(connection: Connection, table: Table) -> str | None:
+    """The name of the sequence that numbers a table's rows, on PostgreSQL."""
+    keys = list(table.primary_key.columns)
+    if len(keys) != 1 or not isinstance(keys[0].type, Integer):
+        return None
+    return connection.execute(select(func.pg_get_serial_sequence(table.name, keys[0].name))).scalar()
+
+
+def _unfit(table: Table, why: str) -> BackupRejected:
+    return BackupRejected(
+        _(
+            "The backup's table {table} does not fit its schema ({why}). Nothing was changed.",
+            table=table.name,
+            why=why,
+        ),
+    )

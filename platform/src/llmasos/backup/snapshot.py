@@ -1,0 +1,52 @@
+"""Connections that a backup and a restore use: one transaction, begun when the block begins."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from llmasos.errors import Unavailable
+from llmasos.i18n import _
+
+
+@contextmanager
+def snapshot(url: str) -> Generator[Connection]:
+    """A connection that sees the database as it is at this instant, whatever is written meanwhile."""
+    with _connection(url, "BEGIN", {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}) as connection:
+        yield connection
+
+
+@contextmanager
+def transaction(url: str) -> Generator[Connection]:
+    """A connection whose writes are committed at the end of the block, or not at all.
+
+    Foreign keys of a SQLite database are not enforced inside it; the caller checks them.
+    """
+    with _connection(url, "BEGIN IMMEDIATE", {}) as connection:
+        yield connection
+        connection.commit()
+
+
+@contextmanager
+def _connection(url: str, begin: str, postgresql: dict[str, Any]) -> Generator[Connection]:
+    engine = create_engine(url, poolclass=NullPool)
+    if engine.dialect.name == "sqlite":
+        # pysqlite would begin a transaction only before the first write.
+        event.listen(engine, "connect", lambda connection, _record: setattr(connection, "isolation_level", None))
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    else:
+        engine = engine.execution_options(**postgresql)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except DBAPIError as error:
+        raise Unavailable(
+            _("The database cannot be read or written: {reason}. Nothing was changed.", reason=error.orig),
+        ) from error
+    finally:
+        engine.dispose()
