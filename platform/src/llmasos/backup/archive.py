@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from llmasos.errors import Invalid
-from llmasos.i18n import _
+from llmasos.i18n import Message, _
 
 FORMAT: Final = 1
 MANIFEST: Final = "backup.json"
@@ -143,7 +143,7 @@ def read_manifest(source: BinaryIO) -> Manifest:
     """
     size = _next_file(source, MANIFEST)
     if size is None or size > MAX_MANIFEST_BYTES:
-        raise _damaged("it has no list of its contents")
+        raise _damaged(_("it has no list of its contents"))
     content = _exactly(source, size)
     _skip_padding(source, size)
     try:
@@ -152,7 +152,7 @@ def read_manifest(source: BinaryIO) -> Manifest:
         if version == FORMAT:
             return _manifest(value)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged("its list of contents cannot be read") from error
+        raise _damaged(_("its list of contents cannot be read")) from error
     raise BackupRejected(
         _(
             "This backup has format {version}, and this LLMasOS reads format {format}: upgrade LLMasOS.",
@@ -166,11 +166,11 @@ def _manifest(value: dict[str, Any]) -> Manifest:
     files = tuple(Entry(_text(e["name"]), _count(e["size_bytes"]), _text(e["sha256"])) for e in value["files"])
     names = [entry.name for entry in files]
     if len(set(names)) != len(names):
-        raise _damaged("it lists a file twice")
+        raise _damaged(_("it lists a file twice"))
     for entry in files:
         matched = _NAME.fullmatch(entry.name)
         if matched is None or (matched["bundle"] or entry.sha256) != entry.sha256:
-            raise _damaged(f"it lists a file of no known kind, {entry.name!r:.80}")
+            raise _damaged(_("it lists a file of no known kind, {name!r}", name=entry.name[:80]))
     tables = {
         _text(name): TableRows(
             tuple(_text(column) for column in table["columns"]),
@@ -180,7 +180,7 @@ def _manifest(value: dict[str, Any]) -> Manifest:
         for name, table in value["tables"].items()
     }
     if {f"rows/{name}.jsonl" for name in tables} != {name for name in names if name.startswith("rows/")}:
-        raise _damaged("its tables and its files differ")
+        raise _damaged(_("its tables and its files differ"))
     key = value["secrets_key"]
     sealed = None if key is None else SealedKey(*(_text(key[part]) for part in ("salt", "nonce", "ciphertext")))
     made_at, version, schema = (_text(value[part]) for part in ("made_at", "llmasos", "schema"))
@@ -212,17 +212,17 @@ def read_files(source: BinaryIO, manifest: Manifest, take: Callable[[str], Binar
     """
     for entry in manifest.files:
         if _next_file(source, entry.name) != entry.size_bytes:
-            raise _damaged(f"{entry.name} is not where it should be")
+            raise _damaged(_("{name} is not where it should be", name=entry.name))
         digest = hashlib.sha256()
         with take(entry.name) as target:
             for chunk in _chunks(source, entry.size_bytes):
                 digest.update(chunk)
                 target.write(chunk)
         if digest.hexdigest() != entry.sha256:
-            raise _damaged(f"{entry.name} has other contents than were written")
+            raise _damaged(_("{name} has other contents than were written", name=entry.name))
         _skip_padding(source, entry.size_bytes)
     if _next_file(source, "") is not None or source.read(_BLOCK + 1) != bytes(_BLOCK):
-        raise _damaged("it does not end after its last file")
+        raise _damaged(_("it does not end after its last file"))
 
 
 def _next_file(source: BinaryIO, name: str) -> int | None:
@@ -233,9 +233,9 @@ def _next_file(source: BinaryIO, name: str) -> int | None:
     try:
         info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
     except (tarfile.HeaderError, ValueError) as error:
-        raise _damaged("it is no archive of files") from error
+        raise _damaged(_("it is no archive of files")) from error
     if info.type != tarfile.REGTYPE or info.name != name:
-        raise _damaged(f"{info.name!r:.80} does not belong there")
+        raise _damaged(_("{name!r} does not belong there", name=info.name[:80]))
     return info.size
 
 
@@ -247,17 +247,17 @@ def _chunks(source: BinaryIO, size: int) -> Iterator[bytes]:
     while size:
         chunk = source.read(min(size, _CHUNK_BYTES))
         if not chunk:
-            raise _damaged("it ends too early")
+            raise _damaged(_("it ends too early"))
         size -= len(chunk)
         yield chunk
 
 
 def _skip_padding(source: BinaryIO, size: int) -> None:
     if any(_exactly(source, -size % _BLOCK)):
-        raise _damaged("there is something between its files")
+        raise _damaged(_("there is something between its files"))
 
 
-def _damaged(why: str) -> BackupRejected:
+def _damaged(why: Message) -> BackupRejected:
     return BackupRejected(
         _("This is not a backup of LLMasOS, or it is damaged: {why}. Nothing was changed.", why=why),
     )

@@ -37,7 +37,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator
 
 from llmasos.backup.archive import BackupRejected, TableRows
-from llmasos.i18n import _
+from llmasos.i18n import Message, _
 
 # Alembic writes its own table.
 LEFT_OUT: Final = frozenset({"alembic_version"})
@@ -109,7 +109,7 @@ def load(connection: Connection, table: Table, saved: TableRows, lines: Iterable
         BackupRejected: They do not fit the table.
     """
     if set(saved.columns) != set(table.columns.keys()):
-        raise _unfit(table, "its columns are others")
+        raise _unfit(table, _("its columns are others"))
     readers = [_reader(table.columns[name]) for name in saved.columns]
     rows = _parsed(table, saved.columns, readers, lines)
     count = 0
@@ -117,7 +117,7 @@ def load(connection: Connection, table: Table, saved: TableRows, lines: Iterable
         connection.execute(insert(table), batch)
         count += len(batch)
     if count != saved.rows:
-        raise _unfit(table, "rows are missing")
+        raise _unfit(table, _("rows are missing"))
     if saved.next_id is not None:
         _set_next_id(connection, table, saved.next_id)
 
@@ -132,7 +132,7 @@ def _parsed(
                 raise TypeError
             yield {name: read(value) for name, read, value in zip(columns, readers, values, strict=True)}
         except (ValueError, TypeError, RecursionError) as error:
-            raise _unfit(table, "a row is of another shape") from error
+            raise _unfit(table, _("a row is of another shape")) from error
 
 
 def _reader(column: Column[Any]) -> Callable[[object], object]:
@@ -218,7 +218,7 @@ def _sequence(connection: Connection, table: Table) -> str | None:
     return connection.execute(select(func.pg_get_serial_sequence(table.name, keys[0].name))).scalar()
 
 
-def _unfit(table: Table, why: str) -> BackupRejected:
+def _unfit(table: Table, why: Message) -> BackupRejected:
     return BackupRejected(
         _(
             "The backup's table {table} does not fit its schema ({why}). Nothing was changed.",
