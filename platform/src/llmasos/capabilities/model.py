@@ -10,12 +10,13 @@ from pydantic import ValidationError
 
 from llmasos.bundles.manifest import ModelPermission
 from llmasos.errors import PermissionNotGranted
-from llmasos.gateway.answers import Spent
-from llmasos.gateway.gateway import AnswerStream, Gateway
+from llmasos.gateway.gateway import Gateway
 from llmasos.gateway.plan import CallPlan
 from llmasos.gateway.request import EmbedRequest, GenerateRequest, Shape, invalid_request, parse_request
 from llmasos.gateway.routing import EVERYTHING, Reach
 from llmasos.gateway.steps import ModelCaller
+from llmasos.gateway.stream import AnswerStream
+from llmasos.gateway.usage import Spent
 from llmasos.i18n import _
 from llmasos.kernel.calls import OpenStream
 from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall

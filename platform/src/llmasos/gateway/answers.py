@@ -1,47 +1,36 @@
-"""litellm's answers as plain chat completions, and what they cost.
+"""Providers' answers, checked in this one place, as plain chat completions.
 
-Written out by hand: `model_dump` of litellm's classes takes longer than the rest of the gateway together.
+litellm's classes are read by attribute, since their `model_dump` takes longer than the rest of the gateway together.
+Whatever is not as chat completions are is a `BadAnswer`, and never an error of the host's.
 """
 
 from __future__ import annotations
 
+import json
+import logging
+import math
 import time
 import uuid
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final, cast
 
+from llmasos.errors import ModelUnavailable
 from llmasos.gateway.models import ModelEntry
-from llmasos.quotas.meters import NOTHING_USED, Used
+from llmasos.gateway.usage import Counted
+from llmasos.i18n import _
+from llmasos.quotas.meters import Used
+
+logger = logging.getLogger(__name__)
+
+FINISH_REASONS: Final = ("stop", "length", "tool_calls", "content_filter")
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """The tokens of a call; `estimated` where the provider did not tell, and the host counted."""
+class BadAnswer(ModelUnavailable):
+    """The model's provider answered with something that is no answer; its address or its server may be wrong."""
 
-    prompt: int
-    completion: int
-    estimated: bool = False
-
-    def used(self, entry: ModelEntry) -> Used:
-        """As the kernel settles it."""
-        price = entry.price
-        cost = None if price is None else price.cost_micro_usd(self.prompt, self.completion)
-        return Used(self.prompt, self.completion, cost, entry.name)
-
-    def as_usage(self) -> dict[str, int]:
-        """As chat completions write it."""
-        return {
-            "prompt_tokens": self.prompt,
-            "completion_tokens": self.completion,
-            "total_tokens": self.prompt + self.completion,
-        }
-
-
-@dataclass(slots=True)
-class Spent:
-    """What a call used, known from when the provider answered: what comes after that may still fail."""
-
-    used: Used = NOTHING_USED
+    code = "model-answer-invalid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,68 +48,112 @@ class Remarks:
         remarks: dict[str, Any] = {"notices": list(self.notices), "cost_micro_usd": used.cost_micro_usd}
         if counted is not None and counted.estimated:
             remarks["usage_estimated"] = True
+        if counted is not None and counted.doubted:
+            remarks["usage_doubted"] = True
         return remarks
 
 
-def counted_by(response: Any) -> Counted | None:
-    """The usage that the provider told, or None. litellm fills in zeros where it was silent."""
-    usage = getattr(response, "usage", None)
-    if usage is None:
-        return None
-    prompt, completion = getattr(usage, "prompt_tokens", 0) or 0, getattr(usage, "completion_tokens", 0) or 0
-    return Counted(prompt, completion) if prompt or completion else None
+@contextmanager
+def understood(entry: ModelEntry) -> Generator[None]:
+    """Turn what goes wrong while an answer is read into a `BadAnswer`."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        logger.warning("the answer of %s is not understood", entry.name, exc_info=error)
+        said = str(error)[:200]
+        raise BadAnswer(
+            _(
+                "The provider of {entry} answered with something that is no answer ({said}); run `llmasos "
+                "models test {entry}`.",
+                entry=entry.name,
+                said=said,
+            ),
+        ) from error
 
 
 def completion(response: Any, entry: ModelEntry) -> dict[str, Any]:
-    """A whole answer, without usage."""
-    choices: list[dict[str, Any]] = []
-    for index, choice in enumerate(response.choices):
-        message = choice.message
-        plain: dict[str, Any] = {"role": "assistant", "content": message.content}
-        if calls := tool_calls(message):
-            plain["tool_calls"] = [{key: each[key] for key in ("id", "type", "function")} for each in calls]
-        choices.append({"index": index, "message": plain, "finish_reason": choice.finish_reason or "stop"})
-    return {
-        "id": response.id or f"chatcmpl-{uuid.uuid4().hex}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": entry.name,
-        "choices": choices,
-    }
+    """A whole answer, without usage.
+
+    Raises:
+        BadAnswer: It is none.
+    """
+    with understood(entry):
+        choices = [_choice(index, choice) for index, choice in enumerate(response.choices)]
+        if not choices:
+            raise ValueError("it holds no choice")
+        return {
+            "id": str(response.id or f"chatcmpl-{uuid.uuid4().hex}"),
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": entry.name,
+            "choices": choices,
+        }
 
 
-def tool_calls(message: Any) -> list[dict[str, Any]]:
+def _choice(index: int, choice: Any) -> dict[str, Any]:
+    message = choice.message
+    plain: dict[str, Any] = {"role": "assistant", "content": _text(message.content)}
+    if thought := _text(getattr(message, "reasoning_content", None)):
+        plain["reasoning_content"] = thought
+    if calls := _tool_calls(message):
+        plain["tool_calls"] = [{key: each[key] for key in ("id", "type", "function")} for each in calls]
+        for number, call in enumerate(plain["tool_calls"]):
+            call["id"] = call["id"] or f"call_{number}"
+            if not call["function"]["name"]:
+                raise ValueError("a tool call names no function")
+    return {"index": index, "message": plain, "finish_reason": _finish_reason(choice.finish_reason, plain) or "stop"}
+
+
+def _text(content: object) -> str | None:
+    if content is None or isinstance(content, str):
+        return content
+    raise TypeError(f"its content is a {type(content).__name__}")
+
+
+def _finish_reason(reason: object, message: dict[str, Any]) -> str | None:
+    if reason is None:
+        return None
+    if reason == "function_call" or (reason == "stop" and message.get("tool_calls")):
+        return "tool_calls"
+    return str(reason) if reason in FINISH_REASONS else "stop"
+
+
+def _tool_calls(message: Any) -> list[dict[str, Any]]:
     """The tool calls of a message, or of a part of one, which carries an index too."""
     calls: list[dict[str, Any]] = []
-    for position, call in enumerate(getattr(message, "tool_calls", None) or ()):
-        function = call.function
-        plain: dict[str, Any] = {
-            "id": call.id,
-            "type": "function",
-            "function": {"name": function.name, "arguments": function.arguments},
-        }
-        index = getattr(call, "index", None)
-        plain["index"] = position if index is None else index
-        calls.append(plain)
+    for call in getattr(message, "tool_calls", None) or ():
+        name, arguments, id_, index = call.function.name, call.function.arguments, call.id, getattr(call, "index", None)
+        if not all(each is None or isinstance(each, str) for each in (name, arguments, id_)):
+            raise TypeError("a tool call's id, name and arguments are texts")
+        function = {"name": name, "arguments": arguments or ""}
+        index = index if isinstance(index, int) else None
+        calls.append({"id": id_, "type": "function", "function": function, "index": index})
     return calls
 
 
 def part(chunk: Any, entry: ModelEntry, number: str) -> dict[str, Any] | None:
-    """One part of a streamed answer, or None where it says nothing."""
-    if not chunk.choices:
-        return None
-    choice = chunk.choices[0]
-    delta = choice.delta
-    plain: dict[str, Any] = {}
-    if content := getattr(delta, "content", None):
-        plain["content"] = content
-    if calls := tool_calls(delta):
-        plain["tool_calls"] = calls
-    if not plain and not choice.finish_reason:
-        return None
-    part = blank_part(entry, number, choice.finish_reason)
-    part["choices"][0]["delta"] = plain
-    return part
+    """One part of a streamed answer, or None if it says nothing. Tool calls are as the provider numbers them.
+
+    Raises:
+        BadAnswer: It is no part of an answer.
+    """
+    with understood(entry):
+        if not chunk.choices:
+            return None
+        choice = chunk.choices[0]
+        plain: dict[str, Any] = {}
+        if content := _text(getattr(choice.delta, "content", None)):
+            plain["content"] = content
+        if thought := _text(getattr(choice.delta, "reasoning_content", None)):
+            plain["reasoning_content"] = thought
+        if calls := _tool_calls(choice.delta):
+            plain["tool_calls"] = calls
+        reason = _finish_reason(choice.finish_reason, {})
+        if not plain and not reason:
+            return None
+        part = blank_part(entry, number, reason)
+        part["choices"][0]["delta"] = plain
+        return part
 
 
 def blank_part(entry: ModelEntry, number: str, reason: str | None) -> dict[str, Any]:
@@ -132,3 +165,61 @@ def blank_part(entry: ModelEntry, number: str, reason: str | None) -> dict[str, 
         "model": entry.name,
         "choices": [{"index": 0, "delta": {}, "finish_reason": reason}],
     }
+
+
+def embeddings(response: Any, entry: ModelEntry, count: int) -> list[dict[str, Any]]:
+    """The vectors of `count` texts, in the order of the texts.
+
+    Raises:
+        BadAnswer: Some are missing, of different lengths, or hold something that is no number.
+    """
+    with understood(entry):
+        vectors: dict[int, list[float]] = {}
+        for row in response.data:
+            fields = row if isinstance(row, dict) else vars(row)
+            index, vector = fields.get("index"), fields["embedding"]
+            index = len(vectors) if index is None else index
+            if not isinstance(index, int) or not 0 <= index < count or index in vectors:
+                raise ValueError(f"an embedding has the index {index!r}, where {count} texts were sent")
+            vectors[index] = _numbers(vector)
+        if len(vectors) != count:
+            raise ValueError(f"it holds {len(vectors)} embeddings for {count} texts")
+        if len({len(vector) for vector in vectors.values()}) != 1 or not vectors[0]:
+            raise ValueError("its embeddings have different lengths")
+        return [{"object": "embedding", "index": index, "embedding": vectors[index]} for index in range(count)]
+
+
+def _numbers(vector: object) -> list[float]:
+    if not isinstance(vector, list):
+        raise TypeError(f"an embedding is a {type(vector).__name__}")
+    given = cast("list[object]", vector)
+    numbers = [float(number) for number in given if isinstance(number, (int, float)) and not isinstance(number, bool)]
+    if len(numbers) != len(given) or not all(map(math.isfinite, numbers)):
+        raise ValueError("an embedding holds something that is no number")
+    return numbers
+
+
+def json_in(text: str, *, wants_object: bool) -> str | None:
+    """The JSON in a text: all of it, or what stands in a fence or between words; None if there is none.
+
+    Args:
+        text: What a model said.
+        wants_object: Whether only an object will do.
+    """
+    kinds = (dict,) if wants_object else (dict, list)
+    for candidate in _candidates(text):
+        try:
+            value, end = json.JSONDecoder().raw_decode(candidate)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, kinds) or not (wants_object or candidate[end:].strip()):
+            return candidate[:end]
+    return None
+
+
+def _candidates(text: str) -> Iterable[str]:
+    yield text.strip()
+    # Where an object or an array may begin; a hundred are enough, and keep a hostile answer cheap.
+    starts = [position for position, character in enumerate(text) if character in "{["]
+    for position in starts[:100]:
+        yield text[position:]

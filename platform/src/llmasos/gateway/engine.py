@@ -18,9 +18,11 @@ from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext,
 from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
-from llmasos.errors import ModelUnavailable
+from llmasos.errors import LlmasosError, ModelUnavailable
 from llmasos.gateway import failures
+from llmasos.gateway.adapting import adapted, learned
 from llmasos.gateway.models import FREE, ModelEntry
+from llmasos.gateway.provider_stream import ProviderStream, WholeAnswer, close_quietly, cut
 from llmasos.i18n import _
 
 # Between two attempts at one model: half a second, doubled each time, give or take half of it, so that many callers
@@ -28,6 +30,8 @@ from llmasos.i18n import _
 FIRST_PAUSE_SECONDS = 0.5
 
 Parameters = Mapping[str, Any]
+Ask = Callable[[Any, Parameters, Parameters], Awaitable[Any]]
+"""One attempt: litellm, what is the same for each call of the model, and the call's own parameters."""
 SecretReader = Callable[[str], str | None]
 """The value of a secret of the operator, by name, or None."""
 
@@ -145,6 +149,7 @@ class Engine:
         self._tokenisers = {name: each for name, each in providers.items() if isinstance(each, Tokeniser)}
         self._read_secret = read_secret
         self._registered: set[str] = set()
+        self._learned: dict[ModelEntry, ModelEntry] = {}
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = WeakKeyDictionary()
 
     def warm(self) -> None:
@@ -158,12 +163,12 @@ class Engine:
             LlmasosError: As `failures.classify` names it, after the entry's retries.
         """
 
-        async def ask(litellm: Any, fixed: Parameters) -> Any:
-            return await litellm.acompletion(**fixed, **parameters)
+        async def ask(litellm: Any, fixed: Parameters, sent: Parameters) -> Any:
+            return await litellm.acompletion(**fixed, **sent)
 
         async with self._slot(entry):
             await self._read_ahead(entry, parameters)
-            return await self._attempts(entry, ask)
+            return await self._attempts(entry, parameters, ask)
 
     async def stream(self, entry: ModelEntry, parameters: Parameters) -> ProviderStream:
         """A streamed answer, once its first part is there; close it.
@@ -175,33 +180,37 @@ class Engine:
         """
         asked = {**parameters, "stream": True, "stream_options": {"include_usage": True}}
 
-        async def ask(litellm: Any, fixed: Parameters) -> tuple[Any, Any]:
-            wrapper = await litellm.acompletion(**fixed, **asked)
+        async def ask(litellm: Any, fixed: Parameters, sent: Parameters) -> tuple[Any, Any]:
+            answer = await litellm.acompletion(**fixed, **sent)
+            wrapper: Any = answer if sent.get("stream") else WholeAnswer(answer)
             # Some providers start only when the first part is asked for, and fail there.
             try:
-                return wrapper, await anext(wrapper, None)
+                first = await anext(wrapper, None)
+                if first is None and not wrapper.received_finish_reason:
+                    raise cut(entry)
             except BaseException:
                 await close_quietly(wrapper)
                 raise
+            return wrapper, first
 
         slot = self._slot(entry)
         await slot.__aenter__()
         try:
             await self._read_ahead(entry, asked)
-            wrapper, first = await self._attempts(entry, ask)
+            wrapper, first = await self._attempts(entry, asked, ask)
         except BaseException:
             await slot.__aexit__(None, None, None)
             raise
-        return ProviderStream(self, entry, wrapper, first, slot)
+        return ProviderStream(entry, wrapper, first, slot, lambda error: self._failure(error, entry))
 
     async def embed(self, entry: ModelEntry, texts: list[str]) -> Any:
         """Embeddings, as litellm gives them."""
 
-        async def ask(litellm: Any, fixed: Parameters) -> Any:
-            return await litellm.aembedding(**fixed, input=texts)
+        async def ask(litellm: Any, fixed: Parameters, sent: Parameters) -> Any:
+            return await litellm.aembedding(**fixed, **sent)
 
         async with self._slot(entry):
-            return await self._attempts(entry, ask)
+            return await self._attempts(entry, {"input": texts}, ask)
 
     async def count_tokens(self, entry: ModelEntry, text: str) -> int:
         """Tokens of a text: by the provider where it is ours, else by the tokeniser that litellm knows, or the nearest.
@@ -232,25 +241,35 @@ class Engine:
         except Exception:  # it raises a plain Exception where the model is not in its table
             return {}
 
-    def failure(self, error: BaseException, entry: ModelEntry) -> failures.ProviderFailure:
-        """What an error means that came out of a stream."""
-        return failures.classify(error, entry, self._key_or_none(entry))
+    def learned(self, entry: ModelEntry) -> ModelEntry:
+        """The entry with what its server's refusals have taught."""
+        return self._learned.get(entry, entry)
 
-    async def _attempts(self, entry: ModelEntry, ask: Callable[[Any, Parameters], Awaitable[Any]]) -> Any:
+    def _failure(self, error: BaseException, entry: ModelEntry) -> LlmasosError:
+        return failures.classify(error, entry, self._key_or_none(entry)).error
+
+    async def _attempts(self, entry: ModelEntry, parameters: Parameters, ask: Ask) -> Any:
         litellm = await self._ready()
         key = self._key(entry)
         self._register(litellm, entry)
         fixed = _fixed_parameters(entry, key)
-        for attempt in range(entry.retries + 1):
+        attempt = 0
+        while True:
+            known = self.learned(entry)
             try:
                 async with asyncio.timeout(entry.timeout_seconds):
-                    return await ask(litellm, fixed)
+                    return await ask(litellm, fixed, adapted(known, parameters))
             except Exception as error:
                 failure = failures.classify(error, entry, key)
+                better = learned(known, parameters, failure.refusal)
+                if better is not None:
+                    # Each refusal teaches one thing, and there are few: this ends.
+                    self._learned[entry] = better
+                    continue
                 if not failure.again or attempt == entry.retries:
                     raise failure.error from error
                 await asyncio.sleep(_pause_seconds(attempt, failure.pause_seconds))
-        raise AssertionError("the last attempt returns or raises")
+                attempt += 1
 
     async def _read_ahead(self, entry: ModelEntry, parameters: Parameters) -> None:
         """While litellm is being imported, which takes seconds, have our own engine read the prompt."""
@@ -305,6 +324,15 @@ class Engine:
         if entry.key is None:
             return None
         key = self._key_or_none(entry)
+        if key and not (key.isascii() and key.isprintable()):
+            odd = next(character for character in key if not (character.isascii() and character.isprintable()))
+            raise ModelUnavailable(
+                _(
+                    "The key of {entry} holds {odd!r}, which no key does: paste it again, without quotes around it.",
+                    entry=entry.name,
+                    odd=odd,
+                ),
+            )
         if key:
             return key
         place, name = entry.key.split(":", 1)
@@ -349,58 +377,3 @@ def _pause_seconds(attempt: int, asked: float | None) -> float:
     if asked is not None:
         return min(asked, failures.MAX_PAUSE_SECONDS)
     return FIRST_PAUSE_SECONDS * (1 << attempt) * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
-
-
-async def close_quietly(wrapper: Any) -> None:
-    """Close a stream, and so its connection, which is what stops the generation."""
-    try:
-        await wrapper.aclose()
-    except RuntimeError:
-        # A generator that is still running belongs to a task that was cancelled, and closes as that task ends.
-        logging.getLogger(__name__).debug("a stream was closed while it was read")
-
-
-class ProviderStream:
-    """A streamed answer, as litellm gives it, with a time limit for each part."""
-
-    def __init__(
-        self, engine: Engine, entry: ModelEntry, wrapper: Any, first: Any, slot: AbstractAsyncContextManager[None]
-    ) -> None:
-        self._engine = engine
-        self._entry = entry
-        self._wrapper: Any = wrapper
-        self._first: Any = first
-        self._slot: AbstractAsyncContextManager[None] | None = slot
-
-    async def read(self) -> Any:
-        """The next part, or None at the end.
-
-        Raises:
-            LlmasosError: The provider broke off, or was silent for too long.
-        """
-        if self._first is not None:
-            part, self._first = self._first, None
-            return part
-        try:
-            async with asyncio.timeout(self._entry.timeout_seconds):
-                return await anext(self._wrapper, None)
-        except Exception as error:
-            raise self._engine.failure(error, self._entry).error from error
-
-    @property
-    def told(self) -> Any:
-        """The last part in which the provider told its usage, or None.
-
-        litellm's own last part guesses the usage where the provider is silent; the parts before do not.
-        """
-        return next((part for part in reversed(self._wrapper.chunks) if getattr(part, "usage", None)), None)
-
-    async def close(self) -> None:
-        """End the request. Safe to call twice."""
-        slot, self._slot = self._slot, None
-        if slot is None:
-            return
-        try:
-            await close_quietly(self._wrapper)
-        finally:
-            await slot.__aexit__(None, None, None)

@@ -6,6 +6,7 @@ seconds to import.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from llmasos.errors import Invalid, LlmasosError, ModelUnavailable, TimedOut
@@ -43,6 +44,24 @@ class ContentRefused(Invalid):
     code = "content-refused"
 
 
+class ModelSaidNothing(ModelUnavailable):
+    """The model gave no answer within the tokens that it was allowed; allow a larger max_tokens."""
+
+    code = "model-said-nothing"
+
+
+class StreamCut(ModelUnavailable):
+    """The model's answer broke off before its end; call it again."""
+
+    code = "model-stream-cut"
+
+
+class ModelUnpaid(ModelUnavailable):
+    """The provider of this model wants to be paid before it answers."""
+
+    code = "model-unpaid"
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderFailure:
     """A failed attempt, as the host sees it."""
@@ -52,6 +71,8 @@ class ProviderFailure:
     """Asking the same model once more may help."""
     pause_seconds: float | None = None
     """How long the provider asks to wait."""
+    refusal: str = ""
+    """The provider's words, if it refuses the request as it is."""
 
 
 def classify(error: BaseException, entry: ModelEntry, key: str | None) -> ProviderFailure:
@@ -63,23 +84,49 @@ def classify(error: BaseException, entry: ModelEntry, key: str | None) -> Provid
             return ProviderFailure(cause, again=isinstance(cause, ModelUnavailable))
     names = {cls.__name__ for cause in causes for cls in type(cause).__mro__}
     names |= {str(getattr(cause, "code", "")) for cause in causes}
+    names |= {f"status {getattr(cause, 'status_code', '')}" for cause in causes}
     pause = _retry_after(causes)
     again = pause is None or pause <= MAX_PAUSE_SECONDS
     said = _words(error, key)
+    if "before a finish_reason was received" in said:
+        names.add("stream cut")
+    if _UNPAID.search(" ".join(str(cause) for cause in causes)):
+        names.add("unpaid")
     for known, cls, text, may_help in _KINDS:
         if names & known:
-            seconds = f"{entry.timeout_seconds:g}"
-            message = Message(text, {"name": entry.name, "seconds": seconds, "string": entry.litellm, "said": said})
-            return ProviderFailure(cls(message), again and may_help, pause)
+            fields = {
+                "name": entry.name,
+                "seconds": f"{entry.timeout_seconds:g}",
+                "string": entry.litellm,
+                "said": said,
+                "where": _where(entry),
+            }
+            refusal = said if cls is Invalid else ""
+            return ProviderFailure(cls(Message(text, fields)), again and may_help, pause, refusal)
     unknown = ModelUnavailable(
         _("The model {entry} did not answer: {said}; run `llmasos models test {entry}`.", entry=entry.name, said=said),
     )
     return ProviderFailure(unknown, again, pause)
 
 
+# What providers write where they mean 402: Anthropic says so with 400, others with 403 and 429.
+_UNPAID = re.compile(r"credit balance|insufficient (credits|balance|funds|quota)|payment required|billing", re.I)
+
 # The classes of litellm and of what it wraps, and codes that providers send, the narrower first; what each is to us;
 # whether to ask again.
 _KINDS: tuple[tuple[frozenset[str], type[LlmasosError], str, bool], ...] = (
+    (
+        frozenset({"status 402", "unpaid", "insufficient_quota", "billing_not_active"}),
+        ModelUnpaid,
+        template("The provider of {name} wants to be paid before it answers. ({said})"),
+        False,
+    ),
+    (
+        frozenset({"stream cut"}),
+        StreamCut,
+        template("The answer of {name} broke off: its stream ended without a sign of its end."),
+        True,
+    ),
     (
         frozenset({"TimeoutError", "Timeout", "APITimeoutError"}),
         TimedOut,
@@ -115,7 +162,7 @@ _KINDS: tuple[tuple[frozenset[str], type[LlmasosError], str, bool], ...] = (
     (
         frozenset({"NotFoundError"}),
         ModelUnavailable,
-        template("The provider of {name} does not know {string!r}; see `llmasos models list`. ({said})"),
+        template("The provider of {name} does not know {string!r}{where}; see `llmasos models list`. ({said})"),
         False,
     ),
     (
@@ -125,6 +172,14 @@ _KINDS: tuple[tuple[frozenset[str], type[LlmasosError], str, bool], ...] = (
         False,
     ),
 )
+
+
+def _where(entry: ModelEntry) -> str:
+    """What may be wrong with the address: a server without that route answers as one without that model does."""
+    address = (entry.api_base or "").rstrip("/")
+    if not address or address.endswith("/v1"):
+        return ""
+    return _(", or has no such route: its address {address} does not end in /v1", address=address)
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -6,29 +6,34 @@ kernel can reserve between the two.
 
 from __future__ import annotations
 
-import uuid
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from llmasos.errors import Denied, Invalid, LlmasosError
 from llmasos.gateway import answers
-from llmasos.gateway.answers import Counted, Spent
+from llmasos.gateway.answers import json_in
 from llmasos.gateway.cache import AnswerCache
-from llmasos.gateway.engine import Engine, ProviderStream
-from llmasos.gateway.failures import elsewhere_may_help
+from llmasos.gateway.engine import Engine
+from llmasos.gateway.failures import ContextTooLong, elsewhere_may_help
 from llmasos.gateway.guard import Filters, filtered
 from llmasos.gateway.models import ModelEntry
-from llmasos.gateway.plan import CallPlan, make_plan
+from llmasos.gateway.outcome import AnswerEnd
+from llmasos.gateway.plan import FLOOR_TOKENS, TOKENS_AROUND_A_MESSAGE, CallPlan, make_plan, texts_of
 from llmasos.gateway.registry import ModelRegistry
 from llmasos.gateway.request import EmbedRequest, GenerateRequest
 from llmasos.gateway.routing import EVERYTHING, Reach, choose_embedding
 from llmasos.gateway.steps import ModelCall, ModelCaller, PlainSteps, Steps
-from llmasos.i18n import _, render
+from llmasos.gateway.stream import AnswerStream
+from llmasos.gateway.usage import Counted, Spent, believed, reported_usage
+from llmasos.i18n import _
 from llmasos.quotas.meters import NOTHING_USED, Demand, Meter, Used
 
 ANYBODY = ModelCaller()
+T = TypeVar("T")
 
 __all__ = ["AnswerStream", "EmbedPlan", "Gateway", "ModelAnswer"]
 
@@ -181,57 +186,87 @@ class Gateway:
             LlmasosError: The last model's failure, where a fallback failed too.
         """
         plan = request if isinstance(request, CallPlan) else self.plan(request)
-        limit = max_tokens or plan.max_tokens
+        spent = spent or Spent()
         key = self.steps.cache_key(plan.call) if plan.call else None
         if key is not None and (known := self._cache.get(key)) is not None:
             told = {**known["llmasos"], "cached": True, "cost_micro_usd": 0}
             usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
             return ModelAnswer({**known, "llmasos": told, "usage": usage}, NOTHING_USED)
-        parameters = {**plan.parameters, "max_tokens": limit}
-        entry, response = await self._first_answer(plan, self._engine.complete, parameters)
-        counted = answers.counted_by(response)
-        if counted is not None and spent is not None:
-            spent.used = counted.used(entry)
-        value = answers.completion(response, entry)
-        if counted is None:
+        limit = await self._within_window(plan, max_tokens or plan.max_tokens)
+
+        async def ask(entry: ModelEntry) -> dict[str, Any]:
+            response = await self._engine.complete(entry, {**plan.parameters, "max_tokens": limit})
+            reported = reported_usage(response)
+            within = believed(reported, plan.prompt_tokens, limit, entry) if reported else None
+            if within is not None:
+                spent.used = within.used(entry)
+            value = answers.completion(response, entry)
             message = value["choices"][0]["message"]
-            counted = await self.estimate(entry, plan, message.get("content") or "", message.get("tool_calls"))
-        used = counted.used(entry)
-        if spent is not None:
-            spent.used = used
-        value["usage"] = counted.as_usage()
-        reason = value["choices"][0]["finish_reason"]
-        value["llmasos"] = finish(plan, entry, reason, limit).remarks.as_json(used, counted)
-        if plan.call is not None:
-            for choice in value["choices"]:
-                choice["message"] = filtered(partial(self.filters, plan), choice["message"])
-        if key is not None and reason != "length":
+            text = f"{message.get('reasoning_content') or ''}{message['content'] or ''}"
+            calls = message.get("tool_calls")
+            counted = await self.count(entry, plan, limit, within or reported, f"{text}{calls or ''}")
+            spent.used = counted.used(entry)
+            value["usage"] = counted.as_usage()
+            reason = value["choices"][0]["finish_reason"]
+            thought = message.get("reasoning_content") or ""
+            end = AnswerEnd(entry, reason, message["content"] or "", thought, bool(calls), limit)
+            end.check_not_empty()
+            value["llmasos"] = end.remarks(plan).as_json(spent.used, counted)
+            return value
+
+        spent.pending = True
+        try:
+            value = await self._first_answer(plan, ask)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            spent.pending = False
+            raise
+        spent.pending = False
+        for choice in value["choices"]:
+            choice["message"] = self._finished(plan, choice["message"])
+        if key is not None and value["choices"][0]["finish_reason"] != "length":
             self._cache.put(key, value)
-        return ModelAnswer(value, used)
+        return ModelAnswer(value, spent.used)
 
     async def stream(self, request: GenerateRequest | CallPlan, *, max_tokens: int | None = None) -> AnswerStream:
         """The answer in parts, started. Close it. Raises as `generate`."""
         plan = request if isinstance(request, CallPlan) else self.plan(request)
-        limit = max_tokens or plan.max_tokens
-        entry, parts = await self._first_answer(plan, self._engine.stream, {**plan.parameters, "max_tokens": limit})
-        return AnswerStream(self, plan, entry, parts, limit)
+        limit = await self._within_window(plan, max_tokens or plan.max_tokens)
+
+        async def ask(entry: ModelEntry) -> AnswerStream:
+            parts = await self._engine.stream(entry, {**plan.parameters, "max_tokens": limit})
+            return AnswerStream(self, plan, entry, parts, limit)
+
+        return await self._first_answer(plan, ask)
 
     async def embed(self, request: EmbedRequest | EmbedPlan, *, spent: Spent | None = None) -> ModelAnswer:
         """Embeddings: {"data": [{"embedding", "index"}], "model", "usage"}. `spent` and errors as of `generate`."""
         plan = request if isinstance(request, EmbedPlan) else self.plan_embedding(request)
-        response = await self._engine.embed(plan.entry, plan.texts)
-        counted = answers.counted_by(response)
+        spent = spent or Spent()
+        spent.pending = True
+        try:
+            response = await self._engine.embed(plan.entry, plan.texts)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            spent.pending = False
+            raise
+        spent.pending = False
+        reported = reported_usage(response)
+        counted = reported and believed(replace(reported, completion=0), plan.tokens, 0, plan.entry)
         if counted is None:
-            counted = Counted(await self._engine.count_tokens(plan.entry, "\n".join(plan.texts)), 0, estimated=True)
-        used = replace(counted, completion=0).used(plan.entry)
-        if spent is not None:
-            spent.used = used
-        data = [
-            {"object": "embedding", "index": n, "embedding": row["embedding"]} for n, row in enumerate(response.data)
-        ]
+            tokens = await self._engine.count_tokens(plan.entry, "\n".join(plan.texts))
+            counted = Counted(min(tokens, plan.tokens), 0, estimated=True, doubted=reported is not None)
+        spent.used = counted.used(plan.entry)
+        data = answers.embeddings(response, plan.entry, len(plan.texts))
         value = {"object": "list", "data": data, "model": plan.entry.name, "usage": counted.as_usage()}
-        value["llmasos"] = answers.Remarks().as_json(used, counted)
-        return ModelAnswer(value, used)
+        value["llmasos"] = answers.Remarks().as_json(spent.used, counted)
+        return ModelAnswer(value, spent.used)
+
+    def learned(self, name: str) -> ModelEntry:
+        """A model's entry with what its server's refusals have taught since this host began."""
+        return self._engine.learned(self.registry.get(name))
 
     async def count_tokens(self, text: str, model: str | None = None, *, reach: Reach = EVERYTHING) -> int:
         """Tokens of a text, as the model counts it that would answer."""
@@ -265,131 +300,71 @@ class Gateway:
                 else _("The model {name} is for chat.", name=name)
             )
 
-    async def _first_answer(self, plan: CallPlan, ask: Any, parameters: dict[str, Any]) -> tuple[ModelEntry, Any]:
+    async def _first_answer(self, plan: CallPlan, ask: Callable[[ModelEntry], Awaitable[T]]) -> T:
         """Ask the models in order until one answers."""
         for entry in plan.entries:
             try:
-                return entry, await ask(entry, parameters)
+                return await ask(entry)
             except LlmasosError as error:
                 if entry is plan.entries[-1] or not elsewhere_may_help(error):
                     raise
         raise AssertionError("a plan has at least one model")
 
-    async def estimate(self, entry: ModelEntry, plan: CallPlan, text: str, calls: object = None) -> Counted:
-        """Count for a provider that tells no usage."""
-        said = text + (str(calls) if calls else "")
-        prompt = "\n".join(str(message["content"] or "") for message in plan.parameters["messages"])
-        asked = await self._engine.count_tokens(entry, prompt)
-        return Counted(asked, await self._engine.count_tokens(entry, said) if said else 0, estimated=True)
-
-
-def finish(plan: CallPlan, entry: ModelEntry, reason: str, limit: int) -> CallPlan:
-    """The plan with what is to be said of its end: another model answered, or its JSON was cut."""
-    remarks = plan.remarks
-    if entry is not plan.entry:
-        said = _("{asked} did not answer; {answered} did.", asked=plan.entry.name, answered=entry.name)
-        remarks = remarks.with_notice(render(said, plan.locale))
-    if plan.wants_json and reason == "length":
-        said = _(
-            "The answer was cut at {limit} tokens, so its JSON is not complete; allow a larger max_tokens.", limit=limit
-        )
-        remarks = remarks.with_notice(render(said, plan.locale))
-    return replace(plan, remarks=remarks)
-
-
-class AnswerStream:
-    """An answer in parts: chat-completion chunks as JSON; the last carries `usage` and `llmasos`."""
-
-    def __init__(self, gateway: Gateway, plan: CallPlan, entry: ModelEntry, parts: ProviderStream, limit: int) -> None:
-        self._gateway = gateway
-        self._plan = plan
-        self._entry = entry
-        self._parts = parts
-        self._limit = limit
-        self._filters = gateway.filters(plan)
-        self._id = f"chatcmpl-{uuid.uuid4().hex}"
-        self._calls: dict[int, dict[str, Any]] = {}
-        self._text: list[str] = []
-        self._reason = "stop"
-        self._used = NOTHING_USED
-        self._ended = False
-        self._closed = False
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What is known at the start that the user should know."""
-        return self._plan.remarks.notices
-
-    @property
-    def used(self) -> Used:
-        """Exact after the last part; after a `close` before it, what was said so far, counted."""
-        return self._used
-
-    async def read(self) -> dict[str, Any] | None:
-        """The next part, or None after the last.
+    async def _within_window(self, plan: CallPlan, limit: int) -> int:
+        """The most tokens of the answer that the window leaves. Counted only if the plan's bound does not fit.
 
         Raises:
-            LlmasosError: The provider broke off; what was said is counted.
+            ContextTooLong: The prompt leaves no room for an answer.
         """
-        while not self._ended:
-            chunk = await self._parts.read()
-            if chunk is None:
-                return await self._last()
-            part = answers.part(chunk, self._entry, self._id)
-            if part is None:
-                continue
-            choice = part["choices"][0]
-            self._text.append(choice["delta"].get("content") or "")
-            for call in choice["delta"].get("tool_calls", ()):
-                self._text.append(f"{call['function']['name'] or ''}{call['function']['arguments'] or ''}")
-            self._filter(choice["delta"])
-            if choice["finish_reason"]:
-                # Told in the last part, with the usage.
-                self._reason, choice["finish_reason"] = choice["finish_reason"], None
-                if not choice["delta"]:
-                    continue
-            return part
-        return None
+        entry = plan.entry
+        if plan.prompt_tokens + limit <= entry.context_window or self._engine.counts_prompts(entry):
+            return limit
+        # The nearest tokeniser may be off by a little; a tenth is left for it.
+        prompt = min(plan.prompt_tokens, await self._estimated_prompt(entry, plan) * 11 // 10 + TOKENS_AROUND_A_MESSAGE)
+        room = entry.context_window - prompt
+        if room < min(limit, FLOOR_TOKENS):
+            raise ContextTooLong(
+                _(
+                    "The text has about {prompt} tokens, and {entry} reads {context_window} with its answer; "
+                    "shorten it.",
+                    prompt=prompt,
+                    entry=entry.name,
+                    context_window=entry.context_window,
+                ),
+            )
+        return min(limit, room)
 
-    async def close(self) -> None:
-        """Stop the generation, and count what was said. Safe to call twice."""
-        if self._closed:
-            return
-        self._closed = True
-        await self._parts.close()
-        if not self._ended:
-            self._ended = True
-            counted = await self._gateway.estimate(self._entry, self._plan, "".join(self._text))
-            self._used = counted.used(self._entry)
+    async def count(
+        self, entry: ModelEntry, plan: CallPlan, limit: int, reported: Counted | None, completion: str
+    ) -> Counted:
+        """What a call used: as reported if that is possible, else counted here.
 
-    def _filter(self, delta: dict[str, Any]) -> None:
-        """Put a part through the guards' filters: text may be held back, calls of tools wait for the end."""
-        if not self._filters:
-            return
-        if delta.get("content"):
-            delta["content"] = self._filters.feed(delta["content"])
-        for call in delta.pop("tool_calls", ()):
-            blank = {**call, "function": {"name": "", "arguments": ""}}
-            held = self._calls.setdefault(call.get("index", 0), blank)["function"]
-            held["name"] += call["function"]["name"] or ""
-            held["arguments"] += call["function"]["arguments"] or ""
+        Args:
+            entry: The model that answered.
+            plan: What it was asked.
+            limit: The tokens that its answer was allowed.
+            reported: The usage that the provider reported, if any.
+            completion: All that it said and thought.
+        """
+        if reported is not None:
+            within = believed(reported, plan.prompt_tokens, limit, entry)
+            if within is not None:
+                return within
+        prompt = min(await self._estimated_prompt(entry, plan), plan.prompt_tokens)
+        said = await self._engine.count_tokens(entry, completion) if completion else 0
+        return Counted(prompt, said, estimated=True, doubted=reported is not None)
 
-    def _held_back(self) -> dict[str, Any]:
-        """What the filters kept until the end."""
-        delta: dict[str, Any] = {"content": rest} if (rest := self._filters.finish()) else {}
-        if self._calls and self._plan.call is not None:
-            calls = {"tool_calls": list(self._calls.values())}
-            delta |= filtered(partial(self._gateway.filters, self._plan), calls)
-        return delta
+    async def _estimated_prompt(self, entry: ModelEntry, plan: CallPlan) -> int:
+        """The tokens of a prompt by its texts; a picture counts as the most that the model makes of one."""
+        text, pictures = texts_of(plan.parameters)
+        return await self._engine.count_tokens(entry, text) + pictures * entry.picture_tokens
 
-    async def _last(self) -> dict[str, Any]:
-        told = self._parts.told
-        counted = answers.counted_by(told) if told is not None else None
-        if counted is None:
-            counted = await self._gateway.estimate(self._entry, self._plan, "".join(self._text))
-        self._ended = True
-        self._used = counted.used(self._entry)
-        remarks = finish(self._plan, self._entry, self._reason, self._limit).remarks
-        part = answers.blank_part(self._entry, self._id, self._reason)
-        part["choices"][0]["delta"] = self._held_back()
-        return {**part, "usage": counted.as_usage(), "llmasos": remarks.as_json(self._used, counted)}
+    def _finished(self, plan: CallPlan, message: dict[str, Any]) -> dict[str, Any]:
+        """A message as the caller gets it: the bare JSON if JSON was asked for, and filtered."""
+        if plan.wants_json and message["content"] and not message.get("tool_calls"):
+            found = json_in(message["content"], wants_object=plan.wants_object)
+            message = {**message, "content": message["content"] if found is None else found}
+        filters = self.filters(plan)
+        if filters:
+            message.pop("reasoning_content", None)  # what a model thinks is not for whoever is guarded
+        return filtered(partial(self.filters, plan), message)

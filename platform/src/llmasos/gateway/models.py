@@ -11,6 +11,7 @@ from llmasos.gateway.request import Task
 
 ModelName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
 Kind: TypeAlias = Literal["chat", "embedding"]
+Optional: TypeAlias = Literal["temperature", "top_p", "seed", "stop", "stream_options", "stream"]
 TIERS: tuple[Tier, ...] = ("fast", "balanced", "best")
 
 # The litellm provider under which the embedded models are registered.
@@ -63,6 +64,10 @@ class ModelEntry(Frozen):
     """What it is fit for; empty: everything."""
     languages: tuple[str, ...] = ()
     """Which languages it is fit for, as in BCP 47; empty: every one."""
+    max_tokens_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What the server calls the bound of an answer."""
+    unsupported: tuple[Optional, ...] = ()
+    """Parameters that the server refuses; they are left out, and an answer that cannot stream comes whole."""
     gguf: str | None = None
     """The weights' file, for a model that the embedded engine runs."""
     source: Literal["built-in", "config", "added"] = "added"

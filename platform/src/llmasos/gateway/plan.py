@@ -55,6 +55,13 @@ class CallPlan:
         return "response_format" in self.parameters
 
     @property
+    def wants_object(self) -> bool:
+        """Whether the data is an object."""
+        shape = self.parameters.get("response_format", {})
+        schema = shape.get("json_schema", {}).get("schema", {"type": "object"})
+        return bool(schema.get("type") == "object")
+
+    @property
     def demand(self) -> Demand:
         """The most that any of the models can use. One with an unknown price makes the price unknown."""
         tokens = self.prompt_tokens + self.max_tokens
@@ -131,6 +138,24 @@ def prompt_tokens_at_most(parameters: Mapping[str, Any], picture_tokens: int) ->
             # Once more for the words that explain it to a model that does not know of shapes.
             total += _bytes(shape) + TOKENS_TO_EXPLAIN_A_SHAPE
     return total
+
+
+def texts_of(parameters: Mapping[str, Any]) -> tuple[str, int]:
+    """All texts that are sent, as one, and how many pictures there are."""
+    texts: list[str] = []
+    pictures = 0
+    for message in parameters["messages"]:
+        content = message["content"]
+        parts = cast(list[dict[str, Any]], content) if isinstance(content, list) else []
+        pictures += sum(part["type"] == "image_url" for part in parts)
+        texts += [content] if isinstance(content, str) else [part.get("text", "") for part in parts]
+        texts += [json.dumps(message["tool_calls"], ensure_ascii=False)] if "tool_calls" in message else []
+    texts += [
+        json.dumps(parameters[field], ensure_ascii=False)
+        for field in ("tools", "response_format")
+        if field in parameters
+    ]
+    return "\n".join(texts), pictures
 
 
 def _part_tokens(part: dict[str, Any], picture_tokens: int) -> int:

@@ -1,0 +1,114 @@
+"""A streamed answer as litellm gives it, with a time limit for each part."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from types import SimpleNamespace
+from typing import Any
+
+from llmasos.errors import LlmasosError
+from llmasos.gateway.failures import StreamCut
+from llmasos.gateway.models import ModelEntry
+from llmasos.gateway.usage import Counted, reported_usage
+from llmasos.i18n import _
+
+
+def cut(entry: ModelEntry) -> StreamCut:
+    """The error of a stream that ended without its end."""
+    return StreamCut(
+        _(
+            "The answer of {entry} broke off: its stream ended without a sign of its end. If its server "
+            'cannot stream, set unsupported = ["stream"] for the model.',
+            entry=entry.name,
+        ),
+    )
+
+
+async def close_quietly(wrapper: Any) -> None:
+    """Close a stream, and so its connection, which is what stops the generation."""
+    try:
+        await wrapper.aclose()
+    except RuntimeError:
+        # A generator that is still running belongs to a task that was cancelled, and closes as that task ends.
+        logging.getLogger(__name__).debug("a stream was closed while it was read")
+
+
+class ProviderStream:
+    """A streamed answer, as litellm gives it, with a time limit for each part."""
+
+    def __init__(
+        self,
+        entry: ModelEntry,
+        wrapper: Any,
+        first: Any,
+        slot: AbstractAsyncContextManager[None],
+        failure: Callable[[BaseException], LlmasosError],
+    ) -> None:
+        """`failure` gives the error of the host for one of litellm's."""
+        self._failure = failure
+        self._entry = entry
+        self._wrapper: Any = wrapper
+        self._first: Any = first
+        self._slot: AbstractAsyncContextManager[None] | None = slot
+
+    async def read(self) -> Any:
+        """The next part, or None at the end.
+
+        Raises:
+            LlmasosError: The provider broke off, or was silent for too long.
+        """
+        if self._first is not None:
+            part, self._first = self._first, None
+            return part
+        return await self._next()
+
+    async def _next(self) -> Any:
+        try:
+            async with asyncio.timeout(self._entry.timeout_seconds):
+                part = await anext(self._wrapper, None)
+        except Exception as error:
+            raise self._failure(error) from error
+        if part is None and not self._wrapper.received_finish_reason:
+            raise cut(self._entry)
+        return part
+
+    @property
+    def reported(self) -> Counted | None:
+        """The usage that the provider reported last, or None.
+
+        litellm's own last part guesses the usage if the provider is silent; the parts before do not.
+        """
+        with_usage = (part for part in reversed(self._wrapper.chunks) if getattr(part, "usage", None))
+        return reported_usage(next(with_usage, None))
+
+    async def close(self) -> None:
+        """End the request. Safe to call twice."""
+        slot, self._slot = self._slot, None
+        if slot is None:
+            return
+        try:
+            await close_quietly(self._wrapper)
+        finally:
+            await slot.__aexit__(None, None, None)
+
+
+class WholeAnswer:
+    """A whole answer in the place of a stream, for a server that cannot stream: one part, then the end."""
+
+    def __init__(self, response: Any) -> None:
+        choice = response.choices[0]
+        part = SimpleNamespace(delta=choice.message, finish_reason=choice.finish_reason)
+        self.chunks: list[Any] = [SimpleNamespace(choices=[part], usage=getattr(response, "usage", None))]
+        self.received_finish_reason: str = choice.finish_reason or "stop"
+        self._left = list(self.chunks)
+
+    async def __anext__(self) -> Any:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+    async def aclose(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,88 @@
+"""What a call of a model used: as the provider reported it, as far as that is possible, else as the host counts it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Final
+
+from llmasos.gateway.models import ModelEntry
+from llmasos.quotas.meters import NOTHING_USED, Used
+
+logger = logging.getLogger(__name__)
+
+# Providers add words of their own to a prompt (a date, rules for tools), and some let a model think beyond max_tokens.
+# What was reserved and this much more is believed; of more, only this is charged.
+SLACK_TOKENS: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The tokens of a call; `estimated` if the host counted, `doubted` if the provider reported what cannot be."""
+
+    prompt: int
+    completion: int
+    estimated: bool = False
+    doubted: bool = False
+
+    def used(self, entry: ModelEntry) -> Used:
+        """As the kernel settles it."""
+        price = entry.price
+        cost = None if price is None else price.cost_micro_usd(self.prompt, self.completion)
+        return Used(self.prompt, self.completion, cost, entry.name)
+
+    def as_usage(self) -> dict[str, int]:
+        """As chat completions write it."""
+        return {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+        }
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a call used, known as soon as the provider reported it: what comes after that may still fail.
+
+    `pending` is set while a request is at a provider that has not reported yet: whoever gives up then owes what was
+    reserved, since the provider may work on.
+    """
+
+    used: Used = NOTHING_USED
+    pending: bool = False
+
+
+def reported_usage(response: Any) -> Counted | None:
+    """The usage that the provider reported, or None. litellm fills in zeros if it reported none."""
+    usage = getattr(response, "usage", None)
+    if usage is None:
+        return None
+    prompt, completion = getattr(usage, "prompt_tokens", 0) or 0, getattr(usage, "completion_tokens", 0) or 0
+    if not isinstance(prompt, int) or not isinstance(completion, int):
+        return None
+    return Counted(prompt, completion) if prompt or completion else None
+
+
+def believed(reported: Counted, prompt_tokens: int, completion_tokens: int, entry: ModelEntry) -> Counted | None:
+    """The reported usage as far as it is possible, or None if it is negative and the host has to count.
+
+    Args:
+        reported: What the provider said.
+        prompt_tokens: The most that the prompt can have.
+        completion_tokens: The most that the answer was allowed.
+        entry: The model, for the log.
+    """
+    most_prompt, most_completion = prompt_tokens + SLACK_TOKENS, completion_tokens + SLACK_TOKENS
+    if 0 <= reported.prompt <= most_prompt and 0 <= reported.completion <= most_completion:
+        return reported
+    logger.warning(
+        "the provider of %s reported a usage that cannot be: %d and %d tokens, at most %d and %d are possible",
+        entry.name,
+        reported.prompt,
+        reported.completion,
+        most_prompt,
+        most_completion,
+    )
+    if reported.prompt < 0 or reported.completion < 0:
+        return None
+    return Counted(min(reported.prompt, most_prompt), min(reported.completion, most_completion), doubted=True)
