@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from llmasos.errors import Invalid
-from llmasos_server.cli import run
-from llmasos_server.cli.run import _Fetches, parsed_parameters
+from llmasos_server.cli.inputs import given_inputs, parsed_parameters
+from llmasos_server.cli.run import _Fetches
 
 SCHEMA = {
     "properties": {
@@ -104,4 +104,4 @@ def test_without_a_terminal_a_fetch_of_a_model_is_one_line(
 def test_a_byte_order_mark_before_the_input_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """11-21: editors and shells on Windows write one."""
     monkeypatch.setattr("sys.stdin", io.StringIO('\ufeff{"text": "hello"}'))
-    assert run._given("-") == {"text": "hello"}
+    assert given_inputs("-") == {"text": "hello"}

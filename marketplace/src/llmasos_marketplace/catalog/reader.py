@@ -178,6 +178,18 @@ def installations(url: str, workspace: str) -> list[Row]:
     return rows(url, sql, {"workspace": workspace})
 
 
+def installed_actions(url: str, workspace: str, app_id: str) -> list[Row] | None:
+    """The actions of the current release of an installed app; None if it is not installed."""
+    sql = """
+        SELECT c.actions FROM installation i JOIN installed_release c ON c.id = i.current_id
+        WHERE i.workspace_id = :workspace AND i.app_id = :app
+    """
+    found = rows(url, sql, {"workspace": workspace, "app": app_id})
+    if not found:
+        return None
+    return [action for action in found[0]["actions"] if not action["name"].startswith("@")]
+
+
 def grants(url: str, workspace: str, app_ids: Sequence[str] = ()) -> list[Row]:
     """What was consented to, for each capability of each current release."""
     sql = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,8 +17,8 @@ from llmasos.installs.consent import ConsentRequest, RequestedPermission
 from llmasos.installs.plan import InstallPlan
 from llmasos.installs.service import ConsentAnswers
 from llmasos.installs.wording import describe, describe_limits, describe_risk
-from llmasos.printable import one_line, printable
-from llmasos_server.cli.output import is_interactive, locale, note, options, tr
+from llmasos.printable import one_line
+from llmasos_server.cli.output import is_interactive, locale, note, options, prompt, tr
 
 _STYLES = {"danger": "bold red", "warning": "yellow", "info": "dim"}
 
@@ -77,12 +76,7 @@ def ask(question: str, *, default: bool = False) -> bool:
     """Ask yes or no on the terminal. Ctrl-C and the end of input say no to everything, by ending the command."""
     hint = "[Y/n]" if default else "[y/N]"
     while True:
-        sys.stderr.write(printable(f"{question} {hint} "))
-        sys.stderr.flush()
-        line = sys.stdin.readline()
-        if not line:
-            raise KeyboardInterrupt
-        word = line.strip().lower()
+        word = prompt(f"{question} {hint} ").lower()
         if not word:
             return default
         if word in ("y", "yes", tr("yes")):

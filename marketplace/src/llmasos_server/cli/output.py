@@ -87,6 +87,16 @@ def is_interactive() -> bool:
         return False
 
 
+def prompt(question: str) -> str:
+    """Ask on the terminal for a line. The end of the input ends the command."""
+    sys.stderr.write(printable(question))
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    if not line:
+        raise KeyboardInterrupt
+    return line.strip()
+
+
 def message_of(error: LlmasosError) -> str:
     """The error on one line, in the user's language."""
     # The lines of a list are indented.

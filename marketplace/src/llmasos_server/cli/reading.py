@@ -11,6 +11,7 @@ from llmasos.home import state_home_and_database_url
 from llmasos.i18n import _, render
 from llmasos.printable import one_line
 from llmasos_marketplace.catalog import reader
+from llmasos_server.cli.inputs import say_inputs
 from llmasos_server.cli.output import emit_json, locale, options, say, say_table, tr
 
 WORKSPACE = "default"
@@ -123,6 +124,7 @@ def _say_app(row: dict[str, Any], shown: dict[str, Any], releases: list[dict[str
     say(tr("It does:"))
     for action in shown["actions"]:
         say(f"  {action['name']}: {local_text(action.get('title'))}")
+        say_inputs(action["input_schema"], "      ")
     say(tr("Releases:"))
     for each in releases:
         say(f"  {each['version']}  {_state(each)}")

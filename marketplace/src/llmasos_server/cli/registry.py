@@ -46,7 +46,7 @@ _ROWS: Final[tuple[tuple[str, str, Section, Message], ...]] = (
     ("uninstall", "store:uninstall", "use", _("Remove an app.")),
     ("list", "reading:list_", "use", _("List what is installed.")),
     ("grants", "store:grants", "use", _("Show or revoke what an app may do.")),
-    ("run", "run:run", "use", _("Run an action of an app.")),
+    ("run", "run:command", "use", _("Run an action of an app.")),
     ("new", "author:new", "write", _("Start a new app.")),
     ("check", "author:check", "write", _("Check an app's manifest and code.")),
     ("dev", "author:dev", "write", _("Rebuild and rerun an app on change.")),

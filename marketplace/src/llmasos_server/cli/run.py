@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from pathlib import Path
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from llmasos.i18n import _
 from llmasos.printable import one_line
 from llmasos_server.cli.fetching import fetching
-from llmasos_server.cli.output import emit_json, locale, note, options, say, say_part, tr
+from llmasos_server.cli.inputs import ask_for_missing, given_inputs, parsed_parameters
+from llmasos_server.cli.output import emit_json, is_interactive, locale, note, options, say, say_part, set_options, tr
 
 if TYPE_CHECKING:
     from llmasos.invocations.result import InvocationResult
     from llmasos.kernel.invocation import Event
 
 
+class RunCommand(TyperCommand):
+    """`run`, whose help shows the actions of an app and the inputs of an action once they are named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take `--help` behind an app, and behind an app and an action, before anything is required."""
+        words = list(islice(takewhile(lambda word: not word.startswith("-"), args), 2))
+        if words and "--help" in args:
+            from llmasos_server.cli.action_help import say_actions
+
+            if "--json" in args:
+                set_options(json=True)
+            say_actions(*words)
+            ctx.exit()
+        return list(super().parse_args(ctx, args))
+
+
+command = typer.Typer()
+
+
+@command.command("run", cls=RunCommand)
 def run(
     app: Annotated[
         str,
@@ -49,7 +68,7 @@ def run(
     ] = None,
     stream: Annotated[bool, typer.Option("--stream", help=tr("Print the answer as it comes."))] = False,
 ) -> None:
-    """Run an action of an installed app and print its answer."""
+    """Run an action of an installed app and print its answer. `llmasos run APP ACTION --help` shows its inputs."""
     result = asyncio.run(_run(app, action, parameter or [], input_json, stream))
     if options().json:
         usage = asdict(result.usage)
@@ -63,13 +82,15 @@ async def _run(app: str, action: str, parameters: list[str], input_json: str | N
     from llmasos.kernel.invocation import Principal
     from llmasos.settings import Settings
 
-    given = _given(input_json)
+    given = given_inputs(input_json)
     fetches = _Fetches()
     async with connected(Settings(), Principal(locale=locale()), fetches.told) as connection:
         schema = await connection.input_schema(app, action)
         shown = not options().json and (stream or (bool(schema["x-streaming"]) and sys.stdout.isatty()))
         printer = _Printer(shown)
         value = {**given, **parsed_parameters(schema, parameters)} if parameters else given
+        if is_interactive() and not options().json and input_json is None:
+            value |= ask_for_missing(schema, value)
         with closing(fetches):
             result = await connection.run(app, action, value, printer.show)
     if not options().json:
@@ -125,106 +146,3 @@ class _Printer:
             say(output)
         else:
             emit_json(output)
-
-
-def _given(text: str | None) -> dict[str, Any]:
-    from llmasos.errors import Invalid
-
-    if text is None:
-        return {}
-    try:
-        value = json.loads((sys.stdin.read() if text == "-" else text).removeprefix("\ufeff"))
-    except (ValueError, RecursionError) as error:
-        raise Invalid(_("--input is not JSON: {error}.", error=error)) from error
-    if not isinstance(value, dict):
-        raise Invalid(_('--input takes a JSON object, such as \'{{"text": "…"}}\'.'))
-    return value  # pyright: ignore[reportUnknownVariableType]
-
-
-def parsed_parameters(schema: Mapping[str, Any], parameters: list[str]) -> dict[str, Any]:
-    """The values of `-p key=value`, read as their fields' types; `@file` is what the file holds, `@@` one `@`.
-
-    Raises:
-        Invalid: One has no `=`, is not of its field's type, or names a file that cannot be read.
-    """
-    from llmasos.errors import Invalid
-
-    fields: Mapping[str, Any] = schema.get("properties", {})
-    values: dict[str, Any] = {}
-    for parameter in parameters:
-        key, equals, text = parameter.partition("=")
-        if not equals:
-            raise Invalid(_("-p {parameter}: write -p KEY=VALUE.", parameter=parameter))
-        field = fields.get(key, {})
-        if text.startswith("@@"):
-            text = text[1:]
-        elif text.startswith("@"):
-            text = _from_file(key, text[1:], as_base64=field.get("x-ui") == "file")
-        values[key] = _typed(key, field, text)
-    return values
-
-
-def _from_file(key: str, name: str, *, as_base64: bool) -> str:
-    """What a file holds: base64 for an input that takes a file, else its text."""
-    from llmasos.errors import Invalid
-    from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
-
-    path = Path(name)
-    try:
-        # One byte more than fits: a file that never ends is not read for ever.
-        with path.open("rb") as file:
-            content = file.read(MAX_PAYLOAD_BYTES + 1)
-    except OSError as error:
-        raise Invalid(
-            _(
-                "-p {key}: {name} cannot be read: {reason}. Write @@{name} for the text itself.",
-                key=key,
-                name=name,
-                reason=error.strerror,
-            ),
-        ) from error
-    if len(content) > MAX_PAYLOAD_BYTES:
-        raise Invalid(
-            _(
-                "-p {key}: {name} is larger than the {max_payload_kib} KiB that an action takes.",
-                key=key,
-                name=name,
-                max_payload_kib=MAX_PAYLOAD_BYTES >> 10,
-            ),
-        )
-    if as_base64:
-        return base64.b64encode(content).decode()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Invalid(
-            _("-p {key}: {name} is not a text in UTF-8, and this input takes a text.", key=key, name=name),
-        ) from error
-
-
-def _typed(key: str, field: Mapping[str, Any], text: str) -> Any:
-    from llmasos.errors import Invalid
-
-    kinds = _kinds(field)
-    if not kinds or kinds == {"string"}:
-        return text
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        if "string" in kinds:
-            return text
-        wanted = " / ".join(sorted(kinds))
-        raise Invalid(
-            _("-p {key}: {text!r} is not of type {wanted}; write it as JSON.", key=key, text=text[:60], wanted=wanted),
-        ) from error
-
-
-def _kinds(field: Mapping[str, Any]) -> set[str]:
-    """The types that a field's schema allows, as far as it names them."""
-    if "enum" in field:
-        return {"string" if isinstance(each, str) else "other" for each in field["enum"]}
-    kind = field.get("type")
-    kinds = set(kind if isinstance(kind, list) else [kind] if kind else [])  # pyright: ignore[reportUnknownArgumentType]
-    for each in field.get("anyOf", ()):
-        kinds |= _kinds(each)
-    return kinds

@@ -1,0 +1,73 @@
+"""What `llmasos run APP --help` and `llmasos run APP ACTION --help` print."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from llmasos.errors import NotFound
+from llmasos.i18n import _
+from llmasos_marketplace.catalog import reader
+from llmasos_server.cli.inputs import example_of, inputs_of, say_inputs
+from llmasos_server.cli.output import emit_json, options, say, tr
+from llmasos_server.cli.reading import WORKSPACE, database, local_text
+
+
+def say_actions(app: str, action: str | None = None) -> None:
+    """Print the inputs of one action of an installed app, or of all its actions.
+
+    Raises:
+        NotFound: The app is not installed, or has no such action.
+    """
+    if action is not None and os.environ.get("LLMASOS_URL"):
+        found = [asyncio.run(_on_server(app, action))]
+    else:
+        found = [each for each in _installed(app) if action in (None, each["name"])]
+        if not found:
+            names = ", ".join(each["name"] for each in _installed(app))
+            raise NotFound(_("{app} has no action {action!r}; it has {names}.", app=app, action=action, names=names))
+    if options().json:
+        emit_json({"app": app, "actions": found})
+        return
+    for index, each in enumerate(found):
+        if index:
+            say()
+        _say_action(app, each)
+
+
+def _say_action(app: str, action: Mapping[str, Any]) -> None:
+    schema: Mapping[str, Any] = action["input_schema"]
+    title = local_text(action.get("title"))
+    say(f"{app} {action['name']}" + (f"  {title}" if title and title != action["name"] else ""))
+    described = local_text(action.get("description"))
+    if described:
+        say(described)
+    say()
+    say_inputs(schema)
+    say()
+    say(tr("For example:"))
+    say(f"  {example_of(app, action['name'], schema)}")
+    if any(each.kind == tr("text") for each in inputs_of(schema)):
+        say(tr("  -p KEY=@FILE takes a text from a file."))
+
+
+def _installed(app: str) -> list[dict[str, Any]]:
+    url = database()
+    actions = reader.installed_actions(url, WORKSPACE, app) if url else None
+    if actions is None:
+        raise NotFound(
+            _("{app} is not installed: see `llmasos list`, or run `llmasos install {app}`.", app=app),
+        )
+    return actions
+
+
+async def _on_server(app: str, action: str) -> dict[str, Any]:
+    from llmasos.connection import connected
+    from llmasos.kernel.invocation import Principal
+    from llmasos.settings import Settings
+    from llmasos_server.cli.output import locale
+
+    async with connected(Settings(), Principal(locale=locale())) as connection:
+        return {"name": action, "input_schema": await connection.input_schema(app, action)}

@@ -1,0 +1,276 @@
+"""The inputs of an action on the command line: described, read as the types of their fields, and asked for."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from llmasos.errors import Invalid
+from llmasos.i18n import _, render
+from llmasos.printable import one_line
+from llmasos_server.cli.output import note, prompt, say, tr, width_of
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input of an action, in words."""
+
+    name: str
+    kind: str
+    required: bool
+    default: str | None
+    help: str
+
+    @property
+    def summary(self) -> str:
+        """Its type, and whether it must be given."""
+        if self.required:
+            return tr("{kind}, required", kind=self.kind)
+        if self.default is None:
+            return tr("{kind}, optional", kind=self.kind)
+        return tr("{kind}, default {default}", kind=self.kind, default=self.default)
+
+
+def inputs_of(schema: Mapping[str, Any]) -> list[Input]:
+    """The inputs that an action's input schema names, in its order."""
+    required = set(schema.get("required", ()))
+    found: list[Input] = []
+    for name, unresolved in schema.get("properties", {}).items():
+        field = _resolved(schema, unresolved)
+        default = field.get("default")
+        shown = None if default is None else _shown(default)
+        title, described = _text(field.get("title")), _text(field.get("description"))
+        told = ". ".join(text for text in (title, described) if text)
+        found.append(Input(name, _kind_in_words(schema, field), name in required, shown, told))
+    return found
+
+
+def say_inputs(schema: Mapping[str, Any], indent: str = "  ") -> None:
+    """Print the inputs of an action, a line each."""
+    described = inputs_of(schema)
+    if not described:
+        say(indent + tr("It takes no input."))
+        return
+    width = max(width_of(each.name) for each in described)
+    for each in described:
+        padding = " " * (width - width_of(each.name))
+        say(f"{indent}{each.name}{padding}  {each.summary}{f'. {each.help}' if each.help else ''}")
+
+
+def example_of(app: str, action: str, schema: Mapping[str, Any]) -> str:
+    """A command line to copy: with every input that must be given, or with the first if none must be."""
+    described = inputs_of(schema)
+    chosen = [each for each in described if each.required] or described[:1]
+    words = ["llmasos", "run", app, action]
+    for each in chosen:
+        field = _resolved(schema, schema["properties"][each.name])
+        words += ["-p", f"{each.name}={_example_value(schema, field)}"]
+    return shlex.join(words)
+
+
+def ask_for_missing(schema: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask on the terminal for each input that must be given and was not."""
+    asked: dict[str, Any] = {}
+    for each in inputs_of(schema):
+        while each.required and each.name not in given and each.name not in asked:
+            text = prompt(f"{each.name} ({each.kind}){f' {each.help}' if each.help else ''}: ")
+            if not text:
+                continue
+            try:
+                asked |= parsed_parameters(schema, [f"{each.name}={text}"])
+            except Invalid as error:
+                note(render(error.message, locale()))
+    return asked
+
+
+def _resolved(schema: Mapping[str, Any], field: object) -> Mapping[str, Any]:
+    """A field with its reference followed; a definition never refers to itself."""
+    found: dict[str, Any] = dict(cast("Mapping[str, Any]", field)) if isinstance(field, Mapping) else {}
+    while "$ref" in found:
+        name = str(found.pop("$ref")).removeprefix("#/$defs/")
+        found = {**schema.get("$defs", {}).get(name, {}), **found}
+    return found
+
+
+def _text(value: object) -> str:
+    """A title or description, in the user's language if it has several, on one line."""
+    if isinstance(value, Mapping):
+        texts = cast("Mapping[str, object]", value)
+        value = tr(str(texts.get("en") or ""), str(texts.get("zh") or texts.get("en") or ""))
+    return one_line(value).strip().rstrip(".。") if isinstance(value, str) else ""
+
+
+def _shown(value: object) -> str:
+    return one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _kind_in_words(schema: Mapping[str, Any], field: Mapping[str, Any]) -> str:
+    if "enum" in field:
+        choices = ", ".join(
+            one_line(each if isinstance(each, str) else json.dumps(each)) for each in field["enum"][:12]
+        )
+        return tr("one of {choices}", choices=choices)
+    if field.get("x-ui") == "file":
+        return tr("a file, as @PATH")
+    kinds = list(_distinct_kinds(schema, field))
+    return tr(" or ").join(kinds) or tr("any value")
+
+
+def _distinct_kinds(schema: Mapping[str, Any], field: Mapping[str, Any]) -> Iterator[str]:
+    kind = field.get("type", [])
+    named = cast("list[str]", kind if isinstance(kind, list) else [kind])
+    branches = [_resolved(schema, branch) for branch in field.get("anyOf", ())]
+    words = [_word(each, field) for each in named if each != "null"]
+    words += [_kind_in_words(schema, branch) for branch in branches if branch.get("type") != "null"]
+    yield from dict.fromkeys(words)
+
+
+def _word(kind: str, field: Mapping[str, Any]) -> str:
+    if kind == "string" and field.get("format") in ("date", "date-time"):
+        kind = field["format"]
+    words = {
+        "string": tr("text"),
+        "date": tr("a date such as 2026-11-28"),
+        "date-time": tr("a time such as 2026-11-28T09:30:00Z"),
+        "integer": tr("a whole number"),
+        "number": tr("a number"),
+        "boolean": tr("true or false"),
+        "array": tr("a JSON list"),
+        "object": tr("a JSON object"),
+    }
+    return _within(words.get(kind, kind), field) if kind in ("integer", "number") else words.get(kind, kind)
+
+
+def _within(word: str, field: Mapping[str, Any]) -> str:
+    least, most = field.get("minimum"), field.get("maximum")
+    if least is not None and most is not None:
+        return tr("{word} from {least} to {most}", word=word, least=least, most=most)
+    if least is not None:
+        return tr("{word} of at least {least}", word=word, least=least)
+    return tr("{word} of at most {most}", word=word, most=most) if most is not None else word
+
+
+_VALUES = {"integer": "1", "number": "1.5", "boolean": "true", "array": "[]", "object": "{}"}
+
+
+def _example_value(schema: Mapping[str, Any], field: Mapping[str, Any]) -> str:
+    for candidate in (*field.get("examples", ()), *field.get("enum", ()), field.get("default")):
+        if candidate is not None:
+            return _shown(candidate)
+    if field.get("x-ui") == "file":
+        return "@FILE"
+    if field.get("format") == "date":
+        return "2026-11-28"
+    kinds = _kinds(field) - {"null", "string"}
+    if "string" in _kinds(field) or not kinds:
+        branches = [_resolved(schema, branch) for branch in field.get("anyOf", ())]
+        return "…" if not branches else _example_value(schema, branches[0])
+    return _VALUES.get(min(kinds), "…")
+
+
+def given_inputs(text: str | None) -> dict[str, Any]:
+    """The inputs of `--input`: a JSON object, or `-` for one on stdin.
+
+    Raises:
+        Invalid: It is not a JSON object.
+    """
+    if text is None:
+        return {}
+    try:
+        value = json.loads((sys.stdin.read() if text == "-" else text).removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:
+        raise Invalid(_("--input is not JSON: {error}.", error=error)) from error
+    if not isinstance(value, dict):
+        raise Invalid(_('--input takes a JSON object, such as \'{{"text": "…"}}\'.'))
+    return value  # pyright: ignore[reportUnknownVariableType]
+
+
+def parsed_parameters(schema: Mapping[str, Any], parameters: list[str]) -> dict[str, Any]:
+    """The values of `-p key=value`, read as their fields' types; `@file` is what the file holds, `@@` one `@`.
+
+    Raises:
+        Invalid: One has no `=`, is not of its field's type, or names a file that cannot be read.
+    """
+    fields: Mapping[str, Any] = schema.get("properties", {})
+    values: dict[str, Any] = {}
+    for parameter in parameters:
+        key, equals, text = parameter.partition("=")
+        if not equals:
+            raise Invalid(_("-p {parameter}: write -p KEY=VALUE.", parameter=parameter))
+        field = fields.get(key, {})
+        if text.startswith("@@"):
+            text = text[1:]
+        elif text.startswith("@"):
+            text = _from_file(key, text[1:], as_base64=field.get("x-ui") == "file")
+        values[key] = _typed(key, field, text)
+    return values
+
+
+def _from_file(key: str, name: str, *, as_base64: bool) -> str:
+    """What a file holds: base64 for an input that takes a file, else its text."""
+    from llmasos.errors import Invalid
+    from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
+
+    path = Path(name)
+    try:
+        # One byte more than fits: a file that never ends is not read for ever.
+        with path.open("rb") as file:
+            content = file.read(MAX_PAYLOAD_BYTES + 1)
+    except OSError as error:
+        raise Invalid(
+            _(
+                "-p {key}: {name} cannot be read: {reason}. Write @@{name} for the text itself.",
+                key=key,
+                name=name,
+                reason=error.strerror,
+            ),
+        ) from error
+    if len(content) > MAX_PAYLOAD_BYTES:
+        raise Invalid(
+            _(
+                "-p {key}: {name} is larger than the {max_payload_kib} KiB that an action takes.",
+                key=key,
+                name=name,
+                max_payload_kib=MAX_PAYLOAD_BYTES >> 10,
+            ),
+        )
+    if as_base64:
+        return base64.b64encode(content).decode()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Invalid(
+            _("-p {key}: {name} is not a text in UTF-8, and this input takes a text.", key=key, name=name),
+        ) from error
+
+
+def _typed(key: str, field: Mapping[str, Any], text: str) -> Any:
+    kinds = _kinds(field)
+    if not kinds or kinds == {"string"}:
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if "string" in kinds:
+            return text
+        wanted = " / ".join(sorted(kinds))
+        raise Invalid(
+            _("-p {key}: {text!r} is not of type {wanted}; write it as JSON.", key=key, text=text[:60], wanted=wanted),
+        ) from error
+
+
+def _kinds(field: Mapping[str, Any]) -> set[str]:
+    """The types that a field's schema allows, as far as it names them."""
+    if "enum" in field:
+        return {"string" if isinstance(each, str) else "other" for each in field["enum"]}
+    kind = field.get("type")
+    kinds = set(kind if isinstance(kind, list) else [kind] if kind else [])  # pyright: ignore[reportUnknownArgumentType]
+    for each in field.get("anyOf", ()):
+        kinds |= _kinds(each)
+    return kinds
