@@ -22,9 +22,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from llmasos_sdk.messages import message as _
-from llmasos_sdk.messages import to_text
-
 if TYPE_CHECKING:
     from llmasos_runner.protocol import Call, Start
     from llmasos_runner.runs import Run
@@ -199,6 +196,8 @@ def serve_calls(
     """
     from llmasos_runner.runs import Run  # noqa: PLC0415
     from llmasos_runner.workers import Workers  # noqa: PLC0415
+    from llmasos_sdk.messages import message as _  # noqa: PLC0415 - found only behind the search path
+    from llmasos_sdk.messages import to_text  # noqa: PLC0415
 
     runs: dict[str, Run] = {}
 
@@ -232,7 +231,7 @@ def serve_calls(
             elif message["t"] == "cancel":
                 reason = message["reason"]
                 was = _("It was cancelled.") if reason == "cancelled" else _("It took too long.")
-                running.end(reason, *was)
+                running.end(reason, was)
         return None
 
     workers = Workers(threads, next_call, watch=watch)

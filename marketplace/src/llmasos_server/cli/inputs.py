@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from llmasos.errors import Invalid
-from llmasos.i18n import _, render
+from llmasos.i18n import _
 from llmasos.printable import one_line
-from llmasos_server.cli.output import note, prompt, say, tr, width_of
+from llmasos_server.cli.output import locale, message_of, note, prompt, say, tr, width_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def ask_for_missing(schema: Mapping[str, Any], given: Mapping[str, Any]) -> dict
             try:
                 asked |= parsed_parameters(schema, [f"{each.name}={text}"])
             except Invalid as error:
-                note(render(error.message, locale()))
+                note(message_of(error))
     return asked
 
 
@@ -102,7 +102,7 @@ def _text(value: object) -> str:
     """A title or description, in the user's language if it has several, on one line."""
     if isinstance(value, Mapping):
         texts = cast("Mapping[str, object]", value)
-        value = tr(str(texts.get("en") or ""), str(texts.get("zh") or texts.get("en") or ""))
+        value = texts.get(locale()) or texts.get("en")
     return one_line(value).strip().rstrip(".。") if isinstance(value, str) else ""
 
 
