@@ -9,8 +9,8 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 import uvicorn
@@ -28,6 +28,7 @@ from llmasos_server.accounts.service import TokenAuthenticator
 from llmasos_server.rest import catalog as catalog_endpoints
 from llmasos_server.rest.application import create_api, serve_host
 from llmasos_server.rest.guards import LOOPBACK_NAMES
+from llmasos_server.rest.health import access
 
 logger = logging.getLogger(__name__)
 
@@ -109,15 +110,29 @@ class Server(uvicorn.Server):
 
 
 def serve(app: FastAPI, listener: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM; then end what runs, settle it, and return."""
+    """Serve until SIGINT or SIGTERM; then end what runs, settle it, and return. Requests are logged on stderr."""
     server = Server(app, on_ready)
     # uvicorn raises the signal again once it is done, so that a parent sees it; for us the end is orderly.
-    with contextlib.suppress(KeyboardInterrupt):
+    with _access_on_stderr(), contextlib.suppress(KeyboardInterrupt):
         previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
         try:
             server.run(sockets=[listener])
         finally:
             signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _access_on_stderr() -> Generator[None]:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    level = access.level
+    access.addHandler(handler)
+    access.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        access.removeHandler(handler)
+        access.setLevel(level)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -142,7 +142,7 @@ class RemoteConnection:
                         case _:
                             raise error_of(json.dumps(content).encode(), 500)
         except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+            raise unreachable(self._url, error) from error
         raise Unavailable(
             _("The server {url} ended the stream before the run did; run it again.", url=self._url),
         )
@@ -154,7 +154,7 @@ class RemoteConnection:
         try:
             answer = await self._client.get(f"/api/v1/apps/{app_id}/actions/{action}")
         except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+            raise unreachable(self._url, error) from error
         if answer.status_code != 200:
             raise error_of(answer.content, answer.status_code)
         described = answer.json()
@@ -169,15 +169,17 @@ class RemoteConnection:
             ),
         )
 
-    def _unreachable(self, error: Exception) -> Unavailable:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return Unavailable(
-            _(
-                "The server {url} does not answer ({reason}): start it with `llmasos serve`, or unset LLMASOS_URL.",
-                url=self._url,
-                reason=reason,
-            ),
-        )
+
+def unreachable(url: str, error: Exception) -> Unavailable:
+    """What to tell a user whose server cannot be reached."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return Unavailable(
+        _(
+            "The server {url} does not answer ({reason}): start it with `llmasos serve`, or unset LLMASOS_URL.",
+            url=url,
+            reason=reason,
+        ),
+    )
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -55,6 +56,19 @@ def test_a_server_answers_its_catalog_and_ends_on_sigterm(server: tuple[str, sub
         assert client.get("/openapi.json").json()["info"]["title"] == "LLMasOS"
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0
+
+
+def test_each_request_is_one_line_on_stderr(server: tuple[str, subprocess.Popen[str]]) -> None:
+    """11-31: `serve` had no access log."""
+    url, process = server
+    httpx.get(f"{url}/catalog/v1/apps?secret=1")
+    httpx.get(f"{url}/nowhere%0a%1b[2J")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    lines = [line for line in err.splitlines() if '"GET ' in line]
+    assert re.search(r'^\d{4}-\d\d-\d\d [\d:]{8} 127\.0\.0\.1 "GET /catalog/v1/apps" 200 \d+ ms$', lines[0])
+    assert re.search(r'"GET /nowhere \\x1b\[2J" (401|404) \d+ ms$', lines[1])
+    assert len(lines) == 2
 
 
 def test_a_token_made_by_command_opens_the_api_until_it_is_revoked(

@@ -47,6 +47,8 @@ _ROWS: Final[tuple[tuple[str, str, Section, Message], ...]] = (
     ("list", "reading:list_", "use", _("List what is installed.")),
     ("grants", "store:grants", "use", _("Show or revoke what an app may do.")),
     ("run", "run:command", "use", _("Run an action of an app.")),
+    ("invocations", "invocations:invocations", "use", _("List what ran, and how it ended.")),
+    ("logs", "invocations:logs", "use", _("Show what apps logged and why they failed.")),
     ("new", "author:new", "write", _("Start a new app.")),
     ("check", "author:check", "write", _("Check an app's manifest and code.")),
     ("dev", "author:dev", "write", _("Rebuild and rerun an app on change.")),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from llmasos.errors import LlmasosError
 from llmasos.printable import one_line
 from llmasos_server.cli.fetching import fetching
 from llmasos_server.cli.inputs import ask_for_missing, given_inputs, parsed_parameters
@@ -69,7 +70,14 @@ def run(
     stream: Annotated[bool, typer.Option("--stream", help=tr("Print the answer as it comes."))] = False,
 ) -> None:
     """Run an action of an installed app and print its answer. `llmasos run APP ACTION --help` shows its inputs."""
-    result = asyncio.run(_run(app, action, parameter or [], input_json, stream))
+    try:
+        result = asyncio.run(_run(app, action, parameter or [], input_json, stream))
+    except LlmasosError as error:
+        if options().debug:
+            from llmasos_server.cli.invocations import note_log
+
+            note_log(app, action, error)  # the app's own frames, before the host's
+        raise
     if options().json:
         usage = asdict(result.usage)
         model = usage.pop("model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any, Final, Literal
 
@@ -12,13 +13,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmasos.errors import Unavailable
 from llmasos.i18n import _
+from llmasos.printable import one_line
 from llmasos_server.rest.context import host_of
 from llmasos_server.rest.problems import responses
 from llmasos_server.rest.schemas import Answer
 
 router = APIRouter(tags=["health"])
+access = logging.getLogger("llmasos_server.access")
+"""One line a request; `server.serve` sends them to stderr."""
 
 READY_SECONDS: Final = 2.0
+MAX_LOGGED_PATH: Final = 500
 
 
 class Health(Answer):
@@ -77,7 +82,7 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 
 
 class Measured:
-    """ASGI middleware that counts what is answered."""
+    """ASGI middleware that counts and logs what is answered."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         """Count for `app`."""
@@ -105,5 +110,11 @@ class Measured:
             self._metrics.open_requests.dec()
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in _METHODS else "other"
+            seconds = time.perf_counter() - start
             self._metrics.requests.labels(method, route, str(status)).inc()
-            self._metrics.seconds.labels(route).observe(time.perf_counter() - start)
+            self._metrics.seconds.labels(route).observe(seconds)
+            if access.isEnabledFor(logging.INFO):
+                client = (scope.get("client") or ("-",))[0]
+                # Without its query, which may hold what is nobody else's to read. A path is a caller's own text.
+                path = one_line(scope["path"][:MAX_LOGGED_PATH])
+                access.info('%s "%s %s" %d %.0f ms', client, method, path, status, seconds * 1000)

@@ -214,7 +214,7 @@ class Invocations:
                 mark = records.find(session, before, principal.workspace, user) if before else None
                 if before and mark is None:
                     raise NotFound
-                return records.listing(session, principal.workspace, user, limit, mark)
+                return records.listing(session, principal.workspace, user, limit, before=mark)
 
         return await asyncio.to_thread(read)
 

@@ -122,10 +122,23 @@ def find(session: Session, id_: str, workspace: str, user: str | None) -> Invoca
     return row if row and row.workspace_id == workspace and user in (None, row.user_id) else None
 
 
+def starting_with(session: Session, workspace: str, start: str, limit: int) -> list[InvocationRow]:
+    """The invocations of a workspace whose ids start like this."""
+    named = col(InvocationRow.id).startswith(start, autoescape=True)
+    query = select(InvocationRow).where(InvocationRow.workspace_id == workspace, named)
+    return list(session.exec(query.order_by(col(InvocationRow.id)).limit(limit)))
+
+
 def listing(
-    session: Session, workspace: str, user: str | None, limit: int, before: InvocationRow | None
+    session: Session,
+    workspace: str,
+    user: str | None,
+    limit: int,
+    *,
+    before: InvocationRow | None = None,
+    app_id: str | None = None,
 ) -> list[InvocationRow]:
-    """Those of a user, or of the whole workspace if `user` is None; newest first, and older than `before`.
+    """Those of a user and an app, or of all where one is None; newest first, and older than `before`.
 
     They come without their logs, which may be 64 KiB each.
     """
@@ -133,6 +146,8 @@ def listing(
     query = select(InvocationRow).options(without_log).where(InvocationRow.workspace_id == workspace)
     if user is not None:
         query = query.where(InvocationRow.user_id == user)
+    if app_id is not None:
+        query = query.where(InvocationRow.app_id == app_id)
     if before is not None:
         started = col(InvocationRow.started_at)
         query = query.where(

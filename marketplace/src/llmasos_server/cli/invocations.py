@@ -1,0 +1,314 @@
+"""`invocations` and `logs`: what ran, how it ended, and what its app printed; here or on a running server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, Self, cast
+
+import typer
+
+from llmasos.errors import LlmasosError, NotFound
+from llmasos.i18n import _
+from llmasos_server.cli.output import emit_json, locale, note, options, say, say_table, tr
+
+if TYPE_CHECKING:
+    import httpx
+
+    from llmasos.database.engine import Database
+    from llmasos.kernel.tables import InvocationRow
+
+# As long as it takes to name one of a million with little doubt, and short enough to type.
+SHOWN_ID: Final = 12
+POLL_SECONDS: Final = 0.5
+# How many ended invocations one poll of `logs --follow` can show.
+FOLLOWED: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """One invocation, as it is printed."""
+
+    id: str
+    app: str | None
+    version: str | None
+    action: str
+    user: str
+    status: str
+    code: str | None
+    message: str
+    started_at: datetime
+    ended_at: datetime | None
+    duration_ms: int
+    model: str | None
+    prompt_tokens: int
+    completion_tokens: int
+    log: str = ""
+
+    @classmethod
+    def of_row(cls, row: InvocationRow, *, log: bool) -> Self:
+        """As the database of this home keeps it."""
+        message = row.error_message or ""
+        return cls(
+            *(row.id, row.app_id, row.version, row.action, row.user_id, row.status, row.error_code),
+            tr(message, row.error_message_zh or message),
+            *(row.started_at.replace(tzinfo=UTC), row.ended_at.replace(tzinfo=UTC) if row.ended_at else None),
+            *(row.duration_ms, row.model, row.prompt_tokens, row.completion_tokens),
+            row.log if log else "",
+        )
+
+    @classmethod
+    def of_document(cls, found: Mapping[str, Any]) -> Self:
+        """As a server's API returns it."""
+        usage: dict[str, Any] = found["usage"]
+        error: dict[str, Any] = found["error"] or {}
+        return cls(
+            *(found["id"], found["app"], found["version"], found["action"], found["user"], found["status"]),
+            *(error.get("code"), error.get("message", "")),
+            *(datetime.fromisoformat(found["started_at"]), _time(found["ended_at"])),
+            *(usage["duration_ms"], usage["model"], usage["prompt_tokens"], usage["completion_tokens"]),
+            found.get("log", ""),
+        )
+
+    @property
+    def what(self) -> str:
+        """The app's action, or the model call of a user."""
+        return f"{self.app} {self.action}" if self.app else self.action
+
+    @property
+    def started(self) -> str:
+        """When it started, in the user's time zone."""
+        return f"{self.started_at.astimezone():%Y-%m-%d %H:%M:%S}"
+
+    @property
+    def outcome(self) -> str:
+        """How it ended, in the user's language."""
+        return {
+            "running": tr("running"),
+            "succeeded": tr("succeeded"),
+            "failed": tr("failed"),
+            "cancelled": tr("cancelled"),
+        }[self.status]
+
+
+class History(Protocol):
+    """Past invocations, of this home or of a server."""
+
+    def recent(self, app: str | None, limit: int) -> list[PastRun]:
+        """The newest, without their logs; the newest first."""
+        ...
+
+    def find(self, start: str) -> PastRun:
+        """The one whose id starts like this, with its log.
+
+        Raises:
+            NotFound: None does, or several do.
+        """
+        ...
+
+
+class LocalHistory:
+    """What the database of this home holds."""
+
+    def __init__(self, database: Database, workspace: str) -> None:
+        self._database = database
+        self._workspace = workspace
+
+    def recent(self, app: str | None, limit: int) -> list[PastRun]:
+        """See `History.recent`."""
+        from llmasos.invocations import records
+
+        with self._database.read() as session:
+            rows = records.listing(session, self._workspace, None, limit, app_id=app)
+            return [PastRun.of_row(row, log=False) for row in rows]
+
+    def find(self, start: str) -> PastRun:
+        """See `History.find`."""
+        from llmasos.invocations import records
+
+        with self._database.read() as session:
+            rows = records.starting_with(session, self._workspace, start, 2)
+            return _only(start, [PastRun.of_row(row, log=True) for row in rows])
+
+
+class RemoteHistory:
+    """What a server shows to the holder of a token."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def recent(self, app: str | None, limit: int) -> list[PastRun]:
+        """See `History.recent`."""
+        found: list[PastRun] = []
+        cursor: str | None = None
+        while len(found) < limit:
+            query = {"limit": min(limit, 100), **({"cursor": cursor} if cursor else {})}
+            page = self._get("/api/v1/invocations", query)
+            found += [PastRun.of_document(item) for item in page["items"] if app in (None, item["app"])]
+            cursor = page["next"]
+            if cursor is None:
+                break
+        return found[:limit]
+
+    def find(self, start: str) -> PastRun:
+        """See `History.find`. Only the newest thousand are searched for the start of an id."""
+        named = [run.id for run in self.recent(None, 1000) if run.id.startswith(start)] if len(start) < 32 else [start]
+        return _only(start, [PastRun.of_document(self._get(f"/api/v1/invocations/{id_}")) for id_ in named[:2]])
+
+    def _get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        from httpx import HTTPError
+
+        from llmasos.connection import error_of, unreachable
+
+        try:
+            answer = self._client.get(path, params=query or {})
+        except HTTPError as error:
+            raise unreachable(str(self._client.base_url), error) from error
+        if answer.status_code != 200:
+            raise error_of(answer.content, answer.status_code)
+        return cast("dict[str, Any]", answer.json())
+
+
+def invocations(
+    app: Annotated[str | None, typer.Argument(help=tr("An app; without one, all of them."))] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help=tr("How many, the newest."))] = 20,
+) -> None:
+    """List what ran, and how it ended; the newest first."""
+    with _history() as history:
+        found = history.recent(app, limit)
+    if options().json:
+        emit_json({"items": [_described(run, log=False) for run in found]})
+        return
+    if not found:
+        say(tr("Nothing ran yet."))
+        return
+    headings = (
+        *(tr("id"), tr("started"), tr("what"), tr("result"), tr("seconds")),
+        tr("tokens"),
+    )
+    rows: list[tuple[str, ...]] = [
+        (
+            *(run.id[:SHOWN_ID], run.started, run.what, run.code or run.outcome),
+            *(f"{run.duration_ms / 1000:.1f}", f"{run.prompt_tokens + run.completion_tokens:,}"),
+        )
+        for run in found
+    ]
+    say_table(rows, headings)
+
+
+def logs(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[APP|INVOCATION]",
+            help=tr("An app, or an invocation by the start of its id; without one, everything."),
+        ),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help=tr("Go on with what ends from now on."))] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help=tr("How many, the newest."))] = 10,
+) -> None:
+    """Show what apps printed and logged, and why they failed; the newest last."""
+    with _history() as history:
+        if what is not None and "/" not in what:
+            _show([_ended(history, what) if follow else history.find(what)])
+            return
+        newest = history.recent(what, limit)
+        _show(history.find(run.id) for run in reversed(newest) if run.status != "running")
+        if not newest and not follow and not options().json:
+            note(tr("Nothing ran yet."))
+        if follow:
+            _follow(history, what)
+
+
+def note_log(app: str, action: str, error: LlmasosError) -> None:
+    """Print the log of an invocation that has just failed on stderr; nothing if it never began."""
+    with _history() as history:
+        for run in history.recent(app, 5):
+            if (run.action, run.code) == (action, error.code):
+                for line in history.find(run.id).log.splitlines():
+                    note(f"  {line}")
+                return
+
+
+def _follow(history: History, app: str | None) -> None:
+    """Show invocations as they end, until Ctrl-C."""
+    shown = {run.id for run in history.recent(app, FOLLOWED) if run.status != "running"}
+    while True:
+        time.sleep(POLL_SECONDS)
+        ended = [run for run in history.recent(app, FOLLOWED) if run.status != "running" and run.id not in shown]
+        shown |= {run.id for run in ended}
+        _show(history.find(run.id) for run in sorted(ended, key=lambda run: run.ended_at or run.started_at))
+
+
+def _ended(history: History, start: str) -> PastRun:
+    """One invocation, once it has ended."""
+    while (run := history.find(start)).status == "running":
+        time.sleep(POLL_SECONDS)
+    return run
+
+
+def _show(runs: Iterable[PastRun]) -> None:
+    if options().json:
+        for run in runs:
+            emit_json(_described(run, log=True))
+        return
+    for run in runs:
+        seconds = f"{run.duration_ms / 1000:.1f} s"
+        say(f"{run.id[:SHOWN_ID]}  {run.started}  {run.what}  {run.outcome}  {seconds}")
+        # Indented, so that no app can print what looks like another invocation's line.
+        for line in run.log.splitlines():
+            say(f"  {line}")
+        if run.code:
+            say(f"  {tr('Error', '错误')} ({run.code}): {run.message}".replace("\n", "\n  "))
+
+
+def _described(run: PastRun, *, log: bool) -> dict[str, object]:
+    described = asdict(run)
+    if not log:
+        del described["log"]
+    return {
+        **described,
+        "started_at": run.started_at.isoformat(),
+        "ended_at": run.ended_at.isoformat() if run.ended_at else None,
+    }
+
+
+def _only(start: str, found: list[PastRun]) -> PastRun:
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise NotFound(
+            _("There is no invocation {start}; `llmasos invocations` lists them.", start=start),
+        )
+    raise NotFound(
+        _("Several invocations start with {start}: give more of the id.", start=start),
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+@contextmanager
+def _history() -> Generator[History]:
+    """The history of the server that LLMASOS_URL names, else of this home."""
+    from llmasos.settings import Settings
+
+    settings = Settings()
+    if settings.url:
+        import httpx
+
+        headers = {"accept-language": locale(), "authorization": f"Bearer {settings.token}"}
+        with httpx.Client(base_url=settings.url.rstrip("/"), headers=headers, trust_env=False) as client:
+            yield RemoteHistory(client)
+        return
+    from llmasos.database.engine import Database
+    from llmasos.database.schema import ensure_schema
+    from llmasos.kernel.invocation import Principal
+
+    ensure_schema(settings.resolved_database_url, settings.home)
+    with Database(settings.resolved_database_url) as database:
+        yield LocalHistory(database, Principal().workspace)
