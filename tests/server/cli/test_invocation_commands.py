@@ -9,6 +9,7 @@ import pytest
 from llmasos.bundles.testing import manifest_text
 from llmasos.database.engine import Database, utc_now
 from llmasos.database.schema import ensure_schema
+from llmasos.i18n import _, to_text
 from llmasos.kernel.invocation import Principal
 from llmasos.kernel.tables import InvocationRow
 from llmasos.runtimes.confinement import confinement
@@ -35,7 +36,8 @@ def history(home: Path) -> Database:
     settings = Settings()
     ensure_schema(settings.resolved_database_url, home)
     with Database(settings.resolved_database_url) as database:
-        told = {"error_code": "app-failed", "error_message": "ValueError: \x1b[31mempty", "error_message_zh": "为空"}
+        why = to_text(_("The component did not pass: {reason}", reason="\x1b[31mempty"))
+        told = {"error_code": "app-failed", "error_message": why}
         log = "told\nffffffffffff  2026-01-01 00:00:00  acme/fake  succeeded\n\x1b[2J"
         with database.write() as session:
             session.add(row(SAID, 3, status="succeeded", app_id="acme/tool", log=log, prompt_tokens=1200))
@@ -54,7 +56,6 @@ def test_what_ran_is_listed_the_newest_first(history: Database, llmasos, answer)
     assert [(item["id"], item["status"]) for item in items] == [(RUNNING, "running"), (SAID, "succeeded")]
     assert "log" not in items[0]
     assert len(answer("invocations", "--limit", "1")["items"]) == 1
-    assert "失败" not in llmasos("invocations", LLMASOS_LOCALE="en").stdout
 
 
 def test_nothing_ran_in_a_new_home(llmasos) -> None:
@@ -66,8 +67,11 @@ def test_a_log_has_what_the_app_printed_and_why_it_failed(history: Database, llm
     shown = llmasos("logs", "ffff").stdout.splitlines()
     assert shown[0].startswith("ffffffffffff  ")
     assert shown[0].endswith("acme/other say  failed  2.0 s")
-    assert shown[1:] == ["  Traceback: app.py, line 3", r"  Error (app-failed): ValueError: \x1b[31mempty"]
-    assert "错误 (app-failed): 为空" in llmasos("logs", "ffff", LLMASOS_LOCALE="zh").stdout
+    assert shown[1:] == [
+        "  Traceback: app.py, line 3",
+        r"  Error (app-failed): The component did not pass: \x1b[31mempty",
+    ]
+    assert "错误（app-failed）：组件未通过检查：" in llmasos("logs", "ffff", LLMASOS_LOCALE="zh").stdout
 
 
 def test_an_app_can_print_no_line_of_another_invocation_and_no_escape_sequence(history: Database, llmasos) -> None:
@@ -145,7 +149,7 @@ async def test_a_servers_history_is_read_where_a_url_is_set(
             listed = await asyncio.to_thread(lambda: answer("invocations", "acme/tool", **there))
             assert [item["id"] for item in listed["items"]] == [RUNNING, SAID]
             done = await asyncio.to_thread(lambda: llmasos("logs", "ffff", **there))
-            assert r"Error (app-failed): ValueError: \x1b[31mempty" in done.stdout
+            assert r"Error (app-failed): The component did not pass: \x1b[31mempty" in done.stdout
         finally:
             server.should_exit = True
             await serving

@@ -146,7 +146,7 @@ def test_a_failing_hook_undoes_no_upgrade_and_a_rollback_runs_the_hook(
     answer("install", "acme/hooked@1.0.0", "--yes")
     upgraded = answer("upgrade", "acme/hooked", "--yes")["items"][0]
     assert (upgraded["version"], upgraded["outcome"]) == ("1.1.0", "upgraded")
-    assert upgraded["problem"]["code"] == "invalid"
+    assert upgraded["problem"]["code"] == "app-failed"
     assert "llmasos rollback acme/hooked" in upgraded["problem"]["detail"]
     assert "problem" not in answer("rollback", "acme/hooked")["items"][0]
     assert heard() == ["1.0.0 install", "1.1.0 upgrade from 1.0.0", "1.0.0 upgrade from 1.1.0"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, Self, cast
 import typer
 
 from llmasos.errors import LlmasosError, NotFound
-from llmasos.i18n import _
+from llmasos.i18n import _, from_text, render
 from llmasos_server.cli.output import emit_json, locale, note, options, say, say_table, tr
 
 if TYPE_CHECKING:
@@ -51,13 +51,22 @@ class PastRun:
     @classmethod
     def of_row(cls, row: InvocationRow, *, log: bool) -> Self:
         """As the database of this home keeps it."""
-        message = row.error_message or ""
         return cls(
-            *(row.id, row.app_id, row.version, row.action, row.user_id, row.status, row.error_code),
-            tr(message, row.error_message_zh or message),
-            *(row.started_at.replace(tzinfo=UTC), row.ended_at.replace(tzinfo=UTC) if row.ended_at else None),
-            *(row.duration_ms, row.model, row.prompt_tokens, row.completion_tokens),
-            row.log if log else "",
+            id=row.id,
+            app=row.app_id,
+            version=row.version,
+            action=row.action,
+            user=row.user_id,
+            status=row.status,
+            code=row.error_code,
+            message=render(from_text(row.error_message or ""), locale()),
+            started_at=row.started_at.replace(tzinfo=UTC),
+            ended_at=row.ended_at.replace(tzinfo=UTC) if row.ended_at else None,
+            duration_ms=row.duration_ms,
+            model=row.model,
+            prompt_tokens=row.prompt_tokens,
+            completion_tokens=row.completion_tokens,
+            log=row.log if log else "",
         )
 
     @classmethod
@@ -66,11 +75,21 @@ class PastRun:
         usage: dict[str, Any] = found["usage"]
         error: dict[str, Any] = found["error"] or {}
         return cls(
-            *(found["id"], found["app"], found["version"], found["action"], found["user"], found["status"]),
-            *(error.get("code"), error.get("message", "")),
-            *(datetime.fromisoformat(found["started_at"]), _time(found["ended_at"])),
-            *(usage["duration_ms"], usage["model"], usage["prompt_tokens"], usage["completion_tokens"]),
-            found.get("log", ""),
+            id=found["id"],
+            app=found["app"],
+            version=found["version"],
+            action=found["action"],
+            user=found["user"],
+            status=found["status"],
+            code=error.get("code"),
+            message=error.get("message", ""),
+            started_at=datetime.fromisoformat(found["started_at"]),
+            ended_at=datetime.fromisoformat(found["ended_at"]) if found["ended_at"] else None,
+            duration_ms=usage["duration_ms"],
+            model=usage["model"],
+            prompt_tokens=usage["prompt_tokens"],
+            completion_tokens=usage["completion_tokens"],
+            log=found.get("log", ""),
         )
 
     @property
@@ -262,7 +281,7 @@ def _show(runs: Iterable[PastRun]) -> None:
         for line in run.log.splitlines():
             say(f"  {line}")
         if run.code:
-            say(f"  {tr('Error', '错误')} ({run.code}): {run.message}".replace("\n", "\n  "))
+            say("  " + tr("Error ({code}): {message}", code=run.code, message=run.message).replace("\n", "\n  "))
 
 
 def _described(run: PastRun, *, log: bool) -> dict[str, object]:
@@ -286,10 +305,6 @@ def _only(start: str, found: list[PastRun]) -> PastRun:
     raise NotFound(
         _("Several invocations start with {start}: give more of the id.", start=start),
     )
-
-
-def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
 
 
 @contextmanager
