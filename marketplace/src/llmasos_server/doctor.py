@@ -47,6 +47,8 @@ async def examine(home: Path, url: str) -> AsyncGenerator[Finding]:
     """
     yield check_home(home)
     schema = check_schema(url)
+    for finding in check_server(url):
+        yield finding
     yield schema
     if schema.status == "ok":
         async for finding in _inside(home, url):
@@ -111,6 +113,22 @@ def check_schema(url: str) -> Finding:
             newest_revision=newest_revision(),
         ),
     )
+
+
+def check_server(url: str) -> Iterator[Finding]:
+    """Whether a database server can be used; nothing is said of SQLite, or of one that is not reached."""
+    if url.startswith("sqlite"):
+        return
+    from llmasos.database.server import faults  # noqa: PLC0415  (SQLAlchemy, which a home with SQLite need not import)
+
+    try:
+        found = faults(url)
+    except LlmasosError:
+        return  # which the schema's finding tells
+    for fault in found:
+        yield Finding("database", "problem", fault)
+    if not found:
+        yield Finding("database", "ok", _("The server answers, and its version, encoding and rights are right."))
 
 
 async def _inside(home: Path, url: str) -> AsyncGenerator[Finding]:

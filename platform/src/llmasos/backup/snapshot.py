@@ -6,10 +6,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
+from llmasos.database.server import engine_of
 from llmasos.errors import Unavailable
 from llmasos.i18n import _
 
@@ -34,7 +34,7 @@ def transaction(url: str) -> Generator[Connection]:
 
 @contextmanager
 def _connection(url: str, begin: str, postgresql: dict[str, Any]) -> Generator[Connection]:
-    engine = create_engine(url, poolclass=NullPool)
+    engine = engine_of(url)
     if engine.dialect.name == "sqlite":
         # pysqlite would begin a transaction only before the first write.
         event.listen(engine, "connect", lambda connection, _record: setattr(connection, "isolation_level", None))

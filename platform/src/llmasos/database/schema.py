@@ -109,19 +109,11 @@ def revision_of(url: str) -> str | None:
 
 def _revision_by_sqlalchemy(url: str) -> str | None:
     from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
-    from sqlalchemy import create_engine  # noqa: PLC0415
-    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
-    engine = create_engine(url)
-    try:
-        with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
-    except SQLAlchemyError as error:
-        raise Unavailable(
-            _("The database does not answer: {error}. Check LLMASOS_DATABASE_URL.", error=error),
-        ) from error
-    finally:
-        engine.dispose()
+    from llmasos.database.server import connected  # noqa: PLC0415
+
+    with connected(url) as connection:
+        return MigrationContext.configure(connection).get_current_revision()
 
 
 def check_revision(found: str | None) -> bool:
@@ -165,6 +157,7 @@ def ensure_schema(url: str, home: Path) -> bool:
             _("A restore was interrupted, and the next command finishes it: run llmasos doctor."),
         )
     if check_revision(revision_of(url)):
+        make_home(home)  # which is missing where another host made the tables of a server
         return False
     with one_process(home):
         found = revision_of(url)
@@ -204,23 +197,39 @@ def migrate_to(url: str, revision: str) -> None:
         ) from error
 
 
+def make_home(home: Path) -> None:
+    """Make the folder of a home if it is missing, for its owner alone.
+
+    Raises:
+        Unavailable: It cannot be made.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise _unwritable(home, error) from error
+
+
+def _unwritable(home: Path, error: OSError) -> Unavailable:
+    return Unavailable(
+        _(
+            "The home {home} cannot be written ({reason}): set LLMASOS_HOME to a folder that can.",
+            home=home,
+            reason=error.strerror or error,
+        ),
+    )
+
+
 @contextmanager
 def one_process(home: Path) -> Generator[None]:
     """Keep other processes from migrating or restoring the home's database until the block ends."""
     from filelock import FileLock  # noqa: PLC0415
 
+    make_home(home)
     try:
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = FileLock(home / "migrate.lock", timeout=600)
         lock.acquire()
     except OSError as error:
-        raise Unavailable(
-            _(
-                "The home {home} cannot be written ({reason}): set LLMASOS_HOME to a folder that can.",
-                home=home,
-                reason=error.strerror or error,
-            ),
-        ) from error
+        raise _unwritable(home, error) from error
     try:
         yield
     finally:
