@@ -20,7 +20,10 @@ from sqlmodel import SQLModel
 
 import llmasos_server.tables  # noqa: F401  (the metadata is whole)
 from llmasos.database import schema
+from llmasos.database.engine import Database
 from llmasos.errors import Unavailable
+from llmasos.kernel import audit
+from llmasos.kernel.audit import Line
 
 
 def url_of(home: Path) -> str:
@@ -28,31 +31,46 @@ def url_of(home: Path) -> str:
 
 
 @pytest.fixture
-def migrated(tmp_path: Path) -> Iterator[Engine]:
-    assert schema.ensure_schema(url_of(tmp_path), tmp_path)
-    engine = create_engine(url_of(tmp_path))
+def migrated(bare_database_url: str, tmp_path: Path) -> Iterator[Engine]:
+    assert schema.ensure_schema(bare_database_url, tmp_path)
+    engine = create_engine(bare_database_url)
     yield engine
     engine.dispose()
 
 
 def triggers_of(engine: Engine) -> dict[str, str]:
+    query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+    if engine.dialect.name == "postgresql":
+        query = "SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal"
     with engine.connect() as connection:
-        rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").all()
+        rows = connection.exec_driver_sql(query).all()
     return {name: " ".join(sql.split()) for name, sql in rows}
 
 
-def test_the_migrated_schema_is_that_of_the_tables(migrated: Engine) -> None:
+def test_the_migrated_schema_is_that_of_the_tables(migrated: Engine, new_database_url, tmp_path: Path) -> None:
     """When this fails, write a migration from `migrations/script.py.mako`."""
-    fresh = create_engine("sqlite://")
-    SQLModel.metadata.create_all(fresh)
     with migrated.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, SQLModel.metadata) == []
+    fresh = create_engine(schema_of_the_tables(migrated, new_database_url))
     assert triggers_of(migrated) == triggers_of(fresh)
     for table in SQLModel.metadata.tables:
-        checks = [{c["name"]: c["sqltext"] for c in inspect(e).get_check_constraints(table)} for e in (migrated, fresh)]
+        inspected = [inspect(engine) for engine in (migrated, fresh)]
+        checks = [{c["name"]: c["sqltext"] for c in it.get_check_constraints(table)} for it in inspected]
         assert checks[0] == checks[1], table
+        keys = [it.get_pk_constraint(table)["constrained_columns"] for it in inspected]
+        assert keys[0] == keys[1], table
     fresh.dispose()
+
+
+def schema_of_the_tables(like: Engine, new_database_url) -> str:
+    """A database that SQLModel made, without the migrations."""
+    url = new_database_url()
+    engine = create_engine(url)
+    SQLModel.metadata.drop_all(engine)
+    SQLModel.metadata.create_all(engine)
+    engine.dispose()
+    return url
 
 
 def a_row(metadata: MetaData, table: str) -> dict[str, Any]:
@@ -78,25 +96,88 @@ def a_row(metadata: MetaData, table: str) -> dict[str, Any]:
     return row
 
 
-def test_up_and_down_and_up_again_with_a_row_in_every_table(tmp_path: Path) -> None:
-    steps = ["base", *sorted(path.name[:4] for path in (schema.migrations_folder() / "versions").glob("[0-9]*.py"))]
-    for below, above in itertools.pairwise(steps):
-        schema.migrate_to(url_of(tmp_path), above)
-        engine = create_engine(url_of(tmp_path))
+def versions() -> list[str]:
+    return sorted(path.name[:4] for path in (schema.migrations_folder() / "versions").glob("[0-9]*.py"))
+
+
+def test_up_and_down_and_up_again_with_a_row_in_every_table(bare_database_url: str) -> None:
+    url = bare_database_url
+    for below, above in itertools.pairwise(["base", *versions()]):
+        schema.migrate_to(url, above)
+        engine = create_engine(url)
         metadata = MetaData()
         metadata.reflect(engine)
         with engine.begin() as connection:
             for table in metadata.sorted_tables:
-                if table.name != "alembic_version" and connection.execute(table.select()).first() is None:
+                # The lines of the audit log must be those that the code writes: they have a test of their own.
+                if table.name.startswith(("audit_", "alembic_")):
+                    continue
+                if connection.execute(table.select()).first() is None:
                     connection.execute(table.insert().values(a_row(metadata, table.name)))
         engine.dispose()
-        schema.migrate_to(url_of(tmp_path), below)
-        schema.migrate_to(url_of(tmp_path), above)
-        with closing(sqlite3.connect(tmp_path / "llmasos.db")) as connection:
-            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-            assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
-    schema.migrate_to(url_of(tmp_path), "base")
-    assert schema.revision_of(url_of(tmp_path)) is None
+        schema.migrate_to(url, below)
+        schema.migrate_to(url, above)
+        if url.startswith("sqlite"):
+            with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+                assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+                assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    schema.migrate_to(url, "base")
+    assert schema.revision_of(url) is None
+
+
+def test_the_audit_log_keeps_its_hashes_up_and_down(new_database_url) -> None:
+    """10: the single chain of before is sealed, each workspace's continues it, and one chain again is intact too."""
+    url = new_database_url()
+
+    def write(database: Database, *workspaces: str) -> None:
+        for name in workspaces:
+            with database.write() as session:
+                audit.record(session, Line(name, "u", "x", detail={"n": 1, "ü": "\ud800"}))
+
+    def chain(lines: str) -> list[tuple[Any, ...]]:
+        engine = create_engine(url)
+        with engine.connect() as connection:
+            rows = connection.exec_driver_sql(
+                f"SELECT seq, workspace_id, previous_hash, hash FROM {lines} ORDER BY seq"
+            )
+            found = [tuple(row) for row in rows]
+        engine.dispose()
+        return found
+
+    with Database(url) as database:
+        write(database, "v", "w", "v")
+    schema.migrate_to(url, "0004")
+    # The two chains became one, each line following the one before.
+    before = chain("audit_entry")
+    assert [row[0] for row in before] == [1, 2, 3]
+    assert [row[2] for row in before] == ["", before[0][3], before[1][3]]
+    schema.migrate_to(url, "head")
+    assert chain("audit_entry") == before, "no hash was changed"
+    with Database(url) as database:
+        with database.read() as session:
+            assert (audit.verify(session).intact, audit.verify(session).lines) == (True, 3)
+        write(database, "w", "x", "w")
+        with database.read() as session:
+            assert (audit.verify(session).intact, audit.verify(session).lines) == (True, 6)
+            assert audit.verify(session, "x").lines == 4, "it continues the sealed chain"
+    schema.migrate_to(url, "0004")
+    assert chain("audit_entry")[:3] == before
+    assert [row[0] for row in chain("audit_entry")] == [1, 2, 3, 4, 5, 6]
+    schema.migrate_to(url, "head")
+    with Database(url) as database, database.read() as session:
+        assert (audit.verify(session).intact, audit.verify(session).lines) == (True, 6)
+
+
+def test_a_broken_audit_log_is_not_made_whole_on_the_way_down(new_database_url) -> None:
+    url = new_database_url()
+    with Database(url) as database:
+        with database.write() as session:
+            audit.record(session, Line("w", "u", "x"))
+        with database.write() as session:
+            session.connection().exec_driver_sql("UPDATE audit_head SET count = 7")
+    with pytest.raises(RuntimeError, match="not intact"):
+        schema.migrate_to(url, "0004")
+    assert schema.revision_of(url) == schema.newest_revision()
 
 
 # One process imports everything, and forks a child for each statement at which to die.
@@ -171,27 +252,25 @@ def test_killed_at_any_statement_of_an_upgrade_the_rows_are_there_and_the_next_s
             assert connection.execute("SELECT id, error_message FROM invocation").fetchall() == [("x", "x")]
 
 
-def test_of_processes_that_begin_at_once_one_migrates(tmp_path: Path) -> None:
+def test_of_processes_that_begin_at_once_one_migrates(bare_database_url: str, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from llmasos.database.schema import ensure_schema\n"
-        "home = Path(sys.argv[1])\n"
-        "print(ensure_schema(f\"sqlite:///{home / 'llmasos.db'}\", home))"
+        "print(ensure_schema(sys.argv[1], Path(sys.argv[2])))"
     )
-    children = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
+    command = [sys.executable, "-c", code, bare_database_url, str(tmp_path)]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     answers = sorted(child.communicate()[0].strip() for child in children)
     assert answers == ["False", "False", "True"]
 
 
-def test_a_schema_of_a_newer_llmasos_is_refused_and_left_alone(tmp_path: Path, migrated: Engine) -> None:
-    with closing(sqlite3.connect(tmp_path / "llmasos.db")) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-        connection.commit()
+def test_a_schema_of_a_newer_llmasos_is_refused_and_left_alone(database_url: str, tmp_path: Path) -> None:
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    engine.dispose()
     with pytest.raises(schema.SchemaNewer, match="upgrade LLMasOS"):
-        schema.ensure_schema(url_of(tmp_path), tmp_path)
-    assert schema.revision_of(url_of(tmp_path)) == "9999"
+        schema.ensure_schema(database_url, tmp_path)
+    assert schema.revision_of(database_url) == "9999"
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:

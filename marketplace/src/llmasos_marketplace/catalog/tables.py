@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import JSON, Column, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
+from llmasos.database.columns import Int64
+
 
 class Publisher(SQLModel, table=True):
     """A publisher of apps: the first half of an app's id."""
@@ -41,12 +43,12 @@ class Release(SQLModel, table=True):
     __tablename__ = "release"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (UniqueConstraint("app_id", "version"),)
 
-    id: int | None = Field(default=None, primary_key=True)
+    id: int | None = Field(default=None, sa_type=Int64, primary_key=True)
     app_id: str = Field(foreign_key="app.id", index=True)
     version: str
     digest: str
     """SHA-256 of the bundle, hexadecimal."""
-    size_bytes: int
+    size_bytes: int = Field(sa_type=Int64)
     runtime: str
     component_digest: str
     manifest: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
@@ -65,7 +67,7 @@ class ReleasePermission(SQLModel, table=True):
 
     __tablename__ = "release_permission"  # pyright: ignore[reportAssignmentType]
 
-    release_id: int = Field(primary_key=True, foreign_key="release.id", ondelete="CASCADE")
+    release_id: int = Field(sa_type=Int64, primary_key=True, foreign_key="release.id", ondelete="CASCADE")
     capability: str = Field(primary_key=True)
     optional: bool
     scope: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
@@ -76,6 +78,6 @@ class ReleaseDependency(SQLModel, table=True):
 
     __tablename__ = "release_dependency"  # pyright: ignore[reportAssignmentType]
 
-    release_id: int = Field(primary_key=True, foreign_key="release.id", ondelete="CASCADE")
+    release_id: int = Field(sa_type=Int64, primary_key=True, foreign_key="release.id", ondelete="CASCADE")
     app_id: str = Field(primary_key=True)
     specifier: str

@@ -165,7 +165,8 @@ def read_audit(
     from llmasos.kernel.tables import AuditEntry
 
     with _database() as database, database.read() as session:
-        newest = select(AuditEntry).order_by(col(AuditEntry.seq).desc()).limit(limit)
+        own = select(AuditEntry).where(AuditEntry.workspace_id == WORKSPACE)
+        newest = own.order_by(col(AuditEntry.seq).desc()).limit(limit)
         rows = list(reversed(session.exec(newest).all()))
         lines = [row.model_dump(mode="json") for row in rows]
     if options().json:
@@ -186,7 +187,14 @@ def verify_audit() -> None:
         found = verify(session)
     if options().json:
         emit_json(
-            {"intact": found.intact, "lines": found.lines, "head": found.head, "seq": found.seq, "reason": found.reason}
+            {
+                "intact": found.intact,
+                "lines": found.lines,
+                "heads": dict(found.heads),
+                "workspace": found.workspace,
+                "seq": found.seq,
+                "reason": found.reason,
+            }
         )
     if not found.intact:
         raise Conflict(
@@ -197,11 +205,12 @@ def verify_audit() -> None:
             ),
         )
     if not options().json:
+        head = found.heads.get(WORKSPACE, "")
         say(
             tr(
                 "The audit log is as it was written: {lines:,} lines, ending in {head}.",
                 lines=found.lines,
-                head=found.head[:16] or "-",
+                head=head[:16] or "-",
             )
         )
 

@@ -6,6 +6,8 @@ from datetime import datetime
 
 from sqlmodel import Field, SQLModel
 
+from llmasos.database.columns import Int64
+
 
 class StoredValue(SQLModel, table=True):
     """One value of one app, for one user of a workspace. Bytes are kept as base64, as they crossed.
@@ -21,8 +23,8 @@ class StoredValue(SQLModel, table=True):
     key: str = Field(primary_key=True)
     value: str
     base64: bool = False
-    version: int
-    size_bytes: int
+    version: int = Field(sa_type=Int64)
+    size_bytes: int = Field(sa_type=Int64)
     updated_at: datetime
 
 
@@ -34,6 +36,6 @@ class StoredTotal(SQLModel, table=True):
     workspace_id: str = Field(primary_key=True)
     app_id: str = Field(primary_key=True)
     user_id: str = Field(primary_key=True)
-    size_bytes: int
-    deleted_version: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    size_bytes: int = Field(sa_type=Int64)
+    deleted_version: int = Field(default=0, sa_type=Int64, sa_column_kwargs={"server_default": "0"})
     """The highest version that a deleted key had: a key that is written anew begins above it."""

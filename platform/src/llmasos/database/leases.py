@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 from sqlmodel import Field, Session, SQLModel, select
 
+from llmasos.database.columns import Int64
 from llmasos.database.engine import Database
 from llmasos.database.transaction import Transaction
 from llmasos.database.write_queue import WriteKind
@@ -40,10 +41,10 @@ class HostLease(SQLModel, table=True):
     id: str = Field(primary_key=True)
     machine: str
     """Machine, boot and process namespace, so that `pid` is only looked up where it means something; or empty."""
-    pid: int
+    pid: int = Field(sa_type=Int64)
     born: str
     """When the process started, as its system counts: process ids are used again."""
-    expires_at: int = Field(index=True)
+    expires_at: int = Field(sa_type=Int64, index=True)
 
 
 class Lease:

@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import JSON, Column, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
+from llmasos.database.columns import Int64
+
 
 class Workspace(SQLModel, table=True):
     """A tenant."""
@@ -28,7 +30,7 @@ class Installation(SQLModel, table=True):
     id: str = Field(primary_key=True)
     workspace_id: str = Field(foreign_key="workspace.id", index=True)
     app_id: str
-    current_id: int | None = None
+    current_id: int | None = Field(default=None, sa_type=Int64)
     installed_by: str
     installed_at: datetime
 
@@ -41,7 +43,7 @@ class InstalledRelease(SQLModel, table=True):
 
     __tablename__ = "installed_release"  # pyright: ignore[reportAssignmentType]
 
-    id: int | None = Field(default=None, primary_key=True)
+    id: int | None = Field(default=None, sa_type=Int64, primary_key=True)
     installation_id: str = Field(foreign_key="installation.id", index=True, ondelete="CASCADE")
     version: str
     digest: str
@@ -64,7 +66,9 @@ class GrantRow(SQLModel, table=True):
 
     __tablename__ = "grant"  # pyright: ignore[reportAssignmentType]
 
-    installed_release_id: int = Field(primary_key=True, foreign_key="installed_release.id", ondelete="CASCADE")
+    installed_release_id: int = Field(
+        sa_type=Int64, primary_key=True, foreign_key="installed_release.id", ondelete="CASCADE"
+    )
     capability: str = Field(primary_key=True)
     scope: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     """The permission as granted, never wider than the one in the manifest."""

@@ -1,12 +1,15 @@
-"""The audit log: append-only, each line's hash covering the line and the hash before it.
+"""The audit log: append-only, one chain of hashes for each workspace.
 
 `hash = SHA-256(previous hash, newline, line)`, where the line is a JSON array of its number, time, workspace, user,
 app, invocation, event, outcome and detail (as JSON text with sorted keys), without spaces. A row that was changed no
 longer has its hash; one that was taken out breaks the chain at the next; lines that were cut from the end leave the
 head behind, which counts them and keeps the last hash.
 
-What it cannot show: who may rewrite the whole file can also write a new chain and a new head. Keep the head's hash
-somewhere else (`llmasos audit verify --json` prints it) to see that too.
+Homes of before had one chain for all workspaces. It is sealed, under the head of the empty name, and every
+workspace's chain continues from its last line.
+
+What it cannot show: whoever may rewrite the whole database can also write a new chain and a new head. Keep the heads'
+hashes somewhere else (`llmasos audit verify --json` prints them) to see that too.
 """
 
 from __future__ import annotations
@@ -14,12 +17,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from json.encoder import encode_basestring_ascii
 from types import MappingProxyType
 
 from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from llmasos.database.dialect import SqlValue
 from llmasos.database.engine import WriteSession, utc_now
@@ -44,40 +49,48 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Whether the log is as it was written. `seq` is the first line that is not, or the one that is missing."""
+    """Whether the log is as it was written.
+
+    `lines` are those that are. Otherwise, `seq` is the number of the first line that is not, or that is missing, and
+    `workspace` whose it is; empty for the sealed chain.
+    """
 
     lines: int
     intact: bool
-    head: str
+    heads: Mapping[str, str]
+    """The last hash of each workspace's chain."""
+    workspace: str = ""
     seq: int | None = None
     reason: str = ""
 
 
 class _Lines:
-    """The lines of a transaction. A buffer of `Transaction`: the chain is locked for as short as possible."""
+    """The lines of a transaction. A buffer of `Transaction`: the chains are locked for as short as possible."""
 
     def __init__(self) -> None:
-        self.lines: list[tuple[datetime, Line]] = []
+        self.by_workspace: dict[str, list[tuple[datetime, Line]]] = {}
 
     def write(self, transaction: Transaction) -> None:
-        """Chain them to the last line, and move the head."""
-        seq, previous = _head(transaction)
+        """Chain them to the last lines, and move the heads; in the order of workspaces, against deadlocks."""
         rows: list[tuple[SqlValue, ...]] = []
-        for at, line in self.lines:
-            seq += 1
-            who = (line.workspace, line.user, line.app, line.invocation)
-            detail = _canonical(line.detail)
-            hash_ = _hash(
-                previous, seq, (at.isoformat(timespec="microseconds"), *who, line.event, line.outcome, detail)
-            )
-            rows.append((seq, transaction.instant(at), *who, line.event, line.outcome, detail, previous, hash_))
-            previous = hash_
+        heads: list[tuple[SqlValue, ...]] = []
+        for workspace, lines in sorted(self.by_workspace.items()):
+            seq, previous = _locked_head(transaction, workspace)
+            for at, line in lines:
+                seq += 1
+                who = (line.workspace, line.user, line.app, line.invocation)
+                detail = _canonical(line.detail)
+                texts = (at.isoformat(timespec="microseconds"), *who, line.event, line.outcome, detail)
+                hash_ = _hash(previous, seq, texts)
+                rows.append((seq, transaction.instant(at), *who, line.event, line.outcome, detail, previous, hash_))
+                previous = hash_
+            heads.append((seq, previous, workspace))
         transaction.run_many(
             "INSERT INTO audit_entry (seq, at, workspace_id, user_id, app_id, invocation_id, event, outcome, detail,"
             " previous_hash, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             rows,
         )
-        transaction.run("UPDATE audit_head SET count = ?, hash = ? WHERE id = 1", seq, previous)
+        transaction.run_many("UPDATE audit_head SET count = ?, hash = ? WHERE workspace_id = ?", heads)
 
     def discard(self) -> None:
         """Nothing but the database was changed."""
@@ -85,16 +98,20 @@ class _Lines:
 
 def append(transaction: Transaction, line: Line) -> None:
     """Add a line when the transaction ends."""
-    transaction.buffer(_Lines).lines.append((utc_now(), line))
+    transaction.buffer(_Lines).by_workspace.setdefault(line.workspace, []).append((utc_now(), line))
 
 
-def _head(transaction: Transaction) -> tuple[int, str]:
-    """How many lines there are, and the hash of the last; nobody else adds one until the transaction ends."""
-    query = f"SELECT count, hash FROM audit_head WHERE id = 1{transaction.for_update}"  # noqa: S608
-    head = transaction.one(query)
+def _locked_head(transaction: Transaction, workspace: str) -> tuple[int, str]:
+    """The end of a workspace's chain; nobody else adds to it until the transaction ends."""
+    query = f"SELECT count, hash FROM audit_head WHERE workspace_id = ?{transaction.for_update}"  # noqa: S608
+    head = transaction.one(query, workspace)
     if head is None:
-        transaction.run("INSERT INTO audit_head (id, count, hash) VALUES (1, 0, '') ON CONFLICT (id) DO NOTHING")
-        head = transaction.one(query) or (0, "")
+        transaction.run(
+            "INSERT INTO audit_head (workspace_id, count, hash) SELECT ?, COALESCE(MAX(count), 0),"
+            " COALESCE(MAX(hash), '') FROM audit_head WHERE workspace_id = '' ON CONFLICT (workspace_id) DO NOTHING",
+            workspace,
+        )
+        head = transaction.one(query, workspace) or (0, "")
     return int(head[0]), str(head[1])
 
 
@@ -105,31 +122,64 @@ def record(session: WriteSession, line: Line) -> None:
     transaction.flush()
 
 
-def verify(session: Session) -> Verification:
-    """Read the whole log and hold every line against its hash."""
-    previous, count = "", 0
-    head = session.get(AuditHead, 1)
-    for row in session.exec(select(AuditEntry).order_by(col(AuditEntry.seq)).execution_options(yield_per=1000)):
-        count += 1
-        if row.seq != count:
-            return Verification(count - 1, False, previous, count, _line(count, _("is missing from the log")))
-        moment = row.at.isoformat(timespec="microseconds")
-        who = (row.workspace_id, row.user_id, row.app_id, row.invocation_id)
-        texts = (moment, *who, row.event, row.outcome, _canonical(row.detail))
-        if row.previous_hash != previous:
-            return Verification(
-                count - 1, False, previous, count, _line(count, _("does not follow line {count}", count=count - 1))
-            )
-        if row.hash != _hash(previous, count, texts):
-            return Verification(count - 1, False, previous, count, _line(count, _("was changed")))
-        previous = row.hash
-        session.expunge(row)
-    if (head.count, head.hash) != (count, previous) if head else count > 0:
-        missing = head.count - count if head else 0
-        cut = _("{missing} lines were cut from its end", missing=missing)
-        misfit = _("its head does not fit its last line")
-        return Verification(count, False, previous, count + 1, cut if missing > 0 else misfit)
-    return Verification(count, True, previous)
+# The name of no workspace.
+_SEALED = ""
+
+
+def verify(session: Session, workspace: str | None = None) -> Verification:
+    """Compare every line with its hash: of one workspace, or of all."""
+    heads = {head.workspace_id: (head.count, head.hash) for head in session.exec(select(AuditHead))}
+    sealed = heads.pop(_SEALED, (0, ""))
+    later = col(AuditEntry.seq) > sealed[0]
+    if workspace is None:
+        others = session.exec(select(AuditEntry.workspace_id).where(later).distinct())
+        workspaces = sorted({*heads, *others})
+    else:
+        workspaces = [workspace]
+    in_order = select(AuditEntry).order_by(col(AuditEntry.seq))
+    chains = [(_SEALED, in_order.where(~later), (0, ""), sealed)]
+    for each in workspaces:
+        own = in_order.where(AuditEntry.workspace_id == each, later)
+        chains.append((each, own, sealed, heads.get(each, sealed)))
+    total, ends = 0, dict[str, str]()
+    for name, query, start, head in chains:
+        lines, end, fault = _verify_chain(session, query, start, head)
+        total += lines
+        if name != _SEALED:
+            ends[name] = end
+        if fault is not None:
+            return Verification(total, False, ends, name, *fault)
+    return Verification(total, True, ends)
+
+
+def _verify_chain(
+    session: Session, query: SelectOfScalar[AuditEntry], start: tuple[int, str], head: tuple[int, str]
+) -> tuple[int, str, tuple[int, Message] | None]:
+    """Compare the lines of one chain with their hashes, from the end of the chain before to its own head.
+
+    Returns:
+        How many lines are as they were written, the last hash, and where and why the next one is not.
+    """
+    (count, previous), lines = start, 0
+    with closing(session.exec(query.execution_options(yield_per=1000))) as rows:
+        for row in rows:
+            count += 1
+            if row.seq != count:
+                return lines, previous, (count, _line(count, _("is missing from the log")))
+            who = (row.workspace_id, row.user_id, row.app_id, row.invocation_id)
+            texts = (row.at.isoformat(timespec="microseconds"), *who, row.event, row.outcome, _canonical(row.detail))
+            if row.previous_hash != previous:
+                return lines, previous, (count, _line(count, _("does not follow line {count}", count=count - 1)))
+            if row.hash != _hash(previous, count, texts):
+                return lines, previous, (count, _line(count, _("was changed")))
+            previous, lines = row.hash, lines + 1
+            session.expunge(row)
+    if head == (count, previous):
+        return lines, previous, None
+    missing = head[0] - count
+    if missing > 0:
+        return lines, previous, (count + 1, _("{missing} lines were cut from its end", missing=missing))
+    return lines, previous, (count + 1, _("its head does not fit its last line"))
 
 
 def _line(number: int, what: Message) -> Message:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from sqlmodel import col, func, select
+from sqlmodel import Session, col, select
 
 from llmasos.database.engine import Database
 from llmasos.kernel.invocation import Json
-from llmasos.kernel.tables import AuditEntry
+from llmasos.kernel.tables import AuditEntry, AuditHead
 from llmasos.quotas.meters import Used
 
 logger = logging.getLogger(__name__)
@@ -59,15 +60,17 @@ class AuditFollower:
     """Tells an observer each line that any process adds to the log after the follower began.
 
     It reads what is committed, rather than being called while a transaction is open: a line that was rolled back
-    never was.
+    never was. Each workspace's lines are told in their order.
     """
 
     def __init__(self, database: Database, observer: AuditObserver) -> None:
         self._database = database
         self._observer = observer
         self._task: asyncio.Task[None] | None = None
+        # Two threads may tell at once: the one that `stop` interrupted, and its own.
+        self._telling = threading.Lock()
         with database.read() as session:
-            self._seq = session.exec(select(func.max(AuditEntry.seq))).one() or 0
+            self._told = _counts(session)
 
     def start(self) -> None:
         """Follow, in the background, until `stop`."""
@@ -90,13 +93,24 @@ class AuditFollower:
                 logger.exception("the audit log could not be followed")
 
     def _tell(self) -> None:
-        while True:
+        with self._telling:
             with self._database.read() as session:
-                after = select(AuditEntry).where(col(AuditEntry.seq) > self._seq).order_by(col(AuditEntry.seq))
-                rows = session.exec(after.limit(LINES_AT_ONCE)).all()
-            for row in rows:
-                self._seq = row.seq or self._seq
-                who = (row.workspace_id, row.user_id, row.app_id, row.invocation_id)
-                self._observer(AuditRecord(*who, row.event, row.outcome, row.detail))
-            if len(rows) < LINES_AT_ONCE:
-                return
+                counts = _counts(session)
+            for workspace, count in sorted(counts.items()):
+                while (told := self._told.get(workspace, counts.get("", 0))) < count:
+                    self._told[workspace] = self._tell_some(workspace, told, count)
+
+    def _tell_some(self, workspace: str, after: int, until: int) -> int:
+        """Tell the next lines of a workspace; returns the number of the last one."""
+        query = select(AuditEntry).where(AuditEntry.workspace_id == workspace, col(AuditEntry.seq) > after)
+        with self._database.read() as session:
+            rows = session.exec(query.order_by(col(AuditEntry.seq)).limit(LINES_AT_ONCE)).all()
+        for row in rows:
+            who = (row.workspace_id, row.user_id, row.app_id, row.invocation_id)
+            self._observer(AuditRecord(*who, row.event, row.outcome, row.detail))
+        return rows[-1].seq if rows else until
+
+
+def _counts(session: Session) -> dict[str, int]:
+    """The number of the last line of each workspace's chain; under the empty name, of the sealed one."""
+    return {head.workspace_id: head.count for head in session.exec(select(AuditHead))}

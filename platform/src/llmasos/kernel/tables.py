@@ -9,6 +9,8 @@ from sqlalchemy import DDL, JSON, Column, Index, event
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlmodel import Field, SQLModel
 
+from llmasos.database.columns import Int64
+
 
 def _ddl(statement: str, dialect: str) -> ExecutableDDLElement:
     ddl: ExecutableDDLElement = DDL(statement)  # type: ignore[no-untyped-call]
@@ -43,24 +45,25 @@ class InvocationRow(SQLModel, table=True):
     """The process that runs it; where its lease ended, a running invocation is none."""
     cancel_requested: bool = False
     """Another process asks the one that runs it to cancel it."""
-    duration_ms: int = 0
+    duration_ms: int = Field(default=0, sa_type=Int64)
     model: str | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost_micro_usd: int | None = 0
-    fuel: int = 0
-    memory_bytes: int = 0
+    prompt_tokens: int = Field(default=0, sa_type=Int64)
+    completion_tokens: int = Field(default=0, sa_type=Int64)
+    cost_micro_usd: int | None = Field(default=0, sa_type=Int64)
+    fuel: int = Field(default=0, sa_type=Int64)
+    memory_bytes: int = Field(default=0, sa_type=Int64)
     log: str = ""
 
 
 class AuditEntry(SQLModel, table=True):
-    """One line of the append-only log: `hash` covers the line and the hash before it."""
+    """One line of the append-only log: `hash` covers the line and the hash before it in its workspace's chain."""
 
     __tablename__ = "audit_entry"  # pyright: ignore[reportAssignmentType]
 
-    seq: int | None = Field(default=None, primary_key=True)
+    workspace_id: str = Field(primary_key=True)
+    seq: int = Field(sa_type=Int64, primary_key=True)
+    """Its number in the chain, from 1; lines of the sealed chain are numbered across workspaces."""
     at: datetime
-    workspace_id: str
     user_id: str
     app_id: str | None = None
     invocation_id: str | None = None
@@ -74,15 +77,16 @@ class AuditEntry(SQLModel, table=True):
 
 
 class AuditHead(SQLModel, table=True):
-    """The end of the audit log: how many lines it has, and the hash of the last. One row.
+    """The end of a workspace's chain: the number of its last line, and that line's hash.
 
-    Writers of many processes take turns at it, and a log that was cut at its end no longer fits it.
+    Processes take turns at it, and a chain that was cut at its end no longer fits it. The head of the empty name is
+    that of the sealed chain, which all workspaces shared before each had its own, and which each continues.
     """
 
     __tablename__ = "audit_head"  # pyright: ignore[reportAssignmentType]
 
-    id: int = Field(default=1, primary_key=True)
-    count: int = 0
+    workspace_id: str = Field(primary_key=True)
+    count: int = Field(default=0, sa_type=Int64)
     hash: str = ""
 
 

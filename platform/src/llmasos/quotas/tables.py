@@ -7,6 +7,8 @@ from datetime import date, datetime
 from sqlalchemy import CheckConstraint, Index, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
+from llmasos.database.columns import Int64
+
 
 class Quota(SQLModel, table=True):
     """A limit on a meter over a window, at a scope. `source` is operator, or the installation that brought it."""
@@ -18,13 +20,13 @@ class Quota(SQLModel, table=True):
         {"sqlite_autoincrement": True},
     )
 
-    id: int | None = Field(default=None, primary_key=True)
+    id: int | None = Field(default=None, sa_type=Int64, primary_key=True)
     workspace_id: str
     scope: str
     scope_id: str
     meter: str
     window: str
-    limit: int
+    limit: int = Field(sa_type=Int64)
     source: str = "operator"
     created_at: datetime
 
@@ -45,14 +47,14 @@ class LedgerWindow(SQLModel, table=True):
         {"sqlite_autoincrement": True},
     )
 
-    id: int | None = Field(default=None, primary_key=True)
-    quota_id: int = Field(foreign_key="quota.id", index=True, ondelete="CASCADE")
-    starts_at: int
+    id: int | None = Field(default=None, sa_type=Int64, primary_key=True)
+    quota_id: int = Field(sa_type=Int64, foreign_key="quota.id", index=True, ondelete="CASCADE")
+    starts_at: int = Field(sa_type=Int64)
     """Seconds since the epoch, UTC."""
-    limit: int
-    used: int = 0
-    reserved: int = 0
-    overrun: int = 0
+    limit: int = Field(sa_type=Int64)
+    used: int = Field(default=0, sa_type=Int64)
+    reserved: int = Field(default=0, sa_type=Int64)
+    overrun: int = Field(default=0, sa_type=Int64)
 
 
 class ReservationRow(SQLModel, table=True):
@@ -63,9 +65,9 @@ class ReservationRow(SQLModel, table=True):
     __table_args__ = ({"sqlite_with_rowid": False},)
 
     id: str = Field(primary_key=True)
-    window_id: int = Field(primary_key=True, foreign_key="ledger_window.id", ondelete="CASCADE")
+    window_id: int = Field(sa_type=Int64, primary_key=True, foreign_key="ledger_window.id", ondelete="CASCADE")
     meter: str
-    amount: int
+    amount: int = Field(sa_type=Int64)
     lease_id: str
     """The process that holds it. Not indexed: a sweep is rare, and reservations are few and short."""
 
@@ -83,9 +85,9 @@ class UsageDay(SQLModel, table=True):
     model: str = Field(primary_key=True)
     """Empty for what no model was called for."""
     day: date = Field(primary_key=True)
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost_micro_usd: int = 0
-    unpriced_calls: int = 0
-    fuel: int = 0
+    calls: int = Field(default=0, sa_type=Int64)
+    prompt_tokens: int = Field(default=0, sa_type=Int64)
+    completion_tokens: int = Field(default=0, sa_type=Int64)
+    cost_micro_usd: int = Field(default=0, sa_type=Int64)
+    unpriced_calls: int = Field(default=0, sa_type=Int64)
+    fuel: int = Field(default=0, sa_type=Int64)
