@@ -137,6 +137,23 @@ async def test_a_call_that_is_cancelled_after_the_answer_is_charged(host, databa
     assert charged(database) == (60, 0, 60)
 
 
+@pytest.mark.parametrize("function", ["generate", "open"])
+async def test_a_call_that_is_cancelled_before_its_provider_reports_is_charged_its_reservation(
+    host, database, provider, function
+) -> None:
+    """11-S6: a caller who disconnected from a call that was not streamed was charged 0 (10,025 were used)."""
+    provider.say(ScriptedReply(("Good day",), usage=(40, 20), delay_seconds=30))
+    task = asyncio.create_task(call(host, function, ASKED))
+    while not provider.running:  # noqa: ASYNC110 - the provider gives no event
+        await asyncio.sleep(0.01)
+    reserved = charged(database)[1]
+    assert reserved > 60
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert charged(database) == (reserved, 0, reserved)
+
+
 async def test_a_call_that_never_reached_an_answer_is_not_charged(host, database, provider) -> None:
     provider.say(ScriptedReply((), error=ConnectionError("no route")))
     with pytest.raises(LlmasosError):

@@ -137,7 +137,7 @@ class ModelCapability:
             return Outcome(answer.value, answer.used)
 
         detail = {"model": plan.entry.name, "texts": len(request.input)}
-        return PreparedCall(embed, plan.demand, detail, lambda _granted: spent.used)
+        return PreparedCall(embed, plan.demand, detail, lambda _: plan.used_at_most() if spent.pending else spent.used)
 
 
 class _Generation:
@@ -165,9 +165,14 @@ class _Generation:
         measure = self._measure if self._gateway.can_measure(plan) else None
         return PreparedCall(execute, plan.demand, detail, self._used, measure)
 
-    def _used(self, _granted: Demand) -> Used:
-        """What the provider used before the call failed or was cancelled, as far as it told."""
-        return self._spent.used if self._stream is None else self._stream.used
+    def _used(self, granted: Demand) -> Used:
+        """What the provider used before the call failed or was cancelled.
+
+        Whoever gives up on a provider that has not reported yet owes what was reserved: it may work on.
+        """
+        if self._stream is not None:
+            return self._stream.used
+        return self._plan.used_at_most(granted) if self._spent.pending else self._spent.used
 
     async def _measure(self) -> Demand:
         self._plan = await self._gateway.measured(self._plan)
@@ -180,7 +185,8 @@ class _Generation:
         return Outcome(answer.value, answer.used)
 
     async def _open(self, granted: Demand) -> Outcome[OpenStream[dict[str, Any]]]:
-        stream = await self._gateway.stream(self._plan, max_tokens=self._plan.granted_tokens(granted))
+        limit = self._plan.granted_tokens(granted)
+        stream = await self._gateway.stream(self._plan, max_tokens=limit, spent=self._spent)
         self._stream = stream
         try:
             await show_notices(self._invocation, stream.notices)

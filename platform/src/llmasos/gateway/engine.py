@@ -32,6 +32,7 @@ FIRST_PAUSE_SECONDS = 0.5
 Parameters = Mapping[str, Any]
 Ask = Callable[[Any, Parameters, Parameters], Awaitable[Any]]
 """One attempt: litellm, what is the same for each call of the model, and the call's own parameters."""
+OnSend = Callable[[], None]
 SecretReader = Callable[[str], str | None]
 """The value of a secret of the operator, by name, or None."""
 
@@ -156,8 +157,8 @@ class Engine:
         """Start importing litellm in the background."""
         threading.Thread(target=self._load, name="litellm-import", daemon=True).start()
 
-    async def complete(self, entry: ModelEntry, parameters: Parameters) -> Any:
-        """A whole answer, as litellm gives it. Cancelling ends the request.
+    async def complete(self, entry: ModelEntry, parameters: Parameters, on_send: OnSend) -> Any:
+        """A whole answer, as litellm gives it. Cancelling ends the request. `on_send` is called before each attempt.
 
         Raises:
             LlmasosError: As `failures.classify` names it, after the entry's retries.
@@ -168,9 +169,9 @@ class Engine:
 
         async with self._slot(entry):
             await self._read_ahead(entry, parameters)
-            return await self._attempts(entry, parameters, ask)
+            return await self._attempts(entry, parameters, ask, on_send)
 
-    async def stream(self, entry: ModelEntry, parameters: Parameters) -> ProviderStream:
+    async def stream(self, entry: ModelEntry, parameters: Parameters, on_send: OnSend) -> ProviderStream:
         """A streamed answer, once its first part is there; close it.
 
         Only its start is tried again: what was shown cannot be taken back.
@@ -197,20 +198,20 @@ class Engine:
         await slot.__aenter__()
         try:
             await self._read_ahead(entry, asked)
-            wrapper, first = await self._attempts(entry, asked, ask)
+            wrapper, first = await self._attempts(entry, asked, ask, on_send)
         except BaseException:
             await slot.__aexit__(None, None, None)
             raise
         return ProviderStream(entry, wrapper, first, slot, lambda error: self._failure(error, entry))
 
-    async def embed(self, entry: ModelEntry, texts: list[str]) -> Any:
+    async def embed(self, entry: ModelEntry, texts: list[str], on_send: OnSend) -> Any:
         """Embeddings, as litellm gives them."""
 
         async def ask(litellm: Any, fixed: Parameters, sent: Parameters) -> Any:
             return await litellm.aembedding(**fixed, **sent)
 
         async with self._slot(entry):
-            return await self._attempts(entry, {"input": texts}, ask)
+            return await self._attempts(entry, {"input": texts}, ask, on_send)
 
     async def count_tokens(self, entry: ModelEntry, text: str) -> int:
         """Tokens of a text: by the provider where it is ours, else by the tokeniser that litellm knows, or the nearest.
@@ -248,7 +249,7 @@ class Engine:
     def _failure(self, error: BaseException, entry: ModelEntry) -> LlmasosError:
         return failures.classify(error, entry, self._key_or_none(entry)).error
 
-    async def _attempts(self, entry: ModelEntry, parameters: Parameters, ask: Ask) -> Any:
+    async def _attempts(self, entry: ModelEntry, parameters: Parameters, ask: Ask, on_send: OnSend) -> Any:
         litellm = await self._ready()
         key = self._key(entry)
         self._register(litellm, entry)
@@ -258,6 +259,7 @@ class Engine:
             known = self.learned(entry)
             try:
                 async with asyncio.timeout(entry.timeout_seconds):
+                    on_send()
                     return await ask(litellm, fixed, adapted(known, parameters))
             except Exception as error:
                 failure = failures.classify(error, entry, key)

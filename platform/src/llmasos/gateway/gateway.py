@@ -6,7 +6,6 @@ kernel can reserve between the two.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -59,6 +58,12 @@ class EmbedPlan:
     texts: list[str]
     tokens: int
     """At most so many."""
+
+    def used_at_most(self) -> Used:
+        """What the call owes while nobody knows what it used."""
+        price = self.entry.price
+        cost = None if price is None else price.cost_micro_usd(self.tokens, 0)
+        return Used(self.tokens, 0, cost, self.entry.name)
 
     @property
     def demand(self) -> Demand:
@@ -195,7 +200,7 @@ class Gateway:
         limit = await self._within_window(plan, max_tokens or plan.max_tokens)
 
         async def ask(entry: ModelEntry) -> dict[str, Any]:
-            response = await self._engine.complete(entry, {**plan.parameters, "max_tokens": limit})
+            response = await self._engine.complete(entry, {**plan.parameters, "max_tokens": limit}, spent.send)
             reported = reported_usage(response)
             within = believed(reported, plan.prompt_tokens, limit, entry) if reported else None
             if within is not None:
@@ -214,45 +219,35 @@ class Gateway:
             value["llmasos"] = end.remarks(plan).as_json(spent.used, counted)
             return value
 
-        spent.pending = True
-        try:
+        with spent.settling():
             value = await self._first_answer(plan, ask)
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            spent.pending = False
-            raise
-        spent.pending = False
         for choice in value["choices"]:
             choice["message"] = self._finished(plan, choice["message"])
         if key is not None and value["choices"][0]["finish_reason"] != "length":
             self._cache.put(key, value)
         return ModelAnswer(value, spent.used)
 
-    async def stream(self, request: GenerateRequest | CallPlan, *, max_tokens: int | None = None) -> AnswerStream:
-        """The answer in parts, started. Close it. Raises as `generate`."""
+    async def stream(
+        self, request: GenerateRequest | CallPlan, *, max_tokens: int | None = None, spent: Spent | None = None
+    ) -> AnswerStream:
+        """The answer in parts, started. Close it. `spent` and errors as of `generate`."""
         plan = request if isinstance(request, CallPlan) else self.plan(request)
+        spent = spent or Spent()
         limit = await self._within_window(plan, max_tokens or plan.max_tokens)
 
         async def ask(entry: ModelEntry) -> AnswerStream:
-            parts = await self._engine.stream(entry, {**plan.parameters, "max_tokens": limit})
+            parts = await self._engine.stream(entry, {**plan.parameters, "max_tokens": limit}, spent.send)
             return AnswerStream(self, plan, entry, parts, limit)
 
-        return await self._first_answer(plan, ask)
+        with spent.settling():
+            return await self._first_answer(plan, ask)
 
     async def embed(self, request: EmbedRequest | EmbedPlan, *, spent: Spent | None = None) -> ModelAnswer:
         """Embeddings: {"data": [{"embedding", "index"}], "model", "usage"}. `spent` and errors as of `generate`."""
         plan = request if isinstance(request, EmbedPlan) else self.plan_embedding(request)
         spent = spent or Spent()
-        spent.pending = True
-        try:
-            response = await self._engine.embed(plan.entry, plan.texts)
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            spent.pending = False
-            raise
-        spent.pending = False
+        with spent.settling():
+            response = await self._engine.embed(plan.entry, plan.texts, spent.send)
         reported = reported_usage(response)
         counted = reported and believed(replace(reported, completion=0), plan.tokens, 0, plan.entry)
         if counted is None:

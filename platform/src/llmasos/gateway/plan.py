@@ -14,7 +14,7 @@ from llmasos.gateway.answers import Remarks
 from llmasos.gateway.models import ModelEntry
 from llmasos.gateway.request import ChatMessage, GenerateRequest
 from llmasos.gateway.steps import ModelCall
-from llmasos.quotas.meters import Demand, Meter, Shrink
+from llmasos.quotas.meters import Demand, Meter, Shrink, Used
 
 DEFAULT_MAX_TOKENS = 1024
 
@@ -73,6 +73,14 @@ class CallPlan:
         structured = self.wants_json or "tools" in self.parameters
         floor = min(self.max_tokens, FLOOR_TOKENS_OF_JSON if structured else FLOOR_TOKENS)
         return Demand(amounts, None in prices, Shrink(self.max_tokens, floor), self.entry.name)
+
+    def used_at_most(self, granted: Demand) -> Used:
+        """What the call owes of its reservation while nobody knows what it used."""
+        prices = [entry.price for entry in self.entries]
+        limit = self.granted_tokens(granted)
+        costs = [price.cost_micro_usd(self.prompt_tokens, limit) if price is not None else None for price in prices]
+        known = [cost for cost in costs if cost is not None]
+        return Used(self.prompt_tokens, limit, None if None in costs else max(known), self.entry.name)
 
     def granted_tokens(self, granted: Demand) -> int:
         """The tokens of the answer that a reservation leaves."""

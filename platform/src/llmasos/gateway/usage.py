@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,6 +53,22 @@ class Spent:
 
     used: Used = NOTHING_USED
     pending: bool = False
+
+    def send(self) -> None:
+        """A request is about to be sent."""
+        self.pending = True
+
+    @contextmanager
+    def settling(self) -> Generator[None]:
+        """End `pending` with the block, unless the caller gave up."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            self.pending = False
+            raise
+        self.pending = False
 
 
 def reported_usage(response: Any) -> Counted | None:
