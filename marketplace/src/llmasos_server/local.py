@@ -54,11 +54,22 @@ class Local:
     def installer(self) -> Installer:
         """Changes what is installed."""
         code = CodeStore.in_home(self.settings.home)
-        return Installer(self.database, self.catalog, code, self.host.runtimes.of, tell=self._tell)
+        return Installer(
+            self.database,
+            self.catalog,
+            code,
+            self.host.runtimes.of,
+            tell=self._tell,
+            end_invocations=self._end_invocations,
+        )
 
     async def _tell(self, principal: Principal, app_id: str, event: str, value: Json) -> None:
         """Run an app's hook for a lifecycle event."""
         await self.host.actions.tell(replace(principal, locale=environment_locale()), app_id, event, value)
+
+    async def _end_invocations(self, installation_id: str) -> None:
+        """End what runs of an installation."""
+        await self.host.invocations.end_of_installation(installation_id)
 
     @property
     def publishing(self) -> Publishing:

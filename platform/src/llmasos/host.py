@@ -127,9 +127,10 @@ class Host:
             # Apps call apps through the kernel, which is a part of what runs them.
             return await self.actions.run(*arguments, **more)
 
+        installed = None if self._parts.runnables else self._installed
         own: tuple[Capability, ...] = (
             ModelCapability(self.gateway),
-            StorageCapability(self.database),
+            StorageCapability(self.database, installed.check_installed if installed else None),
             OutputCapability(),
             LogCapability(),
             ConfigCapability(),
@@ -139,7 +140,7 @@ class Host:
         )
         observer = plugins.on_usage if plugins.implements("on_usage") else None
         capabilities = (*own, *self._parts.capabilities, *plugins.capabilities(taken=own))
-        return Kernel(self.database, self._ledger, capabilities, observer)
+        return Kernel(self.database, self._ledger, capabilities, observer, installed.grant if installed else None)
 
     @cached_property
     def invocations(self) -> Invocations:

@@ -6,7 +6,7 @@ import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -39,8 +39,15 @@ CALLERS = {
 class Tokens:
     """An authenticator with a token for each kind of caller."""
 
+    def __init__(self) -> None:
+        self.revoked: set[str] = set()
+
     def authenticate(self, token: str) -> Caller | None:
-        return CALLERS.get(token)
+        caller = CALLERS.get(token)
+        return None if caller is None or token in self.revoked else replace(caller, token_id=token)
+
+    def is_good(self, token_id: str) -> bool:
+        return token_id not in self.revoked
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Who may call the server: tokens, scopes, hosts and origins."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -19,6 +20,18 @@ async def test_without_a_good_token_the_answer_is_401_with_the_cure(served: Any,
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
     assert "llmasos tokens create" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
+async def test_a_token_that_is_revoked_ends_what_runs_for_it(served: Any, accept: str) -> None:
+    """11-S12: a stream outlived its token."""
+    url = "/api/v1/apps/acme/tool/actions/wait"
+    running = asyncio.create_task(served.client.post(url, headers={"accept": accept}))
+    await served.until_started()
+    served.app.state.authenticator.revoked.add("all")
+    answer = await running
+    assert '"code":"unauthenticated"' in answer.text
+    assert served.ended == ["cancelled"]
 
 
 async def test_a_token_in_the_query_is_no_token(served: Any) -> None:

@@ -152,6 +152,12 @@ class TokenAuthenticator:
         principal = Principal(workspace=row.workspace_id, user=row.user_id)
         return Caller(principal=principal, scopes=scopes, apps=apps, token_id=token_id)
 
+    def is_good(self, token_id: str) -> bool:
+        """Whether a token that was known still is good."""
+        with self._database.read() as session:
+            row = repository.by_id(session, token_id)
+        return row is not None and state_of(row) == "good"
+
     def _note_use(self, token_id: str, at: datetime) -> None:
         with self._database.write() as session:
             repository.note_use(session, token_id, at)

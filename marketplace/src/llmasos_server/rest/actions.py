@@ -27,7 +27,7 @@ from llmasos.invocations.events import FollowedInvocation
 from llmasos.invocations.run import not_installed
 from llmasos_server.rest import sse
 from llmasos_server.rest.context import PREFIX, host_of
-from llmasos_server.rest.identity import Runner
+from llmasos_server.rest.identity import Runner, until_revoked
 from llmasos_server.rest.problems import (
     BodyTooLarge,
     InvalidJson,
@@ -108,9 +108,16 @@ async def run_action(
         lambda emit, on_start: actions.run(caller.principal, app_id, action, value, emit, on_start=on_start),
         streamed=streamed,
     )
+    watch = asyncio.create_task(_end_when_revoked(request, caller, followed))
+    followed.when_ended(watch.cancel)
     if streamed:
         return await _streamed(request, followed)
     return await _answered(request, followed)
+
+
+async def _end_when_revoked(request: Request, caller: Runner, followed: FollowedInvocation) -> None:
+    await until_revoked(request, caller)
+    followed.end_for(Unauthenticated(_("The token was revoked or has expired while this ran.")))
 
 
 @router.get(

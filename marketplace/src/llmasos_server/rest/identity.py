@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Annotated, Protocol, cast
+from typing import Annotated, Final, Protocol, cast
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -14,6 +16,8 @@ from llmasos.errors import Unauthenticated
 from llmasos.i18n import _, negotiate
 from llmasos.kernel.invocation import Principal
 from llmasos_server.rest.problems import ScopeMissing
+
+logger = logging.getLogger(__name__)
 
 
 class Scope(StrEnum):
@@ -54,8 +58,29 @@ class Authenticator(Protocol):
     """Knows tokens. The marketplace's accounts implement it."""
 
     def authenticate(self, token: str) -> Caller | None:
-        """Whom a token stands for; None where it is unknown, expired or revoked. Answers in about a millisecond."""
+        """Whom a token stands for; None if it is unknown, expired or revoked. Takes about a millisecond."""
         ...
+
+    def is_good(self, token_id: str) -> bool:
+        """Whether a token that was known still is: neither expired nor revoked, in whatever process."""
+        ...
+
+
+# How soon what runs for a token is ended once the token is revoked or has expired.
+RECHECK_SECONDS: Final = 1.0
+
+
+async def until_revoked(request: Request, caller: Caller) -> None:
+    """Wait until the caller's token is good no more."""
+    authenticator = cast("Authenticator", request.app.state.authenticator)
+    # The database says it: a token is mostly revoked by a command, which is another process.
+    while True:
+        await asyncio.sleep(RECHECK_SECONDS)
+        try:
+            if not authenticator.is_good(caller.token_id):
+                return
+        except Exception:  # the database may be away for a while
+            logger.exception("a token could not be looked up; retrying")
 
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="A token made with `llmasos tokens create`.")

@@ -9,7 +9,8 @@ import binascii
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, TypeVar
+from functools import partial
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from llmasos.bundles.manifest import StoragePermission
 from llmasos.database.engine import Database, WriteSession, utc_now
@@ -100,6 +101,14 @@ class ListKeys(Operation[list[str]]):
     function: ClassVar[str] = "keys"
 
 
+class CheckInstalled(Protocol):
+    """Holds a write of an app against its removal."""
+
+    def __call__(self, transaction: Transaction, installation_id: str) -> None:
+        """Raise `Denied` if the installation is gone; from here to the commit it cannot go."""
+        ...
+
+
 class StorageCapability:
     """`storage`: get, put, compare-and-set, delete, keys."""
 
@@ -113,8 +122,16 @@ class StorageCapability:
         "keys": ContractFunction.plain(ListKeys, tuple[str, str | None, int]),
     }
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, check_installed: CheckInstalled | None = None) -> None:
+        """Keep values in `database`.
+
+        Args:
+            database: The one database.
+            check_installed: Fails a write of an app that was uninstalled, inside the write. Without it, every app that
+                calls is taken for installed.
+        """
         self._database = database
+        self._check_installed = check_installed
 
     def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[Any]:
         """Ready an access to the app's own area.
@@ -128,7 +145,12 @@ class StorageCapability:
         if app is None or not isinstance(grant, StoragePermission):
             raise Denied(_("Only an app has a storage; run this as an action of one."))
         principal = invocation.principal
-        area = Area(self._database, (principal.workspace, app.id, principal.user), grant.max_bytes)
+        area = Area(
+            self._database,
+            (principal.workspace, app.id, principal.user),
+            grant.max_bytes,
+            partial(self._check_installed, installation_id=app.installation_id) if self._check_installed else None,
+        )
         match operation:
             case Get(key):
                 check_key(key)
@@ -177,6 +199,8 @@ class Area:
     database: Database
     owner: tuple[str, str, str]
     max_bytes: int
+    check: Callable[[Transaction], None] | None = None
+    """Fails a write, inside its transaction, if the app was uninstalled."""
 
     def get(self, key: str) -> StoredEntry | None:
         """The value and its version; None if the key is absent."""
@@ -238,6 +262,8 @@ class Area:
 
     def _lock(self, transaction: Transaction) -> int:
         """Let one writer at a time change the area, in whatever process; the highest version of a deleted key."""
+        if self.check is not None:
+            self.check(transaction)
         transaction.run(
             f"INSERT INTO stored_total {_OWNER}, size_bytes, deleted_version) VALUES (?, ?, ?, 0, 0)"
             " ON CONFLICT (workspace_id, app_id, user_id) DO NOTHING",

@@ -32,6 +32,11 @@ class Dialect(Protocol):
         ...
 
     @property
+    def for_key_share(self) -> str:
+        """What a SELECT ends with so that its rows cannot be deleted before the commit, as `for_update`."""
+        ...
+
+    @property
     def upkeep_writes(self) -> int | None:
         """After how many writes of the queue `upkeep` is due; None for never."""
         ...

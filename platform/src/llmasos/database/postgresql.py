@@ -20,6 +20,7 @@ class PostgreSql:
     """PostgreSQL 13 or newer, through psycopg."""
 
     for_update = " FOR UPDATE"
+    for_key_share = " FOR KEY SHARE"
     upkeep_writes = None
 
     def marked(self, sql: str) -> str:

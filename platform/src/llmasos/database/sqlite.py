@@ -35,6 +35,7 @@ class Sqlite:
     """SQLite in WAL mode."""
 
     for_update = ""
+    for_key_share = ""
     upkeep_writes = CHECKPOINT_WRITES
 
     def marked(self, sql: str) -> str:

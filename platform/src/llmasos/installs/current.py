@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 from sqlmodel import Session
 
 from llmasos.bundles.actions import checked_actions, lifecycle_events_of
-from llmasos.bundles.parts import LimitsRequest
+from llmasos.bundles.parts import LimitsRequest, Permission
 from llmasos.database.engine import Database
+from llmasos.database.transaction import Transaction
+from llmasos.errors import Denied
+from llmasos.i18n import _
 from llmasos.installs import repository
 from llmasos.installs.code import CodeStore
 from llmasos.installs.plan import require_current
@@ -18,6 +24,18 @@ from llmasos.kernel.invocation import InstalledApp, InvocationLimits
 from llmasos.runtimes.runtime import Program
 from llmasos_runner.protocol import FUEL_PER_CPU_SECOND
 from llmasos_sdk.host import BASELINE_CAPABILITIES
+
+_GRANT_NOW: Final = (
+    "SELECT CAST(g.scope AS TEXT) FROM installation i"
+    ' JOIN "grant" g ON g.installed_release_id = i.current_id WHERE i.id = ? AND g.capability = ?'
+    " AND g.revoked_at IS NULL"
+)
+
+
+@lru_cache(maxsize=1024)
+def _permission_of(scope: str) -> Permission:
+    """A permission as its row holds it; most calls find the one that was parsed for the call before."""
+    return repository.permission_of(json.loads(scope))
 
 
 class InstalledApps:
@@ -36,6 +54,21 @@ class InstalledApps:
         """The current release of an installed app; see `installed_app`."""
         with self._database.read() as session:
             return installed_app(session, workspace, app_id)
+
+    def grant(self, installation_id: str, capability: str) -> Permission | None:
+        """What an installation may do with a capability now, in whatever process that was changed."""
+        row = self._database.lookup(_GRANT_NOW, installation_id, capability)
+        return None if row is None else _permission_of(str(row[0]))
+
+    def check_installed(self, transaction: Transaction, installation_id: str) -> None:
+        """Hold a write of an app against its removal: either it is committed first, or the write fails.
+
+        Raises:
+            Denied: The app was uninstalled.
+        """
+        sql = f"SELECT id FROM installation WHERE id = ?{transaction.dialect.for_key_share}"  # noqa: S608 - a constant
+        if transaction.one(sql, installation_id) is None:
+            raise Denied(_("The app was uninstalled."))
 
     def code(self, found: Runnable) -> Path:
         """The code of an installed app; see `CodeStore.require`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
@@ -45,6 +45,7 @@ class Installer:
         runtime_of: The runtime of a kind; it prepares code.
         host_version: Held against what releases are compatible with; this host's own if left out.
         tell: Tells apps of lifecycle events; without it, no app is told.
+        end_invocations: Ends what runs of an installation, in every process, before it is removed.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Installer:
         host_version: str = "",
         *,
         tell: Tell | None = None,
+        end_invocations: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._database = database
         self._source = source
@@ -63,6 +65,7 @@ class Installer:
         self._runtime_of = runtime_of
         self._host_version = host_version or version("llmasos")
         self._tell = tell
+        self._end_invocations = end_invocations
 
     def plan_install(self, workspace: str, wanted: Requirement) -> InstallPlan:
         """What an install would do; see `plan.plan_install`. Show its screens, and carry it out."""
@@ -114,8 +117,10 @@ class Installer:
         with self._database.read() as session:
             installation, release = changes.require_removable(session, workspace, app_id)
             going = InstallResult(app_id, release.version, "uninstalled", installation.id)
-            kind = release.runtime
+            kind, installation_id = release.runtime, installation.id
         failure = (await self._told(Principal(workspace, user), going, None)).failure
+        if self._end_invocations is not None:
+            await self._end_invocations(installation_id)
         result = await asyncio.to_thread(self._uninstall, workspace, app_id, user, delete_data)
         with suppress(LlmasosError):  # nothing here runs apps of its kind: nothing of it is warm
             await self._runtime_of(kind).retire(result.installation_id)

@@ -57,6 +57,8 @@ class FollowedInvocation:
 
     def __init__(self, start: Start, *, streamed: bool) -> None:
         """Run `start`; keep its events only if they are `streamed`."""
+        self.ended_for: LlmasosError | None = None
+        """What `end_for` ended it with."""
         self._events = _EventQueue()
         self._invocation: asyncio.Future[Invocation] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(start, self._events.put if streamed else discard))
@@ -95,7 +97,7 @@ class FollowedInvocation:
     @property
     def was_cancelled(self) -> bool:
         """Whether `cancel` or `end` ended it, because its caller went away."""
-        return self._task.cancelling() > 0 or self._task.cancelled()
+        return self.ended_for is None and (self._task.cancelling() > 0 or self._task.cancelled())
 
     async def next_event(self) -> Event | None:
         """The next event; None once it has ended and all were taken."""
@@ -107,7 +109,22 @@ class FollowedInvocation:
         Raises:
             LlmasosError: How it failed.
         """
-        return await asyncio.shield(self._task)
+        try:
+            return await asyncio.shield(self._task)
+        except asyncio.CancelledError:
+            if self.ended_for is not None and self._task.cancelled():
+                raise self.ended_for from None
+            raise
+
+    def when_ended(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once it has ended, whatever its end."""
+        self._task.add_done_callback(lambda _: callback())
+
+    def end_for(self, error: LlmasosError) -> None:
+        """Have it end with an error that its caller is told. Does nothing once it has ended."""
+        if self.ended_for is None and not self._task.done():
+            self.ended_for = error
+            self._task.cancel()
 
     def cancel(self) -> None:
         """Have it end. Does nothing once it has."""

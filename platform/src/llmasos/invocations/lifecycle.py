@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 FUEL_FLOOR: Final = 500_000_000
 # How long a close waits for what it cancelled.
 CLOSE_SECONDS: Final = 10.0
+# How often the end of what another process runs is looked for.
+END_POLL_SECONDS: Final = 0.1
 _ONE_INVOCATION: Final = Demand({Meter.INVOCATIONS: 1})
 
 
@@ -186,6 +188,25 @@ class Invocations:
             running.cancel()
         else:
             await self._database.write_queue.submit(lambda transaction: records.request_cancel(transaction, id_))
+
+    async def end_of_installation(self, installation_id: str) -> None:
+        """Cancel what runs of an installation, in every process, and wait until it is settled.
+
+        Waits no longer than `CLOSE_SECONDS`: what a process that hangs runs is refused its next call all the same.
+        """
+        await self._database.write_queue.submit(
+            lambda transaction: records.request_cancel_of_installation(transaction, installation_id)
+        )
+        self._running.cancel_of_installation(installation_id)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                # The rows say when they ended, of processes that share no event with this one.
+                while await asyncio.to_thread(self._is_running, installation_id):  # noqa: ASYNC110
+                    await asyncio.sleep(END_POLL_SECONDS)
+
+    def _is_running(self, installation_id: str) -> bool:
+        with self._database.read() as session:
+            return records.is_running(session, installation_id)
 
     async def find(self, id_: str, principal: Principal, *, of_anybody: bool = False) -> InvocationRow:
         """An invocation of the principal's own, or of anybody in the workspace.

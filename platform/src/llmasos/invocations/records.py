@@ -103,6 +103,22 @@ def request_cancel(transaction: Transaction, id_: str) -> int:
     return transaction.run("UPDATE invocation SET cancel_requested = ? WHERE id = ? AND status = 'running'", True, id_)
 
 
+def request_cancel_of_installation(transaction: Transaction, installation_id: str) -> int:
+    """Ask the processes that run invocations of an installation to cancel them."""
+    return transaction.run(
+        "UPDATE invocation SET cancel_requested = ? WHERE installation_id = ? AND status = 'running'",
+        *(True, installation_id),
+    )
+
+
+def is_running(session: Session, installation_id: str) -> bool:
+    """Whether any process runs an invocation of an installation."""
+    query = select(InvocationRow.id).where(
+        InvocationRow.status == "running", InvocationRow.installation_id == installation_id
+    )
+    return session.exec(query.limit(1)).first() is not None
+
+
 def to_cancel(session: Session, lease_id: str) -> list[str]:
     """Which of a process's invocations others asked it to cancel."""
     return list(

@@ -60,6 +60,13 @@ class RunningInvocations:
         """One by its id."""
         return self._by_id.get(id_)
 
+    def cancel_of_installation(self, installation_id: str) -> None:
+        """Cancel those of an installation, but the caller's own."""
+        for each in list(self._by_id.values()):
+            app = each.invocation.app
+            if app is not None and app.installation_id == installation_id and each.task is not asyncio.current_task():
+                each.cancel()
+
     async def end_all(self, within_seconds: float) -> None:
         """Cancel all but the caller's own, and wait until they are settled."""
         ending = [each for each in self._by_id.values() if each.task is not asyncio.current_task()]

@@ -73,6 +73,17 @@ def denial(app: InstalledApp | None, capability: str) -> Denied | None:
     )
 
 
+def not_granted_any_more(app: InstalledApp, capability: str) -> Denied:
+    """The error for an app whose grant was revoked, or which was uninstalled, while it ran."""
+    return PermissionNotGranted(
+        _(
+            "{app} may no longer use {capability}: its grant was revoked while it ran.",
+            app=app.id,
+            capability=capability,
+        )
+    )
+
+
 def is_within(grant: Permission, permission: Permission) -> bool:
     """Whether everything that `grant` allows is allowed by `permission`."""
     match grant, permission:

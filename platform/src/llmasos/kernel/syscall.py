@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
+from llmasos.bundles.manifest import Permission
 from llmasos.database.engine import Database
 from llmasos.database.transaction import Transaction
 from llmasos.database.write_queue import WriteKind
@@ -25,15 +27,17 @@ from llmasos.kernel.calls import (
     usage_record,
 )
 from llmasos.kernel.capability import Capability, Operation, PreparedCall, Stream
-from llmasos.kernel.grants import denial
+from llmasos.kernel.grants import denial, intersect_all, not_granted_any_more
 from llmasos.kernel.invocation import Invocation
 from llmasos.kernel.observation import UsageObserver
 from llmasos.quotas.ledger import Ledger, Reservation
 from llmasos.quotas.meters import NOTHING_USED, Used
 from llmasos.quotas.run_limits import RunAccount
+from llmasos_sdk.host import BASELINE_CAPABILITIES
 
 logger = logging.getLogger(__name__)
 AnswerT = TypeVar("AnswerT")
+GrantNow: TypeAlias = Callable[[str, str], Permission | None]
 
 # How long the work behind a stream may take to stop, before the invocation goes on without it.
 STREAM_CLOSE_SECONDS = 5.0
@@ -47,6 +51,8 @@ class Kernel:
         ledger: Where quotas are kept.
         capabilities: The families of operations.
         observer: Is told each call as it is settled.
+        grant_now: What an installation may do with a capability at this instant. Without it, grants are those of the
+            invocation's start.
     """
 
     def __init__(
@@ -55,11 +61,13 @@ class Kernel:
         ledger: Ledger,
         capabilities: Iterable[Capability] = (),
         observer: UsageObserver | None = None,
+        grant_now: GrantNow | None = None,
     ) -> None:
         self._database = database
         self._ledger = ledger
         self._capabilities = {capability.name: capability for capability in capabilities}
         self._observer = observer
+        self._grant_now = grant_now
         self._admitted: dict[str, InvocationCalls] = {}
 
     def admit(self, invocation: Invocation, account: RunAccount) -> InvocationCalls:
@@ -104,6 +112,10 @@ class Kernel:
         refused = denial(invocation.app, name)
         if refused is not None:
             raise refused
+        if invocation.app is not None and name not in BASELINE_CAPABILITIES:
+            self._refresh_grants(invocation)
+            if name not in invocation.app.grants:
+                raise not_granted_any_more(invocation.app, name)
         capability = self._capabilities.get(name)
         if capability is None:
             known = ", ".join(sorted(self._capabilities))
@@ -111,6 +123,22 @@ class Kernel:
                 _("This host has no capability {name!r}; it has {known}.", name=name[:80], known=known),
             )
         return capability
+
+    def _refresh_grants(self, invocation: Invocation) -> None:
+        """Narrow what an invocation may do to what its app, and those that called it, may do now."""
+        app = invocation.app
+        if app is None or self._grant_now is None:
+            return
+        if invocation.parent is not None:
+            self._refresh_grants(invocation.parent)
+        grants = {name: self._grant_now(app.installation_id, name) for name in app.grants}
+        still = {name: grant for name, grant in grants.items() if grant is not None}
+        kept = app.grants if still == app.grants else intersect_all(app.grants, still)
+        caller = invocation.parent.app if invocation.parent is not None else None
+        if caller is not None:
+            kept = intersect_all(kept, caller.grants)
+        if kept != app.grants:
+            invocation.app = replace(app, grants=kept)
 
     def stream(self, invocation: Invocation, capability: str, number: int) -> OpenStream[Any] | None:
         """A stream that an invocation opened, by its number; None if it has ended.
