@@ -94,20 +94,23 @@ def native(author: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     """A native app's bundle, and its id."""
     if not confinement().is_available:
         pytest.skip(str(confinement().missing))
-    return built(author, tmp_path_factory.mktemp("native"), "--runtime", "python")
+    folder = tmp_path_factory.mktemp("native")
+    author.does("new", "small", "--runtime", "python", cwd=folder)
+    (folder / "small" / "app.py").write_text(COUNTING)
+    return built(author, folder / "small")
 
 
 @pytest.fixture(scope="module")
 def component(author: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A Python component's bundle, and its id. It compiles to 35 MB."""
-    return built(author, tmp_path_factory.mktemp("component"))
+    """A Python component's bundle, and its id. It compiles to 35 MB; other tests build the same."""
+    folder = tmp_path_factory.mktemp("component")
+    author.does("new", "hello", cwd=folder)
+    return built(author, folder / "hello")
 
 
-def built(author: Any, folder: Path, *words: str) -> tuple[Path, str]:
-    author.does("new", "small", *words, cwd=folder)
-    (folder / "small" / "app.py").write_text(COUNTING)
-    author.does("build", cwd=folder / "small")
-    [bundle] = (folder / "small" / "dist").glob("*.llmapp")
+def built(author: Any, project: Path) -> tuple[Path, str]:
+    author.does("build", cwd=project)
+    [bundle] = (project / "dist").glob("*.llmapp")
     return bundle, author.reads("inspect", str(bundle))["id"]
 
 

@@ -1,6 +1,6 @@
 """How pytest-xdist divides the tests: by file, since fixtures of a module are dear; the longest files first.
 
-The acceptance tests share one quickstart, so they stay together.
+The files that share one quickstart stay together.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-TOGETHER = ("tests/acceptance/",)
-# What takes longest goes first, so that no worker is left alone with it at the end.
+TOGETHER = tuple(f"tests/acceptance/test_{name}.py" for name in ("main_job", "interruptions", "native_apps"))
+# What takes longest goes first, so that no worker is left alone with it at the end. What builds an app that another
+# file builds too comes well after that, and finds it in the stock.
 LONGEST_FIRST = (
+    *TOGETHER,
     "tests/acceptance/",
-    "tests/platform/authoring/test_building",
     "tests/attacks/test_attacks.py",
     "tests/platform/gateway/test_embedded_model.py",
     "tests/platform/native/test_native_runtime.py",
+    "tests/platform/authoring/",
+    "tests/server/cli/test_lifecycle_hooks.py",
 )
 
 
@@ -26,7 +29,8 @@ class Partition(LoadFileScheduling):
     """Gives a worker one file at a time, or a folder whose files belong together."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return next((folder for folder in TOGETHER if nodeid.startswith(folder)), super()._split_scope(nodeid))
+        scope = super()._split_scope(nodeid)
+        return TOGETHER[0] if scope in TOGETHER else scope
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

