@@ -1,5 +1,6 @@
 """Capabilities as an action sees them, over the fakes."""
 
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from llmasos_sdk import (
     Unavailable,
 )
 from llmasos_sdk.errors import BY_TAG, from_tag
+from llmasos_sdk.model import Stream
 from llmasos_sdk.testing import FakeContext, MemoryStorage, ScriptedModel
 
 pytest_plugins = ("pytester",)
@@ -107,6 +109,51 @@ def test_a_stream_that_is_left_early_is_closed() -> None:
     assert ctx.scripted.open_streams == 1
     pieces.close()
     assert ctx.scripted.open_streams == 0
+
+
+class PartsHost:
+    """A host whose stream has the given parts."""
+
+    def __init__(self, *pieces: dict) -> None:
+        choices = [{"delta": {"tool_calls": [piece]}} for piece in pieces]
+        self.parts = [json.dumps({"choices": [choice]}) for choice in choices]
+
+    def call(self, capability: str, function: str, *_arguments: object) -> object:
+        return self.parts.pop(0) if function == "read" and self.parts else None
+
+
+def piece(index: int | None, id_: str | None, name: str | None, arguments: str) -> dict:
+    return {"index": index, "id": id_, "function": {"name": name, "arguments": arguments}}
+
+
+MERGED = {
+    "each index is 0": [piece(0, "a", "weather", "{}"), piece(0, "b", "time", "{}")],
+    "no index": [piece(None, "a", "weather", "{}"), piece(None, "b", "time", "{}")],
+    "the name is repeated": [piece(0, "a", "weather", "{"), piece(0, "a", "weather", "}"), piece(0, "b", "time", "{}")],
+    "interleaved": [
+        piece(0, "a", "weather", ""),
+        piece(1, "b", "time", ""),
+        piece(1, None, None, "{}"),
+        piece(0, None, None, "{}"),
+    ],
+    "no ids": [piece(0, None, "weather", "{}"), piece(0, None, "time", "{}")],
+}
+
+
+@pytest.mark.parametrize("pieces", MERGED.values(), ids=MERGED)
+def test_streamed_tool_calls_are_kept_apart(pieces: list[dict]) -> None:
+    """11-2: one call `get_weatherget_weatherget_time`."""
+    stream = Stream(PartsHost(*pieces), 1)
+    assert list(stream) == []
+    calls = [(call.name, call.arguments) for call in stream.completion.tool_calls]
+    assert calls == [("weather", {}), ("time", {})]
+
+
+def test_an_answer_that_is_no_data_says_what_came() -> None:
+    """11-5."""
+    ctx = FakeContext(model=ScriptedModel("Sure! The sea is blue."))
+    with pytest.raises(AnswerUnusable, match=r"it is not JSON, but .Sure! The sea is blue\."):
+        ctx.model.generate("What?", output=Label)
 
 
 def test_a_stream_gathers_tool_calls() -> None:

@@ -23,6 +23,14 @@ function toolCallsOf(message) {
   });
 }
 
+/** The call that a piece belongs to: by its id, then by its index, then the last; undefined begins another. */
+function callOf(calls, part, name) {
+  if (part.id) return calls.find((call) => call.id === part.id);
+  const same = calls.filter((call) => part.index == null || call.index === part.index).at(-1);
+  const another = name && same?.function.arguments && name !== same.function.name;
+  return another ? undefined : same;
+}
+
 /** The chat-completions request of a call, with nothing in it that was not asked for. */
 function requestOf(prompt, options) {
   const { system, maxTokens, topP, toolChoice, output, ...given } = options;
@@ -87,9 +95,13 @@ export class Stream {
     if (!choice) return "";
     state.finishReason = choice.finish_reason ?? state.finishReason;
     for (const part of choice.delta?.tool_calls ?? []) {
-      const call = (state.calls[part.index ?? 0] ??= { id: "", function: { name: "", arguments: "" } });
-      call.id ||= part.id ?? "";
-      call.function.name += part.function?.name ?? "";
+      const name = part.function?.name ?? "";
+      let call = callOf(state.calls, part, name);
+      if (call === undefined) {
+        call = { id: part.id ?? "", index: part.index, function: { name: "", arguments: "" } };
+        state.calls.push(call);
+      }
+      if (name !== call.function.name) call.function.name += name; // some servers repeat it with each piece
       call.function.arguments += part.function?.arguments ?? "";
     }
     const text = choice.delta?.content ?? "";
@@ -100,7 +112,7 @@ export class Stream {
   /** What came so far; its usage is exact once the stream ended. */
   get completion() {
     const { text, model, notices, finishReason, usage, calls } = this.#state;
-    const toolCalls = toolCallsOf({ tool_calls: calls.filter(Boolean) });
+    const toolCalls = toolCallsOf({ tool_calls: calls });
     return { text, model, notices: [...notices], finishReason, usage: usageOf(usage), toolCalls, parsed: undefined };
   }
 

@@ -3,6 +3,7 @@ import { test } from "node:test";
 
 import { App, AppFailed, Conflict, Invalid, NotFound, QuotaExceeded } from "../src/index.js";
 import { handler } from "../src/guest.js";
+import { ModelClient } from "../src/model.js";
 import { FakeHost, MemoryStorage, ScriptedModel, call } from "../src/testing.js";
 
 const app = new App()
@@ -133,3 +134,30 @@ test("inside a component errors are cases of the variant, and letters without th
     Math.random = kept.random;
   }
 });
+
+const piece = (index, id, name, args) => ({ index, id, function: { name, arguments: args } });
+
+for (const [how, pieces] of Object.entries({
+  "each index is 0": [piece(0, "a", "weather", "{}"), piece(0, "b", "time", "{}")],
+  "the name is repeated": [piece(0, "a", "weather", "{"), piece(0, "a", "weather", "}"), piece(0, "b", "time", "{}")],
+  "there are no ids": [piece(0, null, "weather", "{}"), piece(0, null, "time", "{}")],
+  "they are interleaved": [
+    piece(0, "a", "weather", ""),
+    piece(1, "b", "time", ""),
+    piece(1, null, null, "{}"),
+    piece(0, null, null, "{}"),
+  ],
+})) {
+  test(`streamed tool calls are kept apart where ${how} (11-2)`, () => {
+    const parts = pieces.map((part) => JSON.stringify({ choices: [{ delta: { tool_calls: [part] } }] }));
+    const stream = new ModelClient({ call: (_, name) => (name === "open" ? 1 : parts.shift()) }).stream("x");
+    assert.deepEqual([...stream], []);
+    assert.deepEqual(
+      stream.completion.toolCalls.map((call) => [call.name, call.arguments]),
+      [
+        ["weather", {}],
+        ["time", {}],
+      ],
+    );
+  });
+}

@@ -91,7 +91,11 @@ def parse(completion: Completion[None], output: type[T]) -> Completion[T]:
             raise AnswerUnusable(
                 _("the model's answer was cut before its JSON ended; raise max_tokens, here and in the manifest")
             ) from error
-        detail = error.message if isinstance(error, SchemaMismatch) else _("it is not JSON")
+        detail = (
+            error.message
+            if isinstance(error, SchemaMismatch)
+            else _("it is not JSON, but {text!r}", text=completion.text[:80])
+        )
         raise AnswerUnusable(
             _("the model did not answer as a {kind}: {detail}", kind=output.__name__, detail=detail)
         ) from error
@@ -108,7 +112,7 @@ class Stream:
         self._host = host
         self._number = number
         self._pieces: list[str] = []
-        self._calls: dict[int, Document] = {}
+        self._calls: list[Document] = []
         self._last: Document = {}
         self._finish_reason = "stop"
         self._model = ""
@@ -144,14 +148,26 @@ class Stream:
         return text
 
     def _take_tool_call(self, part: Document) -> None:
-        """A call comes in parts that share an index: first its id and name, then its arguments bit by bit."""
-        call = self._calls.setdefault(
-            int(part.get("index") or 0), {"id": "", "function": {"name": "", "arguments": ""}}
-        )
+        """Add a piece to its call. A call's id and name come first, then its arguments bit by bit."""
         told = cast("Document", part.get("function") or {})
-        call["id"] = call["id"] or part.get("id") or ""
-        for key in ("name", "arguments"):
-            call["function"][key] += told.get(key) or ""
+        name = str(told.get("name") or "")
+        call = self._call_of(part, name)
+        if call is None:
+            call = {"id": part.get("id") or "", "index": part.get("index"), "function": {"name": "", "arguments": ""}}
+            self._calls.append(call)
+        if name != call["function"]["name"]:  # some servers repeat it with each piece
+            call["function"]["name"] += name
+        call["function"]["arguments"] += told.get("arguments") or ""
+
+    def _call_of(self, part: Document, name: str) -> Document | None:
+        """The call that a piece belongs to: by its id, then by its index, then the last; None begins another."""
+        if part.get("id"):
+            return next((call for call in self._calls if call["id"] == part["id"]), None)
+        index = part.get("index")
+        same = [call for call in self._calls if index is None or call["index"] == index]
+        if not same or (name and same[-1]["function"]["arguments"] and name != same[-1]["function"]["name"]):
+            return None
+        return same[-1]
 
     @property
     def completion(self) -> Completion[None]:
@@ -161,7 +177,7 @@ class Stream:
             model=self._model,
             parsed=None,
             usage=usage_from(self._last),
-            tool_calls=tool_calls_from({"tool_calls": list(self._calls.values())}),
+            tool_calls=tool_calls_from({"tool_calls": self._calls}),
             notices=self._notices,
             finish_reason=self._finish_reason,
         )
