@@ -12,7 +12,7 @@ import stat
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -46,6 +46,8 @@ async def examine(home: Path, url: str) -> AsyncGenerator[Finding]:
         url: The database's URL.
     """
     yield check_home(home)
+    for finding in check_sizes(home):
+        yield finding
     schema = check_schema(url)
     for finding in check_server(url):
         yield finding
@@ -88,6 +90,30 @@ def check_home(home: Path) -> Finding:
             _("Only {free} MiB are free at {home}: make room.", free=free, home=home),
         )
     return Finding("home", "ok", _("{home} can be written; {free:,} MiB are free.", home=home, free=free))
+
+
+def check_sizes(home: Path) -> Iterator[Finding]:
+    """How much is where in the home, the largest first."""
+    sizes = {path.name: _size_bytes(path) >> 20 for path in home.iterdir()} if home.is_dir() else {}
+    largest = sorted(((size, name) for name, size in sizes.items() if size), reverse=True)
+    if largest:
+        yield Finding(
+            "disk",
+            "ok",
+            _(
+                "The home takes {total:,} MiB: {listed}.",
+                total=sum(size for size, _name in largest),
+                listed=listing([f"{name} {size:,}" for size, name in largest]),
+            ),
+        )
+
+
+def _size_bytes(path: Path) -> int:
+    found = 0
+    for each in (path, *path.rglob("*")) if path.is_dir() and not path.is_symlink() else (path,):
+        with suppress(OSError):  # a file that is being written goes away
+            found += each.lstat().st_size
+    return found
 
 
 def check_schema(url: str) -> Finding:
