@@ -92,7 +92,7 @@ def test_every_hook_is_documented_with_its_arguments() -> None:
 
 
 def test_every_moment_of_an_app_is_documented_with_its_function_and_arguments() -> None:
-    told = {name: row[0] for name, row in table("Moments of an app").items()}
+    told = {name: row[0] for name, row in table("Lifecycle events of an app").items()}
     assert set(told) == LIFECYCLE_EVENTS
     for name, row in told.items():
         arguments = list(inspect.signature(getattr(AppHooks, name[1:])).parameters)[2:]
