@@ -32,8 +32,8 @@ from llmasos.database.schema import ensure_schema
 from llmasos.kernel.guest_calls import GuestCalls
 from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
 from llmasos.runtimes.confinement import confinement
-from llmasos.runtimes.environments import base_python
 from llmasos.runtimes.native import NativeRuntime
+from llmasos.runtimes.packages import base_python
 from llmasos.runtimes.runtime import Program
 from llmasos.testing import small_host
 

@@ -41,7 +41,7 @@ def main() -> None:
     # Last, so that nothing there can replace a module of the standard library.
     sys.path.extend(start["search_path"])
     _die_with_the_host(connection)
-    serve = {"component": _components, "compile": _compile, "native": _native}[start["kind"]]
+    serve = {"component": _components, "compile": _compile, "native": _native, "bytecode": _bytecode}[start["kind"]]
     serve(connection, start)
     # Not sys.exit: daemon threads may still unwind, and nothing here needs the interpreter's own shutdown.
     os._exit(0)
@@ -124,13 +124,11 @@ def _confine(connection: socket.socket, start: Start, *kept: int) -> list[str]:
     """Confine this process for good. If the system cannot, components run in WebAssembly alone, as `ready` says."""
     from llmasos_runner import confinement  # noqa: PLC0415
 
-    task = start.get("compile")
-    descriptors = [connection.fileno(), *kept, *([task["input_fd"], task["output_fd"]] if task else [])]
-    profile = {"read": start["search_path"], **start["confine"], "keep_fds": descriptors}
+    profile = {"read": start["search_path"], **start["confine"], "keep_fds": [connection.fileno(), *kept]}
     try:
         return confinement.apply(profile)
     except confinement.CannotConfine:
-        if start["kind"] == "native":
+        if start["kind"] in {"native", "bytecode"}:
             raise
         return []
 
@@ -143,10 +141,21 @@ def _compile(connection: socket.socket, start: Start) -> None:
         raise SystemExit("a compile runner was started without a task")
     # First, since a confined process changes no limits.
     compiling.limit_itself(task)
-    _confine(connection, start)
+    _confine(connection, start, task["input_fd"], task["output_fd"])
     # One task has this process to itself, and an install waits for it: compile on every core.
     os.environ.pop("RAYON_NUM_THREADS", None)
     Connection(connection).send(compiling.compile_component(task))
+
+
+def _bytecode(connection: socket.socket, start: Start) -> None:
+    from llmasos_runner import bytecode  # noqa: PLC0415
+
+    task = start.get("bytecode")
+    if task is None:
+        raise SystemExit("a bytecode runner was started without a task")
+    bytecode.limit_itself(task)
+    _confine(connection, start, task["output_fd"])
+    bytecode.compile_all(task)
 
 
 def _native(connection: socket.socket, start: Start) -> None:

@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 MAX_PAYLOAD_BYTES: Final = 1 << 20
 # JSON text inside a JSON frame: a control character takes seven bytes. A MiB is left for the log and the envelope.
 MAX_FRAME_BYTES: Final = 8 * MAX_PAYLOAD_BYTES
-HEADER: Final = struct.Struct(">I")
+LENGTH: Final = struct.Struct(">I")
 
 # How much fuel a second of one core burns, to turn a manifest's `cpu_seconds` into fuel and, for a guest that was
 # ended while it computed (the engine keeps no count then), its processor time into fuel. Measured: a Python
@@ -56,16 +56,28 @@ class CompileTask(TypedDict):
     output_bytes: int
 
 
+class BytecodeTask(TypedDict):
+    """What a runner of kind `bytecode` does: compile the sources in `folder`, which will stand at `final`."""
+
+    folder: str
+    final: str
+    output_fd: int
+    cpu_seconds: int
+    memory_bytes: int
+    output_bytes: int
+
+
 class Start(TypedDict):
     """The first frame, to the runner: what it is for. It confines itself before it answers."""
 
     t: Literal["start"]
-    kind: Literal["component", "native", "compile"]
+    kind: Literal["component", "native", "compile", "bytecode"]
     search_path: list[str]
     confine: dict[str, Json]
     threads: int
     native: NotRequired[dict[str, Json]]
     compile: NotRequired[CompileTask]
+    bytecode: NotRequired[BytecodeTask]
 
 
 class Ready(TypedDict):
@@ -186,7 +198,7 @@ def framed(body: bytes) -> bytes:
     """
     if len(body) > MAX_FRAME_BYTES:
         raise FrameError(f"a message of {len(body)} bytes is over the limit of {MAX_FRAME_BYTES}")
-    return HEADER.pack(len(body)) + body
+    return LENGTH.pack(len(body)) + body
 
 
 def take_frame(received: bytearray) -> dict[str, Json] | None:
@@ -195,15 +207,15 @@ def take_frame(received: bytearray) -> dict[str, Json] | None:
     Raises:
         FrameError: The frame is too large or is not a JSON object.
     """
-    if len(received) < HEADER.size:
+    if len(received) < LENGTH.size:
         return None
-    (length,) = HEADER.unpack_from(received)
+    (length,) = LENGTH.unpack_from(received)
     if length > MAX_FRAME_BYTES:
         raise FrameError(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
-    end = HEADER.size + length
+    end = LENGTH.size + length
     if len(received) < end:
         return None
-    body = received[HEADER.size : end]
+    body = received[LENGTH.size : end]
     del received[:end]
     try:
         message: Json = _decode(body.decode())[0]

@@ -112,10 +112,20 @@ def invocation(fuel: int = 60 * FUEL_PER_CPU_SECOND) -> Invocation:
 
 
 async def said(call) -> str:
-    try:
-        return (await call).output
-    except LlmasosError as error:
-        return f"{type(error).__name__}: {error.message}"
+    outcome = await call
+    if isinstance(outcome.error, LlmasosError):
+        return f"{type(outcome.error).__name__}: {outcome.error.message}"
+    return outcome.output_or_raise()
+
+
+async def busy_runner(runtime: ComponentRuntime):
+    """The one runner, once it runs something."""
+    while True:
+        for runner in runtime._pool.pids.values():
+            if runner.load:
+                await asyncio.sleep(0.1)
+                return runner
+        await asyncio.sleep(0.02)
 
 
 def measured(runner) -> dict:
@@ -155,8 +165,7 @@ async def components(home: Path, answers: Path, hangs: Path) -> dict:
     seen["runner"] = measured(runner)
     for target in ("runner", "bwrap"):
         call = asyncio.create_task(said(runtime.call(spin, invocation(), "x", "")))
-        await asyncio.sleep(0.3)
-        (runner,) = runtime._pool.pids.values()
+        runner = await busy_runner(runtime)
         pids = line(runner.process.child.pid)
         os.kill(runner.process.pid if target == "runner" else runner.process.child.pid, signal.SIGKILL)
         seen[f"killed {target}"] = [len(pids), await call, await left_of(pids)]
@@ -181,7 +190,7 @@ async def native(home: Path) -> dict:
     program = Program("python", code_digest(files), frozenset(), "one")
     await runtime.prepare(program, code)
     seen = {"answer": await said(runtime.call(program, invocation(), "shout", '{"text": "hello"}'))}
-    (slot,) = runtime._slots.values()
+    (slot,) = runtime._slots.occupied
     seen["runner"] = measured(slot.runner)
     seen["outside"] = await said(runtime.call(program, invocation(), "outside", "{}"))
     for action in ("leave", "crash"):

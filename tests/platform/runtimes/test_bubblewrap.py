@@ -17,7 +17,7 @@ from llmasos.i18n import render
 from llmasos.runtimes.bubblewrap import arguments
 from llmasos.runtimes.component import ComponentRuntime
 from llmasos.runtimes.confinement import confinement
-from llmasos.runtimes.environments import find_uv
+from llmasos.runtimes.packages import find_uv
 from llmasos.settings import Settings
 
 HERE = Path(__file__).parent

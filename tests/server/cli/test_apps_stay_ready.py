@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from llmasos.bundles.testing import action, bundle_files, manifest_text
 from llmasos.bundles.writer import write_bundle
-from llmasos.runtimes import compiled, environments
+from llmasos.runtimes import compiled, environments, prepared
 from llmasos.runtimes.confinement import confinement
 from llmasos_server.cli.shell import app
 
@@ -85,7 +85,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, templates: dict[str, P
 
 
 def remove(folder: Path) -> None:
-    environments._remove(folder)  # an environment is read-only
+    prepared.remove_tree(folder)  # an environment is read-only
 
 
 def delete_compiled(home: Path, _patch: pytest.MonkeyPatch) -> None:

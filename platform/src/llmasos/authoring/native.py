@@ -33,7 +33,7 @@ from llmasos.bundles.lock import check_lock
 from llmasos.bundles.manifest import Manifest
 from llmasos.errors import Invalid, NotFound
 from llmasos.i18n import _
-from llmasos.runtimes.environments import find_uv
+from llmasos.runtimes.packages import find_uv
 from llmasos.uv import configuration
 
 ENTRY_POINT_GROUP: Final = "llmasos.apps"

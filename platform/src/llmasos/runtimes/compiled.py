@@ -1,9 +1,9 @@
 """The store of compiled components.
 
 A compiled file is machine code that a runner maps and runs, so only files that this host compiled are ever used: each
-has a record with its size and SHA-256, which the host alone writes, and no file without a record counts. The key is
-the component's digest, the engine's version and the engine's configuration. A file comes to stand by rename, first
-the code and then the record, so that a host that is killed at any moment leaves nothing half.
+has a record with its size and SHA-256, which only the host writes, and a file without a record is never used. The key
+is the component's digest, the engine's version and the engine's configuration. Files are put in place by rename, the
+code first and then its record, so that a host that is killed at any moment leaves either a whole pair or none.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import asyncio
 import hashlib
 import os
 import platform
+import re
 import tempfile
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-import filelock
 import msgspec
 
 from llmasos.errors import ComponentRejected, LlmasosError, Unavailable
@@ -27,6 +28,7 @@ from llmasos.i18n import Message, _
 from llmasos.machine import disk_full, unwritable
 from llmasos.runtimes import process
 from llmasos.runtimes.frames import Compiled, FrameReader, ProtocolFault, Refused
+from llmasos.runtimes.prepared import Entry, locked, size_bytes
 from llmasos.runtimes.runtime import Inspection
 from llmasos_runner.protocol import EXIT_DISK_FULL, MAX_FRAME_BYTES, CompileTask, Start
 
@@ -36,8 +38,10 @@ CPU_SECONDS: Final = 120
 WALL_SECONDS: Final = 180.0
 MEMORY_BYTES: Final = 4 << 30
 OUTPUT_BYTES: Final = 512 << 20
-# To be raised when `llmasos_runner.component.engine` changes: files made before don't fit then.
+# Raise it when `llmasos_runner.component.engine` changes: files made before do not fit then.
 ENGINE_CONFIGURATION: Final = 1
+# `<digest>-<engine>.cwasm` and its record; with a dot before and a random end while it is written.
+_FILE: Final = re.compile(r"(?P<temporary>\.?)(?P<key>[0-9a-f]{64}-.+?)\.(cwasm|json|lock)(\..+)?")
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,24 +60,23 @@ class CompiledStore:
         self._folder = folder
         self._bubblewrap = bubblewrap
         self._suffix = f"-{version('wasmtime')}-{platform.machine()}-{ENGINE_CONFIGURATION}"
-        self._locks: dict[str, asyncio.Lock] = {}
         self._checked: dict[str, tuple[Record, int, int]] = {}
 
     def name(self, digest: str) -> str:
-        """Where the compiled file of a component stands, or will, as a text: every invocation asks for it."""
+        """Return the name of a component's compiled file, as a text since every invocation needs it."""
         return f"{self._folder}/{digest}{self._suffix}.cwasm"
 
     def path(self, digest: str) -> Path:
-        """The same, as a path."""
+        """Return the same as a path."""
         return Path(self.name(digest))
 
     async def find(self, digest: str) -> Record | None:
-        """The record of a compiled file that is there and whole.
+        """Return the record of a compiled file if both are there and the file is whole.
 
-        The bytes are read once in a process, and again when the file's size or time changed.
+        The bytes are read once per process, and again when the file's size or time changed.
         """
         try:
-            # Every invocation comes by here: hence no pathlib, and what was checked is kept.
+            # Every invocation passes here: hence no pathlib, and checked files are remembered.
             stat = os.stat(self.name(digest))  # noqa: PTH116
             checked = self._checked.get(digest)
             if checked is not None and checked[1:] == (stat.st_size, stat.st_mtime_ns):
@@ -88,26 +91,40 @@ class CompiledStore:
         return record
 
     async def ensure(self, digest: str, code: Path) -> Record:
-        """The record of the compiled file of `code`, compiled now if it isn't there.
+        """Return the record of the compiled file of `code`, compiled now if it is not there.
 
         Raises:
-            ComponentRejected: It is no component, doesn't keep the contract, or takes too much to compile.
+            ComponentRejected: It is no component, does not keep the contract, or takes too much to compile.
+            Unavailable: The compiled file cannot be stored.
         """
-        if (record := await self.find(digest)) is not None:
-            return record
-        async with self._alone(digest):
-            if (record := await self.find(digest)) is not None:
-                return record
-            return await self._compile(digest, code)
+        if (record := await self.find(digest)) is None:
+            try:
+                async with locked(self._folder, digest):
+                    record = await self.find(digest) or await self._compile(digest, code)
+            except OSError as error:
+                raise _unstorable(error) from error
+        with suppress(OSError):
+            os.utime(self.path(digest).with_suffix(".json"))  # so that the collector takes it for young
+        return record
+
+    def entries(self) -> Iterator[Entry]:
+        """What is stored, for the collector: compiled files with their records, and what killed hosts left."""
+        found: dict[tuple[str, bool], list[Path]] = {}
+        for path in self._folder.iterdir() if self._folder.is_dir() else ():
+            if (name := _FILE.fullmatch(path.name)) is not None and path.is_file():
+                found.setdefault((name["key"], bool(name["temporary"])), []).append(path)
+        for (key, is_temporary), paths in found.items():
+            digest = key.partition("-")[0]
+            whole = {".cwasm", ".json"} <= {path.suffix for path in paths} and not is_temporary
+            modified = max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
+            remove = partial(_remove_files, paths)
+            yield Entry(digest, whole and key == digest + self._suffix, modified, sum(map(size_bytes, paths)), remove)
 
     async def _compile(self, digest: str, code: Path) -> Record:
         path = self.path(digest)
-        for stale in self._folder.glob(f".{path.name}.*"):  # of a host that was killed; nobody else compiles this now
+        for stale in self._folder.glob(f".{path.name}.*"):  # of a host that was killed: only this one compiles it now
             stale.unlink(missing_ok=True)
-        try:
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=self._folder)
-        except OSError as error:
-            raise _unstorable(error) from error
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=self._folder)
         temporary = Path(name)
         try:
             with os.fdopen(handle, "w+b") as output, code.open("rb") as source:
@@ -117,8 +134,6 @@ class CompiledStore:
             sha256 = await asyncio.to_thread(sha256_of, temporary)
             record = Record(size, sha256, tuple(answer.imports), tuple(answer.exports))
             await asyncio.to_thread(self._publish, temporary, path, record)
-        except OSError as error:
-            raise _unstorable(error) from error
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(name)  # noqa: PTH108 -- pathlib's is refused here, and this is one system call
@@ -143,27 +158,12 @@ class CompiledStore:
             Path(name).unlink(missing_ok=True)
             raise
 
-    @asynccontextmanager
-    async def _alone(self, digest: str) -> AsyncGenerator[None]:
-        """One compile at once of a digest, in this process and in all that share the folder."""
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unstorable(error) from error
-        lock = filelock.FileLock(self.path(digest).with_suffix(".lock"), thread_local=False)
-        async with self._locks.setdefault(digest, asyncio.Lock()):
-            while True:
-                try:
-                    lock.acquire(blocking=False)
-                    break
-                except filelock.Timeout:
-                    await asyncio.sleep(0.05)
-                except OSError as error:
-                    raise _unstorable(error) from error
-            try:
-                yield
-            finally:
-                lock.release()
+
+def _remove_files(paths: list[Path]) -> bool:
+    # The record first: code without a record is never used.
+    for path in sorted(paths, key=lambda path: path.suffix != ".json"):
+        path.unlink(missing_ok=True)
+    return True
 
 
 async def compile_between(source: int, output: int, *, bubblewrap: bool = False) -> Compiled:
@@ -221,7 +221,7 @@ def _unstorable(error: OSError) -> Unavailable:
 
 
 def _limits_met() -> list[tuple[str, Message]]:
-    """The signal by which the system ends a process at each of its limits, and what that means."""
+    """The signal with which the system ends a process at each of its limits, and what that means."""
     compute = _("it takes more than {cpu_seconds} seconds of compute", cpu_seconds=CPU_SECONDS)
     return [
         ("SIGXCPU", compute),
@@ -252,7 +252,7 @@ async def _answer(runner: process.Process) -> Compiled | Refused | None:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, hexadecimal.
+    """Return the SHA-256 of a file, hexadecimal.
 
     Raises:
         LlmasosError: It cannot be read.
@@ -265,5 +265,5 @@ def sha256_of(path: Path) -> str:
 
 
 def as_inspection(record: Record) -> Inspection:
-    """What the binary is, as the runtime tells it."""
+    """Return what the binary imports and exports."""
     return Inspection(record.imports, record.exports)

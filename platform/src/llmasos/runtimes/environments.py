@@ -1,48 +1,48 @@
-"""An app's own environment: its wheel and the wheels that its lock pins, and what the runner itself imports.
+"""An app's own environment: its wheel, the wheels that its lock pins, and what the runner itself imports.
 
-    <root>/<key>/app/       the packages, installed by `uv` from wheels whose hashes the lock names
+    <root>/<key>/app/       the packages
     <root>/<key>/runner/    llmasos_runner, llmasos_sdk and pluggy, copied: a native runner sees no other host package
-    <root>/<key>/complete   written last: a folder without it is a build that was interrupted, and is built again
+    <root>/<key>/complete   written last: a folder without it is an interrupted build, and is built again
 
-It is built in a folder beside, made read-only and renamed, so that there is either a whole one or none. Files are
-copied from `uv`'s cache, never linked: one app that could write its environment would change that of every other.
+It is built in a folder beside, made read-only and renamed, so that there is either a whole one or none. The host
+copies and counts files, and parses none of the app's code.
 """
 
 from __future__ import annotations
 
+import asyncio
 import compileall
+import fcntl
 import hashlib
 import importlib.util
 import os
 import shutil
 import stat
-import subprocess
 import sys
 import tempfile
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from llmasos.bundles.layout import LOCK, WHEEL
 from llmasos.bundles.lock import check_lock
 from llmasos.bundles.reader import code_digest
-from llmasos.errors import AppFailed, BundleRejected, LlmasosError, Unavailable
+from llmasos.errors import BundleRejected, Unavailable
 from llmasos.i18n import _
-from llmasos.machine import disk_full
-from llmasos.uv import configuration
+from llmasos.machine import unwritable
+from llmasos.runtimes.bytecode import compile_bytecode
+from llmasos.runtimes.packages import base_python, check_tree, install_locked, install_wheel
+from llmasos.runtimes.prepared import Entry, everything, locked, remove_tree, size_bytes
 
 _MARKER: Final = "complete"
 _BUILDING: Final = ".building-"
+_REMOVING: Final = ".removing-"
 _RUNNER_PACKAGES: Final = ("llmasos_runner", "llmasos_sdk", "pluggy")
-# A large scientific stack over a slow line; what waits longer has hung.
-_INSTALL_SECONDS: Final = 1800
-_MAX_REPORT_CHARACTERS: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,71 +61,127 @@ class Environment:
         """Where the runner's own modules are imported from."""
         return self.folder / "runner"
 
+    def hold(self) -> int:
+        """Keep every process from removing it until the returned descriptor is closed.
+
+        Raises:
+            FileNotFoundError: It was removed.
+        """
+        descriptor = os.open(self.folder / _MARKER, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:  # it is being removed
+            os.close(descriptor)
+            raise FileNotFoundError(self.folder) from None
+        return descriptor
+
 
 class Environments:
-    """Builds environments once a digest, and keeps them.
+    """Builds environments once per digest, and keeps them.
 
     Args:
         root: The folder that holds them.
+        bubblewrap: Whether what compiles their bytecode is started behind bubblewrap.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, bubblewrap: bool = False) -> None:
         self._root = root
+        self._bubblewrap = bubblewrap
 
-    def prepare(self, digest: str, code: Path) -> Environment:
-        """The environment of an app, built where it is not there yet. Safe to call at once from many processes.
+    async def prepare(self, digest: str, code: Path) -> Environment:
+        """Return the environment of an app, built if it is not there. Safe to call from many processes at once.
 
         Args:
             digest: SHA-256 of the wheel and lock together, as the bundle's reader makes it.
             code: A folder that holds just the wheel and `requirements.txt`.
 
         Raises:
-            BundleRejected: The files are not those of the digest, or the lock is not wholly pinned and hashed.
-            AppFailed: A package of the lock is not to be had as a wheel with the hash that the lock names.
-            Unavailable: There is no `uv`, or it cannot reach its index.
+            BundleRejected: The files are not those of the digest, the lock is not wholly pinned and hashed, or the
+                wheel is not safe.
+            AppFailed: A package of the lock cannot be had as a wheel with the hash that the lock names, or they are
+                too large.
+            Unavailable: There is no `uv`, it cannot reach its index, or the environment cannot be written.
         """
         environment = self.find(digest)
-        if environment is not None:
-            return environment
-        files = {path.name: path.read_bytes() for path in sorted(code.iterdir()) if path.is_file()}
-        wheel = _check(digest, files)
-        self._root.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._root / f".{digest}.lock"):
-            return self.find(digest) or self._build(digest, wheel, files)
+        if environment is None:
+            files = await asyncio.to_thread(_files, code)
+            wheel = _check(digest, files)
+            try:
+                async with locked(self._root, digest):
+                    environment = self.find(digest) or await self._build(digest, wheel, files)
+            except OSError as error:
+                raise unwritable(error) or Unavailable(
+                    _("The app's environment cannot be written: {error}.", error=error)
+                ) from error
+        with suppress(OSError):
+            os.utime(environment.folder / _MARKER)  # so that the collector takes it for young
+        return environment
 
     def find(self, digest: str) -> Environment | None:
         """The environment, if it is built."""
         folder = self._root / _key(digest)
         return Environment(folder) if (folder / _MARKER).is_file() else None
 
-    def remove(self, digest: str) -> None:
-        """Remove the environments of an app, whatever Python they are for."""
-        for folder in self._root.glob(f"{digest}-*"):
-            _remove(folder)
+    def entries(self) -> Iterator[Entry]:
+        """What is here, for the collector: environments, and what killed hosts left."""
+        for folder in self._root.iterdir() if self._root.is_dir() else ():
+            name = folder.name.removeprefix(_BUILDING).removeprefix(_REMOVING)
+            digest = name.partition("-")[0]
+            if not folder.is_dir() or not digest.isalnum():
+                continue
+            marker = folder / _MARKER
+            is_current = folder.name == _key(digest) and marker.is_file()
+            with suppress(FileNotFoundError):  # it has just gone
+                modified = (marker if marker.exists() else folder).stat().st_mtime
+                yield Entry(digest, is_current, modified, size_bytes(folder), partial(self._remove, folder))
 
-    def _build(self, digest: str, wheel: str, files: Mapping[str, bytes]) -> Environment:
+    def _remove(self, folder: Path) -> bool:
+        with suppress(FileNotFoundError):
+            descriptor = os.open(folder / _MARKER, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (folder / _MARKER).unlink()
+            except BlockingIOError:  # a runner uses it
+                return False
+            finally:
+                os.close(descriptor)
+        leaving = Path(tempfile.mkdtemp(prefix=f"{_REMOVING}{folder.name[:16].lstrip('.')}-", dir=self._root))
+        folder.replace(leaving)
+        remove_tree(leaving)
+        return True
+
+    async def _build(self, digest: str, wheel: str, files: Mapping[str, bytes]) -> Environment:
         for left_over in self._root.glob(f"{_BUILDING}{digest[:16]}-*"):
-            _remove(left_over)
+            await asyncio.to_thread(remove_tree, left_over)
         final = self._root / _key(digest)
-        if final.exists():  # renamed by hand, or its marker is gone: never used as it is
-            _remove(final)
+        if final.exists():  # its marker is gone: never used as it is
+            await asyncio.to_thread(remove_tree, final)
         with _temporary(self._root, f"{_BUILDING}{digest[:16]}-") as building:
-            for name, content in files.items():
-                (building / name).write_bytes(content)
-            _install(building, [*_LOCKED, str(building / LOCK)])
-            _install(building, ["--no-index", str(building / wheel)])
-            for name in files:
-                (building / name).unlink()
-            _copy_runner(building / "runner")
-            compileall.compile_dir(building, quiet=2, workers=1, stripdir=str(building), prependdir=str(final))
-            _make_read_only(building)
-            (building / _MARKER).write_text(digest)
-            building.rename(final)
+            packages = building / "app"
+            packages.mkdir()
+            if files[LOCK].strip():
+                (building / LOCK).write_bytes(files[LOCK])
+                await install_locked(building / LOCK, packages)
+                (building / LOCK).unlink()
+            await asyncio.to_thread(install_wheel, wheel, files[wheel], packages)
+            await asyncio.to_thread(check_tree, packages)
+            await compile_bytecode(packages, final / "app", bubblewrap=self._bubblewrap)
+            await asyncio.to_thread(_finish, building, final, digest)
         return Environment(final)
 
 
-# Only what the lock names, only as wheels, only with its hashes.
-_LOCKED: Final = ("--require-hashes", "--requirements")
+def _files(code: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(code.iterdir()) if path.is_file()}
+
+
+def _finish(building: Path, final: Path, digest: str) -> None:
+    runner = building / "runner"
+    _copy_runner(runner)
+    # The host's own code, unlike that of the app.
+    compileall.compile_dir(runner, quiet=2, workers=1, stripdir=str(building), prependdir=str(final))
+    _make_read_only(building)
+    (building / _MARKER).write_text(digest)
+    building.rename(final)
 
 
 def _check(digest: str, files: Mapping[str, bytes]) -> str:
@@ -146,61 +202,6 @@ def _check(digest: str, files: Mapping[str, bytes]) -> str:
     except InvalidWheelFilename as error:
         raise BundleRejected(_("{wheels} is not the name of a wheel: {error}", wheels=wheels[0], error=error)) from None
     return wheels[0]
-
-
-def find_uv() -> str:
-    """The path of `uv`.
-
-    Raises:
-        Unavailable: There is none.
-    """
-    beside = Path(sys.executable).with_name("uv")
-    found = str(beside) if beside.is_file() else shutil.which("uv")
-    if found is None:
-        raise Unavailable(
-            _("native Python apps need `uv` to install their packages: run `pip install uv`"),
-        )
-    return found
-
-
-def base_python() -> str:
-    """The interpreter that runners are started with: the one beneath a virtual environment."""
-    return getattr(sys, "_base_executable", None) or sys.executable
-
-
-def _install(building: Path, what: list[str]) -> None:
-    command = [
-        find_uv(), "pip", "install", "--quiet", "--no-progress", "--python", base_python(),
-        "--target", str(building / "app"), "--no-deps", "--only-binary", ":all:", "--link-mode", "copy",
-        *configuration(), *what,
-    ]  # fmt: skip
-    # From the cache alone first: what was fetched once needs no network again.
-    for offline in (["--offline"], []):
-        done = subprocess.run(
-            [*command, *offline], cwd=building, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False
-        )
-        if done.returncode == 0:
-            (building / "app").mkdir(exist_ok=True)  # a lock of nothing installs nothing
-            return
-    raise _failure(done.stderr)
-
-
-def _failure(report: str) -> LlmasosError:
-    said = " ".join(report.replace("╰─▶", " ").replace("×", " ").split())[:_MAX_REPORT_CHARACTERS]
-    lowered = said.lower()
-    if "hash mismatch" in lowered:
-        return AppFailed(
-            _("a package is not the one that the lock pins, and is not installed: {said}", said=said),
-        )
-    if "no wheels" in lowered or "no usable wheels" in lowered or "only-binary" in lowered or "no-build" in lowered:
-        return AppFailed(
-            _("a package has no wheel for this machine, and nothing is built here: {said}", said=said),
-        )
-    if "no space left" in lowered or "disk quota" in lowered:
-        return disk_full()
-    if "failed to fetch" in lowered or "dns" in lowered or "connect" in lowered:
-        return Unavailable(_("the packages of the app cannot be fetched now: {said}", said=said))
-    return AppFailed(_("the app's environment cannot be built: {said}", said=said))
 
 
 @cache
@@ -231,30 +232,18 @@ def _copy_runner(target: Path) -> None:
 
 def _make_read_only(folder: Path) -> None:
     """Readable to every user, since root's runners are users of their own, and writable to none."""
-    for path in _everything(folder):
+    for path in everything(folder):
         if not path.is_symlink():
             path.chmod(0o555 if path.is_dir() or path.stat().st_mode & stat.S_IXUSR else 0o444)
     folder.chmod(0o755)  # the marker is still to come
 
 
-def _everything(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            yield Path(parent, name)
-
-
-def _remove(folder: Path) -> None:
-    for path in _everything(folder):
-        if path.is_dir() and not path.is_symlink():
-            path.chmod(0o700)
-    shutil.rmtree(folder)
-
-
 @contextmanager
 def _temporary(root: Path, prefix: str) -> Generator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
+    folder.chmod(0o755)  # what compiles the bytecode may be another user
     try:
         yield folder
     finally:
         if folder.exists():
-            _remove(folder)
+            remove_tree(folder)

@@ -13,7 +13,7 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from llmasos_runner.protocol import HEADER, MAX_FRAME_BYTES, FrameError, framed
+from llmasos_runner.protocol import LENGTH, MAX_FRAME_BYTES, FrameError, framed
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=200)]
@@ -127,14 +127,14 @@ class FrameReader:
         buffer += data
         start = 0
         try:
-            while len(buffer) - start >= HEADER.size:
+            while len(buffer) - start >= LENGTH.size:
                 (length,) = struct.unpack_from(">I", buffer, start)
                 if length > MAX_FRAME_BYTES:
                     raise ProtocolFault(f"it sent a frame of {length} bytes; the limit is {MAX_FRAME_BYTES}")
-                end = start + HEADER.size + length
+                end = start + LENGTH.size + length
                 if len(buffer) < end:
                     return
-                body = bytes(memoryview(buffer)[start + HEADER.size : end])
+                body = bytes(memoryview(buffer)[start + LENGTH.size : end])
                 start = end
                 yield decode(body)
         finally:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -76,7 +78,7 @@ class NativeRuntime:
         bubblewrap: bool = False,
         installed: StillInstalled | None = None,
     ) -> None:
-        self._environments = Environments(root)
+        self._environments = Environments(root, bubblewrap=bubblewrap)
         self._handler = handler
         self._trusted = trusted
         self._bubblewrap = bubblewrap
@@ -112,7 +114,7 @@ class NativeRuntime:
 
     async def prepare(self, program: Program, code: Path) -> None:
         """Build the app's environment; `code` is a folder with the wheel and `requirements.txt`."""
-        await asyncio.to_thread(self._environments.prepare, program.digest, code)
+        await self._environments.prepare(program.digest, code)
 
     async def describe(self, program: Program) -> str:
         """Return the actions that it exports, as JSON."""
@@ -177,26 +179,32 @@ class NativeRuntime:
             return slot.runner
         self._slots.end(slot)
         environment = self._environments.find(program.digest)
-        if environment is None:
+        try:
+            hold = environment.hold() if environment is not None else None
+        except FileNotFoundError:
+            hold = None
+        if environment is None or hold is None:
             raise Unavailable(
                 _("The environment of {app} was removed while the app started: run it again.", app=app_id),
             )
-        confine = await self._profile(app_id, program, environment, memory_bytes)
-        self._slots.make_room()
-        slot.breaker.check()
-        await asyncio.sleep(slot.breaker.delay_seconds)
-        script = environment.runner / "llmasos_runner" / "main.py"
-        try:
-            runner = await Runner.start(
-                _start(environment, confine),
-                script=script,
-                start_seconds=_START_SECONDS,
-                bubblewrap=self._bubblewrap and bool(confine),
-            )
-        except RunnerDied as error:
-            slot.breaker.failed(error.message)
-            raise
-        slot.started(runner, ComputeMeter(process_clock(runner.process.pid)))
+        with ExitStack() as given_up:
+            given_up.callback(os.close, hold)
+            confine = await self._profile(app_id, program, environment, memory_bytes)
+            self._slots.make_room()
+            slot.breaker.check()
+            await asyncio.sleep(slot.breaker.delay_seconds)
+            try:
+                runner = await Runner.start(
+                    _start(environment, confine),
+                    script=environment.runner / "llmasos_runner" / "main.py",
+                    start_seconds=_START_SECONDS,
+                    bubblewrap=self._bubblewrap and bool(confine),
+                )
+            except RunnerDied as error:
+                slot.breaker.failed(error.message)
+                raise
+            given_up.pop_all()
+        slot.started(runner, ComputeMeter(process_clock(runner.process.pid)), partial(os.close, hold))
         if self._looking is None:
             self._looking = asyncio.create_task(self._look_after())
         return runner

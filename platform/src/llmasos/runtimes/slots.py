@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -34,16 +34,36 @@ class Slot:
         self.last_used = 0.0
         self.retired = False
         self._crashed: Runner | None = None
+        self._release: Callable[[], None] = _nothing
 
-    def started(self, runner: Runner, meter: ComputeMeter) -> None:
-        """It has a new runner."""
-        self.runner, self.meter = runner, meter
+    def started(self, runner: Runner, meter: ComputeMeter, release: Callable[[], None] | None = None) -> None:
+        """It has a new runner; `release` gives back what the runner uses, once that has ended."""
+        self.runner, self.meter, self._release = runner, meter, release or _nothing
 
     def crashed(self, runner: Runner, cause: str) -> None:
         """Count a crash of its runner once, however many calls it took along."""
         if self._crashed is not runner:
             self._crashed = runner
             self.breaker.failed(cause)
+
+    def take(self) -> Callable[[], Coroutine[None, None, None]] | None:
+        """Take its runner, and return what ends it; None if there is none."""
+        runner, self.runner = self.runner, None
+        release, self._release = self._release, _nothing
+        if runner is None:
+            return None
+
+        async def end() -> None:
+            try:
+                await runner.close()
+            finally:
+                release()
+
+        return end
+
+
+def _nothing() -> None:
+    pass
 
 
 class Slots:
@@ -119,9 +139,8 @@ class Slots:
 
     def end(self, slot: Slot) -> None:
         """Take the runner from its slot now, so that no call gets it any more, and end it in the background."""
-        runner, slot.runner = slot.runner, None
-        if runner is not None:
-            task = asyncio.create_task(runner.close())
+        if (end := slot.take()) is not None:
+            task = asyncio.create_task(end())
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
 

@@ -1,0 +1,40 @@
+"""How much prepared code a home holds, and the removal of what nothing needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llmasos.runtimes.compiled import CompiledStore
+from llmasos.runtimes.environments import Environments
+from llmasos.runtimes.prepared import SPARE_BYTES, YOUNG_SECONDS, remove_unneeded, size_bytes
+
+COMPILED = "compiled"
+ENVIRONMENTS = "environments"
+
+
+def collect(
+    home: Path, keep: frozenset[str], *, spare_bytes: int = SPARE_BYTES, young_seconds: float = YOUNG_SECONDS
+) -> int:
+    """Remove compiled components and environments that nothing needs, and return how many bytes that freed.
+
+    What a release in `keep` needs stays, if it fits this engine, interpreter and runner. Of the rest, what is old goes
+    at once, and the oldest of what is young goes past a bound. Safe under kill -9, and while other processes prepare
+    or run apps. Blocks; call it in a thread.
+
+    Args:
+        home: The host's home.
+        keep: The digests of the code that an installed, pending or previous release needs.
+        spare_bytes: How much of the rest may stay in each folder, because it is young.
+        young_seconds: What is younger may be needed in a moment, by an install that is under way.
+    """
+    compiled, environments = home / COMPILED, home / ENVIRONMENTS
+    stores = ((compiled, CompiledStore(compiled)), (environments, Environments(environments)))
+    return sum(
+        remove_unneeded(folder, store.entries(), keep, spare_bytes=spare_bytes, young_seconds=young_seconds)
+        for folder, store in stores
+    )
+
+
+def sizes(home: Path) -> dict[str, int]:
+    """What the folders of prepared code take on disk, in bytes, by name."""
+    return {name: size_bytes(home / name) for name in (COMPILED, ENVIRONMENTS)}
