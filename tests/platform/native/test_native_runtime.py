@@ -24,7 +24,6 @@ from llmasos.errors import (
     CannotConfine,
     Denied,
     Invalid,
-    NotFound,
     ResourceLimit,
     RunnerDied,
     TimedOut,
@@ -313,7 +312,7 @@ async def test_what_an_app_needs_works_inside(host):
         ("exit", {}, AppFailed, "The app ended itself instead of answering: SystemExit: bye"),
         ("hoard", {}, ResourceLimit, "more memory than it may use"),
         ("long", {}, ResourceLimit, "answer has"),
-        ("nothing", {}, NotFound, "there is no action"),
+        ("nothing", {}, AppFailed, "there is no action"),
         ("shout", {"txt": "x"}, Invalid, "text"),
     ],
 )
