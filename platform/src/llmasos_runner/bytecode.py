@@ -1,7 +1,7 @@
 """Compiles an environment's Python sources to bytecode, in a process of its own.
 
 The sources are a stranger's, and a small one can make the compiler take all memory, so this process can read nothing
-but them and write nothing but one descriptor. For each source, in the order of `sources`, it writes four bytes with
+but them and write nothing but one descriptor. For each source, in the order of `python_sources`, it writes four bytes with
 the length of the bytecode and then the bytecode (PEP 552, hash-based and unchecked, since an environment is read-only);
 the length is 0 for a source that does not compile. It names no file: what the host puts where is the host's to say.
 """
@@ -15,14 +15,9 @@ import resource
 import warnings
 from pathlib import Path
 
-from llmasos_runner.protocol import LENGTH, BytecodeTask
+from llmasos_runner.protocol import LENGTH, BytecodeTask, python_sources
 
 _UNCHECKED_HASH = (1).to_bytes(4, "little")
-
-
-def sources(folder: Path) -> list[Path]:
-    """The Python files of a folder, in the order in which their bytecode is written."""
-    return sorted(path for path in folder.rglob("*.py") if path.is_file() and not path.is_symlink())
 
 
 def limit_itself(task: BytecodeTask) -> None:
@@ -41,7 +36,7 @@ def compile_all(task: BytecodeTask) -> None:
     warnings.simplefilter("ignore")
     folder, final = Path(task["folder"]), task["final"]
     with open(task["output_fd"], "wb", closefd=False) as output:
-        for source in sources(folder):
+        for source in python_sources(folder):
             bytecode = _bytecode(source, os.path.join(final, source.relative_to(folder)))  # noqa: PTH118 -- a name only
             output.write(LENGTH.pack(len(bytecode)) + bytecode)
             output.flush()

@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import json
 import struct
+from pathlib import Path
 from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
 # The most text that one call carries between an app and its host, either way; requests, inputs and the arguments of
@@ -65,6 +66,11 @@ class BytecodeTask(TypedDict):
     cpu_seconds: int
     memory_bytes: int
     output_bytes: int
+
+
+def python_sources(folder: Path) -> list[Path]:
+    """The Python files of a folder, in the order in which a runner of kind `bytecode` writes their bytecode."""
+    return sorted(path for path in folder.rglob("*.py") if path.is_file() and not path.is_symlink())
 
 
 class Start(TypedDict):

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from llmasos.runtimes import process
-from llmasos_runner.bytecode import sources
-from llmasos_runner.protocol import LENGTH, BytecodeTask, Start
+from llmasos_runner.protocol import LENGTH, BytecodeTask, Start, python_sources
 
 # numpy, the largest package in common use, takes 15 s and 60 MiB, and makes 25 MB.
 CPU_SECONDS: Final = 60
@@ -58,7 +57,7 @@ async def compile_bytecode(folder: Path, final: Path, *, bubblewrap: bool) -> No
 
 
 def _put_in_place(folder: Path, output: IO[bytes]) -> None:
-    for source, bytecode in zip(sources(folder), _parts(output), strict=False):
+    for source, bytecode in zip(python_sources(folder), _parts(output), strict=False):
         target = Path(importlib.util.cache_from_source(str(source)))
         # The app may have something else of that name.
         with suppress(FileExistsError, NotADirectoryError, IsADirectoryError):
