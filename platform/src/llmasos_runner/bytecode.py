@@ -1,9 +1,9 @@
 """Compiles an environment's Python sources to bytecode, in a process of its own.
 
 The sources are a stranger's, and a small one can make the compiler take all memory, so this process can read nothing
-but them and write nothing but one descriptor. For each source, in the order of `python_sources`, it writes four bytes with
-the length of the bytecode and then the bytecode (PEP 552, hash-based and unchecked, since an environment is read-only);
-the length is 0 for a source that does not compile. It names no file: what the host puts where is the host's to say.
+but them and write nothing but one descriptor. For each source, in the order of `python_sources`, it writes four bytes
+with the length of the bytecode and then the bytecode (PEP 552: hash-based and unchecked, since an environment is
+read-only); the length is 0 for a source that does not compile. It names no file: the host decides what goes where.
 """
 
 from __future__ import annotations
