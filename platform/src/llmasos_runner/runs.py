@@ -103,10 +103,8 @@ class Run:
     def end(self, tag: str, said: Message, code: str | None = None) -> None:
         """End it, from any thread; the first reason stays."""
         if self._reason is None:
-            reason: Failure = {"tag": tag, "message": to_text(said)}
-            if code is not None:
-                reason["code"] = code
-            self._reason = reason
+            # With a code always: without one, the host takes it for the app's own error.
+            self._reason = {"tag": tag, "message": to_text(said), "code": code or tag}
         self._wake()
 
     def answer(self, reply: dict[str, Any]) -> None:

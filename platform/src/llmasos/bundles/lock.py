@@ -36,7 +36,7 @@ def check_lock(text: str) -> None:
 
 
 def _check_line(line: str) -> None:
-    said = f"requirements.txt in the bundle: {line[:80]!r}"
+    said = _("requirements.txt in the bundle: {line!r}", line=line[:80])
     requirement_text, *hashes = re.split(r"\s+(?=--)", line)
     if requirement_text.startswith("-"):
         raise BundleRejected(

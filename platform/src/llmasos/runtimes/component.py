@@ -175,7 +175,7 @@ class ComponentRuntime:
         runners = self._pool.pids
         if runners:
             largest = max(runners, key=lambda pid: held_bytes([pid]))
-            runners[largest].end("all running apps together held more memory than the host gives them")
+            runners[largest].end(_("all running apps together held more memory than the host gives them"))
 
 
 async def _no_host(capability: str, _function: str, _arguments: list[Any]) -> Any:

@@ -275,19 +275,20 @@ def _enforce_compute(slot: Slot) -> None:
     if runner is None or not runner.is_alive or not meter.is_exceeded():
         return
     if meter.calls == 0:
-        runner.end("it computed while nobody called the app")
+        runner.end(_("it computed while nobody called the app"))
         return
     allowed = f"{meter.allowed_seconds:.3g}"
-    together = " that its running calls have together" if meter.calls > 1 else ""
-    failure = ResourceLimit(
-        _(
-            "The app computed longer than the {allowed} s of cpu_seconds{together}, and was ended: raise "
-            "cpu_seconds under [limits].",
-            allowed=allowed,
-            together=together,
-        ),
+    alone = _(
+        "The app computed longer than the {allowed} s of cpu_seconds, and was ended: raise cpu_seconds under [limits].",
+        allowed=allowed,
     )
-    runner.end("it computed longer than its calls may", failure)
+    together = _(
+        "The app computed longer than the {allowed} s of cpu_seconds that its running calls have together, and was "
+        "ended: raise cpu_seconds under [limits].",
+        allowed=allowed,
+    )
+    failure = ResourceLimit(together if meter.calls > 1 else alone)
+    runner.end(_("it computed longer than its calls may"), failure)
 
 
 async def _no_host(_capability: str, _function: str, _arguments: list[Any]) -> Any:

@@ -109,15 +109,15 @@ class Process:
             try:
                 code = await asyncio.wait_for(self.child.wait(), _END_SECONDS)
             except TimeoutError:  # the kernel holds it in a call that nothing interrupts
-                return "it could not be killed"
+                return _("it could not be killed")
         # A process that the app of a trusted runner started may keep the pipe open for as long as it likes.
         await asyncio.wait({self.output.closed}, timeout=_LAST_WORDS_SECONDS)
         self.reading.close()
         if self.bubblewrap and code - 128 in _SIGNALS:  # bwrap reports a signal that ended the runner in this way
             code = 128 - code
-        how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+        how = _("exit code {code}", code=code) if code >= 0 else _("signal {name}", name=signal.Signals(-code).name)
         lines = [line for line in self.output.kept.decode(errors="replace").splitlines() if line.strip()]
-        return f"{how}; it printed last: {lines[-1].strip()[:300]}" if lines else how
+        return _("{how}; it printed last: {last}", how=how, last=lines[-1].strip()[:300]) if lines else how
 
     async def close(self) -> None:
         """Let it end by itself, since its engine must not be torn out of a running guest; then kill it."""

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from llmasos.errors import AppFailed, ComponentRejected, LlmasosError, ResourceLimit, Unavailable
+from llmasos.errors import AppFailed, Cancelled, ComponentRejected, LlmasosError, ResourceLimit, TimedOut, Unavailable
 from llmasos.i18n import _, from_text
 from llmasos.kernel.invocation import InvocationLimits
 from llmasos.runtimes.frames import Failure
@@ -16,7 +16,7 @@ from llmasos.runtimes.runtime import CallOutcome
 from llmasos_runner.protocol import Limits
 
 _BY_CODE: Final[dict[str, type[LlmasosError]]] = {
-    cls.code: cls for cls in (AppFailed, ResourceLimit, ComponentRejected, Unavailable)
+    cls.code: cls for cls in (AppFailed, ResourceLimit, ComponentRejected, Unavailable, TimedOut, Cancelled)
 }
 
 

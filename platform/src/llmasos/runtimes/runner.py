@@ -37,7 +37,7 @@ START_SECONDS: Final = 30.0
 GRACE_SECONDS: Final = 3.0
 # How long a runner whose connection is gone may take to end by itself, so that its exit code tells the cause.
 END_SECONDS: Final = 2.0
-_CONNECTION_CLOSED: Final = "its connection closed"
+_CONNECTION_CLOSED: Final = _("its connection closed")
 
 # Handles the host calls of one invocation: (capability, function, arguments) to a JSON value, or a LlmasosError.
 # If it returns a future that is done, the runner has its reply at once.
@@ -178,13 +178,13 @@ class Runner(asyncio.Protocol):
                 ready = await runner._ready
             started.find_runner()
         except TimeoutError as error:
-            runner._fault(f"it was not ready after {start_seconds:g} seconds")
+            runner._fault(_("it was not ready after {seconds} seconds", seconds=f"{start_seconds:g}"))
             await runner.close()
             raise RunnerDied(
                 _("A runner died: it was not ready after {start_seconds} seconds.", start_seconds=f"{start_seconds:g}"),
             ) from error
         except BaseException:
-            runner._fault("its start was given up")
+            runner._fault(_("its start was given up"))
             await runner.close()
             raise
         runner.confinement = (*ready.confinement, *([MECHANISM] if bubblewrap else []))
@@ -211,7 +211,7 @@ class Runner(asyncio.Protocol):
             Invalid: The input cannot be sent.
         """
         if not self.is_alive:
-            raise _died(self._cause or "it is closing")
+            raise _died(self._cause or _("it is closing"))
         try:
             frame = encode(message)
         except FrameError as error:
@@ -251,7 +251,7 @@ class Runner(asyncio.Protocol):
                 )
             )
         )
-        self._fault(f"it did not end an invocation that was due after {seconds:g} seconds")
+        self._fault(_("it did not end an invocation that was due after {seconds} seconds", seconds=f"{seconds:g}"))
 
     def end(self, cause: str, failure: LlmasosError | None = None) -> None:
         """Kill it and what runs in it. The callers are told `failure`, or else that it died of `cause`."""
@@ -266,7 +266,7 @@ class Runner(asyncio.Protocol):
             # The transport first sends what is buffered, which a runner that reads nothing would hold up for ever.
             await asyncio.wait({self._lost}, timeout=END_SECONDS)
             if not self._lost.done():
-                self._fault("it did not read what the host sent")
+                self._fault(_("it did not read what the host sent"))
                 await asyncio.wait({self._lost}, timeout=END_SECONDS)
         await self.process.close()
 
@@ -374,7 +374,7 @@ class Runner(asyncio.Protocol):
         ended = await self.process.ended(within_seconds=END_SECONDS)
         if self._cause == _CONNECTION_CLOSED:
             self._cause = ended
-        cause = self._cause or "it was closed"
+        cause = self._cause or _("it was closed")
         if not self._closing:
             _log.warning(
                 "a runner died", extra={"pid": self.process.pid, "cause": cause, "invocations": len(self._calls)}

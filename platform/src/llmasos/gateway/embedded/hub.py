@@ -10,7 +10,7 @@ import httpx
 from llmasos.errors import Invalid, ModelUnavailable
 from llmasos.gateway.embedded.curated import CuratedModel
 from llmasos.gateway.embedded.weights import Progress, check_digest, filling, put_in_place
-from llmasos.i18n import _
+from llmasos.i18n import _, verbatim
 
 ATTEMPTS = 5
 
@@ -64,11 +64,11 @@ def _download(address: str, partial: Path, model: CuratedModel, progress: Progre
             return
         except httpx.HTTPStatusError as error:
             status = error.response.status_code
-            said = f"the hub answered {status}"
+            said = _("the server replied with {status}", status=status)
             if status < 500 and status != 429:
                 break
         except httpx.HTTPError as error:
-            said = f"{type(error).__name__} {error}".strip()
+            said = verbatim(f"{type(error).__name__} {error}".strip())
     raise ModelUnavailable(
         _(
             "The model {model} could not be fetched from {host}: {said}. Check the network or "
