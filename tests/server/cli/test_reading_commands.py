@@ -64,6 +64,15 @@ def test_search_and_show_print_for_people_and_programs(llmasos, answer) -> None:
     assert "你好" in llmasos("show", "acme/hello", LLMASOS_LOCALE="zh").stdout
 
 
+def test_a_mistyped_search_finds_what_it_meant(llmasos, answer) -> None:
+    """11-40: `search storry` found nothing."""
+    done = llmasos("search", "helo")
+    assert "acme/hello" in done.stdout
+    assert "'hello'" in done.stderr
+    assert answer("search", "helo")["items"][0]["id"] == "acme/hello"
+    assert "No app matches" in llmasos("search", "zebra").stdout
+
+
 @pytest.mark.parametrize(("words", "hint"), [(["acme/helo"], "acme/hello"), (["acme/hello@7"], "no release 7")])
 def test_what_is_missing_is_exit_code_5_with_a_hint(llmasos, words: list[str], hint: str) -> None:
     done = llmasos("show", *words)

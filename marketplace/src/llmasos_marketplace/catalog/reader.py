@@ -16,6 +16,7 @@ from typing import Any
 from llmasos.database.schema import check_revision, database_file, open_to_read, revision_of
 from llmasos.errors import NotFound, Unavailable
 from llmasos.i18n import _, from_text
+from llmasos_marketplace.catalog import spelling
 from llmasos_marketplace.catalog.names import normalise
 
 Row = dict[str, Any]
@@ -135,6 +136,15 @@ def no_such_app(app_id: str, known: Sequence[str]) -> NotFound:
     )
 
 
+# Far more apps than a reader pages through; a search that finds nothing reads the texts of so many.
+_MOST_TEXTS = 5000
+
+
+def texts_statement() -> str:
+    """The statement that reads the texts which searches look in."""
+    return f"SELECT {', '.join(_TEXTS)} FROM app WHERE {_OFFERED} ORDER BY id LIMIT {_MOST_TEXTS}"  # noqa: S608
+
+
 def _escaped(word: str) -> str:
     return word.replace("!", "!!").replace("%", "!%").replace("_", "!_")
 
@@ -143,6 +153,11 @@ def search(url: str, words: str, limit: int) -> list[Row]:
     """Apps that match every word, the best first."""
     sql, values = search_statement(words, after=None, limit=limit)
     return rows(url, sql, values)
+
+
+def respelled(url: str, words: str) -> str | None:
+    """What a search that found nothing most likely meant; see `spelling.respelled`."""
+    return spelling.respelled(words, (str(text) for row in rows(url, texts_statement(), {}) for text in row.values()))
 
 
 def app(url: str, app_id: str) -> Row | None:

@@ -15,7 +15,7 @@ from sqlmodel import Session, col, select
 from llmasos.bundles.manifest import Manifest
 from llmasos.bundles.reader import Bundle
 from llmasos.database.engine import WriteSession
-from llmasos_marketplace.catalog import reader
+from llmasos_marketplace.catalog import reader, spelling
 from llmasos_marketplace.catalog.tables import CatalogApp, Publisher, Release, ReleaseDependency, ReleasePermission
 
 
@@ -97,7 +97,19 @@ def categories(session: Session) -> dict[str, int]:
 
 
 def search(session: Session, words: str, *, after: tuple[int, str] | None, limit: int) -> list[dict[str, Any]]:
-    """Apps that match every word, the best first. `rank` and `id` of the last one lead to the next page."""
+    """Apps that match every word, or what a mistyped one most likely meant; the best first.
+
+    `rank` and `id` of the last one lead to the next page.
+    """
+    found = _search(session, words, after, limit)
+    if not found:
+        rows = session.connection().execute(text(reader.texts_statement()))
+        meant = spelling.respelled(words, (str(part) for row in rows for part in row))
+        found = _search(session, meant, after, limit) if meant else []
+    return found
+
+
+def _search(session: Session, words: str, after: tuple[int, str] | None, limit: int) -> list[dict[str, Any]]:
     sql, values = reader.search_statement(words, after=after, limit=limit)
     return [dict(row) for row in session.connection().execute(text(sql), values).mappings()]
 

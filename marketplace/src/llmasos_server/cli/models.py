@@ -13,7 +13,7 @@ import typer
 
 from llmasos.i18n import _
 from llmasos_server.cli.fetching import fetching
-from llmasos_server.cli.output import emit_json, locale, options, say, tr
+from llmasos_server.cli.output import emit_json, locale, options, say, say_table, tr
 
 if TYPE_CHECKING:
     from llmasos.database.engine import Database
@@ -40,13 +40,16 @@ def list_() -> None:
         if options().json:
             emit_json({"models": [{**_as_json(entry), "present": present(entry)} for entry in entries]})
             return
-        for entry in entries:
-            price = _price_text(entry)
-            missing = "" if present(entry) else tr("  (not fetched yet)")
-            say(f"{entry.name:<20} {entry.kind:<9} {entry.tier:<9} {entry.goes_to:<12} {price}{missing}")
-            if entry.tasks or entry.languages:
-                fit = ", ".join((*entry.tasks, *entry.languages))
-                say("    " + tr("fit for: {fit}", fit=fit))
+        headings = (tr("model"), tr("kind"), tr("tier"), tr("data goes to"), tr("price"), tr("fit for"))
+        rows: list[tuple[str, ...]] = [
+            (
+                *(entry.name, entry.kind, entry.tier, entry.goes_to),
+                _price_text(entry) if present(entry) else tr("not fetched yet"),
+                ", ".join((*entry.tasks, *entry.languages)),
+            )
+            for entry in entries
+        ]
+        say_table(rows, headings)
 
 
 @models.command("add")

@@ -12,7 +12,7 @@ from llmasos.i18n import _, render
 from llmasos.printable import one_line
 from llmasos_marketplace.catalog import reader
 from llmasos_server.cli.inputs import say_inputs
-from llmasos_server.cli.output import emit_json, locale, options, say, say_table, tr
+from llmasos_server.cli.output import emit_json, locale, note, options, say, say_table, tr
 
 WORKSPACE = "default"
 
@@ -56,6 +56,10 @@ def search(
     words = " ".join(text or [])
     url = database()
     found = reader.search(url, words, limit) if url else []
+    meant = reader.respelled(url, words) if url and words and not found else None
+    if url and meant:
+        found = reader.search(url, meant, limit)
+        note(tr("No app matches {words!r}. These match {meant!r}:", words=words, meant=meant))
     if options().json:
         emit_json({"items": [_app_json(row) for row in found]})
     elif found:
