@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -121,10 +122,53 @@ def width_of(text: str) -> int:
     return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
-def say_table(rows: list[tuple[str, ...]], headings: tuple[str, ...]) -> None:
-    """Print columns, the last one as long as it is; without Rich, whose import takes longer than the command."""
-    lines = [headings, *(tuple(one_line(cell) for cell in row) for row in rows)]
-    widths = [max(width_of(line[column]) for line in lines) for column in range(len(headings))]
-    for row in lines:
-        cells = [cell + " " * (width - width_of(cell)) for cell, width in zip(row, widths, strict=True)]
-        say("  ".join(cells).rstrip())
+def say_heading(text: str) -> None:
+    """Print a line on stdout, in bold on a terminal."""
+    line = printable(text)
+    sys.stdout.write((f"\x1b[1m{line}\x1b[0m" if _is_coloured() else line) + "\n")
+
+
+def _is_coloured() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def say_table(rows: list[tuple[str, ...]], headings: tuple[str, ...], *, indent: str = "") -> None:
+    """Print columns under headings, without Rich, whose import takes longer than the command.
+
+    Cells that do not fit the terminal continue on the next line.
+    """
+    cells = [tuple(one_line(cell) for cell in row) for row in (headings, *rows)]
+    widths = _fitted([max(width_of(row[column]) for row in cells) for column in range(len(headings))], width_of(indent))
+    for number, row in enumerate(cells):
+        wrapped = [_wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for line in range(max(map(len, wrapped))):
+            parts = [column[line] if line < len(column) else "" for column in wrapped]
+            padded = [part + " " * (width - width_of(part)) for part, width in zip(parts, widths, strict=True)]
+            (say if number else say_heading)(indent + "  ".join(padded).rstrip())
+
+
+def _fitted(widths: list[int], indent: int) -> list[int]:
+    """The widths of columns, the widest made narrower until a line fits."""
+    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
+        return widths
+    from shutil import get_terminal_size
+
+    room = max(get_terminal_size().columns - indent - 2 * (len(widths) - 1), 8 * len(widths))
+    while sum(widths) > room:
+        widest = widths.index(max(widths))
+        widths[widest] -= 1
+    return widths
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """A text in lines of at most so many columns, broken at spaces where there are any."""
+    lines: list[str] = []
+    while width_of(text) > width:
+        end = taken = 0
+        while end < len(text) and (taken := taken + width_of(text[end])) <= width:
+            end += 1
+        space = text.rfind(" ", 1, end + 1)
+        cut = space if space > 0 else max(end, 1)
+        lines.append(text[:cut].rstrip())
+        text = text[cut:].lstrip()
+    return [*lines, text]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from itertools import islice, takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from typer.core import TyperCommand
 
 from llmasos.errors import LlmasosError
 from llmasos.printable import one_line
+from llmasos_server.cli.answers import save_answer, say_answer
 from llmasos_server.cli.fetching import fetching
 from llmasos_server.cli.inputs import ask_for_missing, given_inputs, parsed_parameters
 from llmasos_server.cli.output import emit_json, is_interactive, locale, note, options, say, say_part, set_options, tr
@@ -50,6 +52,7 @@ def run(
         typer.Argument(help=tr("An installed app, such as acme/translator.")),
     ],
     action: Annotated[str, typer.Argument(help=tr("One of its actions."))],
+    *,
     parameter: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,10 +71,14 @@ def run(
         ),
     ] = None,
     stream: Annotated[bool, typer.Option("--stream", help=tr("Print the answer as it comes."))] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help=tr("Save the answer, or the picture or file in it.")),
+    ] = None,
 ) -> None:
     """Run an action of an installed app and print its answer. `llmasos run APP ACTION --help` shows its inputs."""
     try:
-        result = asyncio.run(_run(app, action, parameter or [], input_json, stream))
+        result = asyncio.run(_run(app, action, parameter or [], input_json, stream=stream, out=out))
     except LlmasosError as error:
         if options().debug:
             from llmasos_server.cli.invocations import note_log
@@ -85,7 +92,9 @@ def run(
         emit_json({**told, "notices": list(result.notices)})
 
 
-async def _run(app: str, action: str, parameters: list[str], input_json: str | None, stream: bool) -> InvocationResult:
+async def _run(
+    app: str, action: str, parameters: list[str], input_json: str | None, *, stream: bool, out: Path | None
+) -> InvocationResult:
     from llmasos.connection import connected
     from llmasos.kernel.invocation import Principal
     from llmasos.settings import Settings
@@ -101,7 +110,10 @@ async def _run(app: str, action: str, parameters: list[str], input_json: str | N
             value |= ask_for_missing(schema, value)
         with closing(fetches):
             result = await connection.run(app, action, value, printer.show)
-    if not options().json:
+    if out is not None:
+        save_answer(result.output, out)
+        note(tr("Saved to {path}.", path=str(out)))
+    elif not options().json:
         printer.finish(result.output)
     return result
 
@@ -150,7 +162,5 @@ class _Printer:
     def finish(self, output: Any) -> None:
         if self._streamed:
             say()
-        elif isinstance(output, str):
-            say(output)
         else:
-            emit_json(output)
+            say_answer(output)

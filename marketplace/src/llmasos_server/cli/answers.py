@@ -1,0 +1,215 @@
+"""Answers of actions as people read them, and the files in them. `--json` prints them as they are."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final, TypeGuard
+
+from llmasos.errors import Invalid
+from llmasos.i18n import _
+from llmasos.printable import one_line, printable
+from llmasos_server.cli.output import say, say_heading, say_table, tr
+
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)")
+_DATA_URL: Final = re.compile(r"data:([a-z]+/[a-z0-9.+-]+);base64,")
+# Below this, separators only disturb: a year, a port.
+_SEPARATED_FROM: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFile:
+    """A picture or another file within an answer."""
+
+    media_type: str
+    content: bytes
+
+    def __str__(self) -> str:
+        kind, size = self.media_type, f"{len(self.content) / 1024:,.1f} KiB"
+        return tr("[{kind}, {size}: save it with -o FILE]", kind=kind, size=size)
+
+
+def say_answer(output: object) -> None:
+    """Print an answer: a text as Markdown on a terminal, an object as a list of its fields, records as a table."""
+    if isinstance(output, str) and as_file(output) is None:
+        _say_text(output)
+    elif (rows := _records(output)) is not None:
+        _say_records(rows)
+    elif _is_object(output) and as_file(output) is None:
+        _say_fields(output, "")
+    elif _is_list(output):
+        for each in output:
+            say(f"- {in_words(each)}")
+    else:
+        say(in_words(output))
+
+
+def save_answer(output: object, path: Path) -> None:
+    """Save an answer: the files in it, or else its text, or its JSON.
+
+    Args:
+        output: The answer.
+        path: Where to; of several files, the second is saved as `name-2.ext`.
+
+    Raises:
+        Invalid: It cannot be written.
+    """
+    contents = [each.content for each in files_in(output)]
+    if not contents:
+        text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False, indent=2)
+        contents = [text.encode(errors="replace") + b"\n"]
+    for number, content in enumerate(contents, 1):
+        target = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        try:
+            _replace(target, content)
+        except OSError as error:
+            raise Invalid(
+                _("{path} cannot be written: {reason}.", path=str(target), reason=error.strerror or str(error))
+            ) from error
+
+
+def files_in(output: object) -> Iterator[AnswerFile]:
+    """The files anywhere in an answer, in its order."""
+    found = as_file(output)
+    if found is not None:
+        yield found
+    elif _is_object(output):
+        for each in output.values():
+            yield from files_in(each)
+    elif _is_list(output):
+        for each in output:
+            yield from files_in(each)
+
+
+def as_file(value: object) -> AnswerFile | None:
+    """A file that a value is: SVG, a `data:` URL, or an object with a media type and base64."""
+    if isinstance(value, str):
+        if value.lstrip()[:5] == "<svg " or (value.startswith("<?xml") and "<svg" in value[:1000]):
+            return AnswerFile("image/svg+xml", value.encode(errors="replace"))
+        found = _DATA_URL.match(value)
+        content = _decoded(value[found.end() :]) if found else None
+        return AnswerFile(found[1], content) if found and content is not None else None
+    if _is_object(value):
+        content, kind = _decoded(value.get("base64")), value.get("media_type")
+        if content is not None and isinstance(kind, str):
+            return AnswerFile(one_line(kind), content)
+    return None
+
+
+def in_words(value: object) -> str:
+    """One value on one line: numbers with separators, times in the user's zone."""
+    if (found := as_file(value)) is not None:
+        return str(found)
+    match value:
+        case None:
+            words = "-"
+        case bool():
+            words = tr("yes") if value else tr("no")
+        case int():
+            words = f"{value:,}" if abs(value) >= _SEPARATED_FROM else str(value)
+        case float():
+            words = _number(value)
+        case str():
+            words = _local_time(value) if _TIME.fullmatch(value) else one_line(value)
+        case _ if _is_list(value):
+            words = ", ".join(in_words(each) for each in value) or "-"
+        case _:
+            words = one_line(json.dumps(value, ensure_ascii=False))
+    return words
+
+
+def _number(value: float) -> str:
+    if value != 0 and abs(value) < 0.001:
+        return f"{value:.3g}"
+    text = f"{value:,.3f}" if abs(value) >= _SEPARATED_FROM else f"{value:.3f}"
+    return text.rstrip("0").rstrip(".")
+
+
+def _local_time(text: str) -> str:
+    try:
+        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z").replace(":00 ", " ")
+    except (ValueError, OverflowError):  # of the right form, and no time
+        return text
+
+
+def _decoded(text: object) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True) if isinstance(text, str) else None
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _is_object(value: object) -> TypeGuard[Mapping[str, object]]:
+    return isinstance(value, Mapping)
+
+
+def _is_list(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)
+
+
+def _records(value: object) -> list[Mapping[str, object]] | None:
+    """The records of a table; None if it is not a list of records."""
+    rows = value if _is_list(value) else []
+    records = [row for row in rows if _is_object(row) and as_file(row) is None]
+    return records if records and len(records) == len(rows) else None
+
+
+def _say_records(rows: Sequence[Mapping[str, object]], indent: str = "") -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = [tuple(in_words(row.get(name)) for name in names) for row in rows]
+    say_table(table, tuple(_label(name) for name in names), indent=indent)
+
+
+def _say_fields(fields: Mapping[str, object], indent: str) -> None:
+    for name, value in fields.items():
+        label = f"{indent}{_label(name)}"
+        if _is_object(value) and as_file(value) is None:
+            say_heading(label)
+            _say_fields(value, indent + "  ")
+        elif (rows := _records(value)) is not None:
+            say_heading(label)
+            _say_records(rows, indent + "  ")
+        elif isinstance(value, str) and "\n" in value.strip() and as_file(value) is None:
+            say_heading(label)
+            for line in printable(value.strip()).split("\n"):
+                say(f"{indent}  {line}")
+        else:
+            say(f"{label}: {in_words(value)}")
+
+
+def _label(name: str) -> str:
+    return one_line(name).replace("_", " ")
+
+
+def _say_text(text: str) -> None:
+    if not sys.stdout.isatty():
+        say(text)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    # No hyperlinks: a terminal hides where they lead.
+    Console(highlight=False).print(Markdown(printable(text), hyperlinks=False))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(0o666 & ~umask)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
