@@ -1,4 +1,4 @@
-"""Where the host keeps its state, known without pydantic.
+"""Where the host keeps its state, and what its `config.toml` says, known without pydantic.
 
 A command that only reads must start in a fifth of a second, of which pydantic-settings alone would take most.
 `settings.py` reads the same places; a test holds the two together.
@@ -8,9 +8,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
 
-from llmasos.errors import Unavailable
+from llmasos.errors import Invalid, Unavailable
 from llmasos.i18n import _
+
+# What `config.toml` may hold: the settings by name, and the models, which the gateway reads.
+KEYS: Final = (
+    "bubblewrap", "call_depth", "database_url", "home", "http_networks", "hub_url", "memory_budget_mib", "models",
+    "native_idle_seconds", "native_runners", "plugins", "runner_threads", "runners", "token", "trusted_apps", "url",
+)  # fmt: skip
+
+_SQLITE: Final = "sqlite:///"
 
 
 def default_home() -> Path:
@@ -21,7 +30,7 @@ def default_home() -> Path:
     """
     named = os.environ.get("LLMASOS_HOME")
     if named:
-        return Path(named).absolute()
+        return expanded(named)
     import platformdirs  # noqa: PLC0415  (20 ms that LLMASOS_HOME spares)
 
     try:
@@ -32,30 +41,89 @@ def default_home() -> Path:
         ) from error
 
 
+def expanded(path: str | Path) -> Path:
+    """An absolute path, with `~` as a shell would read it: quotes and `=` keep a shell from doing so.
+
+    Raises:
+        Invalid: `~` names a user whose home folder nobody knows.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise Invalid(
+            _(
+                "{path}: the folder that {user} stands for is not known; write it out.",
+                path=path,
+                user=Path(path).parts[0],
+            )
+        ) from error
+
+
+def database_url_of(named: str, home: Path) -> str:
+    """The database's URL: what was named, with `~` in the path of an SQLite file expanded; else SQLite in the home."""
+    if named.startswith(f"{_SQLITE}~"):
+        return f"{_SQLITE}{expanded(named.removeprefix(_SQLITE))}"
+    return named or f"{_SQLITE}{home / 'llmasos.db'}"
+
+
 def plugins_are_on() -> bool:
     """Whether installed plugins may be loaded, as `Settings.plugins` would have it."""
-    named = os.environ.get("LLMASOS_PLUGINS") or _configured(default_home()).get("plugins")
+    named = os.environ.get("LLMASOS_PLUGINS") or configured(default_home()).get("plugins")
     return named != "off"
 
 
 def state_home_and_database_url() -> tuple[Path, str]:
-    """The home and the database's URL, as `Settings` would have them."""
+    """The home and the database's URL, as `Settings` would have them.
+
+    Raises:
+        Invalid: `config.toml` is not valid.
+    """
     home = default_home()
-    configured = _configured(home)
-    if "LLMASOS_HOME" not in os.environ and isinstance(moved := configured.get("home"), str):
-        home = Path(moved)
-    named = os.environ.get("LLMASOS_DATABASE_URL") or configured.get("database_url")
-    return home, str(named) if named else f"sqlite:///{home / 'llmasos.db'}"
+    said = configured(home)
+    if "LLMASOS_HOME" not in os.environ and "home" in said:
+        home = expanded(_text(said, "home", default_home()))
+    named = os.environ.get("LLMASOS_DATABASE_URL") or _text(said, "database_url", default_home())
+    return home, database_url_of(named, home)
 
 
-def _configured(home: Path) -> dict[str, object]:
-    """What `config.toml` says."""
+def _text(said: dict[str, object], name: str, home: Path) -> str:
+    value = said.get(name, "")
+    if not isinstance(value, str):
+        raise Invalid(_("{where}: {what}", where=f"{home / 'config.toml'}, {name}", what=_("must be a string")))
+    return value
+
+
+def configured(home: Path) -> dict[str, object]:
+    """What the `config.toml` of a home says; empty if there is none.
+
+    Raises:
+        Unavailable: The file cannot be read.
+        Invalid: It is not TOML, or has a key that no setting has.
+    """
     file = home / "config.toml"
-    if not file.exists():
-        return {}
     import tomllib  # noqa: PLC0415
 
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise Unavailable(_("{file} cannot be read: {error}", file=file, error=error)) from error
+        # Editors of some systems begin a file with a byte order mark, which is no TOML.
+        said: dict[str, object] = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise Unavailable(_("{file} cannot be read: {error}", file=file, error=error.strerror or error)) from error
+    except (ValueError, RecursionError) as error:
+        raise Invalid(_("{file} is not valid TOML: {error}", file=file, error=error)) from error
+    unknown = [name for name in said if name not in KEYS]
+    if unknown:
+        raise _unknown(file, unknown[0])
+    return said
+
+
+def _unknown(file: Path, name: str) -> Invalid:
+    from difflib import get_close_matches  # noqa: PLC0415
+
+    near = get_close_matches(name, KEYS, 1)
+    if near:
+        return Invalid(
+            _("{file}: there is no setting {name!r}; did you mean {near!r}?", file=file, name=name, near=near[0])
+        )
+    return Invalid(_("{file}: there is no setting {name!r}; there are {known}.", file=file, name=name, known=KEYS))

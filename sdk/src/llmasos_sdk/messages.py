@@ -219,7 +219,7 @@ def _decode(value: Any, depth: int) -> Parameter:
         if "en" in said:
             return Texts(said)
     if isinstance(items, list) and isinstance(separator, str):
-        listed: list[Any] = items
+        listed = cast("list[Any]", items)  # type: ignore[redundant-cast]
         return Listing(tuple(_decode(item, depth - 1) for item in listed), separator)
     return Message.from_document(known, depth - 1)
 

@@ -7,7 +7,6 @@ theirs. A name that is configured hides the built-in one of that name.
 from __future__ import annotations
 
 import time
-import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -22,6 +21,7 @@ from llmasos.database.engine import Database
 from llmasos.errors import Conflict, Invalid, NotFound
 from llmasos.gateway.models import BUILT_IN, ModelEntry
 from llmasos.gateway.tables import ModelRow
+from llmasos.home import configured
 from llmasos.i18n import Message, _, listing
 from llmasos.validation import misfit
 
@@ -126,13 +126,7 @@ class ModelRegistry:
 
     def _configured(self) -> list[ModelEntry]:
         file = self._home / "config.toml"
-        try:
-            tree = tomllib.loads(file.read_text("utf-8"))
-        except FileNotFoundError:
-            return []
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise Invalid(_("{file} is not valid TOML: {error}", file=file, error=error)) from error
-        return [parse_entry(fields, str(file)) for fields in _tables(tree.get("models", []), file)]
+        return [parse_entry(fields, str(file)) for fields in _tables(configured(self._home).get("models", []), file)]
 
     def _added(self) -> list[ModelEntry]:
         if self._database is None:
@@ -143,7 +137,7 @@ class ModelRegistry:
         except (OperationalError, ProgrammingError):
             # A home that was not set up yet has no table; its models are then the built-in ones.
             return []
-        return [parse_entry({**row.entry, "name": row.name, "source": "added"}, "the database") for row in rows]
+        return [parse_entry({**row.entry, "name": row.name, "source": "added"}, _("the database")) for row in rows]
 
 
 def _tables(models: object, file: Path) -> list[dict[str, Any]]:
