@@ -10,7 +10,6 @@ import shutil
 import sqlite3
 import stat
 import tempfile
-import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -255,11 +254,10 @@ def check_held(session: Session) -> Iterator[Finding]:
     from llmasos.kernel.tables import InvocationRow  # noqa: PLC0415
     from llmasos.quotas import doctor as ledger  # noqa: PLC0415
 
-    now = int(time.time())
-    found = ledger.check(session, now)
+    found = ledger.check(session)
     for fault in found:
         yield Finding("ledger", "problem", fault.message)
-    alive = living(session, now)
+    alive = living(session)
     running = session.exec(select(InvocationRow).where(col(InvocationRow.status) == "running"))
     lost = sum(row.lease_id not in alive for row in running)
     if lost:

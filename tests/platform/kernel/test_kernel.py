@@ -607,18 +607,43 @@ async def test_a_commit_that_fails_leaves_an_invocations_own_limit_as_it_was(
 
 
 async def test_what_a_guest_says_keeps_no_other_from_being_written(host: SmallHost, database: Database) -> None:
+    """10-18: NUL and lone surrogates failed the end-write on PostgreSQL: no settlement, no audit line."""
     ids: list[str] = []
 
-    async def run(log: str, tokens: int) -> None:
-        async with host.invocations.open(ME, APP, "act") as invocation:
-            invocation.add_log(log)
-            invocation.usage.prompt_tokens = tokens
-            ids.append(invocation.id)
+    async def run(text: str, tokens: int) -> None:
+        try:
+            async with host.invocations.open(ME, APP, f"act{text}") as invocation:
+                invocation.add_log(text)
+                invocation.usage.prompt_tokens = tokens
+                invocation.usage.model = text
+                ids.append(invocation.id)
+                raise Invalid(text)
+        except Invalid:
+            pass
 
-    await asyncio.gather(run("fine", 1), run("\ud800", 1 << 80), run("fine", -1))
+    await asyncio.gather(run("fine", 1), run("\ud800", 1 << 80), run("a\0b", -1), run("fine", 2))
     rows = [row_of(database, id_) for id_ in ids]
-    assert [(row.status, row.log, row.prompt_tokens) for row in rows] == [
-        ("succeeded", "fine", 1),
-        ("succeeded", "?", 1 << 62),
-        ("succeeded", "fine", 0),
+    assert [(row.status, row.model, row.action, row.prompt_tokens) for row in rows] == [
+        ("failed", "fine", "actfine", 1),
+        ("failed", "\ufffd", "act\ufffd", 1 << 62),
+        ("failed", "a\ufffdb", "acta\ufffdb", 0),
+        ("failed", "fine", "actfine", 2),
     ]
+    assert not any({"\0", "\ud800"} & set(row.log + row.error_message) for row in rows)
+    assert audit_lines(database) == [("invocation", "invalid")] * 4
+
+
+async def test_what_a_guest_makes_up_fills_no_row(host: SmallHost, database: Database) -> None:
+    """11-S13: 20 lines of a megabyte by a made-up name."""
+    name = "n" * 1_000_000
+    with pytest.raises(Invalid):
+        async with host.invocations.open(ME, APP, name) as invocation:
+            invocation.usage.model = name
+            raise Invalid(name)
+    await database.write_queue.submit(lambda it: audit.append(it, audit.Line("w", "u", name, detail={"a": [name]})))
+    with database.read() as session:
+        lines = session.exec(select(AuditEntry)).all()
+        assert audit.verify(session).intact
+    assert max(len(line.event) + len(str(line.detail)) for line in lines) < 2_000
+    row = row_of(database, invocation.id)
+    assert len(row.action) + len(row.model) + len(row.error_message) < 5_000

@@ -15,7 +15,6 @@ import re
 import shutil
 import sqlite3
 import tempfile
-import time
 import tomllib
 from collections.abc import Generator
 from contextlib import closing, contextmanager
@@ -168,7 +167,7 @@ def _check_unused(url: str, replace: bool) -> None:
     if revision_of(url) is None:
         return
     with Database(url) as database, database.read() as session:
-        if living(session, int(time.time())):
+        if living(session):
             raise Conflict(
                 _("A host is using this home: stop llmasos serve and what else runs, and restore then."),
             )

@@ -1,15 +1,18 @@
-"""That a process is alive, as the other processes on the same database can know it.
+"""Leases: how processes on one database know which of them are alive.
 
-What a process holds (reservations, running invocations) carries the id of its lease. The process extends the lease
-while it lives; one that was not extended, or whose process is seen to be dead on this machine, is swept: whoever
-keeps things under leases frees them in the same transaction. Nothing held by the dead stays held.
+What a process holds (reservations, running invocations) carries the id of its lease. A lease whose process is dead is
+swept: whoever keeps things under leases frees them in the same transaction. Nothing that a dead process held stays
+held.
+
+Whether a process of this machine is alive is seen directly, by its id and start time, whatever the clock says: a
+laptop may sleep for a day, a process may stand in a debugger. Of another machine it is known by the lease alone,
+which a living process extends; both ends are measured by the database's clock.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -24,17 +27,16 @@ from llmasos.database.write_queue import WriteKind
 
 logger = logging.getLogger(__name__)
 
-# Long enough for a machine that swaps or a process that is stopped in a debugger for a moment; the dead of this
-# machine are known at once, by their process id.
+# Long enough for another machine that swaps; the dead of this one are known at once.
 LEASE_SECONDS = 30
 EXTEND_SECONDS = 10
 
 Release: TypeAlias = Callable[[Transaction, str], int]
-"""Frees what a dead lease held, in the transaction that ends it; answers how much it was."""
+"""Frees what a dead lease held, in the transaction that ends it; returns how much it was."""
 
 
 class HostLease(SQLModel, table=True):
-    """One living host process. `expires_at` is in seconds since the epoch."""
+    """One living host process."""
 
     __tablename__ = "host_lease"  # pyright: ignore[reportAssignmentType]
 
@@ -45,15 +47,15 @@ class HostLease(SQLModel, table=True):
     born: str
     """When the process started, as its system counts: process ids are used again."""
     expires_at: int = Field(sa_type=Int64, index=True)
+    """In seconds since the epoch, by the database's clock; decides about processes of other machines."""
 
 
 class Lease:
-    """This process's lease on a database. Starts itself before the first thing is held under it."""
+    """This process's lease on a database. Start it before the first thing is held under it."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, database: Database) -> None:
         self.id = uuid.uuid4().hex
         self._database = database
-        self._clock = clock
         self._releases: list[Release] = []
         self._end: Callable[[], None] | None = None
 
@@ -62,7 +64,7 @@ class Lease:
         self._releases.append(release)
 
     def start(self) -> None:
-        """Take the lease, free what the dead hold, and do both from time to time. Safe to call again."""
+        """Take the lease, free what the dead hold, and do both from time to time. Idempotent."""
         if self._end is None:
             queue = self._database.write_queue
             self._end = queue.every(EXTEND_SECONDS, self._extend_and_sweep)
@@ -77,24 +79,21 @@ class Lease:
             free.result()
 
     def sweep(self, transaction: Transaction) -> int:
-        """Free what dead processes hold; how many leases ended."""
-        now = int(self._clock())
-        dead = [
-            lease
-            for lease, machine, pid, born, expires_at in transaction.all(
-                "SELECT id, machine, pid, born, expires_at FROM host_lease WHERE id <> ?", self.id
-            )
-            if is_dead(machine, pid, born, expires_at, now)
-        ]
-        for lease in dead:
-            self._free(transaction, lease)
+        """Free what dead processes hold; returns how many leases ended."""
+        now = transaction.now()
+        leases = transaction.all(
+            "SELECT id, machine, pid, born, expires_at FROM host_lease WHERE id <> ? ORDER BY id", self.id
+        )
+        dead = [id_ for id_, machine, pid, born, ends in leases if is_dead(machine, pid, born, ends, now)]
+        for id_ in dead:
+            self._free(transaction, id_)
         return len(dead)
 
     def _extend_and_sweep(self, transaction: Transaction) -> None:
         transaction.run(
             "INSERT INTO host_lease (id, machine, pid, born, expires_at) VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at",
-            *(self.id, machine_id(), os.getpid(), process_born(os.getpid()), int(self._clock()) + LEASE_SECONDS),
+            *(self.id, machine_id(), os.getpid(), process_born(os.getpid()), transaction.now() + LEASE_SECONDS),
         )
         self.sweep(transaction)
 
@@ -105,19 +104,22 @@ class Lease:
             logger.warning("a host process died; %d things that it held were freed (lease %s)", freed, lease)
 
 
-def living(session: Session, now: int) -> frozenset[str]:
-    """The leases of processes that live, at `now` in seconds since the epoch."""
+def living(session: Session) -> frozenset[str]:
+    """The leases of processes that are alive."""
+    now = Transaction.of(session).now()
     leases = session.exec(select(HostLease))
     return frozenset(it.id for it in leases if not is_dead(it.machine, it.pid, it.born, it.expires_at, now))
 
 
 def is_dead(machine: str, pid: int, born: str, expires_at: int, now: int) -> bool:
-    """Whether the holder of a lease is no more: it did not extend it, or its process is seen to be gone."""
-    return expires_at < now or bool(machine and machine == machine_id() and not is_alive(pid, born))
+    """Whether the holder of a lease is no more. `now` is the database's clock."""
+    if machine and machine == machine_id():
+        return not is_alive(pid, born)
+    return expires_at < now
 
 
 def machine_id() -> str:
-    """Names this boot of this machine and the namespace of its process ids; empty where that cannot be known."""
+    """Names this boot of this machine and the namespace of its process ids; empty if that cannot be known."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
@@ -126,7 +128,7 @@ def machine_id() -> str:
 
 
 def process_born(pid: int) -> str:
-    """When a process started, in ticks since boot; empty where there is none, or it is a corpse."""
+    """When a process started, in ticks since boot; empty if there is none, or it has ended."""
     try:
         # The name, in parentheses, may hold anything: the fields are counted after its end.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()

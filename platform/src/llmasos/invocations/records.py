@@ -9,6 +9,7 @@ from sqlmodel import Session, col, select
 
 from llmasos.database.dialect import SqlValue
 from llmasos.database.engine import utc_now
+from llmasos.database.text import storable
 from llmasos.database.transaction import Transaction
 from llmasos.i18n import Message, _, to_text, verbatim
 from llmasos.kernel.invocation import Invocation
@@ -16,6 +17,8 @@ from llmasos.kernel.tables import InvocationRow
 
 # The message of an error is for the person who ran the app; a guest's may be long.
 MAX_MESSAGE = 4000
+# Names of actions and models are short; a guest may make up others.
+MAX_NAME = 255
 # Far more than any run can use, and it fits its column.
 MOST = 1 << 62
 
@@ -56,11 +59,11 @@ log = ? WHERE id = ?
 def insert(transaction: Transaction, invocation: Invocation, lease_id: str) -> None:
     """Write down that it runs."""
     app, parent = invocation.app, invocation.parent
-    transaction.buffer(_Records).begun[invocation.id] = (
-        *(invocation.principal.workspace, invocation.principal.user),
-        *((app.id, app.version, app.installation_id) if app else (None, None, None)),
-        *(_text(invocation.action), parent.id if parent else None, transaction.instant(utc_now()), lease_id, False),
-    )
+    whose = invocation.principal.workspace, invocation.principal.user
+    release = (app.id, app.version, app.installation_id) if app else (None, None, None)
+    what = storable(invocation.action, MAX_NAME), parent.id if parent else None
+    row = (*whose, *release, *what, transaction.instant(utc_now()), lease_id, False)
+    transaction.buffer(_Records).begun[invocation.id] = row
 
 
 def finish(
@@ -69,16 +72,10 @@ def finish(
     """Write down how it ended."""
     usage = invocation.usage
     counts = [None if amount is None else max(0, min(amount, MOST)) for amount in usage.amounts]
-    transaction.buffer(_Records).ended[invocation.id] = (
-        *(status, code, _text(_bounded(message)) if message else None),
-        transaction.instant(utc_now()),
-        *(usage.duration_ms, _text(usage.model) if usage.model else None, *counts, _text(invocation.log)),
-    )
-
-
-# What a guest or a provider says must not make a statement fail that writes others' rows as well.
-def _text(text: str) -> str:
-    return text if text.isascii() else text.encode(errors="replace").decode()
+    outcome = status, code, storable(_bounded(message)) if message else None
+    model = storable(usage.model, MAX_NAME) if usage.model else None
+    row = (*outcome, transaction.instant(utc_now()), usage.duration_ms, model, *counts, storable(invocation.log))
+    transaction.buffer(_Records).ended[invocation.id] = row
 
 
 def _bounded(message: Message) -> str:

@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from json.encoder import encode_basestring_ascii
 from types import MappingProxyType
@@ -28,10 +28,14 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from llmasos.database.dialect import SqlValue
 from llmasos.database.engine import WriteSession, utc_now
+from llmasos.database.text import storable
 from llmasos.database.transaction import Transaction
 from llmasos.i18n import Message, _
 from llmasos.kernel.invocation import Json
 from llmasos.kernel.tables import AuditEntry, AuditHead
+
+# The log only grows, and guests choose names: what they say is cut to so many characters, each value of a detail too.
+MAX_EVENT, MAX_DETAIL = 120, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +101,24 @@ class _Lines:
 
 
 def append(transaction: Transaction, line: Line) -> None:
-    """Add a line when the transaction ends."""
+    """Add a line when the transaction ends; texts of guests in it are cut to a bound."""
+    line = replace(
+        line,
+        event=storable(line.event, MAX_EVENT),
+        user=storable(line.user),
+        detail={key: _bounded(value) for key, value in line.detail.items()},
+    )
     transaction.buffer(_Lines).by_workspace.setdefault(line.workspace, []).append((utc_now(), line))
+
+
+def _bounded(value: Json) -> Json:
+    """A value of a line's detail, no longer than `MAX_DETAIL`: the log only grows."""
+    if isinstance(value, str):
+        return value if len(value) <= MAX_DETAIL else storable(value, MAX_DETAIL)
+    if isinstance(value, int | float | None):
+        return value
+    text = _encode(value)
+    return value if len(text) <= MAX_DETAIL else storable(text, MAX_DETAIL)
 
 
 def _locked_head(transaction: Transaction, workspace: str) -> tuple[int, str]:

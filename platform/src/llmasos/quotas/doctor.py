@@ -76,13 +76,8 @@ def faults(reserved: Mapping[int, int], holdings: Iterable[Holding], alive: froz
     return found
 
 
-def check(session: Session, now: int) -> list[Fault]:
-    """What does not add up in a database.
-
-    Args:
-        session: One that reads all of one moment.
-        now: Seconds since the epoch.
-    """
+def check(session: Session) -> list[Fault]:
+    """What does not add up in a database. The session reads one snapshot."""
     reserved = {
         int(window): int(amount)
         for window, amount in session.exec(select(LedgerWindow.id, LedgerWindow.reserved))
@@ -95,4 +90,4 @@ def check(session: Session, now: int) -> list[Fault]:
             amounts.group_by(col(ReservationRow.window_id), col(ReservationRow.lease_id))
         )
     ]
-    return faults(reserved, holdings, living(session, now))
+    return faults(reserved, holdings, living(session))

@@ -53,7 +53,7 @@ class Ledger:
     """Reserves before a call and settles after it, across every quota that applies."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
-        self.lease = Lease(database, clock)
+        self.lease = Lease(database)
         self.lease.on_release(repository.release_lease)
         self._queue = database.write_queue
         self._clock = clock

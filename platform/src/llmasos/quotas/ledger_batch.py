@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TypeAlias
 
+from llmasos.database.text import storable
 from llmasos.database.transaction import Transaction
 from llmasos.quotas import repository
 from llmasos.quotas.meters import Meter, Subject, Used, Window
@@ -19,6 +20,8 @@ from llmasos.quotas.repository import Applying
 
 # A provider that says more in one call, or less than nothing, does not fail the writes that share its commit.
 MOST = 1 << 48
+# A provider may make up the name of its model as well.
+MAX_MODEL = 255
 
 Holds: TypeAlias = tuple[tuple[int, Meter, int], ...]
 """What is held where: window id, meter, amount."""
@@ -161,7 +164,7 @@ class LedgerBatch:
 
     def add_usage(self, subject: Subject, model: str | None, used: Used, now: int) -> None:
         """Add one call to the totals of its day."""
-        key = (subject.workspace, subject.user, subject.app or "", model or "", now // 86_400)
+        key = (subject.workspace, subject.user, subject.app or "", storable(model or "", MAX_MODEL), now // 86_400)
         cost, fuel = used.cost_micro_usd, used.amounts.get(Meter.COMPUTE, 0)
         tokens = _countable(used.prompt_tokens), _countable(used.completion_tokens)
         amounts = (1, *tokens, _countable(cost or 0), int(cost is None), _countable(fuel))
