@@ -13,23 +13,25 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, cast
 from urllib.parse import quote, urlsplit
 
-import httpx
 import msgspec
-from ssrfguard.errors import SSRFGuardError
-from ssrfguard.httpx import AsyncClient
 
 from llmasos.bundles.hosts import DEFAULT_PORTS, HostPattern
 from llmasos.bundles.manifest import HttpPermission, Permission, SecretPlace, SecretsPermission
-from llmasos.capabilities.addresses import Network, policy_for
 from llmasos.errors import Denied, Invalid, ResourceLimit, TimedOut, Unavailable
 from llmasos.i18n import _
 from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
 from llmasos.kernel.guest_calls import json_argument, json_text
 from llmasos.kernel.invocation import Invocation, Json
 from llmasos.quotas.meters import Demand, Meter, Used
+
+if TYPE_CHECKING:
+    # The clients are imported by the first request: they take a tenth of a second of every command that runs an app.
+    import httpx
+
+    from llmasos.capabilities.addresses import Network
 
 MAX_REDIRECTS: Final = 5
 # Of a server's name in the audit log: no name of the DNS is longer.
@@ -177,6 +179,8 @@ class Exchange:
             Denied: The grant does not name that server or method.
             Invalid: The URL is none.
         """
+        import httpx  # noqa: PLC0415
+
         try:
             parsed = httpx.URL(url)
             host = _host_of(parsed)
@@ -221,6 +225,9 @@ class Exchange:
 
     async def execute(self, granted: Demand) -> Outcome[HttpResponse]:
         """Send it, follow its redirects, and read the answer up to the granted size."""
+        import httpx  # noqa: PLC0415
+        from ssrfguard.errors import SSRFGuardError  # noqa: PLC0415
+
         hop = self.hop(self.request.method, self.request.url, self.body)
         seconds = min(TIMEOUT_SECONDS, max(0.1, self.invocation.deadline_monotonic - time.monotonic()))
         try:
@@ -247,11 +254,17 @@ class Exchange:
             raise Unavailable(_("the server could not be reached: {kind}", kind=type(error).__name__)) from None
 
     def _redirected(self, hop: Hop, status: int, location: str) -> Hop:
+        import httpx  # noqa: PLC0415
+
         url = str(httpx.URL(hop.url).join(location))
         keeps = status in (307, 308) or hop.method in ("GET", "HEAD")
         return self.hop(hop.method if keeps else "GET", url, hop.body if keeps else b"")
 
     async def _send(self, hop: Hop) -> HttpResponse:
+        from ssrfguard.httpx import AsyncClient  # noqa: PLC0415
+
+        from llmasos.capabilities.addresses import policy_for  # noqa: PLC0415
+
         secrets = self._secrets_for(hop)
         headers, url = self._with_secrets(hop, secrets)
         self.sent += 1
@@ -300,6 +313,8 @@ class Exchange:
         return bytes(content)
 
     def _secrets_for(self, hop: Hop) -> list[tuple[SecretPlace, str]]:
+        import httpx  # noqa: PLC0415
+
         url = httpx.URL(hop.url)
         found: list[tuple[SecretPlace, str]] = []
         for place in self.places:
@@ -314,6 +329,8 @@ class Exchange:
         return found
 
     def _with_secrets(self, hop: Hop, secrets: list[tuple[SecretPlace, str]]) -> tuple[dict[str, str], httpx.URL]:
+        import httpx  # noqa: PLC0415
+
         headers = {"user-agent": "llmasos"}
         for name, value in self.request.headers.items():
             if name.lower() in _RESERVED_HEADERS:

@@ -8,10 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any
-
-import httpx
-from httpx_sse import EventSource
+from typing import TYPE_CHECKING, Any
 
 from llmasos.errors import Invalid, LlmasosError, ModelUnavailable
 from llmasos.gateway.embedded.local import LocalModels
@@ -19,6 +16,9 @@ from llmasos.gateway.embedded.process import EngineProcess
 from llmasos.gateway.embedded.shapes import EngineRequest, Said, engine_request, read_tools
 from llmasos.gateway.failures import ContextTooLong
 from llmasos.i18n import _
+
+if TYPE_CHECKING:
+    import httpx  # imported by the first call, which a command that runs an app without a model spares
 
 # Our own time limits are outside, around the whole call; this one is for an engine that accepts and never answers.
 SILENCE_SECONDS = 600.0
@@ -121,6 +121,8 @@ class EmbeddedProvider:
 
     async def read_ahead(self, model: str, parameters: Mapping[str, Any]) -> None:
         """Read a prompt into the engine's cache; where that fails, so does the call, which says why."""
+        import httpx  # noqa: PLC0415
+
         with suppress(LlmasosError, httpx.HTTPError):
             asked = engine_request(parameters["messages"], parameters)
             async with self._client(model) as client:
@@ -132,6 +134,8 @@ class EmbeddedProvider:
 
     @asynccontextmanager
     async def _client(self, model: str) -> AsyncGenerator[httpx.AsyncClient]:
+        import httpx  # noqa: PLC0415
+
         engine: EngineProcess = await self._local.engine(model)
         async with engine.running() as address:
             headers = {"authorization": f"Bearer {address.key}"}
@@ -178,6 +182,8 @@ def _usage(answer: dict[str, Any]) -> dict[str, int]:
 
 async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
     """The engine's server-sent events; an error among them is raised."""
+    from httpx_sse import EventSource  # noqa: PLC0415
+
     async for sent in EventSource(response).aiter_sse():
         if not sent.data or sent.data == "[DONE]":
             continue

@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from filelock import FileLock
-
 from llmasos.errors import ModelUnavailable
 from llmasos.i18n import _
 from llmasos.machine import unwritable
@@ -147,6 +145,8 @@ def filling(models: Path, name: str, needed_bytes: int) -> Generator[Path]:
     Raises:
         ModelUnavailable: The disk is full, or the folder cannot be written.
     """
+    from filelock import FileLock  # noqa: PLC0415 (only a fetch needs it)
+
     try:
         models.mkdir(parents=True, exist_ok=True)
         with FileLock(models / f".{name}.lock"):
