@@ -13,6 +13,7 @@ import typer
 
 from llmasos.errors import LlmasosError, NotFound
 from llmasos.i18n import _, from_text, render
+from llmasos_server.cli.completion import installed_apps
 from llmasos_server.cli.output import emit_json, locale, note, options, say, say_table, tr
 
 if TYPE_CHECKING:
@@ -192,7 +193,9 @@ class RemoteHistory:
 
 
 def invocations(
-    app: Annotated[str | None, typer.Argument(help=tr("An app; without one, all of them."))] = None,
+    app: Annotated[
+        str | None, typer.Argument(autocompletion=installed_apps, help=tr("An app; without one, all of them."))
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help=tr("How many, the newest."))] = 20,
 ) -> None:
     """List what ran, and how it ended; the newest first."""
@@ -223,6 +226,7 @@ def logs(
         str | None,
         typer.Argument(
             metavar="[APP|INVOCATION]",
+            autocompletion=installed_apps,
             help=tr("An app, or an invocation by the start of its id; without one, everything."),
         ),
     ] = None,

@@ -11,6 +11,7 @@ from llmasos.home import state_home_and_database_url
 from llmasos.i18n import _, render
 from llmasos.printable import one_line
 from llmasos_marketplace.catalog import reader
+from llmasos_server.cli.completion import catalog_apps
 from llmasos_server.cli.inputs import say_inputs
 from llmasos_server.cli.output import emit_json, locale, note, options, say, say_table, tr
 
@@ -86,7 +87,7 @@ def _app_json(row: dict[str, Any]) -> dict[str, Any]:
 def show(
     app: Annotated[
         str,
-        typer.Argument(help=tr("publisher/name, or publisher/name@version.")),
+        typer.Argument(autocompletion=catalog_apps, help=tr("publisher/name, or publisher/name@version.")),
     ],
 ) -> None:
     """Show an app and its releases; with @version, that release."""

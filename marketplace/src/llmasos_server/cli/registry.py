@@ -58,6 +58,7 @@ _ROWS: Final[tuple[tuple[str, str, Section, Message], ...]] = (
     ("publish", "publish:publish", "write", _("Publish an app to the catalog.")),
     ("yank", "publish:yank", "write", _("Keep new installs from a release.")),
     ("unyank", "publish:unyank", "write", _("Offer a yanked release again.")),
+    ("completion", "completion:completion", "use", _("Complete commands and apps in your shell.")),
     ("serve", "serve:serve", "operate", _("Serve apps, catalog and API.")),
     ("models", "models:models", "operate", _("List, add, test and fetch models.")),
     ("quota", "quota:quota", "operate", _("Set and list quotas.")),

@@ -17,6 +17,7 @@ from typer.core import TyperCommand
 from llmasos.errors import LlmasosError
 from llmasos.printable import one_line
 from llmasos_server.cli.answers import save_answer, say_answer
+from llmasos_server.cli.completion import actions, installed_apps
 from llmasos_server.cli.fetching import fetching
 from llmasos_server.cli.inputs import ask_for_missing, given_inputs, parsed_parameters
 from llmasos_server.cli.output import emit_json, is_interactive, locale, note, options, say, say_part, set_options, tr
@@ -49,9 +50,9 @@ command = typer.Typer()
 def run(
     app: Annotated[
         str,
-        typer.Argument(help=tr("An installed app, such as acme/translator.")),
+        typer.Argument(autocompletion=installed_apps, help=tr("An installed app, such as acme/translator.")),
     ],
-    action: Annotated[str, typer.Argument(help=tr("One of its actions."))],
+    action: Annotated[str, typer.Argument(autocompletion=actions, help=tr("One of its actions."))],
     *,
     parameter: Annotated[
         list[str] | None,

@@ -46,6 +46,9 @@ else:  # importing it takes 20 ms of a command's 200
 
 
 PACKAGE = "llmasos_server.cli"
+PROGRAM = "llmasos"
+# Set by the script that completes commands in a shell.
+COMPLETE_VARIABLE = "_LLMASOS_COMPLETE"
 
 
 def _take_json(value: bool) -> bool:
@@ -200,6 +203,16 @@ class LazyGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
     @override
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """The commands that start like this, without importing them."""
+        completion: Any = importlib.import_module("typer.completion")
+        return [
+            completion.shell_completion.CompletionItem(entry.name, help=render(entry.help, locale()))
+            for entry in registry.ENTRIES
+            if entry.name.startswith(incomplete) and is_installed(entry)
+        ]
+
+    @override
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         """What LLMasOS is, in the user's language."""
         formatter.write_paragraph()
@@ -231,10 +244,11 @@ class LazyGroup(TyperGroup):
     ) -> Any:
         """Run a command line; exits with DESIGN's codes unless `standalone_mode` is off."""
         words = list(sys.argv[1:] if args is None else args)
+        if COMPLETE_VARIABLE in os.environ:
+            completion: Any = importlib.import_module("typer.completion")  # which does not export it
+            completion.completion_init()
         with fresh_options():
-            code = _bounded(
-                lambda: super(LazyGroup, self).main(words, "llmasos", standalone_mode=False, **extra), words
-            )
+            code = _bounded(lambda: super(LazyGroup, self).main(words, PROGRAM, standalone_mode=False, **extra), words)
         if standalone_mode:
             sys.exit(code)
         return code

@@ -11,6 +11,7 @@ import typer
 
 from llmasos.errors import ConsentNeeded, Invalid, LlmasosError
 from llmasos.i18n import _
+from llmasos_server.cli.completion import catalog_apps, installed_apps
 from llmasos_server.cli.output import (
     emit_json,
     is_interactive,
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from llmasos.installs.service import ConsentAnswers, InstallResult
     from llmasos_server.local import Local
 
-App = Annotated[str, typer.Argument(help=tr("publisher/name."))]
+App = Annotated[str, typer.Argument(autocompletion=installed_apps, help=tr("publisher/name."))]
+AnyApp = Annotated[
+    str | None, typer.Argument(autocompletion=installed_apps, help=tr("publisher/name; none: every app."))
+]
 Yes = Annotated[
     bool,
     typer.Option("--yes", "-y", help=tr("Agree to what it asks for, without being asked.")),
@@ -52,7 +56,9 @@ Decline = Annotated[
 def install(
     app: Annotated[
         str,
-        typer.Argument(help=tr("publisher/name, with @1.2.0 or a specifier such as '>=1,<2'.")),
+        typer.Argument(
+            autocompletion=catalog_apps, help=tr("publisher/name, with @1.2.0 or a specifier such as '>=1,<2'.")
+        ),
     ],
     yes: Yes = False,
     config: Config = None,
@@ -76,7 +82,9 @@ def install(
 
 
 def upgrade(
-    app: Annotated[str | None, typer.Argument(help=tr("publisher/name; none: every app."))] = None,
+    app: Annotated[
+        str | None, typer.Argument(autocompletion=installed_apps, help=tr("publisher/name; none: every app."))
+    ] = None,
     yes: Yes = False,
     config: Config = None,
     decline: Decline = None,
@@ -273,7 +281,9 @@ def _grants() -> None:
 
 @grants.command("show")
 def grants_show(
-    app: Annotated[str | None, typer.Argument(help=tr("publisher/name; none: every app."))] = None,
+    app: Annotated[
+        str | None, typer.Argument(autocompletion=installed_apps, help=tr("publisher/name; none: every app."))
+    ] = None,
 ) -> None:
     """Show what was granted to an app, or to all."""
     from llmasos_server.cli.reading import show_grants
