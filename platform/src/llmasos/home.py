@@ -19,6 +19,8 @@ KEYS: Final = (
     "native_idle_seconds", "native_runners", "plugins", "runner_threads", "runners", "token", "trusted_apps", "url",
 )  # fmt: skip
 
+WORKSPACE: Final = "default"
+"""The workspace of a host that is used from the command line."""
 _SQLITE: Final = "sqlite:///"
 
 

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmasos.errors import NotFound
+from llmasos.home import WORKSPACE
 from llmasos.i18n import _
 from llmasos_marketplace.catalog import reader
 from llmasos_server.cli.inputs import example_of, inputs_of, say_inputs
-from llmasos_server.cli.output import emit_json, options, say, tr
-from llmasos_server.cli.reading import WORKSPACE, database, local_text
+from llmasos_server.cli.output import emit_json, local_text, options, say, tr
+from llmasos_server.cli.reading import database
 
 
 def say_actions(app: str, action: str | None = None) -> None:

@@ -13,8 +13,9 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from llmasos.errors import Invalid, LlmasosError
+from llmasos.home import WORKSPACE, state_home_and_database_url
 from llmasos.i18n import _
-from llmasos_server.cli.output import options, say, tr
+from llmasos_server.cli.output import in_locale, local_text, options, say, tr
 
 Completions: TypeAlias = list[tuple[str, str]]
 """Each with its help, which zsh and fish show."""
@@ -55,7 +56,6 @@ def _of_this_user() -> Shell:
 
 def _read(query: Callable[[str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """What the database returns; nothing if it cannot be read, since the user is in the middle of a line."""
-    from llmasos.home import state_home_and_database_url
     from llmasos_marketplace.catalog import reader
 
     with suppress(LlmasosError, OSError):
@@ -67,7 +67,6 @@ def _read(query: Callable[[str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
 def installed_apps(incomplete: str) -> Completions:
     """The installed apps that start like this."""
     from llmasos_marketplace.catalog import reader
-    from llmasos_server.cli.reading import WORKSPACE, local_text
 
     rows = _read(lambda url: reader.installations(url, WORKSPACE))
     manifests: list[tuple[str, dict[str, Any]]] = [(row["app_id"], row["manifest"] or {}) for row in rows]
@@ -78,7 +77,6 @@ def installed_apps(incomplete: str) -> Completions:
 def catalog_apps(incomplete: str) -> Completions:
     """The apps of the catalog that start like this."""
     from llmasos_marketplace.catalog import reader
-    from llmasos_server.cli.reading import in_locale
 
     rows = _read(lambda url: reader.search(url, incomplete, 100))
     return [(str(row["id"]), in_locale(row, "summary")) for row in rows if str(row["id"]).startswith(incomplete)]
@@ -87,7 +85,6 @@ def catalog_apps(incomplete: str) -> Completions:
 def actions(ctx: typer.Context, incomplete: str) -> Completions:
     """The actions, which start like this, of the app that was typed."""
     from llmasos_marketplace.catalog import reader
-    from llmasos_server.cli.reading import WORKSPACE, local_text
 
     app = str(ctx.params.get("app"))
     rows = _read(lambda url: reader.installed_actions(url, WORKSPACE, app) or [])

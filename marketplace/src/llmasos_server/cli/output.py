@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from llmasos.errors import LlmasosError
 from llmasos.i18n import _, environment_locale, render
@@ -172,3 +172,16 @@ def _wrapped(text: str, width: int) -> list[str]:
         lines.append(text[:cut].rstrip())
         text = text[cut:].lstrip()
     return [*lines, text]
+
+
+def in_locale(row: dict[str, Any], field: str) -> str:
+    """A text of an app in the user's language, on one line."""
+    return one_line(str((row[f"{field}_zh"] if locale() == "zh" else "") or row[f"{field}_en"]))
+
+
+def local_text(value: object) -> str:
+    """A manifest's `{"en", "zh"}` in the user's language, on one line."""
+    if not isinstance(value, dict):
+        return one_line(str(value or ""))
+    texts = cast("dict[str, str | None]", value)
+    return one_line((texts.get("zh") if locale() == "zh" else None) or texts.get("en") or "")

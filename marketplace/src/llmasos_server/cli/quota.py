@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmasos.errors import Conflict, Invalid
+from llmasos.home import WORKSPACE
 from llmasos.i18n import _
 from llmasos.printable import one_line
 from llmasos.quotas.meters import Meter, Scope, Window
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from llmasos.quotas.service import QuotaName, Recorder
 
 # The commands act for the person at this machine, in the workspace that an installation starts with.
-WORKSPACE = "default"
 USER = "local"
 
 quota = typer.Typer(help=tr("Set, list and remove quotas."), no_args_is_help=True)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
 from llmasos.errors import NotFound
-from llmasos.home import state_home_and_database_url
+from llmasos.home import WORKSPACE, state_home_and_database_url
 from llmasos.i18n import _, render
 from llmasos.printable import one_line
 from llmasos_marketplace.catalog import reader
 from llmasos_server.cli.completion import catalog_apps
 from llmasos_server.cli.inputs import say_inputs
-from llmasos_server.cli.output import emit_json, locale, note, options, say, say_table, tr
-
-WORKSPACE = "default"
+from llmasos_server.cli.output import emit_json, in_locale, local_text, locale, note, options, say, say_table, tr
 
 
 def database() -> str | None:
@@ -34,19 +32,6 @@ def database() -> str | None:
 
     ensure_schema(url, home)
     return url
-
-
-def in_locale(row: dict[str, Any], field: str) -> str:
-    """A text of an app in the user's language, on one line."""
-    return one_line(str((row[f"{field}_zh"] if locale() == "zh" else "") or row[f"{field}_en"]))
-
-
-def local_text(value: object) -> str:
-    """A manifest's `{"en", "zh"}` in the user's language, on one line."""
-    if not isinstance(value, dict):
-        return one_line(str(value or ""))
-    texts = cast("dict[str, str | None]", value)
-    return one_line((texts.get("zh") if locale() == "zh" else None) or texts.get("en") or "")
 
 
 def search(
