@@ -29,6 +29,7 @@ from llmasos.installs.resolve import parse_requirement
 from llmasos.installs.service import ConsentAnswers
 from llmasos.installs.testing import NotingRuntime, Shelf
 from llmasos.kernel.audit import verify
+from llmasos.runtimes.compiled import CompiledStore
 
 FILE_EVENTS = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.utime", "os.chmod", "sqlite3.connect"}
 STORAGE = '[[permissions]]\ncapability = "storage"\nreason.en = "x"\n'
@@ -91,6 +92,18 @@ CHANGES: dict[str, tuple[Step, Step]] = {
 }
 
 
+def leave_unneeded(home: Path) -> None:
+    """Prepared code of a release that is no longer installed, which every change removes."""
+    digest = "0" * 64
+    (home / "compiled").mkdir()
+    store = CompiledStore(home / "compiled")
+    (home / "code" / digest).mkdir(parents=True)
+    for path in (store.path(digest), store.path(digest).with_suffix(".json"), home / "code" / digest / "app.wasm"):
+        path.write_bytes(b"x")
+        os.utime(path, (0, 0))
+    os.utime(home / "code" / digest, (0, 0))
+
+
 class Countdown:
     """Kills the process at the n-th step."""
 
@@ -139,9 +152,11 @@ def main(folder: Path, name: str) -> None:
     asyncio.run(before(template))
     start = template.states()
     template.database.close()
+    leave_unneeded(template.folder)
     shutil.copytree(template.folder, folder / "done")
     done = Home(folder / "done", shelf)
     asyncio.run(change(done))
+    assert not [path for path in done.folder.rglob("0" * 64 + "*") if name != "wait"]
     end = done.states()
     done.database.close()
     assert start != end

@@ -38,6 +38,7 @@ from llmasos.kernel.audit import verify
 from llmasos.kernel.invocation import Principal
 from llmasos.kernel.tables import AuditEntry
 from llmasos.quotas.tables import Quota
+from llmasos.runtimes.compiled import CompiledStore
 
 YES = ConsentAnswers(agreed=True)
 STORAGE = '[[permissions]]\ncapability = "storage"\nreason.en = "Remembers."\n'
@@ -415,6 +416,53 @@ async def test_code_that_no_installation_needs_is_swept_after_an_hour(setting: S
     assert not old.exists()
     assert not abandoned.exists()
     assert fresh.exists()
+
+
+def prepared(home: Path, digest: str) -> list[Path]:
+    """What a runtime would have made of this code, long ago."""
+    store = CompiledStore(home / "compiled")
+    environment = home / "environments" / f"{digest}-{'0' * 16}"
+    environment.mkdir(parents=True)
+    (home / "compiled").mkdir(exist_ok=True)
+    made = [store.path(digest), store.path(digest).with_suffix(".json"), environment / "complete"]
+    for path in made:
+        path.write_bytes(b"x")
+        os.utime(path, (0, 0))
+    os.utime(environment, (0, 0))
+    return made[:2]
+
+
+async def test_prepared_code_is_removed_once_no_release_needs_it(setting: Setting) -> None:
+    """10-19: compiled components of 40 MB each, and environments, were never collected."""
+    files: dict[str, list[Path]] = {}
+    for minor in range(5):
+        component = EMPTY_COMPONENT + bytes([0, 2, 1, minor])
+        added = setting.shelf.add(manifest_text("acme/hello", f"1.{minor}.0", MODEL_PERMISSION), component)
+        digest = setting.shelf.read(added.digest).component_digest
+        files[added.version] = prepared(setting.home, digest)
+        await (setting.install() if minor == 0 else setting.upgrade())
+    waiting = setting.shelf.add(manifest_text("acme/hello", "2.0.0", MODEL_PERMISSION + STORAGE), EMPTY_COMPONENT)
+    files["2.0.0"] = prepared(setting.home, setting.shelf.read(waiting.digest).component_digest)
+    await setting.upgrade(answers=ConsentAnswers())
+    assert set(setting.states()) == {"2.0.0", "1.4.0", "1.3.0", "1.2.0", "1.1.0"}
+    kept = {version for version, paths in files.items() if all(path.exists() for path in paths)}
+    assert kept == set(setting.states())
+    assert not any(path.exists() for path in files["1.0.0"])
+    await setting.installer.uninstall("default", "acme/hello", "ann", delete_data=True)
+    assert not any(path.exists() for paths in files.values() for path in paths)
+    assert list((setting.home / "environments").glob("[0-9a-f]*")) == []
+
+
+async def test_a_change_stands_though_nothing_can_be_collected(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> int:
+        raise PermissionError("the folder is somebody else's")
+
+    monkeypatch.setattr("llmasos.installs.collection.prepared.collect", fail)
+    setting.publish()
+    assert (await setting.install())[0].outcome == "installed"
+    assert "could not be removed" in caplog.text
 
 
 class Heard:

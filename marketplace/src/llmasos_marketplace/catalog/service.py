@@ -47,6 +47,12 @@ class Catalog:
         """
         return self.store.path(digest)
 
+    def collect(self) -> int:
+        """Remove bundles that no release has; returns how many bytes that freed."""
+        with self.database.read() as session:
+            needed = frozenset(digest for _, _, digest in repository.release_digests(session))
+        return self.store.collect(needed)
+
     def app(self, app_id: str) -> CatalogApp:
         """One app.
 

@@ -78,6 +78,21 @@ class BundleStore:
         with self.path(digest).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == digest
 
+    def collect(self, needed: frozenset[str]) -> int:
+        """Remove old bundles that no release has, and leftovers; returns how many bytes that freed."""
+        freed = 0
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            # A bundle is stored before its release: what is young may get one.
+            is_old = time.time() - status.st_mtime > _STALE_SECONDS
+            if path.is_file() and is_old and path.name.removesuffix(SUFFIX) not in needed:
+                freed += status.st_size
+                path.unlink(missing_ok=True)
+        return freed
+
     def digests(self) -> Iterator[str]:
         """Every stored digest."""
         if self.folder.is_dir():

@@ -70,6 +70,7 @@ _ROWS: Final[tuple[tuple[str, str, Section, Message], ...]] = (
     ("backup", "backup:backup", "operate", _("Back up the home into one file.")),
     ("restore", "backup:restore", "operate", _("Restore a home from a backup.")),
     ("migrate", "admin:migrate", "operate", _("Bring the database up to date.")),
+    ("gc", "gc:gc", "operate", _("Free the room that nothing needs.")),
     ("doctor", "admin:doctor", "operate", _("Check every part; say what to do.")),
 )
 

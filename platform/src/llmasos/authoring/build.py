@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -30,6 +31,8 @@ from llmasos.i18n import _
 Describe: TypeAlias = Callable[[Path, frozenset[str], str], Awaitable[str]]
 # A build makes 18 MB for Python. Twenty of them serve an author's last days.
 KEPT_BUILDS = 20
+KEPT_BUILDS_BYTES = 512 << 20
+_ABANDONED_SECONDS = 3600
 
 
 async def build(project: Path, out: Path | None = None, *, describe: Describe) -> Path:
@@ -169,6 +172,37 @@ def _keep(path: Path, content: bytes) -> None:
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
-    oldest_last = sorted(path.parent.glob("*.wasm"), key=lambda each: each.stat().st_mtime, reverse=True)
-    for each in oldest_last[KEPT_BUILDS:]:
-        each.unlink(missing_ok=True)
+    collect_builds(path.parent)
+
+
+def collect_builds(folder: Path, *, kept: int = KEPT_BUILDS, kept_bytes: int = KEPT_BUILDS_BYTES) -> int:
+    """Remove the kept builds that were not used for longest, and what killed builds left.
+
+    Args:
+        folder: The home's `builds`.
+        kept: How many of the newest may stay.
+        kept_bytes: How much of them may stay.
+
+    Returns:
+        How many bytes that freed.
+    """
+    found = [(path, status) for path in folder.glob("*.wasm") if (status := _status(path)) is not None]
+    freed = total = 0
+    for number, (path, status) in enumerate(sorted(found, key=lambda each: each[1].st_mtime, reverse=True)):
+        total += status.st_size
+        if number >= kept or total > kept_bytes:
+            freed += status.st_size
+            path.unlink(missing_ok=True)
+    for path in folder.glob(".tmp-*"):
+        status = _status(path)
+        if status is not None and time.time() - status.st_mtime > _ABANDONED_SECONDS:
+            freed += status.st_size
+            path.unlink(missing_ok=True)
+    return freed
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:  # another build has just removed it
+        return None

@@ -12,6 +12,7 @@ import importlib.util
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from llmasos.authoring.project import source_files
 from llmasos.errors import Unavailable
 from llmasos.home import default_home
 from llmasos.i18n import _
+from llmasos.runtimes.prepared import size_bytes
 
 SUFFIXES = frozenset({".js", ".mjs", ".ts", ".mts"})
 NODE_MAJOR = 20
+_ABANDONED_SECONDS = 3600
 # One module of the entry, the author's files (TypeScript's types stripped) and the SDK. jco's own `--bundle` cannot
 # read a WIT folder outside of the paths that its copy of wasm-tools has open.
 BUNDLING = """\
@@ -155,6 +158,17 @@ async def toolchain(home: Path | None = None) -> Path:
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return ready
+
+
+def collect_toolchains(home: Path) -> int:
+    """Remove the tools of other versions, and what killed fetches left; returns how many bytes that freed."""
+    freed = 0
+    for folder in (home / "tools").glob("*jco-*"):
+        is_abandoned = time.time() - folder.lstat().st_mtime > _ABANDONED_SECONDS
+        if is_abandoned and folder.name != f"jco-{toolchain_digest()}":
+            freed += size_bytes(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+    return freed
 
 
 async def componentize(staged: Path, home: Path | None = None) -> bytes:

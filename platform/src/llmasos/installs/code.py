@@ -19,6 +19,7 @@ from llmasos.bundles.reader import Bundle, code_digest
 from llmasos.errors import Unavailable
 from llmasos.i18n import _
 from llmasos.machine import unwritable
+from llmasos.runtimes.prepared import size_bytes
 
 _TEMPORARY: Final = ".tmp-"
 # An install that has not finished writing its code by then is dead.
@@ -88,20 +89,26 @@ class CodeStore:
         if self.root.is_dir():
             yield from (path.name for path in self.root.iterdir() if not path.name.startswith(_TEMPORARY))
 
-    def sweep(self, wanted: frozenset[str]) -> None:
+    def sweep(self, wanted: frozenset[str]) -> int:
         """Remove code that no installation needs, and leftovers of installs that died.
 
         Code younger than an hour stays: an install may be about to need it.
+
+        Returns:
+            How many bytes that freed.
         """
+        freed = 0
         if not self.root.is_dir():
-            return
+            return freed
         for path in self.root.iterdir():
             try:
                 young = time.time() - path.stat().st_mtime < _ABANDONED_SECONDS
             except FileNotFoundError:
                 continue
             if path.name not in wanted and not young:
+                freed += size_bytes(path)
                 shutil.rmtree(path, ignore_errors=True)
+        return freed
 
     def _write(self, folder: Path, files: Mapping[str, bytes]) -> None:
         self.root.mkdir(parents=True, exist_ok=True)

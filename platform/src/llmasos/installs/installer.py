@@ -23,6 +23,7 @@ from llmasos.errors import LlmasosError, NotFound, Unavailable
 from llmasos.i18n import _
 from llmasos.installs import changes, plan, repository, service
 from llmasos.installs.code import CodeStore
+from llmasos.installs.collection import collect
 from llmasos.installs.lifecycle import InstallationState, Tell, event_of, failure_of
 from llmasos.installs.plan import InstallPlan, program_of
 from llmasos.installs.resolve import Requirement
@@ -240,6 +241,8 @@ class Installer:
         return result
 
     def _sweep(self) -> None:
-        with self._database.read() as session:
-            wanted = repository.code_digests(session)
-        self._code.sweep(wanted)
+        """Free what no release needs any more. The change is committed, and stands whatever comes of this."""
+        try:
+            collect(self._database, self._code.root.parent)
+        except (OSError, LlmasosError) as error:
+            logger.warning("what no release needs could not be removed", extra={"error": str(error)})

@@ -9,7 +9,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from llmasos.bundles.reader import read_bundle
+from llmasos.bundles.reader import Bundle, read_bundle
 from llmasos.bundles.testing import EMPTY_COMPONENT, make_bundle
 from llmasos.errors import LlmasosError, NotFound, Unavailable
 from llmasos.i18n import _
@@ -36,6 +36,10 @@ class Shelf:
         self.files[bundle.digest] = path
         self.listed.setdefault(candidate.app_id, []).append(candidate)
         return candidate
+
+    def read(self, digest: str) -> Bundle:
+        """The bundle on the shelf."""
+        return read_bundle(self.files[digest])
 
     def releases(self, app_id: str) -> list[Candidate]:
         """Newest first."""
