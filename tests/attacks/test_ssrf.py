@@ -216,9 +216,8 @@ async def test_a_redirect_is_held_against_the_grant(server, path):
 )
 async def test_an_answer_is_bounded(server, path, error):
     with pytest.raises(error):
-        await send(
-            invocation((f"http://server.test:{server}",), wall_seconds=1.0), f"http://server.test:{server}{path}"
-        )
+        wall_seconds = 1.0 if path == "/slow" else 20.0
+        await send(invocation((f"http://server.test:{server}",), wall_seconds), f"http://server.test:{server}{path}")
 
 
 async def test_bytes_come_back_as_base64(server):
@@ -247,7 +246,7 @@ async def test_a_header_value_cannot_start_another_header(server):
         await send(invocation((here,)), f"{here}/", headers={"x": "a\r\nb: c"})
 
 
-async def test_a_secret_reaches_its_server_and_never_the_app(server):
+async def test_a_secret_reaches_its_server_and_the_usual_echoes_of_it_are_hidden(server):
     here, other = f"http://server.test:{server}", f"http://other.test:{server}"
     for place in (
         SecretPlace(name="token", host=here, header="authorization", prefix="Bearer "),
@@ -259,6 +258,23 @@ async def test_a_secret_reaches_its_server_and_never_the_app(server):
         away = await send(invocation((here, other), places=(place,)), f"{here}/redirect-other")
         assert "[secret]" not in away["body"]
         assert "s3cr3t" not in json.dumps(away)
+
+
+async def test_with_declared_fields_an_app_gets_the_status_and_those_alone(server):
+    """11-S8."""
+    here = f"http://server.test:{server}"
+    place = SecretPlace(name="token", host=here, header="authorization", fields=("/path", "/headers"))
+    answer = await send(invocation((here,), places=(place,)), f"{here}/echo")
+    assert (answer["status"], answer["headers"], json.loads(answer["body"])) == (200, {}, {"/path": "/echo"})
+
+
+@pytest.mark.parametrize("header", ["range", "Range", "if-range"])
+async def test_a_request_with_a_secret_asks_for_no_part_of_the_answer(server, header):
+    """11-S8: byte by byte, no filter finds the secret."""
+    here = f"http://server.test:{server}"
+    place = SecretPlace(name="token", host=here, header="authorization")
+    with pytest.raises(Invalid, match="range"):
+        await send(invocation((here,), places=(place,)), f"{here}/echo", headers={header: "bytes=0-0"})
 
 
 async def test_a_secret_that_is_not_set_says_how_to_set_it(server):

@@ -100,6 +100,36 @@ def versions() -> list[str]:
     return sorted(path.name[:4] for path in (schema.migrations_folder() / "versions").glob("[0-9]*.py"))
 
 
+def test_secrets_of_before_go_to_the_apps_that_were_granted_them_and_no_key_of_a_model_does(tmp_path: Path) -> None:
+    """11-S7."""
+    schema.migrate_to(url_of(tmp_path), "0005")
+    engine = create_engine(url_of(tmp_path))
+    metadata = MetaData()
+    metadata.reflect(engine)
+    scope = {"capability": "secrets", "secrets": [{"name": "token"}, {"name": "openai"}]}
+    rows: dict[str, list[dict[str, Any]]] = {
+        "workspace": [{"id": "default", "name": "default"}],
+        "secret": [
+            {"workspace_id": "default", "user_id": "local", "name": name, "ciphertext": name}
+            for name in ("token", "openai", "unused")
+        ],
+        "model": [{"name": "m", "entry": {"key": "secret:openai"}}],
+        "installation": [{"id": "i", "workspace_id": "default", "app_id": "acme/app"}],
+        "installed_release": [{"id": 1, "installation_id": "i"}],
+        "grant": [{"installed_release_id": 1, "capability": "secrets", "scope": scope, "revoked_at": None}],
+    }
+    with engine.begin() as connection:
+        for table, given in rows.items():
+            for row in given:
+                connection.execute(metadata.tables[table].insert().values({**a_row(metadata, table), **row}))
+    engine.dispose()
+    schema.migrate_to(url_of(tmp_path), "0006")
+    with closing(sqlite3.connect(tmp_path / "llmasos.db")) as connection:
+        found = connection.execute("SELECT app_id, name, ciphertext FROM secret ORDER BY app_id, name").fetchall()
+    hosts = [("", name, name) for name in ("openai", "token", "unused")]
+    assert found == [*hosts, ("acme/app", "token", "token")]
+
+
 def test_up_and_down_and_up_again_with_a_row_in_every_table(bare_database_url: str) -> None:
     url = bare_database_url
     for below, above in itertools.pairwise(["base", *versions()]):

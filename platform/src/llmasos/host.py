@@ -41,7 +41,7 @@ from llmasos.plugins import Plugins
 from llmasos.quotas.ledger import Ledger
 from llmasos.runtimes.kinds import COMPONENTS, NATIVE, Runtimes
 from llmasos.runtimes.runtime import Runtime, RuntimeContext, RuntimeKind, SyscallHandler
-from llmasos.secrets import Secrets
+from llmasos.secrets import SecretOwner, Secrets
 from llmasos.settings import Settings
 
 RuntimeMaker: TypeAlias = Callable[[SyscallHandler], Runtime]
@@ -233,11 +233,12 @@ def open_gateway(settings: Settings, database: Database, plugins: Plugins, on_fe
         plugins: Choose, tune, guard and cache, and offer models of their own.
         on_fetch: Told (model, bytes so far, bytes in all) while weights are fetched, from another thread.
     """
-    secrets, operator = Secrets(settings.home), Principal()
+    me = Principal()
+    secrets, operator = Secrets(settings.home), SecretOwner(me.workspace, me.user)
 
     def read_secret(name: str) -> str | None:
         with database.read() as session:
-            return secrets.value(session, operator.workspace, operator.user, name)
+            return secrets.value(session, operator, name)
 
     return opening.open_gateway(
         settings.home,

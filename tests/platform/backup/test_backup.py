@@ -28,12 +28,13 @@ from llmasos.database.schema import PENDING_RESTORE, ensure_schema, migrate_to, 
 from llmasos.errors import Conflict, Invalid, LlmasosError, NotFound, Unavailable
 from llmasos.kernel import audit
 from llmasos.kernel.tables import AuditEntry
-from llmasos.secrets import Secrets
+from llmasos.secrets import SecretOwner, Secrets
 from llmasos_marketplace.catalog.service import Catalog
 from llmasos_marketplace.catalog.store import BundleStore
 from llmasos_marketplace.catalog.tables import Release
 from llmasos_marketplace.catalog.testing import add_bundle
 
+OWNER = SecretOwner("default", "you")
 PASSPHRASE = "a lamp, a lens, a long night"
 
 
@@ -51,7 +52,7 @@ class Home:
         with Database(self.url) as database:
             add_bundle(Catalog(database, BundleStore(self.folder / "bundles")), bundle)
             with database.write() as session:
-                Secrets(self.folder).set(session, "default", "you", "api_key", "open sesame")
+                Secrets(self.folder).set(session, OWNER, "api_key", "open sesame")
         code = self.folder / "code" / ("a" * 64)
         code.mkdir(parents=True)
         (code / "app.wasm").write_bytes(b"\0asm")
@@ -62,7 +63,7 @@ class Home:
         with Database(self.url) as database, database.read() as session:
             entries = session.exec(select(AuditEntry).order_by(col(AuditEntry.hash))).all()
             return {
-                "secret": Secrets(self.folder).value(session, "default", "you", "api_key"),
+                "secret": Secrets(self.folder).value(session, OWNER, "api_key"),
                 "audit": [entry.hash for entry in entries],
                 "intact": audit.verify(session).intact,
                 "releases": [
@@ -118,7 +119,7 @@ def test_a_backup_of_sqlite_is_restored_into_either_database(
     # New rows are numbered after those that were restored.
     with Database(new.url) as database:
         with database.write() as session:
-            Secrets(new.folder).set(session, "default", "you", "another", "value")
+            Secrets(new.folder).set(session, OWNER, "another", "value")
         with database.read() as session:
             assert audit.verify(session).intact
 
@@ -130,7 +131,7 @@ def test_a_backup_is_of_one_instant_while_a_host_writes(home: Home, tmp_path: Pa
         with Database(home.url) as database:
             while not stop.is_set():
                 with database.write() as session:
-                    Secrets(home.folder).set(session, "default", "you", "api_key", "open sesame")
+                    Secrets(home.folder).set(session, OWNER, "api_key", "open sesame")
 
     thread = threading.Thread(target=write)
     thread.start()
@@ -150,7 +151,7 @@ def test_a_home_with_data_is_refused_unless_it_may_be_replaced(
     backup: Path, home: Home, sqlite_home: Home, tmp_path: Path
 ) -> None:
     with Database(home.url) as database, database.write() as session:
-        Secrets(home.folder).set(session, "default", "you", "api_key", "changed since")
+        Secrets(home.folder).set(session, OWNER, "api_key", "changed since")
     before = home.contents()
     with pytest.raises(Conflict, match="--replace"):
         restore_backup(backup, home.folder, home.url, PASSPHRASE)
@@ -384,7 +385,7 @@ for step in range(100):
 def test_killed_at_any_step_the_home_is_the_old_or_the_new_one(backup: Path, sqlite_home: Home, tmp_path: Path) -> None:
     new = sqlite_home.contents()
     with Database(sqlite_home.url) as database, database.write() as session:
-        Secrets(sqlite_home.folder).set(session, "default", "you", "api_key", "older")
+        Secrets(sqlite_home.folder).set(session, OWNER, "api_key", "older")
     old = sqlite_home.contents()
     words = [sys.executable, "-c", KILL_AT_EACH_STEP, str(backup), str(sqlite_home.folder), PASSPHRASE]
     subprocess.run(words, check=True)
@@ -408,7 +409,7 @@ def test_killed_between_rows_a_postgresql_database_is_the_old_one_until_the_rest
     backup: Path, sqlite_home: Home, home: Home, tmp_path: Path
 ) -> None:
     with Database(home.url) as database, database.write() as session:
-        Secrets(home.folder).set(session, "default", "you", "api_key", "older")
+        Secrets(home.folder).set(session, OWNER, "api_key", "older")
     old = home.contents()["secret"], home.contents()["audit"]
     script = """
 import os, signal, sys

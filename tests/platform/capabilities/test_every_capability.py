@@ -31,7 +31,7 @@ from llmasos.errors import PermissionNotDeclared, PermissionNotGranted
 from llmasos.gateway.testing import ScriptedProvider, scripted_gateway
 from llmasos.kernel import grants
 from llmasos.kernel.invocation import EventSink, InstalledApp, Invocation, Principal
-from llmasos.secrets import Secrets
+from llmasos.secrets import SecretOwner, Secrets
 from llmasos.testing import SmallHost, small_host
 
 ME = Principal()
@@ -108,7 +108,7 @@ def examples(server: str) -> Mapping[str, Example]:
 async def host(database: Database, tmp_path: Path) -> AsyncIterator[SmallHost]:
     secrets = Secrets(tmp_path)
     with database.write() as session:
-        secrets.set(session, ME.workspace, ME.user, "token", "value")
+        secrets.set(session, SecretOwner(ME.workspace, ME.user, "acme/one"), "token", "value")
     source = UserSecrets(database, secrets)
 
     async def callee(

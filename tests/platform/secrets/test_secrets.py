@@ -2,33 +2,24 @@
 
 import pytest
 from capability_calls import answered
-from sqlmodel import SQLModel
 
-import llmasos.tables  # noqa: F401
 from llmasos.bundles.manifest import SecretPlace, SecretsPermission, Text
 from llmasos.capabilities.secrets import SecretsCapability, UserSecrets
-from llmasos.database.engine import Database
 from llmasos.errors import Invalid, NotFound, Unavailable
 from llmasos.kernel.invocation import InstalledApp, Invocation, Principal
-from llmasos.secrets import Secrets
+from llmasos.secrets import SecretOwner, Secrets
 
-
-@pytest.fixture
-def database(tmp_path):
-    database = Database(f"sqlite:///{tmp_path / 'secrets.db'}")
-    SQLModel.metadata.create_all(database.engine)
-    yield database
-    database.close()
+OWNER = SecretOwner("default", "local")
 
 
 def test_a_secret_is_encrypted_at_rest_and_comes_back_to_the_host(database, tmp_path):
     secrets = Secrets(tmp_path)
     with database.write() as session:
-        secrets.set(session, "default", "local", "token", "v3ry-s3cret")
+        secrets.set(session, OWNER, "token", "v3ry-s3cret")
     with database.read() as session:
-        assert Secrets(tmp_path).value(session, "default", "local", "token") == "v3ry-s3cret"
-        assert secrets.value(session, "default", "somebody", "token") is None
-        assert secrets.names(session, "default", "local") == ["token"]
+        assert Secrets(tmp_path).value(session, OWNER, "token") == "v3ry-s3cret"
+        assert secrets.value(session, SecretOwner("default", "somebody"), "token") is None
+        assert secrets.names(session, OWNER) == ["token"]
     assert all(b"v3ry-s3cret" not in path.read_bytes() for path in tmp_path.iterdir())
     assert (tmp_path / "secret.key").stat().st_mode & 0o077 == 0
 
@@ -36,10 +27,10 @@ def test_a_secret_is_encrypted_at_rest_and_comes_back_to_the_host(database, tmp_
 def test_removing_a_secret_forgets_it_and_an_unknown_one_is_named(database, tmp_path):
     secrets = Secrets(tmp_path)
     with database.write() as session:
-        secrets.set(session, "default", "local", "token", "value")
-        secrets.remove(session, "default", "local", "token")
+        secrets.set(session, OWNER, "token", "value")
+        secrets.remove(session, OWNER, "token")
         with pytest.raises(NotFound, match="llmasos secrets list"):
-            secrets.remove(session, "default", "local", "token")
+            secrets.remove(session, OWNER, "token")
 
 
 @pytest.mark.parametrize(
@@ -47,24 +38,51 @@ def test_removing_a_secret_forgets_it_and_an_unknown_one_is_named(database, tmp_
 )
 def test_a_name_or_value_that_cannot_be_is_refused(database, tmp_path, name, value):
     with database.write() as session, pytest.raises(Invalid):
-        Secrets(tmp_path).set(session, "default", "local", name, value)
+        Secrets(tmp_path).set(session, OWNER, name, value)
 
 
 def test_a_lost_key_says_to_set_the_secret_again(database, tmp_path):
     with database.write() as session:
-        Secrets(tmp_path).set(session, "default", "local", "token", "value")
+        Secrets(tmp_path).set(session, OWNER, "token", "value")
     (tmp_path / "secret.key").unlink()
     with database.read() as session, pytest.raises(Unavailable, match="set it again"):
-        Secrets(tmp_path).value(session, "default", "local", "token")
+        Secrets(tmp_path).value(session, OWNER, "token")
+
+
+def caller(app_id="acme/app"):
+    place = SecretPlace(name="token", host="https://api.example.com", header="authorization")
+    grant = SecretsPermission(capability="secrets", secrets=(place,), reason=Text(en="To test."))
+    app = InstalledApp(app_id, "1.0", "i", {"secrets": grant}, frozenset({"secrets"}))
+    return Invocation(Principal(), app, "act")
 
 
 async def test_an_app_sees_the_names_of_the_secrets_it_was_granted_alone(database, tmp_path):
     secrets = Secrets(tmp_path)
     with database.write() as session:
-        secrets.set(session, "default", "local", "token", "value")
-        secrets.set(session, "default", "local", "other", "value")
-    place = SecretPlace(name="token", host="https://api.example.com", header="authorization")
-    grant = SecretsPermission(capability="secrets", secrets=(place,), reason=Text(en="To test."))
-    app = InstalledApp("acme/app", "1.0", "i", {"secrets": grant}, frozenset({"secrets"}))
+        for name in ("token", "other"):
+            secrets.set(session, SecretOwner("default", "local", "acme/app"), name, "value")
     capability = SecretsCapability(UserSecrets(database, secrets))
-    assert await answered(capability, Invocation(Principal(), app, "act"), "names", []) == ["token"]
+    assert await answered(capability, caller(), "names", []) == ["token"]
+
+
+def test_no_app_can_name_a_key_of_the_operator_or_a_secret_of_another_app(database, tmp_path):
+    """11-S7: an app named the operator's model key as its own secret and had it sent to its author's server."""
+    secrets = Secrets(tmp_path)
+    with database.write() as session:
+        secrets.set(session, OWNER, "token", "the operator's")
+        secrets.set(session, SecretOwner("default", "local", "acme/other"), "token", "another app's")
+    source = UserSecrets(database, secrets)
+    assert source.value(caller(), "token") is None
+    assert source.names(caller()) == []
+    assert source.value(caller("acme/other"), "token") == "another app's"
+
+
+def test_a_user_shares_a_secret_by_naming_both_apps(database, tmp_path):
+    secrets = Secrets(tmp_path)
+    with database.write() as session:
+        for app in ("acme/app", "acme/other"):
+            secrets.set(session, SecretOwner("default", "local", app), "token", "shared")
+    source = UserSecrets(database, secrets)
+    assert {source.value(caller(app), "token") for app in ("acme/app", "acme/other")} == {"shared"}
+    with database.read() as session:
+        assert secrets.listed(session, "default", "local") == [("acme/app", "token"), ("acme/other", "token")]

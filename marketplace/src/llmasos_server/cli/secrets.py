@@ -9,16 +9,23 @@ from typing import Annotated
 
 import typer
 
+from llmasos.bundles.manifest import APP_ID
 from llmasos.database.engine import Database
 from llmasos.database.schema import ensure_schema
 from llmasos.errors import Invalid
 from llmasos.i18n import _
 from llmasos.kernel.invocation import Principal
-from llmasos.secrets import Secrets
+from llmasos.secrets import SecretOwner, Secrets
 from llmasos.settings import Settings
 from llmasos_server.cli.output import emit_json, is_interactive, options, say, tr
 
 secrets = typer.Typer(no_args_is_help=True)
+Apps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--app", help=tr("An app whose requests carry it; several share it. Without it, the host's own: a model's key.")
+    ),
+]
 Name = Annotated[str, typer.Argument(help=tr("Lower-case letters, digits and underscores."))]
 
 
@@ -28,16 +35,22 @@ def _group() -> None:
 
 
 @secrets.command("set")
-def set_(name: Name) -> None:
-    """Keep a secret. Its value is asked for, or read from standard input; never an argument, which others can see."""
+def set_(name: Name, app: Apps = None) -> None:
+    """Keep a secret, for apps or for the host itself.
+
+    Its value is asked for, or read from standard input; never an argument, which others can see.
+    """
     value = _value(name)
-    me, settings = Principal(), Settings()
+    settings, owners = Settings(), _owners(app)
     with _database(settings) as database, database.write() as session:
-        Secrets(settings.home).set(session, me.workspace, me.user, name, value)
+        for owner in owners:
+            Secrets(settings.home).set(session, owner, name, value)
     if options().json:
-        emit_json({"name": name})
+        emit_json({"name": name, "apps": app or []})
+    elif app:
+        say(tr("{name} is set for {apps}.", name=name, apps=app))
     else:
-        say(tr("{name} is set.", name=name))
+        say(tr("{name} is set for this host; no app can use it.", name=name))
 
 
 @secrets.command("list")
@@ -45,23 +58,33 @@ def list_() -> None:
     """List the names that are set. Values are never shown."""
     me, settings = Principal(), Settings()
     with _database(settings) as database, database.read() as session:
-        names = Secrets(settings.home).names(session, me.workspace, me.user)
+        found = Secrets(settings.home).listed(session, me.workspace, me.user)
     if options().json:
-        emit_json({"secrets": [{"name": name} for name in names]})
+        emit_json({"secrets": [{"name": name, "app": app or None} for app, name in found]})
     else:
-        say("\n".join(names) if names else tr("No secret is set."))
+        lines = [f"{name}  {app or tr('(this host)')}" for app, name in found]
+        say("\n".join(lines) if lines else tr("No secret is set."))
 
 
 @secrets.command("remove")
-def remove(name: Name) -> None:
-    """Forget a secret."""
-    me, settings = Principal(), Settings()
+def remove(name: Name, app: Apps = None) -> None:
+    """Forget a secret of apps, or of the host itself."""
+    settings, owners = Settings(), _owners(app)
     with _database(settings) as database, database.write() as session:
-        Secrets(settings.home).remove(session, me.workspace, me.user, name)
+        for owner in owners:
+            Secrets(settings.home).remove(session, owner, name)
     if options().json:
-        emit_json({"name": name})
+        emit_json({"name": name, "apps": app or []})
     else:
         say(tr("{name} is forgotten.", name=name))
+
+
+def _owners(apps: list[str] | None) -> list[SecretOwner]:
+    me = Principal()
+    for app in apps or ():
+        if not APP_ID.fullmatch(app):
+            raise Invalid(_("{app!r} is not an app's id such as acme/translator.", app=app[:128]))
+    return [SecretOwner(me.workspace, me.user, app) for app in apps or ("",)]
 
 
 @contextmanager

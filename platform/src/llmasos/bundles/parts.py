@@ -163,6 +163,16 @@ class SecretPlace(Frozen):
     query: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~-]{1,100}$")] | None = None
     prefix: Annotated[str, StringConstraints(pattern=r"^[ -~]{0,100}$")] = ""
     """Stands before the secret, such as `Bearer `."""
+    fields: Annotated[tuple[str, ...], Field(max_length=32)] | None = None
+    """The only parts of an answer that the app gets besides its status, as JSON pointers; left out: all of it."""
+
+    @field_validator("fields")
+    @classmethod
+    def _are_pointers(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for pointer in value or ():
+            if not re.fullmatch(r"(/[^/\x00-\x1f]{1,100}){1,16}", pointer):
+                raise Misfit(_("{pointer!r} is not a JSON pointer such as /items/0/name", pointer=pointer[:100]))
+        return value
 
     @field_validator("host")
     @classmethod

@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
 from llmasos.bundles.hosts import DEFAULT_PORTS, HostPattern
 from llmasos.bundles.manifest import HttpPermission, Permission, SecretPlace, SecretsPermission
+from llmasos.capabilities.echoes import declared, hidden
 from llmasos.errors import Denied, Invalid, ResourceLimit, TimedOut, Unavailable
 from llmasos.i18n import _
 from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
@@ -44,6 +46,8 @@ _RESERVED_HEADERS: Final = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect"}
     | {"proxy-authorization", "proxy-connection", "accept-encoding", "forwarded", "x-forwarded-for"}
 )
+# Byte by byte, a part of an answer shows a secret that no filter finds.
+_PARTIAL: Final = frozenset({"range", "if-range"})
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
@@ -167,6 +171,8 @@ class Exchange:
     places: tuple[SecretPlace, ...]
     sent: int = 0
     """How many requests left this machine, whatever came back."""
+    readable: bool = True
+    """Whether the app gets the answer whole, and not its status and declared fields alone."""
 
     def used(self, _granted: Demand) -> Used:
         """What was sent."""
@@ -236,7 +242,7 @@ class Exchange:
                     answer = await self._send(hop)
                     location = answer.headers.get("location")
                     if answer.status not in _REDIRECTS or location is None:
-                        return Outcome(answer, self.used(granted))
+                        return Outcome(answer if self.readable else replace(answer, headers={}), self.used(granted))
                     if self.sent > min(MAX_REDIRECTS, granted.amounts.get(Meter.REQUESTS, 1) - 1):
                         raise Invalid(
                             _("the server redirected more than {max_redirects} times", max_redirects=MAX_REDIRECTS),
@@ -279,21 +285,24 @@ class Exchange:
             client.stream(hop.method, url, headers=headers, content=hop.body or None) as response,
         ):
             content = await self._read(response)
-        # A server that echoes what it was sent must not hand the app a secret.
-        hidden = [value for _, value in secrets]
-        for value in hidden:
-            content = content.replace(value.encode(), b"[secret]")
         try:
             text, encoded = content.decode(), False
         except UnicodeDecodeError:
             text, encoded = base64.b64encode(content).decode(), True
         told = {name: value for name, value in response.headers.items() if name != "set-cookie"}
+        self.readable = all(place.fields is None for place, _value in secrets)
+        if not self.readable:
+            # The app asked for a part of the answer alone, so that what carries a secret is not its to read.
+            pointers = [pointer for place, _value in secrets for pointer in place.fields or ()]
+            text, encoded = declared(text, pointers) if not encoded else "{}", False
+            told = {name: value for name, value in told.items() if name == "location"}
+        values = [value for _place, value in secrets]
         return HttpResponse(
             status=response.status_code,
-            headers={name: _without(value, hidden) for name, value in told.items()},
-            body=text,
+            headers={name: hidden(value, values) for name, value in told.items()},
+            body=hidden(text, values),
             base64=encoded,
-            url=_without(hop.url, hidden),
+            url=hidden(hop.url, values),
         )
 
     async def _read(self, response: httpx.Response) -> bytes:
@@ -322,8 +331,13 @@ class Exchange:
                 continue
             value = self.capability.secrets.value(self.invocation, place.name)
             if value is None:
+                app = self.invocation.app.id if self.invocation.app else ""
                 raise Unavailable(
-                    _("the secret {place} is not set: llmasos secrets set {place}", place=place.name),
+                    _(
+                        "the secret {place} is not set: llmasos secrets set {place} --app {app}",
+                        place=place.name,
+                        app=app,
+                    ),
                 )
             found.append((place, value))
         return found
@@ -342,6 +356,8 @@ class Exchange:
                     _("the header {name!r} has characters that a header cannot hold", name=name[:40]),
                 )
             headers[name.lower()] = value
+        if secrets and not _PARTIAL.isdisjoint(headers):
+            raise Invalid(_("a request that carries a secret cannot ask for a part of the answer (range)"))
         headers["accept-encoding"] = "identity"
         url = httpx.URL(hop.url)
         for place, value in secrets:
@@ -354,12 +370,6 @@ class Exchange:
 
 def _host_of(url: httpx.URL) -> str:
     return f"[{url.host}]" if ":" in url.host else url.host.lower()
-
-
-def _without(text: str, hidden: list[str]) -> str:
-    for value in hidden:
-        text = text.replace(value, "[secret]").replace(quote(value, safe=""), "[secret]")
-    return text
 
 
 def _places(grant: object) -> tuple[SecretPlace, ...]:

@@ -8,30 +8,36 @@ from typing import Any, ClassVar, Final
 
 from llmasos.bundles.manifest import SecretsPermission
 from llmasos.database.engine import Database
+from llmasos.errors import Denied
+from llmasos.i18n import _
 from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
 from llmasos.kernel.invocation import Invocation
 from llmasos.quotas.meters import Demand
-from llmasos.secrets import Secrets
+from llmasos.secrets import SecretOwner, Secrets
 
 
 @dataclass(frozen=True, slots=True)
 class UserSecrets:
-    """The secrets of whoever an invocation runs for, for the host's own use."""
+    """The secrets that a user gave an app, for the host to put into its requests."""
 
     database: Database
     secrets: Secrets
 
     def value(self, invocation: Invocation, name: str) -> str | None:
-        """A secret in clear, or None if it is not set."""
-        principal = invocation.principal
+        """A secret of the app in clear, or None if it is not set."""
         with self.database.read() as session:
-            return self.secrets.value(session, principal.workspace, principal.user, name)
+            return self.secrets.value(session, _owner(invocation), name)
 
     def names(self, invocation: Invocation) -> list[str]:
-        """The names that are set."""
-        principal = invocation.principal
+        """The names that are set for the app."""
         with self.database.read() as session:
-            return self.secrets.names(session, principal.workspace, principal.user)
+            return self.secrets.names(session, _owner(invocation))
+
+
+def _owner(invocation: Invocation) -> SecretOwner:
+    if invocation.app is None:
+        raise Denied(_("Only an app has secrets; run this as an action of one."))
+    return SecretOwner(invocation.principal.workspace, invocation.principal.user, invocation.app.id)
 
 
 @dataclass(frozen=True, slots=True)

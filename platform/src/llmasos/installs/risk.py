@@ -26,6 +26,7 @@ RiskCode: TypeAlias = Literal[
     "not-encrypted",
     "secrets-any-server",
     "secrets-in-the-clear",
+    "secrets-answers-readable",
     "acts-in-your-name",
     "unlimited-tokens",
 ]
@@ -112,6 +113,9 @@ def _secrets(secrets: SecretsPermission, http: HttpPermission, steered: bool) ->
     clear = [pattern for pattern in places if pattern.scheme == "http" and not _is_local(pattern.host)]
     if clear:
         yield Risk("secrets-in-the-clear", "danger", involved, _servers(clear))
+    readable = [HostPattern.parse(place.host) for place in secrets.secrets if place.fields is None]
+    if readable:
+        yield Risk("secrets-answers-readable", "info", involved, _servers(readable))
     if CHANGING_METHODS & set(http.methods):
         level: RiskLevel = "warning" if steered else "info"
         yield Risk("acts-in-your-name", level, (*involved, "model") if steered else involved, _servers(places))

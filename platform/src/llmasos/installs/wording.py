@@ -143,6 +143,14 @@ def describe_risk(risk: Risk, locale: str) -> str:
                 ),
                 locale,
             )
+        case "secrets-answers-readable":
+            said = render(
+                _(
+                    "It reads the answers of {servers}, which get your secrets: a server may send a secret back to it.",
+                    servers=servers,
+                ),
+                locale,
+            )
         case "acts-in-your-name":
             steered = "model" in risk.capabilities
             said = render(
@@ -213,9 +221,9 @@ def _servers(patterns: Iterable[HostPattern], locale: str) -> list[str]:
 
 
 def _secrets(permission: SecretsPermission, locale: str) -> str:
-    used = [render(_("“{place}” at {host}", place=place.name, host=place.host), locale) for place in permission.secrets]
+    used = [render(_("“{place}” to {host}", place=place.name, host=place.host), locale) for place in permission.secrets]
     listed = _listed(used, locale)
-    return render(_("Have your secrets used, without seeing them: {listed}", listed=listed), locale)
+    return render(_("Send secrets that you give it: {listed}", listed=listed), locale)
 
 
 def _listed(words: Iterable[str], locale: str) -> str:

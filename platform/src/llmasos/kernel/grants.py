@@ -210,10 +210,10 @@ def _both(a: Iterable[T], b: Iterable[T]) -> tuple[T, ...]:
     return tuple(dict.fromkeys(item for item in a if item in allowed))
 
 
-def _place(place: SecretPlace) -> tuple[str, str, str | None, str | None, str]:
+def _place(place: SecretPlace) -> tuple[str, str, str | None, str | None, str, tuple[str, ...] | None]:
     """A secret's place, apart from how it is spelt."""
     header = place.header.lower() if place.header else None
-    return place.name, str(HostPattern.parse(place.host)), header, place.query, place.prefix
+    return place.name, str(HostPattern.parse(place.host)), header, place.query, place.prefix, place.fields
 
 
 def _covered(host: HostPattern, by: Iterable[HostPattern]) -> bool:

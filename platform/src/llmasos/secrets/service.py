@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import tempfile
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,21 @@ MAX_SECRET_BYTES: Final = 8192
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
+@dataclass(frozen=True, slots=True)
+class SecretOwner:
+    """Whose secret it is: a user's, and of what it is for. No app can name another's, nor the host's own."""
+
+    workspace: str
+    user: str
+    app_id: str = ""
+    """The app whose requests carry it; empty: the host's own, such as the key of a model."""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Its part of a row's key."""
+        return self.workspace, self.user, self.app_id
+
+
 class Secrets:
     """The secrets of one home. The key is read, or made, when a secret is first needed."""
 
@@ -37,7 +53,7 @@ class Secrets:
         self._path = home / KEY_FILE
         self._fernet: Fernet | None = None
 
-    def set(self, session: WriteSession, workspace: str, user: str, name: str, value: str) -> None:
+    def set(self, session: WriteSession, owner: SecretOwner, name: str, value: str) -> None:
         """Keep a secret, in place of the one of that name.
 
         Raises:
@@ -54,44 +70,59 @@ class Secrets:
             raise Invalid(
                 _("a secret is one line of 1 to {max_secret_bytes} bytes", max_secret_bytes=MAX_SECRET_BYTES),
             )
-        row = session.get(SecretRow, (workspace, user, name)) or SecretRow(
-            workspace_id=workspace, user_id=user, name=name, ciphertext="", updated_at=datetime.now(UTC)
+        row = session.get(SecretRow, (*owner.key, name)) or SecretRow(
+            workspace_id=owner.workspace,
+            user_id=owner.user,
+            app_id=owner.app_id,
+            name=name,
+            ciphertext="",
+            updated_at=datetime.now(UTC),
         )
         row.ciphertext = self._cipher().encrypt(value.encode()).decode()
         row.updated_at = datetime.now(UTC)
         session.add(row)
-        audit.record(session, Line(workspace, user, "secret.set", detail={"name": name}))
+        _audit(session, owner, "secret.set", name)
 
-    def names(self, session: ReadSession | WriteSession, workspace: str, user: str) -> list[str]:
-        """The names that are set, in order."""
+    def names(self, session: ReadSession | WriteSession, owner: SecretOwner) -> list[str]:
+        """The names that are set of one owner, in order."""
         rows = session.exec(
             select(SecretRow.name)
-            .where(SecretRow.workspace_id == workspace, SecretRow.user_id == user)
+            .where(SecretRow.workspace_id == owner.workspace, SecretRow.user_id == owner.user)
+            .where(SecretRow.app_id == owner.app_id)
             .order_by(col(SecretRow.name))
         )
         return list(rows)
 
-    def remove(self, session: WriteSession, workspace: str, user: str, name: str) -> None:
+    def listed(self, session: ReadSession | WriteSession, workspace: str, user: str) -> list[tuple[str, str]]:
+        """(app, name) of every secret of a user; the app is empty for the host's own."""
+        rows = session.exec(
+            select(SecretRow.app_id, SecretRow.name)
+            .where(SecretRow.workspace_id == workspace, SecretRow.user_id == user)
+            .order_by(col(SecretRow.app_id), col(SecretRow.name))
+        )
+        return list(rows)
+
+    def remove(self, session: WriteSession, owner: SecretOwner, name: str) -> None:
         """Forget a secret.
 
         Raises:
             NotFound: None of that name is set.
         """
-        row = session.get(SecretRow, (workspace, user, name))
+        row = session.get(SecretRow, (*owner.key, name))
         if row is None:
             raise NotFound(
                 _("no secret is called {name!r}; `llmasos secrets list` shows those that are set", name=name[:64]),
             )
         session.delete(row)
-        audit.record(session, Line(workspace, user, "secret.remove", detail={"name": name}))
+        _audit(session, owner, "secret.remove", name)
 
-    def value(self, session: ReadSession | WriteSession, workspace: str, user: str, name: str) -> str | None:
-        """A secret in clear, for the host's own use; None where it is not set.
+    def value(self, session: ReadSession | WriteSession, owner: SecretOwner, name: str) -> str | None:
+        """A secret in clear, for the host's own use; None if it is not set.
 
         Raises:
             Unavailable: It was encrypted under another key.
         """
-        row = session.get(SecretRow, (workspace, user, name))
+        row = session.get(SecretRow, (*owner.key, name))
         if row is None:
             return None
         try:
@@ -124,3 +155,7 @@ class Secrets:
             with contextlib.suppress(FileExistsError):
                 os.link(file.name, self._path)
         return self._path.read_bytes()
+
+
+def _audit(session: WriteSession, owner: SecretOwner, event: str, name: str) -> None:
+    audit.record(session, Line(owner.workspace, owner.user, event, app=owner.app_id or None, detail={"name": name}))

@@ -1,0 +1,78 @@
+"""What a server may send back of a secret that it was sent. Pure.
+
+Nothing here is a promise: a server that means to can spell a secret in a way that no filter knows. What is replaced are
+the spellings that honest servers use when they echo a request. Whoever must be sure declares `fields` for the secret:
+then the app gets the status and those fields alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Iterable
+from typing import Any, Final, cast
+from urllib.parse import quote, quote_plus
+
+MARK: Final = "[secret]"
+# Shorter spellings than this stand in answers by chance.
+SHORTEST: Final = 6
+
+
+def hidden(text: str, values: Iterable[str]) -> str:
+    """The text without the usual spellings of secrets."""
+    for value in values:
+        for spelling in spellings(value):
+            text = text.replace(spelling, MARK)
+    return text
+
+
+def spellings(value: str) -> list[str]:
+    """The secret itself, and how it is usually encoded; the longest first."""
+    raw = value.encode()
+    percent = quote(value, safe="")
+    found = {
+        value, value[::-1], value.upper(), value.lower(), percent, percent.lower(), quote_plus(value),
+        json.dumps(value)[1:-1], html.escape(value), raw.hex(), raw.hex().upper(),
+        *_in_base64(raw),
+    }  # fmt: skip
+    usual = {spelling for spelling in found if len(spelling) >= SHORTEST} | {value}
+    return sorted(usual, key=len, reverse=True)
+
+
+def _in_base64(raw: bytes) -> Iterable[str]:
+    """What of base64 stays the same wherever the bytes stand in what is encoded, with both alphabets."""
+    for before in range(3):
+        # Of the characters, the first and last few hold bits of the neighbours.
+        first = (before * 4 + 2) // 3
+        last = len(raw + b"x" * before) * 8 // 6
+        text = base64.b64encode(b"\0" * before + raw).decode()[first:last]
+        yield text
+        yield text.replace("+", "-").replace("/", "_")
+
+
+def declared(body: str, pointers: Iterable[str]) -> str:
+    """The parts of a JSON answer that the pointers name, as JSON: {pointer: value}; what is not there is left out."""
+    try:
+        value: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return "{}"
+    found: dict[str, Any] = {}
+    for pointer in pointers:
+        at, there = _at(value, pointer)
+        # Only plain values: a declared field must not carry whatever the server puts inside it.
+        if there and not isinstance(at, dict | list):
+            found[pointer] = at
+    return json.dumps(found, ensure_ascii=False)
+
+
+def _at(value: Any, pointer: str) -> tuple[Any, bool]:
+    for part in pointer.split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, dict) and key in value:
+            value = cast("dict[str, Any]", value)[key]
+        elif isinstance(value, list) and key.isdecimal() and int(key) < len(items := cast("list[object]", value)):
+            value = items[int(key)]
+        else:
+            return None, False
+    return value, True
