@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -107,3 +111,51 @@ def test_a_process_that_ends_at_once_is_an_error_with_its_last_words(tmp_path, e
         engine.start()
     process.CHILD.write_text(SLOW)
     assert engine.start().url == "http://127.0.0.1:1"
+
+
+CONFINED = """
+import importlib.util, json, os, socket, subprocess, sys, threading
+spec = importlib.util.spec_from_file_location("child", sys.argv[1])
+child = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(child)
+listening = socket.create_server(("127.0.0.1", 0))
+idle = threading.Thread(target=threading.Event().wait, daemon=True)
+idle.start()
+confined = child._confine()
+
+def refused(act):
+    try:
+        act()
+    except PermissionError:
+        return True
+    return False
+
+acts = {
+    "open": lambda: open("/etc/hostname"),
+    "write": lambda: open("/tmp/x", "w"),
+    "list": lambda: os.listdir("/"),
+    "tcp": socket.socket,
+    "udp": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
+    "fork": os.fork,
+    "run": lambda: os.execv("/bin/true", ["true"]),
+    "kill": lambda: os.kill(os.getppid(), 0),
+}
+print(json.dumps({"confined": confined, **{name: refused(act) for name, act in acts.items()}}), flush=True)
+connection, _ = listening.accept()
+connection.sendall(connection.recv(5))
+"""
+
+
+def test_an_engine_that_listens_reaches_nothing_but_its_connections(tmp_path):
+    """11-S9: the engine's process was unconfined, though it parses guests' grammars."""
+    script = tmp_path / "confined.py"
+    script.write_text(CONFINED.replace("print(json", "port = listening.getsockname()[1]\nprint(port)\nprint(json"))
+    with subprocess.Popen(
+        [sys.executable, str(script), str(process.CHILD)], stdout=subprocess.PIPE, text=True
+    ) as child:
+        port = int(child.stdout.readline())
+        refused = json.loads(child.stdout.readline())
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(b"hello")
+            assert connection.recv(5) == b"hello"
+    assert refused == dict.fromkeys(refused, True)

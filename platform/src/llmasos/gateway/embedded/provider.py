@@ -6,13 +6,16 @@ A connection for each call: its end is what stops the engine, at a cancellation 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmasos.errors import Invalid, LlmasosError, ModelUnavailable
 from llmasos.gateway.embedded.local import LocalModels
 from llmasos.gateway.embedded.process import EngineProcess
+from llmasos.gateway.embedded.repetition import Repetition
 from llmasos.gateway.embedded.shapes import EngineRequest, Said, engine_request, read_tools
 from llmasos.gateway.failures import ContextTooLong
 from llmasos.i18n import _
@@ -37,6 +40,18 @@ PART: dict[str, Any] = {
 }
 
 
+# What control tokens of models begin with or hold: <|im_start|>, [INST], <s>, <｜User｜>, ▁<EOT>, {{…}}.
+_MAY_CONTROL = re.compile(r"[<\[|｜▁{]")
+
+
+@dataclass(slots=True)
+class _Answer:
+    """How an answer ended, and what it used."""
+
+    reason: str = "stop"
+    usage: dict[str, int] = field(default_factory=dict[str, int])
+
+
 class EmbeddedProvider:
     """Answers by the engines of `local`."""
 
@@ -46,13 +61,13 @@ class EmbeddedProvider:
     async def acompletion(self, *_: Any, **call: Any) -> Any:
         """A whole answer, as litellm's ModelResponse, which the call brings along."""
         asked = engine_request(call["messages"], call["optional_params"])
+        answer = _Answer()
         async with self._client(call["model"]) as client:
-            answer = _checked(await client.post("/v1/chat/completions", json=asked.body)).json()
-        choice = answer["choices"][0]
-        text = choice["message"].get("content") or ""
+            # Streamed here too, so that a loop is noticed.
+            text = "".join([part async for part in self._speak(client, asked, answer)])
         if asked.schema is not None:
             text = text.removeprefix(FENCE).lstrip()
-        said = read_tools(text, choice["finish_reason"]) if asked.calls_tools else Said(text, choice["finish_reason"])
+        said = read_tools(text, answer.reason) if asked.calls_tools else Said(text, answer.reason)
         response = call["model_response"]
         message: dict[str, Any] = {"role": "assistant", "content": said.content}
         if said.tool_calls:
@@ -60,32 +75,21 @@ class EmbeddedProvider:
         plain = {"index": 0, "message": message, "finish_reason": said.finish_reason}
         response.choices = type(response)(choices=[plain]).choices
         response.model = call["model"]
-        for name, count in _usage(answer).items():
+        for name, count in answer.usage.items():
             setattr(response.usage, name, count)
         return response
 
     async def astreaming(self, *_: Any, **call: Any) -> AsyncIterator[Any]:
         """An answer in parts, as litellm's GenericStreamingChunk. The end and the usage come in one part, the last."""
         asked = engine_request(call["messages"], call["optional_params"])
-        body = {**asked.body, "stream": True, "stream_options": {"include_usage": True}}
-        reason, usage, held = "stop", None, list[str]()
-        async with (
-            self._client(call["model"]) as client,
-            client.stream("POST", "/v1/chat/completions", json=body) as sent,
-        ):
-            if sent.status_code >= 400:
-                await sent.aread()
-            async for event in _events(_checked(sent)):
-                if event.get("usage"):
-                    usage = _usage(event)
-                for choice in event.get("choices") or ():
-                    reason = choice.get("finish_reason") or reason
-                    text = choice["delta"].get("content")
-                    if text and asked.calls_tools:
-                        held.append(text)  # a choice of tools is read whole
-                    elif text:
-                        yield {**PART, "text": text}
-        said = self._held(asked, held, reason)
+        answer, held = _Answer(), list[str]()
+        async with self._client(call["model"]) as client:
+            async for text in self._speak(client, asked, answer):
+                if asked.calls_tools:
+                    held.append(text)  # a choice of tools is read whole
+                else:
+                    yield {**PART, "text": text}
+        said = read_tools("".join(held), answer.reason) if asked.calls_tools else Said("", answer.reason)
         for index, tool in enumerate(said.tool_calls):
             yield {**PART, "tool_use": {**tool, "index": index}}
         yield {
@@ -93,7 +97,7 @@ class EmbeddedProvider:
             "text": said.content or "",
             "is_finished": True,
             "finish_reason": said.finish_reason,
-            "usage": usage,
+            "usage": answer.usage,
         }
 
     async def aembedding(self, *_: Any, **call: Any) -> Any:
@@ -115,9 +119,7 @@ class EmbeddedProvider:
         """Tokens of a whole prompt, with what the model's template puts around it."""
         asked = engine_request(parameters["messages"], parameters)
         async with self._client(model) as client:
-            prompt = _checked(await client.post("/apply-template", json=asked.body)).json()["prompt"]
-            text = {"content": prompt, "add_special": True, "parse_special": True}
-            return len(_checked(await client.post("/tokenize", json=text)).json()["tokens"])
+            return await _prompt_tokens(client, await without_control_tokens(client, asked.body))
 
     async def read_ahead(self, model: str, parameters: Mapping[str, Any]) -> None:
         """Read a prompt into the engine's cache; where that fails, so does the call, which says why."""
@@ -126,11 +128,36 @@ class EmbeddedProvider:
         with suppress(LlmasosError, httpx.HTTPError):
             asked = engine_request(parameters["messages"], parameters)
             async with self._client(model) as client:
-                await client.post("/v1/chat/completions", json={**asked.body, "max_tokens": 0})
+                body = await without_control_tokens(client, asked.body)
+                await client.post("/v1/chat/completions", json={**body, "max_tokens": 0})
 
-    @staticmethod
-    def _held(asked: EngineRequest, held: list[str], reason: str) -> Said:
-        return read_tools("".join(held), reason) if asked.calls_tools else Said("", reason)
+    async def _speak(self, client: httpx.AsyncClient, asked: EngineRequest, answer: _Answer) -> AsyncGenerator[str]:
+        """The pieces of an answer; `answer` is filled in at its end."""
+        plain = await without_control_tokens(client, asked.body)
+        body = {**plain, "stream": True, "stream_options": {"include_usage": True}}
+        repetition, said = Repetition(), list[str]()
+        async with client.stream("POST", "/v1/chat/completions", json=body) as sent:
+            if sent.status_code >= 400:
+                await sent.aread()
+            async for event in _events(_checked(sent)):
+                if event.get("usage"):
+                    answer.usage = _usage(event)
+                for choice in event.get("choices") or ():
+                    answer.reason = choice.get("finish_reason") or answer.reason
+                    if text := choice["delta"].get("content"):
+                        said.append(text)
+                        yield text
+                if said and repetition.feed(said[-1] if event.get("choices") else ""):
+                    answer.reason = "length"
+                    break
+        if not answer.usage:
+            # Broken off: leaving the block above ended the generation before the engine reported.
+            prompt, completion = await _prompt_tokens(client, plain), await _tokens(client, "".join(said))
+            answer.usage = {
+                "prompt_tokens": prompt,
+                "completion_tokens": len(completion),
+                "total_tokens": prompt + len(completion),
+            }
 
     @asynccontextmanager
     async def _client(self, model: str) -> AsyncGenerator[httpx.AsyncClient]:
@@ -150,6 +177,40 @@ class EmbeddedProvider:
                     yield client
             except httpx.TransportError as error:
                 raise await engine.failure() from error
+
+
+async def without_control_tokens(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
+    """The body with texts that the engine reads as text alone: a written `<|im_end|>` ends no turn.
+
+    Raises:
+        Invalid: A text still holds a control token of this model.
+    """
+    messages: list[dict[str, Any]] = body["messages"]
+    text = "\n".join(message["content"] for message in messages)
+    if not _MAY_CONTROL.search(text) or await _is_text_alone(client, text):
+        return body
+    # Broken by a character of no width; the engine itself says whether that was enough.
+    broken = [{**each, "content": _MAY_CONTROL.sub("\\g<0>\u200b", each["content"])} for each in messages]
+    if not await _is_text_alone(client, "\n".join(message["content"] for message in broken)):
+        raise Invalid(_("The text holds a control token of this model, which may not be written in a message."))
+    return {**body, "messages": broken}
+
+
+async def _is_text_alone(client: httpx.AsyncClient, text: str) -> bool:
+    return await _tokens(client, text, control=True) == await _tokens(client, text)
+
+
+async def _tokens(client: httpx.AsyncClient, text: str, *, control: bool = False) -> list[int]:
+    asked = {"content": text, "add_special": False, "parse_special": control}
+    tokens: list[int] = _checked(await client.post("/tokenize", json=asked)).json()["tokens"]
+    return tokens
+
+
+async def _prompt_tokens(client: httpx.AsyncClient, body: dict[str, Any]) -> int:
+    """The tokens of a prompt, with what the model's template puts around it."""
+    prompt = _checked(await client.post("/apply-template", json=body)).json()["prompt"]
+    text = {"content": prompt, "add_special": True, "parse_special": True}
+    return len(_checked(await client.post("/tokenize", json=text)).json()["tokens"])
 
 
 def _checked(response: httpx.Response) -> httpx.Response:

@@ -13,11 +13,16 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from llmasos.errors import Invalid
+from llmasos.gateway.failures import ContextTooLong
 from llmasos.i18n import _
 
 # Warm enough for a story, with a penalty that keeps a small model out of loops; data wants the likeliest words.
 TEXT_SAMPLING: Mapping[str, Any] = {"temperature": 0.7, "top_p": 0.95, "repeat_penalty": 1.1}
 DATA_SAMPLING: Mapping[str, Any] = {"temperature": 0.0}
+# A context of 4,096 tokens has no room for more turns, of five tokens at least.
+MAX_TURNS = 800
+# A hundred values cost a call 3 s on a busy machine with two cores, and others wait with it; 3,000 cost 110 s.
+MAX_CHOICES = 100
 PASSED_ON = ("max_tokens", "temperature", "top_p", "seed", "stop")
 
 
@@ -34,8 +39,11 @@ def engine_request(messages: list[dict[str, Any]], optional: Mapping[str, Any]) 
     """Translate a request.
 
     Raises:
-        Invalid: It holds pictures or sound, or a shape that is none.
+        Invalid: It holds pictures or sound, or a shape that is none, or one too large for this engine.
+        ContextTooLong: It has more turns than the engine can read.
     """
+    if len(messages) > MAX_TURNS:
+        raise ContextTooLong(_("This model reads at most {limit} messages; send fewer.", limit=MAX_TURNS))
     plain = [_plain(message) for message in messages]
     tools = cast(list[dict[str, Any]], optional.get("tools") or [])
     choice = optional.get("tool_choice")
@@ -50,8 +58,33 @@ def engine_request(messages: list[dict[str, Any]], optional: Mapping[str, Any]) 
     body: dict[str, Any] = {**sampling, "messages": plain, "cache_prompt": True}
     body.update({name: optional[name] for name in PASSED_ON if optional.get(name) is not None})
     if schema is not None:
+        _check_size(schema)
         body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
     return EngineRequest(body, calls_tools, schema)
+
+
+def _check_size(schema: Mapping[str, Any]) -> None:
+    """Refuse a schema whose grammar would hold up everybody: each token that is chosen costs as much as it is wide."""
+    choices, waiting = 0, [cast(object, schema)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            fields = cast(Mapping[str, object], value)
+            for name in ("enum", "anyOf", "oneOf", "allOf", "properties", "prefixItems"):
+                some = fields.get(name)
+                choices += len(cast("list[object]", some)) if isinstance(some, (list, dict)) else 0
+            waiting += fields.values()
+        elif isinstance(value, list):
+            waiting += cast("list[object]", value)
+    if choices > MAX_CHOICES:
+        raise Invalid(
+            _(
+                "The schema leaves {choices} choices (values, alternatives, properties); this model takes {limit}. "
+                "Use a smaller schema, or another model.",
+                choices=choices,
+                limit=MAX_CHOICES,
+            )
+        )
 
 
 def _plain(message: dict[str, Any]) -> dict[str, Any]:
