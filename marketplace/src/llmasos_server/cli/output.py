@@ -9,7 +9,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from io import TextIOBase, TextIOWrapper
 from typing import Any, cast
+
+from typing_extensions import override
 
 from llmasos.errors import LlmasosError
 from llmasos.i18n import _, environment_locale, render
@@ -58,9 +61,33 @@ def tr(id_: str, /, **parameters: object) -> str:
     return render(_(id_, **parameters), locale())
 
 
+class NullStream(TextIOBase):
+    """Takes what is written, and keeps nothing."""
+
+    @override
+    def write(self, text: str, /) -> int:
+        """Take it."""
+        return len(text)
+
+
+def accept_every_text() -> None:
+    """Let what a stream's encoding does not have be printed as `?`, and a stream that was closed take everything."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started this process
+            setattr(sys, name, NullStream())
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def emit_json(value: Any) -> None:
-    """Print one JSON document on stdout."""
-    sys.stdout.write(json_safe(json.dumps(value, ensure_ascii=False, indent=2, default=str)) + "\n")
+    """Print one JSON document on stdout. What its encoding does not have is escaped, so that the values stay true."""
+    document = json_safe(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    try:
+        document.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        document = json.dumps(value, indent=2, default=str)
+    sys.stdout.write(document + "\n")
 
 
 def say(text: str = "") -> None:

@@ -13,6 +13,7 @@ from llmasos.i18n import _, listing
 from llmasos.printable import one_line
 from llmasos_server.cli.fetching import fetching
 from llmasos_server.cli.output import emit_json, note, options, say, say_part, tr
+from llmasos_server.cli.reader import stopping_with_the_reader
 
 if TYPE_CHECKING:
     from llmasos.host import Host
@@ -169,11 +170,12 @@ async def _try(host: Host, each: Try) -> dict[str, Any]:
         words = " ".join(f"-p {key}={value!r}" for key, value in each.value.items())
         say(f"\n$ llmasos run {each.app} {each.action} {words}")
 
-    async def show(event: Event) -> None:
+    def show(event: Event) -> None:
         if not quiet and event.kind == "chunk":
             say_part(event.text)
 
-    result = await host.actions.run(Principal(locale=locale()), each.app, each.action, each.value, show)
+    async with stopping_with_the_reader(show) as events:
+        result = await host.actions.run(Principal(locale=locale()), each.app, each.action, each.value, events)
     if not quiet:
         _say_result(result, streamed=each.streamed)
     usage = result.usage

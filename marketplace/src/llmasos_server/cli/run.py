@@ -21,6 +21,7 @@ from llmasos_server.cli.completion import actions, installed_apps
 from llmasos_server.cli.fetching import fetching
 from llmasos_server.cli.inputs import ask_for_missing, given_inputs, parsed_parameters
 from llmasos_server.cli.output import emit_json, is_interactive, locale, note, options, say, say_part, set_options, tr
+from llmasos_server.cli.reader import stopping_with_the_reader
 
 if TYPE_CHECKING:
     from llmasos.invocations.result import InvocationResult
@@ -110,7 +111,8 @@ async def _run(
         if is_interactive() and not options().json and input_json is None:
             value |= ask_for_missing(schema, value)
         with closing(fetches):
-            result = await connection.run(app, action, value, printer.show)
+            async with stopping_with_the_reader(printer.show) as events:
+                result = await connection.run(app, action, value, events)
     if out is not None:
         save_answer(result.output, out)
         note(tr("Saved to {path}.", path=str(out)))
@@ -148,7 +150,7 @@ class _Printer:
         self._streams = streams
         self._streamed = False
 
-    async def show(self, event: Event) -> None:
+    def show(self, event: Event) -> None:
         match event.kind:
             case "chunk" if self._streams:
                 self._streamed = True

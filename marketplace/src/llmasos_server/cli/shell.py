@@ -25,6 +25,7 @@ from llmasos.printable import json_safe
 from llmasos_server.cli import registry
 from llmasos_server.cli.coercion import spare_pydantic
 from llmasos_server.cli.output import (
+    accept_every_text,
     fresh_options,
     locale,
     message_of,
@@ -247,6 +248,7 @@ class LazyGroup(TyperGroup):
         if COMPLETE_VARIABLE in os.environ:
             completion: Any = importlib.import_module("typer.completion")  # which does not export it
             completion.completion_init()
+        accept_every_text()
         with fresh_options():
             code = _bounded(lambda: super(LazyGroup, self).main(words, PROGRAM, standalone_mode=False, **extra), words)
         if standalone_mode:
