@@ -1,96 +1,32 @@
-"""Requests to the servers that the grant names, and to no other.
-
-Redirects are followed here, not by the client: each hop is held against the grant, and against the table of addresses,
-as the first one was. Secrets are put in by the host, at each hop anew, so that none follows a redirect to a server it
-is not for.
-"""
+"""Requests to the servers that the grant names, and to no other; `http_exchange` sends them."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import re
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec.structs import replace
 
-from llmasos.bundles.hosts import DEFAULT_PORTS, HostPattern
 from llmasos.bundles.manifest import HttpPermission, Permission, SecretPlace, SecretsPermission
-from llmasos.capabilities.echoes import declared, hidden
-from llmasos.errors import Denied, Invalid, ResourceLimit, TimedOut, Unavailable
+from llmasos.capabilities.http_messages import MAX_REDIRECTS, HttpRequest, HttpResponse, HttpSettings, SecretSource
+from llmasos.errors import Invalid
 from llmasos.i18n import _
-from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
+from llmasos.kernel.capability import ContractFunction, Operation, PreparedCall
 from llmasos.kernel.guest_calls import json_argument, json_text
 from llmasos.kernel.invocation import Invocation, Json
-from llmasos.quotas.meters import Demand, Meter, Used
+from llmasos.quotas.meters import Demand, Meter
 
 if TYPE_CHECKING:
-    # The clients are imported by the first request: they take a tenth of a second of every command that runs an app.
-    import httpx
-
     from llmasos.capabilities.addresses import Network
 
-MAX_REDIRECTS: Final = 5
 # Of a server's name in the audit log: no name of the DNS is longer.
 MAX_SERVER: Final = 280
-# Long enough for a slow API, short enough that a server which never answers does not hold an invocation for minutes.
-TIMEOUT_SECONDS: Final = 30.0
-
-# What the connection itself decides, what would let an app speak for a proxy, and the encoding that `_read` relies on.
-_RESERVED_HEADERS: Final = frozenset(
-    {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect"}
-    | {"proxy-authorization", "proxy-connection", "accept-encoding", "forwarded", "x-forwarded-for"}
-)
-# Byte by byte, a part of an answer shows a secret that no filter finds.
-_PARTIAL: Final = frozenset({"range", "if-range"})
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
 _DEMAND: Final = Demand({Meter.REQUESTS: 1 + MAX_REDIRECTS})
-
-
-class SecretSource(Protocol):
-    """Gives the host the secrets of a user, never an app."""
-
-    def value(self, invocation: Invocation, name: str) -> str | None:
-        """A secret's value, or None where it is not set."""
-        ...
-
-
-class HttpRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the app asks for."""
-
-    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-    url: str
-    headers: dict[str, str] = msgspec.field(default_factory=dict[str, str])
-    body: str = ""
-    base64: bool = False
-
-
-class HttpResponse(msgspec.Struct, frozen=True):
-    """What the app gets back."""
-
-    status: int
-    headers: dict[str, str]
-    body: str
-    base64: bool
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """One request of a chain of redirects."""
-
-    method: str
-    url: str
-    port: int
-    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +60,8 @@ class HttpCapability:
         allowed_networks: tuple[Network, ...] = (),
         resolver: Callable[..., Iterable[Any]] | None = None,
     ) -> None:
-        """Send requests with the secrets of `secrets`.
-
-        Args:
-            secrets: Gives the values that the host puts into requests.
-            allowed_networks: Private networks that the operator opened.
-            resolver: Stands in for `socket.getaddrinfo`.
-        """
-        self.secrets = secrets
-        self.allowed_networks = allowed_networks
-        self.resolver = resolver
+        """Send requests; see `HttpSettings`."""
+        self._settings = HttpSettings(secrets, allowed_networks, resolver)
 
     def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[HttpResponse]:
         """Hold the method and the server of a request against the grant."""
@@ -144,11 +72,13 @@ class HttpCapability:
                 raise TypeError(operation)
         grants: Mapping[str, Permission] = invocation.app.grants if invocation.app else {}
         grant = cast("HttpPermission | None", grants.get("http"))
+        from llmasos.capabilities.http_exchange import Exchange  # noqa: PLC0415 - see there
+
         exchange = Exchange(
             invocation=invocation,
             request=request,
             body=_body_of(request),
-            capability=self,
+            settings=self._settings,
             grant=grant,
             places=_places(grants.get("secrets")),
         )
@@ -157,219 +87,6 @@ class HttpCapability:
         parts = urlsplit(request.url)
         detail = {"method": request.method, "server": f"{parts.scheme}://{parts.netloc}"[:MAX_SERVER]}
         return PreparedCall(exchange.execute, _DEMAND, detail, exchange.used)
-
-
-@dataclass(slots=True)
-class Exchange:
-    """One request, with the redirects it leads to."""
-
-    invocation: Invocation
-    request: HttpRequest
-    body: bytes
-    capability: HttpCapability
-    grant: HttpPermission | None
-    places: tuple[SecretPlace, ...]
-    sent: int = 0
-    """How many requests left this machine, whatever came back."""
-    readable: bool = True
-    """Whether the app gets the answer whole, and not its status and declared fields alone."""
-
-    def used(self, _granted: Demand) -> Used:
-        """What was sent."""
-        return Used(amounts={Meter.REQUESTS: self.sent})
-
-    def hop(self, method: str, url: str, body: bytes) -> Hop:
-        """A request that the grant allows.
-
-        Raises:
-            Denied: The grant does not name that server or method.
-            Invalid: The URL is none.
-        """
-        import httpx  # noqa: PLC0415
-
-        try:
-            parsed = httpx.URL(url)
-            host = _host_of(parsed)
-        except (httpx.InvalidURL, ValueError) as error:
-            raise Invalid(_("that is not a URL: {error}", error=error)) from None
-        if parsed.scheme not in DEFAULT_PORTS or not host:
-            raise Invalid(
-                _("a URL starts with https:// or http:// and names a server"),
-            )
-        if parsed.userinfo:
-            raise Invalid(
-                _("a URL holds no user name or password: declare a secret and where it goes"),
-            )
-        port = parsed.port or DEFAULT_PORTS[parsed.scheme]
-        if self.grant is not None:
-            self._hold_against(self.grant, method, f"{parsed.scheme}://{host}", port)
-        return Hop(method, url, port, body)
-
-    def _hold_against(self, grant: HttpPermission, method: str, origin: str, port: int) -> None:
-        scheme, __, host = origin.partition("://")
-        patterns = [HostPattern.parse(pattern) for pattern in grant.hosts]
-        reaching = [pattern for pattern in patterns if pattern.matches(scheme, host, port)]
-        shown = origin if port == DEFAULT_PORTS[scheme] else f"{origin}:{port}"
-        if not reaching:
-            raise Denied(
-                _('the app may not reach {shown}; its manifest would ask for it with hosts = ["{shown}"]', shown=shown),
-            )
-        if port not in DEFAULT_PORTS.values() and all(pattern.is_everything for pattern in reaching):
-            raise Denied(
-                _(
-                    'hosts = ["*"] reaches ports 80 and 443; its manifest would ask for hosts = ["{shown}"]',
-                    shown=shown,
-                ),
-            )
-        if method not in grant.methods:
-            raise Denied(
-                _(
-                    'the app may not send {method}; its manifest would ask for it with methods = ["{method}"]',
-                    method=method,
-                ),
-            )
-
-    async def execute(self, granted: Demand) -> Outcome[HttpResponse]:
-        """Send it, follow its redirects, and read the answer up to the granted size."""
-        import httpx  # noqa: PLC0415
-        from ssrfguard.errors import SSRFGuardError  # noqa: PLC0415
-
-        hop = self.hop(self.request.method, self.request.url, self.body)
-        seconds = min(TIMEOUT_SECONDS, max(0.1, self.invocation.deadline_monotonic - time.monotonic()))
-        try:
-            async with asyncio.timeout(seconds):
-                while True:
-                    answer = await self._send(hop)
-                    location = answer.headers.get("location")
-                    if answer.status not in _REDIRECTS or location is None:
-                        return Outcome(answer if self.readable else replace(answer, headers={}), self.used(granted))
-                    if self.sent > min(MAX_REDIRECTS, granted.amounts.get(Meter.REQUESTS, 1) - 1):
-                        raise Invalid(
-                            _("the server redirected more than {max_redirects} times", max_redirects=MAX_REDIRECTS),
-                        )
-                    hop = self._redirected(hop, answer.status, location)
-        except TimeoutError:
-            raise TimedOut(_("the server did not answer within {seconds:.0f} seconds", seconds=seconds)) from None
-        except SSRFGuardError:
-            # Nothing was sent. Which address it was would tell the app about a network that it may not see.
-            self.sent -= 1
-            raise Denied(
-                _("that server is not on the public network, and apps reach no other"),
-            ) from None
-        except httpx.HTTPError as error:
-            raise Unavailable(_("the server could not be reached: {kind}", kind=type(error).__name__)) from None
-
-    def _redirected(self, hop: Hop, status: int, location: str) -> Hop:
-        import httpx  # noqa: PLC0415
-
-        url = str(httpx.URL(hop.url).join(location))
-        keeps = status in (307, 308) or hop.method in ("GET", "HEAD")
-        return self.hop(hop.method if keeps else "GET", url, hop.body if keeps else b"")
-
-    async def _send(self, hop: Hop) -> HttpResponse:
-        from ssrfguard.httpx import AsyncClient  # noqa: PLC0415
-
-        from llmasos.capabilities.addresses import policy_for  # noqa: PLC0415
-
-        secrets = self._secrets_for(hop)
-        headers, url = self._with_secrets(hop, secrets)
-        self.sent += 1
-        async with (
-            AsyncClient(
-                policy=policy_for(hop.port, self.capability.allowed_networks),
-                resolver=self.capability.resolver,
-                follow_redirects=False,
-                trust_env=False,
-                timeout=TIMEOUT_SECONDS,
-            ) as client,
-            client.stream(hop.method, url, headers=headers, content=hop.body or None) as response,
-        ):
-            content = await self._read(response)
-        try:
-            text, encoded = content.decode(), False
-        except UnicodeDecodeError:
-            text, encoded = base64.b64encode(content).decode(), True
-        told = {name: value for name, value in response.headers.items() if name != "set-cookie"}
-        self.readable = all(place.fields is None for place, _value in secrets)
-        if not self.readable:
-            # The app asked for a part of the answer alone, so that what carries a secret is not its to read.
-            pointers = [pointer for place, _value in secrets for pointer in place.fields or ()]
-            text, encoded = declared(text, pointers) if not encoded else "{}", False
-            told = {name: value for name, value in told.items() if name == "location"}
-        values = [value for _place, value in secrets]
-        return HttpResponse(
-            status=response.status_code,
-            headers={name: hidden(value, values) for name, value in told.items()},
-            body=hidden(text, values),
-            base64=encoded,
-            url=hidden(hop.url, values),
-        )
-
-    async def _read(self, response: httpx.Response) -> bytes:
-        limit = self.grant.max_response_bytes if self.grant else 1 << 20
-        if response.headers.get("content-encoding", "identity") != "identity":
-            # A compressed answer could unpack to any size; the request asked for none.
-            raise Unavailable(
-                _("the server compressed its answer although it was asked not to"),
-            )
-        content = bytearray()
-        async for chunk in response.aiter_raw():
-            content += chunk
-            if len(content) > limit:
-                raise ResourceLimit(
-                    _("the answer is over the granted {limit} bytes (max_response_bytes)", limit=limit),
-                )
-        return bytes(content)
-
-    def _secrets_for(self, hop: Hop) -> list[tuple[SecretPlace, str]]:
-        import httpx  # noqa: PLC0415
-
-        url = httpx.URL(hop.url)
-        found: list[tuple[SecretPlace, str]] = []
-        for place in self.places:
-            if not HostPattern.parse(place.host).matches(url.scheme, _host_of(url), hop.port):
-                continue
-            value = self.capability.secrets.value(self.invocation, place.name)
-            if value is None:
-                app = self.invocation.app.id if self.invocation.app else ""
-                raise Unavailable(
-                    _(
-                        "the secret {place} is not set: llmasos secrets set {place} --app {app}",
-                        place=place.name,
-                        app=app,
-                    ),
-                )
-            found.append((place, value))
-        return found
-
-    def _with_secrets(self, hop: Hop, secrets: list[tuple[SecretPlace, str]]) -> tuple[dict[str, str], httpx.URL]:
-        import httpx  # noqa: PLC0415
-
-        headers = {"user-agent": "llmasos"}
-        for name, value in self.request.headers.items():
-            if name.lower() in _RESERVED_HEADERS:
-                raise Invalid(
-                    _("the header {name!r} is the host's to set; leave it out", name=name[:40]),
-                )
-            if not _HEADER_NAME.fullmatch(name) or not value.isprintable():
-                raise Invalid(
-                    _("the header {name!r} has characters that a header cannot hold", name=name[:40]),
-                )
-            headers[name.lower()] = value
-        if secrets and not _PARTIAL.isdisjoint(headers):
-            raise Invalid(_("a request that carries a secret cannot ask for a part of the answer (range)"))
-        headers["accept-encoding"] = "identity"
-        url = httpx.URL(hop.url)
-        for place, value in secrets:
-            if place.header is not None:
-                headers[place.header.lower()] = place.prefix + value
-            elif place.query is not None:
-                url = url.copy_set_param(place.query, place.prefix + value)
-        return headers, url
-
-
-def _host_of(url: httpx.URL) -> str:
-    return f"[{url.host}]" if ":" in url.host else url.host.lower()
 
 
 def _places(grant: object) -> tuple[SecretPlace, ...]:
