@@ -251,7 +251,7 @@ def check_audit(session: Session) -> Finding:
 def check_held(session: Session) -> Iterator[Finding]:
     """Whether the ledger adds up, and anything is held by a process that is no more."""
     from llmasos.database.leases import living  # noqa: PLC0415
-    from llmasos.kernel.tables import InvocationRow  # noqa: PLC0415
+    from llmasos.invocations.tables import InvocationRow  # noqa: PLC0415
     from llmasos.quotas import doctor as ledger  # noqa: PLC0415
 
     found = ledger.check(session)

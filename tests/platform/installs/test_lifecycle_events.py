@@ -13,8 +13,9 @@ from llmasos.database.engine import utc_now
 from llmasos.errors import Denied, NotFound, QuotaExceeded, TimedOut
 from llmasos.host import Host, Parts
 from llmasos.invocations import run as run_module
+from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel.invocation import Principal
-from llmasos.kernel.tables import AuditEntry, InvocationRow
+from llmasos.kernel.tables import AuditEntry
 from llmasos.quotas.tables import Quota
 from llmasos.settings import Settings
 from llmasos.testing import FakeAction, FakeApps, Guest

@@ -33,10 +33,11 @@ from llmasos.errors import (
     Unavailable,
 )
 from llmasos.i18n import render
+from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel import audit
 from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
 from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
-from llmasos.kernel.tables import AuditEntry, InvocationRow
+from llmasos.kernel.tables import AuditEntry
 from llmasos.quotas.meters import Demand, Meter, Shrink, Used
 from llmasos.quotas.tables import LedgerWindow, Quota, ReservationRow, UsageDay
 from llmasos.testing import SmallHost, small_host

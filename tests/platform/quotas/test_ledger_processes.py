@@ -12,8 +12,9 @@ from sqlmodel import select
 from llmasos import tables  # noqa: F401
 from llmasos.database.engine import Database
 from llmasos.invocations import records
+from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel import audit
-from llmasos.kernel.tables import AuditEntry, InvocationRow
+from llmasos.kernel.tables import AuditEntry
 from llmasos.quotas import service
 from llmasos.quotas.ledger import Ledger
 from llmasos.quotas.meters import Meter, Scope, Window

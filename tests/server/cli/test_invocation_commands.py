@@ -10,8 +10,8 @@ from llmasos.bundles.testing import manifest_text
 from llmasos.database.engine import Database, utc_now
 from llmasos.database.schema import ensure_schema
 from llmasos.i18n import _, to_text
+from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel.invocation import Principal
-from llmasos.kernel.tables import InvocationRow
 from llmasos.runtimes.confinement import confinement
 from llmasos.settings import Settings
 from llmasos_server.accounts.service import create_token

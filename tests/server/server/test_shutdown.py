@@ -11,8 +11,8 @@ from sqlmodel import Session, create_engine, select
 from llmasos.database.engine import Database
 from llmasos.database.schema import ensure_schema
 from llmasos.host import Parts
+from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel.invocation import Event, Principal
-from llmasos.kernel.tables import InvocationRow
 from llmasos.quotas.tables import LedgerWindow, Quota, ReservationRow
 from llmasos.settings import Settings
 from llmasos.testing import FakeAction, FakeApps, Guest

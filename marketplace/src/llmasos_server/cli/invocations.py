@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import httpx
 
     from llmasos.database.engine import Database
-    from llmasos.kernel.tables import InvocationRow
+    from llmasos.invocations.tables import InvocationRow
 
 # As long as it takes to name one of a million with little doubt, and short enough to type.
 SHOWN_ID: Final = 12

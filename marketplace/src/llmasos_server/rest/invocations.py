@@ -7,7 +7,7 @@ from typing import Annotated, cast
 from fastapi import APIRouter, Path, Request
 
 from llmasos.errors import NotFound, Unauthenticated
-from llmasos.kernel.tables import InvocationRow
+from llmasos.invocations.tables import InvocationRow
 from llmasos_server.rest.context import PREFIX, host_of
 from llmasos_server.rest.identity import Caller, Reader, Runner
 from llmasos_server.rest.paging import DEFAULT_LIMIT, Page, PageCursor, PageLimit, decode_cursor, encode_cursor

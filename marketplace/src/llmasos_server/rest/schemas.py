@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmasos.bundles.actions import Action
 from llmasos.i18n import from_text, render
 from llmasos.invocations.result import InvocationResult
+from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel.invocation import Usage
-from llmasos.kernel.tables import InvocationRow
 
 
 class Answer(BaseModel):

@@ -18,11 +18,11 @@ from llmasos.errors import Cancelled, LlmasosError, NotFound, Unavailable
 from llmasos.i18n import Message
 from llmasos.invocations import records
 from llmasos.invocations.running import RunningInvocation, RunningInvocations
+from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel import audit
 from llmasos.kernel.calls import audit_line, code_of
 from llmasos.kernel.invocation import EventSink, InstalledApp, Invocation, InvocationLimits, Principal, discard
 from llmasos.kernel.syscall import Kernel
-from llmasos.kernel.tables import InvocationRow
 from llmasos.quotas.ledger import Ledger, Reservation
 from llmasos.quotas.meters import Demand, Meter, Shrink, Used
 from llmasos.quotas.run_limits import RunAccount

@@ -12,8 +12,8 @@ from llmasos.database.engine import utc_now
 from llmasos.database.text import storable
 from llmasos.database.transaction import Transaction
 from llmasos.i18n import Message, _, to_text, verbatim
+from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel.invocation import Invocation
-from llmasos.kernel.tables import InvocationRow
 
 # The message of an error is for the person who ran the app; a guest's may be long.
 MAX_MESSAGE = 4000
