@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from sqlmodel import SQLModel
 
 from llmasos.database.engine import Database
 from llmasos.errors import Conflict, Invalid, ModelUnavailable, NotFound
@@ -13,14 +10,6 @@ from llmasos.gateway.adding import entry_of_file, entry_of_string
 from llmasos.gateway.models import ModelEntry, Price
 from llmasos.gateway.registry import ModelRegistry
 from llmasos.gateway.routing import Reach, choose, language_of
-from llmasos.gateway.tables import ModelRow
-
-
-@pytest.fixture
-def database(tmp_path: Path):
-    with Database(f"sqlite:///{tmp_path / 'llmasos.db'}") as database:
-        SQLModel.metadata.create_all(database.engine, tables=[SQLModel.metadata.tables[ModelRow.__tablename__]])
-        yield database
 
 
 def entry(name: str, **fields) -> ModelEntry:

@@ -2,14 +2,23 @@
 
 import asyncio
 import math
-import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import ClassVar
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
-from sqlmodel import SQLModel, func, select
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlmodel import func, select
 
 from llmasos import tables  # noqa: F401
 from llmasos.database.engine import Database
@@ -22,12 +31,12 @@ from llmasos.quotas.service import QuotaName
 from llmasos.quotas.tables import LedgerWindow, ReservationRow
 from llmasos.quotas.windows import window_end, window_start
 
-MOMENTS = st.integers(0, 4_102_444_800)
+INSTANTS = st.integers(0, 4_102_444_800)
 CALENDAR = st.sampled_from([Window.MINUTE, Window.HOUR, Window.DAY, Window.MONTH])
 
 
-@given(CALENDAR, MOMENTS)
-def test_a_moment_is_inside_its_window_and_windows_follow_each_other(window: Window, at: int) -> None:
+@given(CALENDAR, INSTANTS)
+def test_an_instant_is_inside_its_window_and_windows_follow_each_other(window: Window, at: int) -> None:
     start, end = window_start(window, at), window_end(window, at)
     assert end is not None
     assert start <= at < end
@@ -35,7 +44,7 @@ def test_a_moment_is_inside_its_window_and_windows_follow_each_other(window: Win
     assert window_start(window, end) == end
 
 
-@given(MOMENTS)
+@given(INSTANTS)
 def test_windows_are_those_of_the_utc_calendar(at: int) -> None:
     moment = datetime.fromtimestamp(at, UTC)
     day = moment.replace(hour=0, minute=0, second=0)
@@ -83,13 +92,12 @@ NAMES = [("workspace", "w"), ("user", "u"), ("user", "v"), ("app", "a/b"), ("mod
 class LedgerModel(RuleBasedStateMachine):
     """Beside the ledger, plain dictionaries that say what it should hold."""
 
+    new_database_url: ClassVar[Callable[[], str]]
     held = Bundle("held")
 
     @initialize(limits=st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 60)), max_size=5))
     def open(self, limits: list) -> None:
-        self.folder = tempfile.TemporaryDirectory()
-        self.database = Database(f"sqlite:///{Path(self.folder.name) / 't.db'}")
-        SQLModel.metadata.create_all(self.database.engine)
+        self.database = Database(self.new_database_url())
         self.ledger = Ledger(self.database, lambda: 1_800_000_000.0)
         self.limits: dict[tuple[str, str], int] = {}
         self.used: dict[tuple[str, str], int] = {}
@@ -189,8 +197,12 @@ class LedgerModel(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "database"):
             self.database.close()
-            self.folder.cleanup()
 
 
-TestLedgerModel = LedgerModel.TestCase
-TestLedgerModel.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
+def test_the_ledger_holds_what_the_model_holds(new_database_url: Callable[[], str]) -> None:
+    class OnThisDatabase(LedgerModel):
+        pass
+
+    OnThisDatabase.new_database_url = staticmethod(new_database_url)
+    steps = settings(max_examples=10, stateful_step_count=25, deadline=None)
+    run_state_machine_as_test(OnThisDatabase, settings=steps)

@@ -1,11 +1,9 @@
 """Tokens: shown once, kept as hashes, known again only while they are good."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
-from sqlmodel import SQLModel
 
 from llmasos import tables  # noqa: F401
 from llmasos.database.engine import Database
@@ -16,14 +14,6 @@ from llmasos_server.accounts.tables import ApiToken
 from llmasos_server.rest.identity import Scope
 
 ANN = Principal(workspace="default", user="ann")
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path}/t.db")
-    SQLModel.metadata.create_all(database.engine)
-    yield database
-    database.close()
 
 
 def at_once(work: Callable[[], None]) -> None:
