@@ -122,8 +122,9 @@ def load(entry: registry.CommandEntry) -> TyperCommand | TyperGroup:
     if locale() != SOURCE:
         command.help = render(entry.help, locale())
         for part in getattr(command, "commands", {}).values():
-            # A part's docstring is its help; it is in the catalogs, on one line.
-            part.help = render(Message(" ".join((part.help or "").split())), locale())
+            # A part's docstring is its help; each paragraph is in the catalogs, on one line.
+            paragraphs = [" ".join(each.split()) for each in (part.help or "").split("\n\n")]
+            part.help = "\n\n".join(render(Message(each), locale()) for each in paragraphs)
     return command
 
 
