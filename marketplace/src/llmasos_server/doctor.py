@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -21,6 +22,7 @@ from sqlmodel import Session, col, select
 from llmasos.database.schema import check_revision, database_file, newest_revision, open_to_read, revision_of
 from llmasos.errors import LlmasosError
 from llmasos.i18n import Message, _, listing
+from llmasos_server.host_log import FILE_NAME
 
 Status: TypeAlias = Literal["ok", "note", "problem"]
 
@@ -45,6 +47,7 @@ async def examine(home: Path, url: str) -> AsyncGenerator[Finding]:
         url: The database's URL.
     """
     yield check_home(home)
+    yield check_log(home)
     for finding in check_sizes(home):
         yield finding
     schema = check_schema(url)
@@ -89,6 +92,21 @@ def check_home(home: Path) -> Finding:
             _("Only {free} MiB are free at {home}: make room.", free=free, home=home),
         )
     return Finding("home", "ok", _("{home} can be written; {free:,} MiB are free.", home=home, free=free))
+
+
+def check_log(home: Path) -> Finding:
+    """Where the host's own log is."""
+    file = home / FILE_NAME
+    if not file.exists():
+        return Finding(
+            "log", "ok", _("Nothing went wrong yet that the host wrote down; it would, in {file}.", file=file)
+        )
+    when = datetime.fromtimestamp(file.stat().st_mtime).astimezone()
+    return Finding(
+        "log",
+        "ok",
+        _("The host's log is {file}; its last line is of {when}.", file=file, when=f"{when:%Y-%m-%d %H:%M}"),
+    )
 
 
 def check_sizes(home: Path) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from llmasos.settings import Settings
 from llmasos_marketplace.catalog.service import Catalog
 from llmasos_marketplace.catalog.store import BundleStore
 from llmasos_server.accounts.service import TokenAuthenticator
+from llmasos_server.host_log import StderrLog, attached
 from llmasos_server.rest import catalog as catalog_endpoints
 from llmasos_server.rest.application import create_api, serve_host
 from llmasos_server.rest.guards import LOOPBACK_NAMES
@@ -110,10 +111,10 @@ class Server(uvicorn.Server):
 
 
 def serve(app: FastAPI, listener: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM; then end what runs, settle it, and return. Requests are logged on stderr."""
+    """Serve until SIGINT or SIGTERM; then end what runs, settle it, and return. Its log is on stderr too."""
     server = Server(app, on_ready)
     # uvicorn raises the signal again once it is done, so that a parent sees it; for us the end is orderly.
-    with _access_on_stderr(), contextlib.suppress(KeyboardInterrupt):
+    with attached(StderrLog()), _access_on_stderr(), contextlib.suppress(KeyboardInterrupt):
         previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
         try:
             server.run(sockets=[listener])

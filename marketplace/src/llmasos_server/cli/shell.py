@@ -60,7 +60,10 @@ def _take_json(value: bool) -> bool:
 
 def _take_debug(value: bool) -> bool:
     if value:
+        from llmasos_server.host_log import show_everything
+
         set_options(debug=True)
+        show_everything()
     return value
 
 
@@ -79,7 +82,7 @@ def _shared(
         bool,
         typer.Option(
             "--debug",
-            help=tr("Show tracebacks."),
+            help=tr("Show tracebacks and the host's log."),
             expose_value=False,
             is_eager=True,
             callback=_take_debug,
@@ -111,12 +114,7 @@ def finish_restore() -> None:
 
 def load(entry: registry.CommandEntry) -> TyperCommand | TyperGroup:
     """Import a command, and give it the shared options."""
-    import logging
-
     finish_restore()
-
-    # Without a handler, Python prints the host's warnings between the command's own lines. `serve` sets its own.
-    logging.getLogger("llmasos").addHandler(logging.NullHandler())
     found: object = getattr(importlib.import_module(f"{PACKAGE}.{entry.module}"), entry.attribute)
     command = make_command(entry.name, found)
     if locale() != SOURCE:
@@ -250,7 +248,10 @@ class LazyGroup(TyperGroup):
             completion: Any = importlib.import_module("typer.completion")  # which does not export it
             completion.completion_init()
         accept_every_text()
-        with fresh_options():
+        from llmasos.home import state_home_and_database_url
+        from llmasos_server.host_log import logging_to_home
+
+        with fresh_options(), logging_to_home(lambda: state_home_and_database_url()[0], lambda: options().debug):
             code = _bounded(lambda: super(LazyGroup, self).main(words, PROGRAM, standalone_mode=False, **extra), words)
         if standalone_mode:
             sys.exit(code)
@@ -346,6 +347,8 @@ def llmasos(
         typer.Option("--version", help=tr("Show the version."), is_eager=True, callback=_print_version),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help=tr("Answer in JSON."), callback=_take_json)] = False,
-    debug: Annotated[bool, typer.Option("--debug", help=tr("Show tracebacks."), callback=_take_debug)] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help=tr("Show tracebacks and the host's log."), callback=_take_debug)
+    ] = False,
 ) -> None:
     """An operating system for LLM apps. Begin with: llmasos quickstart."""

@@ -176,7 +176,7 @@ class Kernel:
             logger.exception("%s failed for invocation %s", event, invocation.id)
             raise Unavailable(
                 _(
-                    "The host could not do {event}; its log says why, under invocation {invocation}.",
+                    "The host could not do {event}; host.log in its home says why, under invocation {invocation}.",
                     event=event,
                     invocation=invocation.id,
                 ),
