@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmasos_sdk import Field, SchemaMismatch
+from llmasos_sdk import App, Context, Field, SchemaMismatch
 from llmasos_sdk.schema import decode, encode, encode_as, schema_of
 
 
@@ -198,3 +198,73 @@ class Even:
 def test_a_value_that_a_dataclass_rejects_is_a_mismatch() -> None:
     with pytest.raises(SchemaMismatch, match="Even: number is odd"):
         decode(Even, {"number": 3})
+
+
+@dataclass
+class Note:
+    text: str = None  # type: ignore[assignment]
+    tags: list[str] = None  # type: ignore[assignment]
+
+
+def implicit(
+    ctx: Context,
+    x: str = None,  # type: ignore[assignment]  # noqa: RUF013
+    n: Annotated[int, Field(title="N", max=9)] = None,  # type: ignore[assignment]  # noqa: RUF013
+    note: Note = None,  # type: ignore[assignment]
+) -> str:
+    """F."""
+    return f"{x} {n} {note}"
+
+
+def test_a_default_of_none_makes_an_input_optional() -> None:
+    """11-17: the schema said text, its default was null, and each call without the input failed."""
+    app = App()
+    app.action(implicit)
+    described: Any = app.describe()[0]["input_schema"]
+    jsonschema.validate({"x": None, "n": None, "note": {"text": None, "tags": None}}, described)
+    for each in described["properties"].values():
+        jsonschema.validate(each["default"], each)
+    assert described["properties"]["n"]["title"] == "N"
+    assert decode(Note, {}) == Note()
+    assert decode(Note, {"text": None}) == Note()
+    with pytest.raises(SchemaMismatch):
+        decode(Note, {"text": 5})
+
+
+@dataclass
+class Wrong:
+    count: int = "three"  # type: ignore[assignment]
+
+
+def wrong_type(ctx: Context, n: int = "three") -> str:  # type: ignore[assignment]
+    """F."""
+    return str(n)
+
+
+def wrong_choice(ctx: Context, tone: Literal["kind", "curt"] = "rude") -> str:  # type: ignore[assignment]
+    """F."""
+    return tone
+
+
+def infinite(ctx: Context, n: float = float("inf")) -> str:
+    """F."""
+    return str(n)
+
+
+def out_of_bounds(ctx: Context, n: Annotated[int, Field(max=3)] = 5) -> str:
+    """F."""
+    return str(n)
+
+
+def wrong_record(ctx: Context, record: Wrong) -> str:
+    """F."""
+    return str(record)
+
+
+@pytest.mark.parametrize("action", [wrong_type, wrong_choice, infinite, out_of_bounds, wrong_record])
+def test_a_default_that_does_not_fit_is_refused_when_the_action_is_described(action: Any) -> None:
+    """11-17: it was published, and failed at each call."""
+    app = App()
+    with pytest.raises(TypeError, match=r"the default of '(n|tone|count)' does not fit its type hint"):
+        app.action(action)
+        app.describe()

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, overload
 from llmasos_sdk import docstrings, schema
 from llmasos_sdk.context import Context
 from llmasos_sdk.errors import AppError, AppFailed, Invalid, NotFound, SchemaMismatch
+from llmasos_sdk.hints import Hint
 from llmasos_sdk.hooks import MOMENTS, hookimpl
 from llmasos_sdk.host import Host, JsonValue
 from llmasos_sdk.messages import Message
@@ -46,7 +47,7 @@ class Action:
     title: Title
 
     @cached_property
-    def inputs(self) -> tuple[dict[str, schema.Hint], dict[str, object]]:
+    def inputs(self) -> tuple[dict[str, Hint], dict[str, object]]:
         """The hints and defaults of the inputs, by name, the context left out."""
         return signature_of(self.function, skip=1)
 
@@ -56,7 +57,7 @@ class Action:
         return inspect.isgeneratorfunction(self.function)
 
     @cached_property
-    def output(self) -> schema.Hint:
+    def output(self) -> Hint:
         """The hint of the final output. A generator's is what it returns, else the text that it yielded."""
         hint = result_of(self.function)
         if not self.streaming:

@@ -8,22 +8,21 @@ own (tuples, sets, bytes, dates, unions of several types) is refused when the ac
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, cast, get_args, get_origin
 
 from llmasos_sdk import docstrings
 from llmasos_sdk.errors import SchemaMismatch
+from llmasos_sdk.hints import Hint, hints_of
 from llmasos_sdk.host import JsonValue
 from llmasos_sdk.messages import Listing, listing
 from llmasos_sdk.messages import message as _
 
 Schema = dict[str, JsonValue]
-Hint = Any  # a type hint has no type of its own
 
 UNIONS: tuple[object, ...] = (Union, types.UnionType)
 SUPPORTED = "str, int, float, bool, list[T], dict[str, T], Literal, Optional, a dataclass, or Annotated of these"
@@ -68,12 +67,6 @@ def localized(key: str, text: str | Mapping[str, str] | None) -> Schema:
         return {key: text}
     texts: dict[str, JsonValue] = dict(text)
     return {key: text.get("en", next(iter(text.values()), "")), f"x-{key}": texts}
-
-
-@functools.cache
-def hints_of(documented: Any) -> dict[str, Hint]:
-    """The resolved hints of a function or class, `Annotated` kept."""
-    return get_type_hints(documented, include_extras=True)
 
 
 def _inputs(cls: Any) -> list[dataclasses.Field[Any]]:
@@ -169,7 +162,8 @@ def _dataclass_schema(cls: type, inside: tuple[Hint, ...]) -> Schema:
     for each in _inputs(cls):
         properties[each.name] = _with_description(_schema(hints[each.name], (*inside, cls)), told, each.name)
         if each.default is not dataclasses.MISSING:
-            cast("Schema", properties[each.name])["default"] = encode(each.default)
+            default = encode_default(each.name, hints[each.name], each.default)
+            cast("Schema", properties[each.name])["default"] = default
         elif each.default_factory is dataclasses.MISSING:
             required.append(each.name)
     schema: Schema = {"type": "object", "title": cls.__name__}
@@ -189,13 +183,29 @@ def object_schema(hints: Mapping[str, Hint], defaults: Mapping[str, object], tol
     properties: Schema = {}
     for name, hint in hints.items():
         schema = _with_description(schema_of(hint), told, name)
-        properties[name] = {**schema, "default": encode(defaults[name])} if name in defaults else schema
+        if name in defaults:
+            schema["default"] = encode_default(name, hint, defaults[name])
+        properties[name] = schema
     return {
         "type": "object",
         "properties": properties,
         "required": [name for name in hints if name not in defaults],
         "additionalProperties": False,
     }
+
+
+def encode_default(name: str, hint: Hint, default: object) -> JsonValue:
+    """A default as JSON, checked against its own hint: a call that leaves the input out must not fail for it.
+
+    Raises:
+        TypeError: It does not fit.
+    """
+    try:
+        encoded = encode(default)
+        decode(hint, encoded, name)
+    except SchemaMismatch as error:
+        raise TypeError(f"the default of {name!r} does not fit its type hint: {error}") from error
+    return encoded
 
 
 def decode(hint: Hint, value: JsonValue, place: str = "") -> Any:  # noqa: PLR0911 (a return a kind of hint)

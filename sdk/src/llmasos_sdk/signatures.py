@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from llmasos_sdk.schema import Hint, hints_of
+from llmasos_sdk.hints import Hint, hints_of, optional_if_none
 
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -26,7 +26,7 @@ def signature_of(function: Callable[..., object], *, skip: int) -> tuple[dict[st
             raise TypeError(f"{name}: the input {parameter.name!r} cannot be given by name; write it as a plain one")
         if parameter.name not in hints:
             raise TypeError(f"{name}: the input {parameter.name!r} needs a type hint, such as `{parameter.name}: str`")
-        taken[parameter.name] = hints[parameter.name]
+        taken[parameter.name] = optional_if_none(hints[parameter.name], parameter.default)
         if parameter.default is not inspect.Parameter.empty:
             defaults[parameter.name] = parameter.default
     return taken, defaults

@@ -443,3 +443,29 @@ def test_characters_that_readers_cannot_see_are_refused_in_actions(change: dict[
 
 def test_a_description_of_an_action_may_have_lines() -> None:
     parse_actions(json.dumps([action() | {"description": "Greet somebody.\n\n\tPolitely."}]))
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"type": "string", "default": None},
+        {"enum": ["kind", "curt"], "default": "rude"},
+        {"type": "object", "properties": {"count": {"type": "integer", "default": "three"}}},
+        {"anyOf": [{"type": "integer", "default": "x"}, {"type": "null"}]},
+        {"$ref": "#/$defs/size", "default": "large"},
+        {"type": "array", "items": {"type": "integer", "maximum": 3, "default": 4}},
+    ],
+)
+def test_a_default_that_its_own_schema_refuses_is_refused(field: dict[str, object]) -> None:
+    """11-17: such an action was published, and each call without the input failed."""
+    schema = {"type": "object", "properties": {"field": field}, "$defs": {"size": {"type": "integer"}}}
+    with pytest.raises(BundleRejected, match="default that its own schema refuses"):
+        parse_actions(json.dumps([action() | {"input_schema": schema}]))
+
+
+@pytest.mark.timeout(10)
+def test_a_default_that_takes_long_to_check_is_refused_at_once() -> None:
+    items = {"anyOf": [{"type": "object", "required": [str(number)]} for number in range(3000)]}
+    schema = {"type": "object", "properties": {"field": {"type": "array", "items": items, "default": [{}] * 3000}}}
+    with pytest.raises(BundleRejected, match="takes too long to check"):
+        parse_actions(json.dumps([action() | {"input_schema": schema}]))

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeGuard
 
@@ -25,6 +26,8 @@ MAX_ACTIONS: Final = 64
 # A form of a hundred fields with texts in two languages has about 1,500 nodes.
 MAX_NODES: Final = 20_000
 MAX_DEPTH: Final = 32
+# Parts of a default times parts of its schema: what checking one takes at most, about a tenth of a second.
+MAX_DEFAULT_STEPS: Final = 100_000
 # A caller can never name one, since no action's name has an @.
 LIFECYCLE_EVENTS: Final = frozenset(f"@{event}" for event in hooks.MOMENTS)
 NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -254,7 +257,8 @@ def check_schema(place: str, schema: object) -> None:
             _("actions.json: {place} is not a JSON Schema: write an object", place=place),
         )
     root = schema
-    _Walk(place, root).cost(root, MAX_DEPTH, ())
+    walk = _Walk(place, root)
+    walk.cost(root, MAX_DEPTH, ())
     # Imported here: a fifth of the time that a command which reads no bundle may take.
     from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415
 
@@ -270,6 +274,16 @@ def check_schema(place: str, schema: object) -> None:
                 error=error.message,
             ),
         ) from None
+    for default, own in walk.defaults(root):
+        for misfit in islice(Draft202012Validator(own).iter_errors(default), 1):
+            raise BundleRejected(
+                _(
+                    "actions.json: {place} has a default that its own schema refuses: {error:.200}. "
+                    "Give it a default of its type, or null and a type that allows null",
+                    place=place,
+                    error=misfit.message,
+                ),
+            )
 
 
 class _Walk:
@@ -300,6 +314,25 @@ class _Walk:
                     ),
                 )
         return total
+
+    def defaults(self, schema: object) -> Iterator[tuple[object, dict[str, Any]]]:
+        """Each default with the schema that it must fit, since every call that leaves the input out gets it."""
+        if not _is_table(schema):
+            return
+        if "default" in schema:
+            own = {key: value for key, value in schema.items() if key != "$schema"}
+            if self.cost(own, MAX_DEPTH, ()) * self._plain(schema["default"], MAX_DEPTH) > MAX_DEFAULT_STEPS:
+                raise self._reject(_("has a default that takes too long to check: make it smaller"))
+            yield schema["default"], own | {"$defs": self.definitions}
+        for key, value in schema.items():
+            if key in _ONE:
+                yield from self.defaults(value)
+            elif key in _LIST and _is_list(value):
+                for each in value:
+                    yield from self.defaults(each)
+            elif key in _TABLE and _is_table(value):
+                for each in value.values():
+                    yield from self.defaults(each)
 
     def _keyword(self, key: str, value: object, depth: int, inside: tuple[str, ...]) -> int:
         if key == "$ref":
