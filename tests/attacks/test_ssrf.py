@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,7 @@ from llmasos.bundles.manifest import HttpPermission, SecretPlace, SecretsPermiss
 from llmasos.capabilities.http import HttpCapability
 from llmasos.errors import Denied, Invalid, ResourceLimit, TimedOut, Unavailable
 from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
+from llmasos.settings import Settings
 
 WHY = Text(en="To test.")
 LOOPBACK = (ip_network("127.0.0.0/8"),)
@@ -171,7 +173,17 @@ async def send(where, url, networks=LOOPBACK, **request):
 async def test_a_request_into_the_hosts_network_is_refused(url):
     with pytest.raises((Denied, Invalid, Unavailable)) as refused:
         await send(invocation(("*",)), url, networks=())
-    assert "127.0.0.1" not in refused.value.message or "127.0.0.1" in url
+    assert "10.1.2.3" not in refused.value.message, "an app does not learn what a name resolves to here"
+
+
+async def test_the_denial_of_a_private_address_prints_the_setting_that_allows_it(server):
+    """11-35: an author whose server is on this computer was told that it is denied, and not how to allow it."""
+    with pytest.raises(Denied) as refused:
+        await send(invocation(("*",)), "http://localhost/", networks=())
+    setting = re.search(r"LLMASOS_HTTP_NETWORKS='(.*)'", refused.value.message)
+    networks = Settings(http_networks=json.loads(setting[1])).http_networks
+    url = f"http://server.test:{server}/echo"
+    assert (await send(invocation((f"http://server.test:{server}",)), url, networks=networks))["status"] == 200
 
 
 async def test_a_granted_server_answers_and_the_port_is_part_of_the_grant(server):

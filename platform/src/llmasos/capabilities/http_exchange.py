@@ -143,7 +143,11 @@ class Exchange:
             # Nothing was sent. Which address it was would tell the app about a network that it may not see.
             self.sent -= 1
             raise Denied(
-                _("that server is not on the public network, and apps reach no other"),
+                _(
+                    "that server is not on the public network, and apps reach no other; an operator opens a private "
+                    "network with the setting http_networks, for this computer "
+                    'LLMASOS_HTTP_NETWORKS=\'["127.0.0.0/8", "::1/128"]\''
+                ),
             ) from None
         except httpx.HTTPError as error:
             raise Unavailable(_("the server could not be reached: {kind}", kind=type(error).__name__)) from None
