@@ -29,12 +29,13 @@ from llmasos.errors import (
     PermissionNotDeclared,
     PermissionNotGranted,
     QuotaExceeded,
+    ResourceLimit,
     TimedOut,
     Unavailable,
 )
 from llmasos.i18n import render
 from llmasos.invocations.tables import InvocationRow
-from llmasos.kernel import audit
+from llmasos.kernel import audit, calls
 from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
 from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
 from llmasos.kernel.tables import AuditEntry
@@ -648,3 +649,33 @@ async def test_what_a_guest_makes_up_fills_no_row(host: SmallHost, database: Dat
     assert max(len(line.event) + len(str(line.detail)) for line in lines) < 2_000
     row = row_of(database, invocation.id)
     assert len(row.action) + len(row.model) + len(row.error_message) < 5_000
+
+
+async def test_host_calls_are_paced(host: SmallHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """11-S14: calls that cost nothing took up to a whole core of the host."""
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(calls.asyncio, "sleep", sleep)
+    monkeypatch.setattr(calls, "CALLS_PER_SECOND", 0.001)
+    async with host.invocations.open(ME, APP, "act") as invocation:
+        for _ in range(int(calls.CALLS_AT_ONCE)):
+            await host.kernel.pace(invocation)
+        assert waited == []
+        for _ in range(3):
+            await host.kernel.pace(invocation)
+    assert [round(seconds) for seconds in waited] == [1000, 2000, 3000]
+
+
+async def test_host_calls_count_against_compute(host: SmallHost, database: Database) -> None:
+    """11-S14: the host's time was charged to nobody."""
+    fuel = 3 * calls.CALL_FUEL
+    async with host.invocations.open(ME, APP, "act", InvocationLimits(fuel=fuel)) as invocation:
+        for _ in range(3):
+            with pytest.raises(PermissionNotDeclared):
+                await host.guest(invocation, "storage", "get", ["a"])
+        with pytest.raises(ResourceLimit):
+            await host.guest(invocation, "storage", "get", ["a"])
+    assert row_of(database, invocation.id).fuel == fuel

@@ -139,6 +139,9 @@ class Invocations:
         try:
             await self._kernel.dismiss(running.calls, "ok" if error is None else code_of(error))
         finally:
+            # What its calls took counts as its own compute, up to what was reserved for it.
+            usage = invocation.usage
+            usage.fuel = max(usage.fuel, min(usage.fuel + invocation.host_fuel, invocation.limits.fuel))
             invocation.usage.duration_ms = int((time.monotonic() - invocation.started_monotonic) * 1000)
             status = "succeeded" if error is None else "failed"
             if isinstance(error, asyncio.CancelledError | Cancelled):

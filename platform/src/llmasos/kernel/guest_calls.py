@@ -82,6 +82,7 @@ class GuestCalls:
         # The names are the app's own: none of any length goes into the log.
         with self.kernel.error_boundary(invocation, f"{capability[:60]}.{function[:60]}"):
             check_arguments(arguments)
+            await self.kernel.pace(invocation)
             call = self._decoded(invocation, self.kernel.authorise(invocation, capability), function, arguments)
         return await call
 

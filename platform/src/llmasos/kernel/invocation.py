@@ -110,6 +110,8 @@ class Invocation:
     usage: Usage = field(default_factory=Usage)
     log: str = ""
     """What the app and its runner logged, capped by `limits.log_bytes`."""
+    host_fuel: int = 0
+    """Compute that its calls took of the host so far."""
     output_bytes: int = 0
     """What was shown to the caller so far, in UTF-8."""
 

@@ -102,6 +102,10 @@ class Kernel:
         with self.error_boundary(invocation, event, audited=True):
             return await self._execute(calls, prepared, call)
 
+    async def pace(self, invocation: Invocation) -> None:
+        """Count one call of an app, and hold it up if it comes too fast; see `InvocationCalls.pace`."""
+        await self._calls_of(invocation).pace()
+
     def authorise(self, invocation: Invocation, name: str) -> Capability:
         """The capability that an invocation may use.
 
