@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 import traceback
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -21,6 +21,7 @@ from llmasos_sdk.host import Host, JsonValue
 from llmasos_sdk.messages import Message
 from llmasos_sdk.messages import message as _
 from llmasos_sdk.signatures import result_of, signature_of
+from llmasos_sdk.sources import authors_file
 
 F = TypeVar("F", bound=Callable[..., object])
 Title = str | Mapping[str, str]
@@ -53,8 +54,11 @@ class Action:
 
     @cached_property
     def streaming(self) -> bool:
-        """Whether it answers in pieces."""
-        return inspect.isgeneratorfunction(self.function)
+        """Whether it returns its answer in pieces: it is a generator, or its hint says that it returns one."""
+        if inspect.isgeneratorfunction(inspect.unwrap(self.function)):
+            return True
+        hinted: object = get_origin(result_of(self.function))
+        return hinted in (Generator, Iterator, Iterable)
 
     @cached_property
     def output(self) -> Hint:
@@ -62,6 +66,8 @@ class Action:
         hint = result_of(self.function)
         if not self.streaming:
             return hint
+        if hint is Any:
+            return Any
         arguments = get_args(hint)
         origin: object = get_origin(hint)
         returned = arguments[2] if origin is Generator and len(arguments) == 3 else None
@@ -98,7 +104,7 @@ class Action:
         arguments = schema.decode_arguments(hints, hints.keys() - defaults.keys(), value)
         answer = self.function(ctx, **arguments)
         if self.streaming:
-            answer = self._send(ctx, cast("Generator[object, None, object]", answer))
+            answer = self._send(ctx, iter(cast("Iterable[object]", answer)))
         try:
             return schema.encode_as(self.output, answer)
         except SchemaMismatch as error:
@@ -110,7 +116,7 @@ class Action:
                 )
             ) from error
 
-    def _send(self, ctx: Context, pieces: Generator[object, None, object]) -> object:
+    def _send(self, ctx: Context, pieces: Iterator[object]) -> object:
         sent: list[str] = []
         try:
             while True:
@@ -128,7 +134,25 @@ class Action:
         except StopIteration as end:
             return "".join(sent) if end.value is None else end.value
         finally:
-            pieces.close()
+            if isinstance(pieces, Generator):
+                pieces.close()
+
+
+def takes_context(function: Callable[..., object]) -> bool:
+    """Whether a function's first parameter takes the context: by its hint, under whatever name, or without one."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters:
+        return False
+    written: object = parameters[0].annotation
+    hint = written
+    if isinstance(written, str):
+        # Postponed, or written as a text: what it names in the author's module.
+        names = getattr(inspect.unwrap(function), "__globals__", {})
+        try:
+            hint = cast("object", eval(written, names))  # noqa: S307 (the author's own hint, as typing evaluates it)
+        except (NameError, AttributeError):  # imported for type checkers alone
+            return written.rpartition(".")[2] == Context.__name__
+    return hint is Context or hint is inspect.Parameter.empty
 
 
 class App:
@@ -177,8 +201,7 @@ class App:
                 f"action {name} is async; write it as a plain `def`. Each run has its own instance or thread, "
                 "so waiting in it holds up nobody, and a generator streams."
             )
-        parameters = list(inspect.signature(function).parameters.values())
-        if not parameters or parameters[0].annotation not in (Context, "Context", inspect.Parameter.empty):
+        if not takes_context(function):
             raise TypeError(f"action {name}: its first parameter takes the context: `def {name}(ctx: Context, ...)`")
         if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a name of an action: use a-z, 0-9 and _, and begin with a letter")
@@ -256,7 +279,13 @@ class App:
             raise
         except Exception as error:
             ctx.log.error(traceback.format_exc())
-            raise AppFailed(_told(error)) from error
+            raise AppFailed(_told(error, self._source())) from error
+
+    def _source(self) -> str:
+        """The file of the module whose functions are the actions; empty if there is none."""
+        functions = (inspect.unwrap(each.function) for each in self._actions.values())
+        codes = (getattr(function, "__code__", None) for function in functions)
+        return next((str(code.co_filename) for code in codes if code is not None), "")
 
     @hookimpl(specname="actions")
     def _hook_actions(self) -> list[dict[str, JsonValue]]:
@@ -288,10 +317,15 @@ class App:
             self._guard(ctx, lambda: function(ctx, *arguments))
 
 
-def _told(error: Exception) -> Message:
-    """An error in one line: what it is, what it says, and where the author's code raised it."""
+def _told(error: Exception, source: str) -> Message:
+    """An error in one line: what it is, what it says, and which line of the author's code led to it."""
     frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename.rsplit('/', 1)[-1]}, line {frames[-1].lineno})" if frames else ""
+    where = ""
+    for frame in reversed(frames):
+        name = authors_file(frame.filename, source)
+        if name is not None:
+            where = f" ({name}, line {frame.lineno})"
+            break
     said = " ".join(str(error).split())
     return _("the app failed: {error}", error=f"{type(error).__name__}{': ' if said else ''}{said}{where}")
 

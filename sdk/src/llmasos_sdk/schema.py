@@ -99,6 +99,8 @@ def _schema(hint: Hint, inside: tuple[Hint, ...]) -> Schema:  # noqa: PLR0911 (a
             return _annotated_schema(arguments[0], arguments[1:], inside)
         case typing.Literal:
             return _literal_schema(arguments)
+        case origin if origin in (list, dict) and not arguments:  # `List` and `Dict`, as typing has them
+            return _schema(origin, inside)
         case origin if origin is list:
             return {"type": "array", "items": _schema(arguments[0], inside)}
         case origin if origin is dict and arguments[0] is str:
@@ -166,6 +168,8 @@ def _dataclass_schema(cls: type, inside: tuple[Hint, ...]) -> Schema:
             cast("Schema", properties[each.name])["default"] = default
         elif each.default_factory is dataclasses.MISSING:
             required.append(each.name)
+        else:
+            encode_default(each.name, hints[each.name], each.default_factory())
     schema: Schema = {"type": "object", "title": cls.__name__}
     # A dataclass without a docstring gets its own signature for one, which tells a reader nothing.
     if told.summary and not told.summary.startswith(f"{cls.__name__}("):

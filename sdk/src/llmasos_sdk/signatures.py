@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_type_hints
 
 from llmasos_sdk.hints import Hint, hints_of, optional_if_none
 
@@ -18,7 +18,7 @@ def signature_of(function: Callable[..., object], *, skip: int) -> tuple[dict[st
         TypeError: A parameter cannot be named, or has no hint.
     """
     name = getattr(function, "__name__", "the function")
-    hints = hints_of(function)
+    hints = _hints_of(function)
     taken: dict[str, Hint] = {}
     defaults: dict[str, object] = {}
     for parameter in list(inspect.signature(function).parameters.values())[skip:]:
@@ -33,5 +33,14 @@ def signature_of(function: Callable[..., object], *, skip: int) -> tuple[dict[st
 
 
 def result_of(function: Callable[..., object]) -> Hint:
-    """The hint of what a function answers; `Any` where it has none."""
-    return hints_of(function).get("return", Any)
+    """The hint of what a function returns; `Any` if it has none."""
+    return _hints_of(function).get("return", Any)
+
+
+def _hints_of(function: Callable[..., object]) -> dict[str, Hint]:
+    try:
+        return hints_of(function)
+    except NameError:
+        # The context may be imported for type checkers alone. No input has its type, so it need not be there.
+        original: Any = inspect.unwrap(function)
+        return get_type_hints(original, localns={"Context": Any}, include_extras=True)
