@@ -43,6 +43,36 @@ def test_a_removed_model_is_gone_and_a_built_in_one_stays(tmp_path, database):
         registry.remove("smollm2")
 
 
+@pytest.mark.parametrize(
+    ("string", "said"),
+    [
+        ("opnai/gpt", "did you mean 'openai'"),
+        ("gpt-unheard-of", "write it with its provider: PROVIDER/gpt-unheard-of"),
+        ("my-own-server/llama", "openai/MODEL with --api-base"),
+    ],
+)
+def test_a_model_string_without_a_known_provider_is_refused_when_it_is_added(string, said):
+    """11-12: `opnai/gpt` was accepted, and told by its effect."""
+    with pytest.raises(Invalid, match=said):
+        entry_of_string({"name": "x", "litellm": string}, {}, {"openai", "anthropic", "ollama"})
+
+
+def test_a_model_string_of_a_known_provider_is_taken_though_the_model_is_new():
+    assert entry_of_string({"name": "x", "litellm": "openai/new"}, {}, {"openai"}).litellm == "openai/new"
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost:8080/v1", "127.0.0.1", "http://", "ftp://x/v1", "http://a b/v1", "http://x:port/v1", ""]
+)
+def test_an_address_without_a_scheme_or_a_host_is_refused(tmp_path, address):
+    """11-12: it was accepted by `models add`, and in `config.toml`."""
+    with pytest.raises(Invalid, match=r"api_base: .*is no address: write it as http://HOST:PORT/v1"):
+        entry_of_string({"name": "x", "litellm": "openai/x", "api_base": address}, {})
+    (tmp_path / "config.toml").write_text(f'[models.x]\nlitellm = "openai/x"\napi_base = "{address}"\n')
+    with pytest.raises(Invalid, match="is no address"):
+        ModelRegistry(tmp_path).models  # noqa: B018 - reading it is the test
+
+
 def test_an_unknown_fallback_is_refused(tmp_path, database):
     with pytest.raises(Invalid, match="'nobody' is no model"):
         ModelRegistry(tmp_path, database).add(entry("mine", fallbacks=("nobody",)))

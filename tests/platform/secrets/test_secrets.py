@@ -41,6 +41,13 @@ def test_a_name_or_value_that_cannot_be_is_refused(database, tmp_path, name, val
         Secrets(tmp_path).set(session, OWNER, name, value)
 
 
+@pytest.mark.parametrize("value", ['"sk-1"', "“sk-1”", "‘sk-1’", "'sk-1'", "„sk-1“"])
+def test_a_secret_that_was_pasted_in_quotes_is_refused(database, tmp_path, value):
+    """11-12: the quotes went into the header: "'ascii' codec can't encode…"."""
+    with database.write() as session, pytest.raises(Invalid, match="paste it without"):
+        Secrets(tmp_path).set(session, OWNER, "openai", value)
+
+
 def test_a_lost_key_says_to_set_the_secret_again(database, tmp_path):
     with database.write() as session:
         Secrets(tmp_path).set(session, OWNER, "token", "value")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from upstream import Whole, serving
+from upstream import answer as upstream_answer
 
 from llmasos.gateway.embedded import weights
 
@@ -27,6 +29,8 @@ def test_models_are_listed_added_and_removed(llmasos, answer, tmp_path):
     [
         (("models", "add", "x"), 1, "Name one source"),
         (("models", "add", "x", "--gguf", "/no/such.gguf"), 1, "cannot be read"),
+        (("models", "add", "x", "opnai/gpt"), 1, "did you mean 'openai'?"),
+        (("models", "add", "x", "openai/gpt", "--api-base", "localhost:1"), 1, "is no address"),
         (("models", "remove", "smollm2"), 1, "built in"),
         (("models", "remove", "smolm2"), 5, "did you mean 'smollm2'?"),
         (("models", "test", "nobody"), 5, "There is no model"),
@@ -48,6 +52,22 @@ def test_a_model_that_litellm_knows_takes_its_price_and_window(llmasos, answer):
     failed = llmasos("models", "test", "gpt", OPENAI_API_KEY="")
     assert failed.exit_code == 1
     assert "set the environment variable OPENAI_API_KEY" in failed.stderr
+
+
+def test_a_test_writes_what_the_server_refuses_into_the_entry(llmasos, answer):
+    """11-4: a parameter that the server refuses by name was refused for ever."""
+    refusal = "Unsupported parameter: 'max_tokens' is not supported; use 'max_completion_tokens' instead."
+    with serving() as upstream:
+        upstream.say(Whole({"error": {"message": refusal}}, status=400), upstream_answer())
+        base = upstream.base.removesuffix("/v1")
+        added = llmasos("models", "add", "mine", "openai/o9", "--api-base", base, "--input-price", "0")
+        assert "does not end in /v1" in added.stdout
+        assert answer("models", "add", "mine", "openai/o9", "--api-base", upstream.base, "--replace")["api_base"]
+        tested = llmasos("models", "test", "mine")
+        assert 'needs max_tokens_parameter = "max_completion_tokens"; the entry says so now.' in tested.stdout
+        upstream.requests.clear()
+        assert answer("models", "test", "mine")["learned"] == {}
+        assert [("max_tokens" in each, each["max_completion_tokens"]) for each in upstream.requests] == [(False, 32)]
 
 
 @pytest.mark.model

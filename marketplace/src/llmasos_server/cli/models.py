@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -91,6 +92,14 @@ def add(  # noqa: PLR0917 - each is an option of the command
         list[str] | None,
         typer.Option(help=tr("A language that it is fit for; none: all.")),
     ] = None,
+    max_tokens_parameter: Annotated[
+        str | None, typer.Option(help=tr("max_completion_tokens, if the server refuses max_tokens."))
+    ] = None,
+    unsupported: Annotated[
+        list[str] | None,
+        typer.Option(help=tr("What the server refuses: temperature, top_p, seed, stop, stream_options or stream.")),
+    ] = None,
+    picture_tokens: Annotated[int | None, typer.Option(help=tr("The most tokens that one picture counts as."))] = None,
     replace: Annotated[bool, typer.Option(help=tr("In place of one of that name."))] = False,
 ) -> None:
     """Add a model by litellm's name for it, or by a GGUF file."""
@@ -111,6 +120,9 @@ def add(  # noqa: PLR0917 - each is an option of the command
         "max_concurrency": max_concurrency,
         "tasks": tuple(task) if task else None,
         "languages": tuple(language) if language else None,
+        "max_tokens_parameter": max_tokens_parameter,
+        "unsupported": tuple(unsupported) if unsupported else None,
+        "picture_tokens": picture_tokens,
     }
     if input_price is not None or output_price is not None:
         fields["price"] = {"input": input_price or 0, "output": output_price or 0}
@@ -123,12 +135,14 @@ def add(  # noqa: PLR0917 - each is an option of the command
         if gguf is not None:
             entry = entry_of_file(name, gguf, given)
         else:
-            entry = entry_of_string(given, _known_of(str(litellm)))
+            entry = entry_of_string(given, *_known_of(str(litellm)))
         registry.add(entry, replace=replace)
     if options().json:
         emit_json(_as_json(entry))
         return
     say(tr("{name} is added ({price_text}).", name=name, price_text=_price_text(entry)))
+    if entry.api_base and entry.litellm.startswith("openai/") and not entry.api_base.endswith("/v1"):
+        say(tr("Its address does not end in /v1, as that of most servers with the OpenAI interface does."))
     say(tr("Try it: llmasos models test {name}", name=name))
 
 
@@ -149,12 +163,15 @@ def test(name: Name) -> None:
     with _gateway() as (_, gateway):
         started = time.monotonic()
         answer = asyncio.run(_try(gateway, name))
+        kept = _keep_learned(gateway, name)
     milliseconds = round((time.monotonic() - started) * 1000)
     used = answer["used"]
     if options().json:
-        emit_json({"name": name, "ok": True, "duration_ms": milliseconds, **answer})
+        emit_json({"name": name, "ok": True, "duration_ms": milliseconds, "learned": kept, **answer})
         return
     say(str(answer["said"]).strip())
+    for field, value in kept.items():
+        say(tr("Its server needs {field} = {value}; the entry says so now.", field=field, value=json.dumps(value)))
     tokens = used["prompt_tokens"] + used["completion_tokens"]
     say(tr("{name} answers: {milliseconds} ms, {tokens} tokens.", name=name, milliseconds=milliseconds, tokens=tokens))
 
@@ -228,11 +245,26 @@ async def _try(gateway: Gateway, name: str) -> dict[str, Any]:
     return {"said": said, "used": {**tokens, "cost_micro_usd": used.cost_micro_usd}}
 
 
-def _known_of(model: str) -> dict[str, Any]:
-    """What litellm's own table says of a model string: prices and window of thousands of models."""
+def _known_of(model: str) -> tuple[dict[str, Any], frozenset[str]]:
+    """What litellm's own table says of a model string (prices and window of thousands of models), and its providers."""
     from llmasos.gateway.engine import Engine
 
-    return dict(asyncio.run(Engine({}).describe(model)))
+    engine = Engine({})
+
+    async def ask() -> tuple[dict[str, Any], frozenset[str]]:
+        return dict(await engine.describe(model)), await engine.providers()
+
+    return asyncio.run(ask())
+
+
+def _keep_learned(gateway: Gateway, name: str) -> dict[str, Any]:
+    """Write what the server's refusals taught into an added model's entry; the fields that changed."""
+    before, after = gateway.registry.get(name), gateway.learned(name)
+    fields = ("max_tokens_parameter", "unsupported")
+    changed = {field: getattr(after, field) for field in fields if getattr(after, field) != getattr(before, field)}
+    if changed and before.source == "added":
+        gateway.registry.add(after, replace=True)
+    return changed
 
 
 def _presence(settings: Settings, registry: ModelRegistry) -> Any:

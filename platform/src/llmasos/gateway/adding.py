@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,21 @@ GGUF_MAGIC = b"GGUF"
 GPT_4O_MINI_PICTURE_TOKENS = 2833 + 8 * 5667
 
 
-def entry_of_string(fields: dict[str, Any], known: dict[str, Any]) -> ModelEntry:
+def entry_of_string(
+    fields: dict[str, Any], known: Mapping[str, Any], providers: Collection[str] | None = None
+) -> ModelEntry:
     """A model by litellm's model string; what `fields` leave open is taken from what litellm knows of it.
 
+    Args:
+        fields: What the operator says.
+        known: What litellm knows of the model string; empty if nothing.
+        providers: The providers that litellm knows, to hold the string against.
+
     Raises:
-        Invalid: A field is not valid.
+        Invalid: A field is not valid, or the string names no provider.
     """
+    if providers is not None and not known:
+        _check_provider(str(fields["litellm"]), providers)
     filled: dict[str, Any] = {"goes_to": str(fields["litellm"]).split("/", 1)[0]}
     if known.get("mode") == "embedding":
         filled["kind"] = "embedding"
@@ -39,6 +50,28 @@ def entry_of_string(fields: dict[str, Any], known: dict[str, Any]) -> ModelEntry
         if "gpt-4o-mini" in str(fields["litellm"]):
             filled["picture_tokens"] = GPT_4O_MINI_PICTURE_TOKENS
     return parse_entry({**filled, **fields}, "the command")
+
+
+def _check_provider(model: str, providers: Collection[str]) -> None:
+    provider, slash, _model = model.partition("/")
+    if slash and provider in providers:
+        return
+    near = get_close_matches(provider, providers, 1)
+    if not slash:
+        raise Invalid(
+            _("litellm knows no model {model!r}; write it with its provider: PROVIDER/{model}", model=model[:100])
+        )
+    if near:
+        raise Invalid(
+            _("litellm knows no provider {provider!r}; did you mean {near!r}?", provider=provider[:64], near=near[0])
+        )
+    raise Invalid(
+        _(
+            "litellm knows no provider {provider!r}; a server with the OpenAI interface is openai/MODEL with "
+            "--api-base.",
+            provider=provider[:64],
+        )
+    )
 
 
 def entry_of_file(name: str, file: Path, fields: dict[str, Any]) -> ModelEntry:

@@ -242,6 +242,11 @@ class Engine:
         except Exception:  # it raises a plain Exception where the model is not in its table
             return {}
 
+    async def providers(self) -> frozenset[str]:
+        """The providers that litellm knows, by the name that a model string begins with."""
+        litellm = await self._ready()
+        return frozenset(str(getattr(each, "value", each)) for each in litellm.provider_list)
+
     def learned(self, entry: ModelEntry) -> ModelEntry:
         """The entry with what its server's refusals have taught."""
         return self._learned.get(entry, entry)

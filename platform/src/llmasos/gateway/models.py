@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
+from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from llmasos.bundles.manifest import Frozen, Tier
 from llmasos.gateway.request import Task
+from llmasos.i18n import _
+from llmasos.validation import Misfit
 
 ModelName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
 Kind: TypeAlias = Literal["chat", "embedding"]
@@ -32,6 +35,17 @@ class Price(Frozen):
 FREE = Price(input=0, output=0)
 
 
+def _address(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        valid = False
+    if not valid or any(character.isspace() for character in address):
+        raise Misfit(_("{address} is no address: write it as http://HOST:PORT/v1 or https://…", address=address[:100]))
+    return address.rstrip("/")
+
+
 class ModelEntry(Frozen):
     """One configured model, by the name that apps, quotas and people use."""
 
@@ -50,7 +64,8 @@ class ModelEntry(Frozen):
     """None: unknown, which a cost quota refuses."""
     goes_to: str = "unknown"
     """Where the data goes: `local`, or the name of the provider."""
-    api_base: str | None = None
+    api_base: Annotated[str, AfterValidator(_address)] | None = None
+    """The address of the server, if it is not its provider's own: http://127.0.0.1:11434/v1."""
     key: Annotated[str, StringConstraints(pattern=r"^(env|secret):[A-Za-z_][A-Za-z0-9_.-]*$")] | None = None
     """Never the key itself: `env:OPENAI_API_KEY`, or `secret:openai` for one of `llmasos secrets`."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600, strict=False)] = 120.0

@@ -28,6 +28,8 @@ from llmasos.secrets.tables import SecretRow
 
 KEY_FILE: Final = "secret.key"
 MAX_SECRET_BYTES: Final = 8192
+# As typed, and as word processors and chats make them of those.
+_QUOTES: Final = "\"'`“”„‘’‚«»「」"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -69,6 +71,13 @@ class Secrets:
         if not value or len(value.encode()) > MAX_SECRET_BYTES or not value.isprintable():
             raise Invalid(
                 _("a secret is one line of 1 to {max_secret_bytes} bytes", max_secret_bytes=MAX_SECRET_BYTES),
+            )
+        if value[0] in _QUOTES and value[-1] in _QUOTES and len(value) > 1:
+            raise Invalid(
+                _(
+                    "the secret stands in quotes ({quote}), which would be part of it: paste it without them",
+                    quote=value[0],
+                )
             )
         row = session.get(SecretRow, (*owner.key, name)) or SecretRow(
             workspace_id=owner.workspace,
