@@ -11,14 +11,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import math
 import os
 import select
 import socket
 import struct
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,16 +25,12 @@ if TYPE_CHECKING:
     from llmasos_runner.runs import Run
 
 _RECEIVE_BYTES: Final = 1 << 16
-# How often a thread that reads looks up, though nothing came. Only who waits for less than that needs a timer.
-_WAKE_SECONDS: Final = 10
 
 
 def main() -> None:
     """Serve the host on the inherited socket until it closes it."""
     _be_killed_first()
     connection = socket.socket(fileno=int(sys.argv[1]))
-    # Now, since a confined process sets no options.
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _WAKE_SECONDS, 0))
     start = _first_frame(connection)
     # Last, so that nothing there can replace a module of the standard library.
     sys.path.extend(start["search_path"])
@@ -97,23 +91,17 @@ class Connection:
             self._connection.sendall(frame)
 
     def receive(self, seconds: float | None) -> dict[str, Any] | None:
-        """The host's next message, or None if there is none for so long. Called by one thread at a time.
+        """Return the host's next message, or None if nothing comes for so long. One thread alone calls it.
 
         Raises:
             EOFError: The host closed.
             FrameError: The host broke the protocol.
             OSError: The connection failed.
         """
-        until = None if seconds is None else time.monotonic() + seconds
         while (message := self._take(self._received)) is None:
-            if until is not None:
-                left = until - time.monotonic()
-                if left < _WAKE_SECONDS and not self._readable.poll(max(math.ceil(left * 1000), 0)):
-                    return None
-            try:
-                data = self._connection.recv(_RECEIVE_BYTES)
-            except BlockingIOError:
-                continue
+            if seconds is not None and not self._readable.poll(seconds * 1000):
+                return None
+            data = self._connection.recv(_RECEIVE_BYTES)
             if not data:
                 raise EOFError
             self._received += data
@@ -193,7 +181,7 @@ def serve_calls(
     threads: int,
     execute: Callable[[Run, Call], Any],
     *,
-    watch: Callable[[int | None], None] | None = None,
+    watch: Callable[[], None] | None = None,
 ) -> None:
     """Read the host's messages until it closes; each call runs by `execute`, at most `threads` of them at once.
 
@@ -231,7 +219,7 @@ def serve_calls(
             return None
         if message["t"] == "call":
             call: Any = message
-            run = runs[call["id"]] = Run(call["id"], call["limits"], host.send, workers.wait)
+            run = runs[call["id"]] = Run(call["id"], call["limits"], host.send)
             return functools.partial(work, run, call)
         # Anything else for a run that has just ended is late.
         if (running := runs.get(message["id"])) is not None:

@@ -177,13 +177,13 @@ class NativeRunner:
             if run is not None and run.reason is not None:
                 _interrupt(thread, None)
 
-    def watch(self, shielded: int | None) -> None:
-        """Interrupt the runs that must end, as `Workers` asks: on any thread but the shielded one."""
+    def watch(self) -> None:
+        """Interrupt the runs that must end."""
         with self._lock:
             for thread, run in self._active.items():
                 _hold_to_its_compute(thread, run)
                 # Again each time: an app may have caught the one before.
-                if run.is_over() and not run.unwound and thread != shielded:
+                if run.is_over() and not run.unwound:
                     _interrupt(thread, Interrupted)
 
 

@@ -37,14 +37,6 @@ class Sender(Protocol):
         ...
 
 
-class Wait(Protocol):
-    """Waits within a run."""
-
-    def __call__(self, news: threading.Lock, seconds: float) -> None:
-        """Until `news` can be acquired, and then it is; at most so long. It may return earlier for no reason."""
-        ...
-
-
 class Log:
     """What a guest printed: the last `limit_bytes` of it, since the end tells what went wrong."""
 
@@ -76,7 +68,7 @@ class Log:
 class Run:
     """One invocation."""
 
-    def __init__(self, invocation_id: str, limits: Limits, send: Sender, wait: Wait) -> None:
+    def __init__(self, invocation_id: str, limits: Limits, send: Sender) -> None:
         self.id = invocation_id
         self.limits = limits
         self.log = Log(limits["log_bytes"])
@@ -87,7 +79,6 @@ class Run:
         # Whether its thread was interrupted, and must not be again.
         self.unwound = False
         self._send = send
-        self._wait = wait
         self._seq = 0
         self._reason: Failure | None = None
         self._answer: dict[str, Any] | None = None
@@ -130,7 +121,7 @@ class Run:
             left = min(until, self.deadline) - time.monotonic()
             if left <= 0 and time.monotonic() >= until:
                 return
-            self._wait(self._news, max(left, 0))
+            self._news.acquire(timeout=max(left, 0))
         raise Ended
 
     def call(self, capability: str, function: str, arguments: list[Any]) -> dict[str, Any]:
@@ -160,7 +151,7 @@ class Run:
                 return reply
             if self.is_over():
                 raise Ended
-            self._wait(self._news, max(self.deadline - time.monotonic(), 0))
+            self._news.acquire(timeout=max(self.deadline - time.monotonic(), 0))
 
     def _wake(self) -> None:
         # Several may wake it before it looks; one is enough.
