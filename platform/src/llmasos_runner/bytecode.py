@@ -21,7 +21,7 @@ _UNCHECKED_HASH = (1).to_bytes(4, "little")
 
 
 def limit_itself(task: BytecodeTask) -> None:
-    """Take the limits on, for good."""
+    """Limit this process for good."""
     for kind, value in (
         (resource.RLIMIT_CPU, task["cpu_seconds"]),
         (resource.RLIMIT_AS, task["memory_bytes"]),

@@ -1,8 +1,8 @@
-"""Compiles one component, once, in a process of its own: reads it from one descriptor and writes to another.
+"""Compiles one component in a process of its own: reads it from one descriptor and writes to another.
 
-The compiler is large and what it reads is a stranger's, so this process has no paths, no network and no second task,
-and ends within its limits of CPU, memory and written bytes. What a component imports and exports is read here by the
-engine that will run it, and held against the contract; the host never parses guest code.
+The compiler is large and its input is a stranger's, so this process has no paths, no network and no second task, and
+ends within its limits of CPU, memory and written bytes. The engine that will run a component reads here what that
+imports and exports, and checks it against the contract; the host never parses guest code.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _MODULE_VERSION: Final = b"\x01\x00\x00\x00"
 
 
 class Refusal(Exception):
-    """The bytes are no component that the host runs; the message says why, in one line."""
+    """The host does not run these bytes as a component; the message says why, in one line."""
 
 
 def limit_itself(task: CompileTask) -> None:
-    """Take the limits on, for good, where its confinement has not set lower ones."""
+    """Limit this process for good, unless it has lower limits already."""
     for kind, value in (
         (resource.RLIMIT_CPU, task["cpu_seconds"]),
         (resource.RLIMIT_AS, task["memory_bytes"]),

@@ -1,8 +1,8 @@
 """Runs components: a fresh instance for each invocation, on a thread of its own, within its limits.
 
-What an invocation may use is held by the engine: memory, tables, instances and memories by the store's limits,
-compute by fuel, time by the epoch. A guest that meets a limit, traps, ends itself or breaks the contract ends as
-one `Failure`, and its instance is dropped, since an instance that failed cannot be entered again.
+The engine limits what an invocation may use: memory, tables, instances and memories by the store's limits, compute by
+fuel, time by the epoch. A guest that meets a limit, traps, ends itself or breaks the contract ends with one `Failure`,
+and its instance is dropped, since an instance that failed cannot be entered again.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from wasmtime import component as wasm
 from llmasos_runner import contract, epoch
 from llmasos_runner.convert import Case, Err, Result, Text, TooLarge, Variant
 from llmasos_runner.engine_abi import Value, ffi, take_error
+from llmasos_runner.invocation import GuestInvocation
 from llmasos_runner.linking import Linked, NotLinkable, current
 from llmasos_runner.protocol import FUEL_PER_CPU_SECOND, Call, Done, Failure
-from llmasos_runner.runs import Run
 from llmasos_sdk.messages import Message, to_text
 from llmasos_sdk.messages import message as _
 
@@ -35,14 +35,14 @@ MAX_TABLES: Final = 100
 MAX_MEMORIES: Final = 20
 # A Python component's function table has 12,000 entries; an entry takes eight bytes outside the memory limit.
 MAX_TABLE_ELEMENTS: Final = 200_000
-# Linked components stay mapped, shared between their runs; past this many, the one not used for longest is let go.
+# Linked components stay mapped, shared by their invocations; past this many, the least recently used one is unloaded.
 MAX_PROGRAMS: Final = 128
 _MESSAGE_CHARACTERS: Final = 4000
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 _HANDLER: Final = contract.interface_name(contract.HANDLER)
 _TEXT: Final = Text()
-# What wasmtime's C API gives `call`'s answer as; compiling checked that the component's type is this one.
+# The type of `call`'s answer in wasmtime's C API; compiling checked that the component's type is this one.
 _ANSWER: Final = Result(
     _TEXT,
     Variant(
@@ -57,12 +57,12 @@ _ANSWER: Final = Result(
 
 
 def engine() -> Engine:
-    """The engine with the configuration that compiled files are made for; `ENGINE_CONFIGURATION` names it."""
+    """Return the engine with the configuration that compiled files are made for; `ENGINE_CONFIGURATION` numbers it."""
     config = Config()
     config.wasm_component_model = True
     config.consume_fuel = True
     config.epoch_interruption = True
-    # Not in the contract's world, and each is code of the engine that a guest could otherwise reach.
+    # The contract uses none of these, and each would open more of the engine's code to guests.
     config.wasm_threads = False
     config.shared_memory = False
     config.wasm_memory64 = False
@@ -80,30 +80,30 @@ class ComponentRunner:
         self._programs: OrderedDict[tuple[str, frozenset[str]], _Program] = OrderedDict()
         self._lock = threading.Lock()
 
-    def execute(self, run: Run, call: Call) -> Done:
+    def execute(self, invocation: GuestInvocation, call: Call) -> Done:
         """Run one invocation from its start to its end; never raises."""
         before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
         fuel, computing_since = 0, time.thread_time()
-        current.run = run
+        current.invocation = invocation
         answer: str | Failure
         try:
             program = self._program(call["program"], frozenset(call["capabilities"]))
             with Store(self._engine) as store, self.ticker:
                 store.set_limits(
-                    memory_size=run.limits["memory_bytes"], table_elements=MAX_TABLE_ELEMENTS,
+                    memory_size=invocation.limits["memory_bytes"], table_elements=MAX_TABLE_ELEMENTS,
                     instances=MAX_INSTANCES, tables=MAX_TABLES, memories=MAX_MEMORIES,
                 )  # fmt: skip
-                store.set_fuel(run.limits["fuel"])
+                store.set_fuel(invocation.limits["fuel"])
                 epoch.watch(store, self._on_tick)
                 try:
-                    answer = program.invoke(store, run, call["action"], call["input"])
+                    answer = program.invoke(store, invocation, call["action"], call["input"])
                 finally:
-                    fuel = run.limits["fuel"] - store.get_fuel()
+                    fuel = invocation.limits["fuel"] - store.get_fuel()
         except Trapped as error:
-            # A guest that traps has not written back what it burnt since its last call.
-            burnt = int((time.thread_time() - computing_since) * FUEL_PER_CPU_SECOND)
-            fuel = min(max(fuel, burnt), run.limits["fuel"])
-            answer = _why(run, str(error))
+            # A guest that traps has not written back the fuel that it used since its last host call.
+            computed = int((time.thread_time() - computing_since) * FUEL_PER_CPU_SECOND)
+            fuel = min(max(fuel, computed), invocation.limits["fuel"])
+            answer = _why(invocation, str(error))
         except NotLinkable as error:
             answer = {
                 "tag": "invalid",
@@ -116,18 +116,24 @@ class ComponentRunner:
                 "code": "resource-limit",
                 "message": to_text(_("The app's answer is too large: {error}.", error=error)),
             }
-        except Exception as error:  # whatever it is, it ends this invocation and no other
+        except Exception as error:  # whatever it is, it ends only this invocation
             answer = {
                 "tag": "unavailable",
                 "code": "internal",
                 "message": to_text(_("The component cannot be run: {error}", error=repr(error))),
             }
         finally:
-            current.run = None
-        # The pages that this thread touched for the first time: the instance's own memory is a fresh mapping each time.
-        # wasmtime's C API tells no component's memory size.
+            current.invocation = None
+        # The pages that this thread touched for the first time: an instance's memory is a fresh mapping.
+        # wasmtime's C API does not tell a component's memory size.
         touched = (resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before) * _PAGE_BYTES
-        done: Done = {"t": "done", "id": run.id, "fuel": fuel, "memory_bytes": touched, "log": run.log.text()}
+        done: Done = {
+            "t": "done",
+            "id": invocation.id,
+            "fuel": fuel,
+            "memory_bytes": touched,
+            "log": invocation.log.text(),
+        }
         if isinstance(answer, str):
             done["output"] = answer
         else:
@@ -135,7 +141,7 @@ class ComponentRunner:
         return done
 
     def close(self) -> None:
-        """Let everything go. No run may be left."""
+        """Free everything. Nothing may run any more."""
         self.ticker.close()
         self._programs.clear()
 
@@ -153,26 +159,26 @@ class ComponentRunner:
 
 
 class Trapped(Exception):
-    """The guest did not come to an answer; the message is the engine's."""
+    """The guest returned no answer; the message is the engine's."""
 
 
 class _Program:
-    """A linked component, and where its two exports stand in it."""
+    """A linked component and its two exports."""
 
     def __init__(self, linked: Linked) -> None:
         self._linked = linked
         self._call = _export(linked.component, "call")
         self._describe = _export(linked.component, "describe")
 
-    def invoke(self, store: Store, run: Run, action: str | None, input_json: str) -> str | Failure:
+    def invoke(self, store: Store, invocation: GuestInvocation, action: str | None, input_json: str) -> str | Failure:
         """Make an instance and call it: `describe` when `action` is None."""
         try:
             instance = self._linked.linker.instantiate(store, self._linked.component)
         except WasmtimeError as error:
             raise Trapped(str(error)) from error
         if action is None:
-            return _checked(_call(store, instance, self._describe, [], lambda value: _bounded(value, run)))
-        answer = _call(store, instance, self._call, [action, input_json], lambda value: _answer(value, run))
+            return _checked(_call(store, instance, self._describe, [], lambda value: _bounded(value, invocation)))
+        answer = _call(store, instance, self._call, [action, input_json], lambda value: _answer(value, invocation))
         if isinstance(answer, Err):
             case: Case = answer.value
             return {"tag": case.name, "message": str(case.payload)[:_MESSAGE_CHARACTERS]}
@@ -181,7 +187,7 @@ class _Program:
 
 def _checked(answer: Any) -> str:
     if not isinstance(answer, str):
-        raise Trapped("the answer is no text")
+        raise Trapped("the answer is not a text")
     return answer
 
 
@@ -224,59 +230,65 @@ def _call(
         ffi.wasmtime_component_val_delete(ctypes.byref(answer))
 
 
-def _bounded(value: Any, run: Run) -> str:
+def _bounded(value: Any, invocation: GuestInvocation) -> str:
     size = value.of.string.size
-    if size > run.limits["output_bytes"]:
-        raise TooLarge(f"{size} bytes, and it may be {run.limits['output_bytes']}")
+    if size > invocation.limits["output_bytes"]:
+        raise TooLarge(f"{size} bytes, and it may be {invocation.limits['output_bytes']}")
     return _TEXT.lift(value, None)
 
 
-def _answer(value: Any, run: Run) -> str | Err:
+def _answer(value: Any, invocation: GuestInvocation) -> str | Err:
     result = value.of.result
     if result.is_ok and result.val:
-        return _bounded(result.val.contents, run)
+        return _bounded(result.val.contents, invocation)
     answer = _ANSWER.lift(value, None)
     return answer if isinstance(answer, Err) else Err(Case("invalid", "the app answered nothing"))
 
 
 def _current_is_over() -> bool:
-    run = current.run
-    return run is None or run.is_over()
+    invocation = current.invocation
+    return invocation is None or invocation.is_over()
 
 
-def _why(run: Run, trap: str) -> Failure:  # noqa: PLR0911 -- one for each cause
-    """The one error that a run which did not answer ends with."""
-    if run.reason is not None:
-        return run.reason
-    if run.exit_code is not None:
-        said = _("The app ended itself with exit code {exit_code} instead of answering.", exit_code=run.exit_code)
-        return _failure("app-failed", said, run)
+def _why(invocation: GuestInvocation, trap: str) -> Failure:  # noqa: PLR0911 -- one for each cause
+    """Return the one error with which an invocation ends that returned no answer."""
+    if invocation.reason is not None:
+        return invocation.reason
+    if invocation.exit_code is not None:
+        said = _(
+            "The app ended itself with exit code {exit_code} instead of answering.", exit_code=invocation.exit_code
+        )
+        return _failure("app-failed", said, invocation)
     if "all fuel consumed" in trap:
-        said = _("The app used all the compute that it may use: {fuel:,} units of fuel.", fuel=run.limits["fuel"])
-        return _failure("resource-limit", said, run)
-    if "exceeds memory limits" in trap or "memory minimum size" in trap or _ran_out_of_memory(run):
-        mib = run.limits["memory_bytes"] >> 20
-        return _failure("resource-limit", _("The app used more memory than it may use: {mib} MiB.", mib=mib), run)
+        said = _(
+            "The app used all the compute that it may use: {fuel:,} units of fuel.", fuel=invocation.limits["fuel"]
+        )
+        return _failure("resource-limit", said, invocation)
+    if "exceeds memory limits" in trap or "memory minimum size" in trap or _ran_out_of_memory(invocation):
+        mib = invocation.limits["memory_bytes"] >> 20
+        return _failure(
+            "resource-limit", _("The app used more memory than it may use: {mib} MiB.", mib=mib), invocation
+        )
     if "call stack exhausted" in trap:
-        return _failure("resource-limit", _("The app's calls nest deeper than the stack allows."), run)
+        return _failure("resource-limit", _("The app's calls nest deeper than the stack allows."), invocation)
     if "resource limit exceeded" in trap:
         said = _("The app has more instances, tables or memories than it may have.")
-        return _failure("resource-limit", said, run)
+        return _failure("resource-limit", said, invocation)
     causes = [line.strip() for line in trap.splitlines() if line.strip()]
     cause = next((line for line in reversed(causes) if "wasm trap:" in line), causes[-1])
     trapped = cause.split("wasm trap: ")[-1]
-    return _failure("app-failed", _("The app crashed: {trapped}.", trapped=trapped), run)
+    return _failure("app-failed", _("The app crashed: {trapped}.", trapped=trapped), invocation)
 
 
-def _ran_out_of_memory(run: Run) -> bool:
-    # A guest is told that its memory cannot grow, and aborts in its own language's words.
-    end = run.log.text()[-2000:]
+def _ran_out_of_memory(invocation: GuestInvocation) -> bool:
+    # A guest learns that its memory cannot grow, and aborts with its own language's message.
+    end = invocation.log.text()[-2000:]
     return any(word in end for word in ("MemoryError", "memory allocation of", "out of memory"))
 
 
-def _failure(code: str, said: Message, run: Run) -> Failure:
-    # A Python guest prints its traceback; then the Rust beneath it prints that it panicked, which tells nobody more.
-    printed = run.log.text().split("\nthread '")[0]
+def _failure(code: str, said: Message, invocation: GuestInvocation) -> Failure:
+    # A Python guest prints its traceback; then the Rust below it prints that it panicked, which adds nothing.
+    printed = invocation.log.text().split("\nthread '")[0]
     lines = [line for line in printed.splitlines() if line.strip()]
     if lines:
         last = lines[-1].strip()[:500]

@@ -1,7 +1,7 @@
-"""The contract with components, read from the SDK's own `llmasos.wit`, so that there is one truth of it.
+"""The contract with components, read from the SDK's own `llmasos.wit`, so that there is one source of it.
 
-Only what that file uses is understood: interfaces, functions, and the `error` variant. Types are kept in the words
-that `convert` gives them, so that a component's imports compare as text.
+This reader understands only what that file uses: interfaces, functions, and the `error` variant. Types are kept as
+`convert` names them, so that a component's imports compare as text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import llmasos_sdk
 PACKAGE: Final = "llmasos:app"
 HANDLER: Final = "handler"
 TYPES: Final = "types"
-# A component speaks the contract when it names this version; what comes later states its own.
+# A component fits the contract if it names this version; a later contract has its own.
 VERSION: Final = "0.1.0"
 
 _COMMENT: Final = re.compile(r"//[^\n]*")
@@ -27,12 +27,12 @@ _PARAMETER: Final = re.compile(r"[a-z0-9-]+:\s*")
 
 
 def interface_name(capability: str) -> str:
-    """The import by which a component names a capability."""
+    """Return the name under which a component imports a capability."""
     return f"{PACKAGE}/{capability}@{VERSION}"
 
 
 def capability_of(import_name: str) -> str | None:
-    """The interface of the contract that an import names, or None."""
+    """Return the interface of the contract that an import names, or None."""
     prefix, suffix = f"{PACKAGE}/", f"@{VERSION}"
     if import_name.startswith(prefix) and import_name.endswith(suffix):
         return import_name[len(prefix) : -len(suffix)]
@@ -40,13 +40,13 @@ def capability_of(import_name: str) -> str | None:
 
 
 def short(types: str) -> str:
-    """A signature as the contract writes it, for people: with the name `error` for its cases."""
+    """Return a signature as the contract writes it, with the name `error` for its cases."""
     return re.sub(r"variant \{ denied\(string\)[^}]*\}", "error", types)
 
 
 @cache
 def interfaces() -> dict[str, dict[str, str]]:
-    """For each interface, the signature of each of its functions, in the words of `convert.Signature`."""
+    """Return the signatures of each interface's functions, as `signature.Signature` writes them."""
     file = Path(llmasos_sdk.__file__).parent / "wit" / "llmasos.wit"
     text = _COMMENT.sub("", file.read_text(encoding="utf-8"))
     found = dict(_INTERFACE.findall(text))

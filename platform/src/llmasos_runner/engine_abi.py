@@ -1,7 +1,7 @@
-"""The one place where wasmtime's C interface is touched under its Python bindings.
+"""The one place that uses wasmtime's C interface below its Python bindings.
 
-Why under them: the bindings' own conversions look every type up again on each call, share one scratch set between
-threads, and park exceptions in one process-wide slot; and they don't offer the epoch callback. All of it is public,
+The reason: the bindings' own conversions look every type up again on each call, share one scratch set between threads,
+and keep exceptions in one process-wide slot; and they do not offer the epoch callback. All of it is public,
 stable C API (`wasmtime/component/*.h`, `wasmtime/store.h`), whose ctypes declarations the bindings ship.
 
 Everything here is untyped on purpose: ctypes has no types to give. Nothing untyped leaves `llmasos_runner`.
@@ -17,7 +17,7 @@ from wasmtime import _ffi as _wasmtime_ffi  # pyright: ignore[reportPrivateUsage
 
 ENGINE_VERSION: Final = version("wasmtime")
 
-# Another major version may lay its values out otherwise. The dependency is pinned to it; this says so where it matters.
+# Another major version may lay out its values differently. The dependency is pinned; this says so where it matters.
 SUPPORTED_MAJOR: Final = "50"
 
 if ENGINE_VERSION.split(".")[0] != SUPPORTED_MAJOR:

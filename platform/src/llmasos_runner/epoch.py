@@ -2,7 +2,7 @@
 
 wasmtime's Python package has no public epoch callback; the C function `wasmtime_store_epoch_deadline_callback` is
 stable and in its bindings. A thread raises the engine's epoch every tick while guests run; each guest then asks its
-own run whether it is over. It works on code that instantiates too, so an endless start function ends as well.
+own invocation whether it is over. It works on code that instantiates too, so an endless start function ends as well.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import wasmtime
 
 from llmasos_runner.engine_abi import CONTINUE, EPOCH_CALLBACK, NO_FINALIZER, ffi, new_error
 
-# A person doesn't notice 10 ms, and a hundred wake-ups a second cost a busy runner nothing that shows.
+# A person does not notice 10 ms, and a hundred wake-ups a second cost a busy runner nothing measurable.
 TICK_SECONDS: Final = 0.010
 
 
-# After so many ticks without a guest it rests until there is one: woken for each, it would cost a short one a tenth of
-# its time.
+# After so many ticks without a guest it rests until there is one. Waking it for each guest would cost a short one a
+# tenth of its time.
 _QUIET_TICKS: Final = 100
 
 
@@ -91,11 +91,11 @@ def on_tick(is_over: Callable[[], bool]) -> Any:
     def callback(_context: Any, _data: Any, delta: Any, kind: Any) -> int:
         try:
             if is_over():
-                return new_error("the run is over")
+                return new_error("the invocation is over")
             delta[0] = 1
             kind[0] = CONTINUE
             return 0
         except BaseException:  # an exception cannot cross the engine; ending the guest is the safe answer
-            return new_error("the run is over")
+            return new_error("the invocation is over")
 
     return EPOCH_CALLBACK(callback)

@@ -1,4 +1,4 @@
-"""What an app should use instead of what confinement refuses: by where in the standard library it failed."""
+"""Says what an app should use instead of what confinement refuses, by where in the standard library it failed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NETWORK: Final = _("An app has no sockets: use ctx.http, and name the servers i
 _FILES: Final = _("An app has no files of its own: use ctx.storage, or io.BytesIO and io.StringIO.")
 _SHARED: Final = _("An app cannot share memory with other processes: use threads.")
 
-# Parts of the files in a traceback, the more telling ones first.
+# Parts of file names in a traceback, the more specific ones first.
 _PLACES: Final = (
     ("/subprocess.py", _PROCESSES),
     ("/multiprocessing/shared_memory", _SHARED),

@@ -2,8 +2,8 @@
 
 Every function that a component imports is a number, and all numbers lead to one C callback, which is made when this
 module is imported: making one takes memory that is writable and executable, which a confined process cannot have.
-The run that a callback works for is its thread's, since a store lives and dies on one thread. A callback never raises:
-what goes wrong is the contract's `error` where the function has one, and ends the guest where it has none.
+A callback works for its thread's invocation, since a store lives and dies on one thread. It never raises: a failure is
+the contract's `error` if the function has one, and otherwise ends the guest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wasmtime import component as wasm
 from llmasos_runner import contract, wasi
 from llmasos_runner.convert import Case, Err, Ok, Result, TooLarge
 from llmasos_runner.engine_abi import DESTRUCTOR, HOST_FUNCTION, NO_FINALIZER, ffi, new_error, take_error
-from llmasos_runner.runs import Ended, Run
+from llmasos_runner.invocation import Ended, GuestInvocation
 from llmasos_runner.signature import Signature, Unsupported, signature
 
 
@@ -27,23 +27,23 @@ class NotLinkable(Exception):
     """The component imports something that it does not get."""
 
 
-class CurrentRun(threading.local):
-    """The run whose guest this thread executes."""
+class CurrentInvocation(threading.local):
+    """The invocation whose guest this thread executes."""
 
-    run: Run | None = None
+    invocation: GuestInvocation | None = None
 
 
-current: Final = CurrentRun()
+current: Final = CurrentInvocation()
 
 # A host function under the engine: (context, arguments, results) to 0, or the address of an error.
 HostFunction = Callable[[Any, Any, Any], int]
 
-# What answers a host call: (run, arguments) to a value of the function's result type.
-Answer = Callable[[Run, list[Any]], Any]
+# Serves a host call: (invocation, arguments) to a value of the function's result type.
+HostCall = Callable[[GuestInvocation, list[Any]], Any]
 
 
 class Linked:
-    """A component with its imports resolved: made once, instantiated for each run."""
+    """A component with its imports resolved: made once, instantiated for each invocation."""
 
     def __init__(self, engine: Engine, component: wasm.Component, capabilities: frozenset[str]) -> None:
         self.component = component
@@ -59,7 +59,7 @@ class Linked:
                     for member, extern in kind.exports(engine).items():
                         self._define(instance, member, extern.ty, answers)
 
-    def _define(self, instance: wasm.LinkerInstance, name: str, kind: Any, answers: Callable[[str], Answer]) -> None:
+    def _define(self, instance: wasm.LinkerInstance, name: str, kind: Any, answers: Callable[[str], HostCall]) -> None:
         if isinstance(kind, wasm.ResourceType):
             _check(_add_resource(instance, name, wasi.RESOURCES.get(name, wasi.OTHER)))
         elif isinstance(kind, wasm.FuncType):
@@ -74,7 +74,7 @@ class Linked:
             )
 
 
-def _host_function(name: str, kind: wasm.FuncType, answers: Callable[[str], Answer]) -> HostFunction:
+def _host_function(name: str, kind: wasm.FuncType, answers: Callable[[str], HostCall]) -> HostFunction:
     """What the engine calls. Types are read at the first call: a component imports 200 functions, and calls ten."""
     ready: HostFunction | None = None
 
@@ -91,7 +91,7 @@ def _host_function(name: str, kind: wasm.FuncType, answers: Callable[[str], Answ
     return call
 
 
-def _answers(import_name: str, capabilities: frozenset[str]) -> Callable[[str], Answer]:
+def _answers(import_name: str, capabilities: frozenset[str]) -> Callable[[str], HostCall]:
     interface = wasi.interface_of(import_name)
     if interface is not None:
         return lambda name: _wasi_answer(interface, name)
@@ -101,35 +101,35 @@ def _answers(import_name: str, capabilities: frozenset[str]) -> Callable[[str], 
     raise NotLinkable(f"it imports {import_name}, which it was not granted")
 
 
-def _wasi_answer(interface: str, name: str) -> Answer:
+def _wasi_answer(interface: str, name: str) -> HostCall:
     function = wasi.function(interface, name)
-    return lambda run, arguments: function(run, *arguments)
+    return lambda invocation, arguments: function(invocation, *arguments)
 
 
-def _syscall(capability: str, name: str) -> Answer:
-    def answer(run: Run, arguments: list[Any]) -> Any:
-        reply = run.call(capability, name, arguments)
+def _syscall(capability: str, name: str) -> HostCall:
+    def answer(invocation: GuestInvocation, arguments: list[Any]) -> Any:
+        reply = invocation.call(capability, name, arguments)
         error = reply.get("error")
         return Ok(reply.get("value")) if error is None else Err(Case(error["tag"], error["message"]))
 
     return answer
 
 
-def _function(types: Signature, answer: Answer) -> HostFunction:
+def _function(types: Signature, answer: HostCall) -> HostFunction:
     parameters, result = types.parameters, types.result
     speaks_errors = isinstance(result, Result) and "denied(string)" in str(result.err)
 
     def call(context: Any, arguments: Any, results: Any) -> int:
-        run = current.run
-        if run is None:
-            return new_error("a host function was called outside a run")
+        invocation = current.invocation
+        if invocation is None:
+            return new_error("a host function was called outside an invocation")
         try:
             values = [kind.lift(arguments[index], context) for index, kind in enumerate(parameters)]
-            value = answer(run, values)
+            value = answer(invocation, values)
             if result is not None:
                 result.lower(value, results[0], context)
         except Ended:
-            return new_error("the run is over")
+            return new_error("the invocation is over")
         except (TooLarge, TypeError, ValueError) as error:
             if not speaks_errors:
                 return new_error(str(error))
@@ -165,7 +165,7 @@ _callback: Final[Any] = HOST_FUNCTION(_dispatch)
 
 
 def _dropped(_data: Any, _context: Any, _rep: int) -> int:
-    return 0  # the host's resources are numbers: there is nothing to free
+    return 0  # a resource of the host's is a number: there is nothing to free
 
 
 _destructor: Final[Any] = DESTRUCTOR(_dropped)

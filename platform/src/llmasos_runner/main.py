@@ -21,8 +21,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from llmasos_runner.invocation import GuestInvocation
     from llmasos_runner.protocol import Call, Start
-    from llmasos_runner.runs import Run
 
 _RECEIVE_BYTES: Final = 1 << 16
 
@@ -59,7 +59,7 @@ def _die_with_the_host(connection: socket.socket) -> None:
 
 
 def _first_frame(connection: socket.socket) -> Start:
-    # As in `protocol.take_frame`, which cannot be imported before this frame tells where it is.
+    # As in `protocol.take_frame`, which cannot be imported before this frame says where it is.
     (length,) = struct.unpack(">I", connection.recv(4, socket.MSG_WAITALL))
     start: Start = json.loads(connection.recv(length, socket.MSG_WAITALL))
     return start
@@ -127,10 +127,10 @@ def _compile(connection: socket.socket, start: Start) -> None:
     task = start.get("compile")
     if task is None:
         raise SystemExit("a compile runner was started without a task")
-    # First, since a confined process changes no limits.
+    # First, since a confined process cannot change its limits.
     compiling.limit_itself(task)
     _confine(connection, start, task["input_fd"], task["output_fd"])
-    # One task has this process to itself, and an install waits for it: compile on every core.
+    # This process has one task, and an install waits for it: compile on every core.
     os.environ.pop("RAYON_NUM_THREADS", None)
     Connection(connection).send(compiling.compile_component(task))
 
@@ -152,7 +152,7 @@ def _native(connection: socket.socket, start: Start) -> None:
 
     runner = NativeRunner()
     paths = environment_paths(start.get("native", {}))
-    # An operator may trust an app by name, where the system cannot confine it: then there is no profile.
+    # Without a profile, an operator trusts the app by name, since the system cannot confine it.
     mechanisms = _confine(connection, start, runner.statm) if start["confine"] else []
     threading.stack_size(STACK_BYTES)
     runner.load(paths)
@@ -168,7 +168,7 @@ def _components(connection: socket.socket, start: Start) -> None:
 
     runner = ComponentRunner()
     mechanisms = _confine(connection, start)
-    # From here on there may be threads: those that exist before a process confines itself are not confined.
+    # Only now may there be threads: confinement does not cover those that exist before.
     threading.stack_size(STACK_BYTES)
     runner.ticker.start()
     host = Connection(connection)
@@ -179,7 +179,7 @@ def _components(connection: socket.socket, start: Start) -> None:
 def serve_calls(
     host: Connection,
     threads: int,
-    execute: Callable[[Run, Call], Any],
+    execute: Callable[[GuestInvocation, Call], Any],
     *,
     watch: Callable[[], None] | None = None,
 ) -> None:
@@ -189,23 +189,23 @@ def serve_calls(
         host: Where calls come from and answers go.
         threads: The most calls at once.
         execute: Runs one call to its end.
-        watch: Ends runs that must end, called now and then; see `Workers`.
+        watch: Ends invocations that must end; called now and then, as `Workers` says.
     """
-    from llmasos_runner.runs import Run  # noqa: PLC0415
+    from llmasos_runner.invocation import GuestInvocation  # noqa: PLC0415
     from llmasos_runner.workers import Workers  # noqa: PLC0415
     from llmasos_sdk.messages import message as _  # noqa: PLC0415 - found only behind the search path
     from llmasos_sdk.messages import to_text  # noqa: PLC0415
 
-    runs: dict[str, Run] = {}
+    invocations: dict[str, GuestInvocation] = {}
 
-    def work(run: Run, call: Call) -> None:
-        done = execute(run, call)
-        del runs[run.id]
+    def work(invocation: GuestInvocation, call: Call) -> None:
+        done = execute(invocation, call)
+        del invocations[invocation.id]
         try:
             host.send(done)
         except OSError:
-            return  # the host is gone, and this process will see it
-        except Exception as error:  # whatever cannot be told must still end the invocation
+            return  # the host is gone, which the thread that reads notices
+        except Exception as error:  # an answer that cannot be sent must still end the invocation
             failure = {
                 "tag": "invalid",
                 "code": "resource-limit",
@@ -219,10 +219,10 @@ def serve_calls(
             return None
         if message["t"] == "call":
             call: Any = message
-            run = runs[call["id"]] = Run(call["id"], call["limits"], host.send)
-            return functools.partial(work, run, call)
-        # Anything else for a run that has just ended is late.
-        if (running := runs.get(message["id"])) is not None:
+            invocation = invocations[call["id"]] = GuestInvocation(call["id"], call["limits"], host.send)
+            return functools.partial(work, invocation, call)
+        # Anything else for an invocation that has just ended is late.
+        if (running := invocations.get(message["id"])) is not None:
             if message["t"] == "reply":
                 running.answer(message)
             elif message["t"] == "cancel":
@@ -233,8 +233,8 @@ def serve_calls(
 
     workers = Workers(threads, next_call, watch=watch)
     workers.serve()
-    for run in list(runs.values()):
-        run.end("cancelled", _("The host is gone."))
+    for invocation in list(invocations.values()):
+        invocation.end("cancelled", _("The host is gone."))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Runs a native app: a pluggy plugin of the entry-point group `llmasos.apps`, in the app's own environment.
 
-It is loaded after this process confined itself. Invocations run at once, each on a thread; what the app keeps in
-memory they share, as in any Python program. An invocation that must end is interrupted between two lines of Python;
-one that is deep in machine code ends with the process, which the host kills.
+It is loaded after this process confined itself. Invocations run at once, each on a thread; they share what
+the app keeps in memory, as in any Python program. An invocation that must end is interrupted between two lines of
+Python; one that is deep in machine code ends with the process, which the host kills.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llmasos_runner import hints
+from llmasos_runner.invocation import Ended
 from llmasos_runner.protocol import FUEL_PER_CPU_SECOND
-from llmasos_runner.runs import Ended
 from llmasos_sdk.errors import AppError, CapabilityNotDeclared, from_tag
 from llmasos_sdk.hooks import GROUP, MOMENTS, plugin_manager
 from llmasos_sdk.messages import Message, to_text
 from llmasos_sdk.messages import message as _
 
 if TYPE_CHECKING:
+    from llmasos_runner.invocation import GuestInvocation
     from llmasos_runner.protocol import Call, Done, Failure
-    from llmasos_runner.runs import Run
 
 _MESSAGE_CHARACTERS: Final = 4000
 
@@ -39,14 +39,14 @@ LIFECYCLE: Final = frozenset(f"@{moment}" for moment in MOMENTS)
 
 
 class Interrupted(BaseException):
-    """Raised in an app's thread when its run is over; no `except Exception` of the app holds it up."""
+    """Raised in an app's thread when its invocation is over; no `except Exception` of the app stops it."""
 
 
 class NativeHost:
-    """The SDK's port to the host, over the run's connection. An app may use it from threads of its own."""
+    """The SDK's port to the host, over the invocation's connection. An app may use it from threads of its own."""
 
-    def __init__(self, run: Run, capabilities: frozenset[str]) -> None:
-        self._run = run
+    def __init__(self, invocation: GuestInvocation, capabilities: frozenset[str]) -> None:
+        self._invocation = invocation
         self._capabilities = capabilities
         self._lock = threading.Lock()
 
@@ -61,7 +61,7 @@ class NativeHost:
             raise CapabilityNotDeclared(f"llmapp.toml does not declare {capability}")
         with self._lock:
             try:
-                reply = self._run.call(capability, function, list(arguments))
+                reply = self._invocation.call(capability, function, list(arguments))
             except Ended:
                 raise Interrupted from None
         if "error" in reply:
@@ -70,19 +70,19 @@ class NativeHost:
 
 
 class NativeRunner:
-    """One app, loaded once, and its runs."""
+    """One app, loaded once, and its invocations."""
 
     def __init__(self) -> None:
         self._manager = plugin_manager()
         self._fault: Message | None = None
-        self._active: dict[int, Run] = {}
+        self._active: dict[int, GuestInvocation] = {}
         self._lock = threading.Lock()
-        self._printed = _Printed(self._run_of_this_thread)
-        # Opened while there is a /proc. getrusage would tell the most that the host held when it started this process.
+        self._printed = _Printed(self._invocation_of_this_thread)
+        # Opened while there is a /proc. getrusage would also count what the host held when it started this process.
         self.statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
     def load(self, paths: list[str]) -> None:
-        """Import the app from its environment. A fault is kept, and is every call's answer.
+        """Import the app from its environment. A fault is kept, and every call then fails with it.
 
         Args:
             paths: Its site-packages.
@@ -99,31 +99,35 @@ class NativeRunner:
                     count=len(named),
                     group=GROUP,
                 )
-        except BaseException as error:  # SystemExit and what else an import may raise
+        except BaseException as error:  # an import may raise anything, SystemExit too
             self._fault = _("The app cannot be loaded: {error}", error=hints.told(error))
 
-    def execute(self, run: Run, call: Call) -> Done:
+    def execute(self, invocation: GuestInvocation, call: Call) -> Done:
         """Run one invocation from its start to its end; never raises."""
         thread = threading.get_ident()
-        run.computed_before = began = time.thread_time()
+        invocation.computed_before = began = time.thread_time()
         answer: str | Failure
         try:
             with self._lock:
-                self._active[thread] = run
-            answer = self._answer(run, call)
+                self._active[thread] = invocation
+            answer = self._answer(invocation, call)
             self._leave(thread)
         except Interrupted:
-            # Before anything is called, so that no second one can have been raised.
-            run.unwound = True
+            # Before anything else is called, so that no second interruption can be raised.
+            invocation.unwound = True
             self._leave(thread)
-            answer = run.reason or {"tag": "cancelled", "message": to_text(_("It was cancelled."))}
+            answer = invocation.reason or {
+                "tag": "cancelled",
+                "message": to_text(_("It was cancelled.")),
+                "code": "cancelled",
+            }
         fuel = int((time.thread_time() - began) * FUEL_PER_CPU_SECOND)
         done: Done = {
             "t": "done",
-            "id": run.id,
+            "id": invocation.id,
             "fuel": fuel,
             "memory_bytes": self._memory_bytes(),
-            "log": run.log.text(),
+            "log": invocation.log.text(),
         }
         if isinstance(answer, str):
             done["output"] = answer
@@ -131,11 +135,11 @@ class NativeRunner:
             done["error"] = answer
         return done
 
-    def _answer(self, run: Run, call: Call) -> str | Failure:
+    def _answer(self, invocation: GuestInvocation, call: Call) -> str | Failure:
         if self._fault is not None:
             return _failure("app-failed", self._fault)
         try:
-            output = self._call(NativeHost(run, frozenset(call["capabilities"])), call["action"], call["input"])
+            output = self._call(NativeHost(invocation, frozenset(call["capabilities"])), call["action"], call["input"])
         except AppError as error:
             return _failure_of(error)
         except Interrupted:
@@ -143,8 +147,8 @@ class NativeRunner:
         except BaseException as error:  # SystemExit, and an app's own BaseException
             said = _("The app ended itself instead of answering: {error}", error=hints.told(error))
             return _failure("app-failed", said)
-        if (size := len(output.encode(errors="replace"))) > run.limits["output_bytes"]:
-            limit = run.limits["output_bytes"]
+        if (size := len(output.encode(errors="replace"))) > invocation.limits["output_bytes"]:
+            limit = invocation.limits["output_bytes"]
             return _failure(
                 "resource-limit",
                 _("The app's answer has {size} bytes, and it may have {limit}.", size=size, limit=limit),
@@ -161,41 +165,41 @@ class NativeRunner:
         return str(hook.call(host=host, action=action, input_json=input_json))
 
     def _memory_bytes(self) -> int:
-        """What the process holds now, for itself and shared with others; all of its runs together."""
+        """The resident memory of the process, of all its invocations together."""
         return int(os.pread(self.statm, 256, 0).split()[1]) * resource.getpagesize()
 
-    def _run_of_this_thread(self) -> Run | None:
-        run = self._active.get(threading.get_ident())
-        if run is None and len(self._active) == 1:  # a thread that the app started
+    def _invocation_of_this_thread(self) -> GuestInvocation | None:
+        invocation = self._active.get(threading.get_ident())
+        if invocation is None and len(self._active) == 1:  # a thread that the app started
             return next(iter(self._active.values()), None)
-        return run
+        return invocation
 
     def _leave(self, thread: int) -> None:
-        """End the run's hold on its thread, and take back an interruption that has not struck yet."""
+        """Separate the invocation from its thread, and take back an interruption that has not struck yet."""
         with self._lock:
-            run = self._active.pop(thread, None)
-            if run is not None and run.reason is not None:
+            invocation = self._active.pop(thread, None)
+            if invocation is not None and invocation.reason is not None:
                 _interrupt(thread, None)
 
     def watch(self) -> None:
-        """Interrupt the runs that must end."""
+        """Interrupt the invocations that must end."""
         with self._lock:
-            for thread, run in self._active.items():
-                _hold_to_its_compute(thread, run)
+            for thread, invocation in self._active.items():
+                _hold_to_its_compute(thread, invocation)
                 # Again each time: an app may have caught the one before.
-                if run.is_over() and not run.unwound:
+                if invocation.is_over() and not invocation.unwound:
                     _interrupt(thread, Interrupted)
 
 
-def _hold_to_its_compute(thread: int, run: Run) -> None:
-    used = time.clock_gettime(time.pthread_getcpuclockid(thread)) - run.computed_before
-    if used * FUEL_PER_CPU_SECOND > run.limits["fuel"]:
-        allowed = run.limits["fuel"] / FUEL_PER_CPU_SECOND
+def _hold_to_its_compute(thread: int, invocation: GuestInvocation) -> None:
+    used = time.clock_gettime(time.pthread_getcpuclockid(thread)) - invocation.computed_before
+    if used * FUEL_PER_CPU_SECOND > invocation.limits["fuel"]:
+        allowed = invocation.limits["fuel"] / FUEL_PER_CPU_SECOND
         said = _(
             "The app computed longer than the {allowed:.3g} s of cpu_seconds: raise cpu_seconds under [limits].",
             allowed=allowed,
         )
-        run.end("invalid", said, "resource-limit")
+        invocation.end("invalid", said, "resource-limit")
 
 
 def _interrupt(thread: int, error: type[BaseException] | None) -> None:
@@ -221,28 +225,28 @@ def _failure_of(error: AppError) -> Failure:
 
 
 class _Printed(io.TextIOBase):
-    """What the app prints, into the log of the run that printed it; outside of one, to the host's."""
+    """What the app prints: into the log of the invocation that printed it, or else to the host."""
 
-    def __init__(self, run_of_this_thread: Callable[[], Run | None]) -> None:
-        self._run_of_this_thread = run_of_this_thread
+    def __init__(self, invocation_of_this_thread: Callable[[], GuestInvocation | None]) -> None:
+        self._invocation_of_this_thread = invocation_of_this_thread
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str, /) -> int:
         data = text.encode(errors="replace")
-        run = self._run_of_this_thread()
-        if run is not None:
-            run.log.write(data)
+        invocation = self._invocation_of_this_thread()
+        if invocation is not None:
+            invocation.log.write(data)
         else:
             os.write(2, data)
         return len(text)
 
 
 def entry_points(paths: list[str]) -> Iterator[str]:
-    """What the environment's packages name in the group `llmasos.apps`, such as `app:app`.
+    """Yield what the environment's packages name in the group `llmasos.apps`, such as `app:app`.
 
-    As pluggy's own loader finds them, without the 3 MiB of modules that importlib.metadata holds for ever after.
+    Finds them as pluggy's own loader does, without the 3 MiB of modules that importlib.metadata keeps loaded.
     """
     for path in paths:
         for file in sorted(Path(path).glob("*.dist-info/entry_points.txt")):
@@ -263,5 +267,5 @@ def _plugin(reference: str) -> object:
 
 
 def environment_paths(native: Mapping[str, Any]) -> list[str]:
-    """The paths to app code in the first frame."""
+    """Return the paths to app code in the first frame."""
     return [str(path) for path in native.get("paths", ())]

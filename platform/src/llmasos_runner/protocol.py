@@ -1,12 +1,12 @@
-"""What the host and a runner say to each other.
+"""The protocol between the host and a runner.
 
 Frames on a SOCK_STREAM socketpair: four bytes, the length of the rest in bytes, big-endian, unsigned;
-then one JSON object. Its key `t` names the message. Both sides keep to this module; the host also decodes
-every frame strictly into the same shapes, since a runner is not trusted.
+then one JSON object. Its key `t` names the message. Both sides use this module; the host also decodes every
+frame strictly into the same shapes, since a runner is not trusted.
 
 The host sends `start` once, then `call`, `cancel`, `reply`. A runner sends `ready` once, then `syscall` and `done`.
-An invocation is known by the id that the host gave it on this connection. A runner of kind `compile` does the one
-task that `start` names, sends `compiled` or `refused`, and ends.
+An invocation is known by the id that the host issued on this connection. A runner of kind `compile` or `bytecode` does
+the one task that `start` names, and ends; the first sends `compiled` or `refused` before.
 
 This module imports the standard library alone: a native runner has nothing else.
 """
@@ -31,7 +31,7 @@ LENGTH: Final = struct.Struct(">I")
 # component in an endless loop burns 3.7 thousand million units a second on a machine with both cores busy.
 FUEL_PER_CPU_SECOND: Final = 4_000_000_000
 
-# How a compile runner ends that found no room for what it wrote: the system's own number for it.
+# The exit code of a compile runner that found no room for its output: the system's own number for it.
 EXIT_DISK_FULL: Final = errno.ENOSPC
 
 Json = Any  # one JSON value, already decoded
@@ -48,7 +48,7 @@ class Limits(TypedDict):
 
 
 class CompileTask(TypedDict):
-    """What a runner of kind `compile` does, between two descriptors that it inherited, and how far it may go."""
+    """The task of a runner of kind `compile`: its two inherited descriptors, and its limits."""
 
     input_fd: int
     output_fd: int
@@ -74,7 +74,7 @@ def python_sources(folder: Path) -> list[Path]:
 
 
 class Start(TypedDict):
-    """The first frame, to the runner: what it is for. It confines itself before it answers."""
+    """The first frame to a runner: its purpose. It confines itself before it answers."""
 
     t: Literal["start"]
     kind: Literal["component", "native", "compile", "bytecode"]
@@ -132,7 +132,7 @@ class Syscall(TypedDict):
 class Failure(TypedDict):
     """A case of the contract's `error` variant.
 
-    `code` is the host's own (see `llmasos.errors`) where the runner found the fault; without it the app answered so.
+    `code` is one of the host's (see `llmasos.errors`) if the runner found the fault; without it, the app returned it.
     `message` is text, or a message that the host renders; see `llmasos_sdk.messages.to_text`.
     """
 
@@ -172,13 +172,13 @@ class Compiled(TypedDict):
 
 
 class Refused(TypedDict):
-    """It is no component that the host runs, for the reason that `message` gives in one line."""
+    """The host does not run it as a component; `message` gives the reason in one line."""
 
     t: Literal["refused"]
     message: str
 
 
-# Made once: `json.dumps` would make one for every message, and `json.loads` guess at its encoding.
+# Made once: `json.dumps` would make an encoder for each message, and `json.loads` would guess the encoding.
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 _decode: Final = json.JSONDecoder().raw_decode
 
@@ -188,7 +188,7 @@ class FrameError(Exception):
 
 
 def encode(message: object) -> bytes:
-    """One message as a frame.
+    """Encode a message as a frame.
 
     Raises:
         FrameError: It is over `MAX_FRAME_BYTES`.
@@ -197,7 +197,7 @@ def encode(message: object) -> bytes:
 
 
 def framed(body: bytes) -> bytes:
-    """An encoded message as a frame.
+    """Add the header to an encoded message.
 
     Raises:
         FrameError: It is over `MAX_FRAME_BYTES`.
@@ -208,7 +208,7 @@ def framed(body: bytes) -> bytes:
 
 
 def take_frame(received: bytearray) -> dict[str, Json] | None:
-    """Take the first message out of the bytes that were received; None while it is not whole.
+    """Take the first message out of the bytes that were received; return None while it is not whole.
 
     Raises:
         FrameError: The frame is too large or is not a JSON object.

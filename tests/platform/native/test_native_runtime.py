@@ -22,7 +22,6 @@ from llmasos.bundles.reader import code_digest
 from llmasos.errors import (
     AppFailed,
     CannotConfine,
-    Denied,
     Invalid,
     ResourceLimit,
     RunnerDied,
@@ -288,7 +287,7 @@ async def test_a_stream_goes_out_piece_by_piece(host):
 
 async def test_an_undeclared_capability_is_absent(host):
     program = await host.install(ACTIONS, capabilities=())
-    with pytest.raises(Denied, match="does not declare it"):
+    with pytest.raises(AppFailed, match="does not declare it"):
         await host.run(program, "ask", question="?")
     assert not host.calls
 

@@ -16,7 +16,7 @@ from llmasos.runtimes.runtime import CallOutcome
 from llmasos_runner.protocol import Limits
 
 _BY_CODE: Final[dict[str, type[LlmasosError]]] = {
-    cls.code: cls for cls in (AppFailed, ResourceLimit, ComponentRejected, Unavailable, TimedOut, Cancelled)
+    cls.code: cls for cls in (AppFailed, Cancelled, ComponentRejected, ResourceLimit, TimedOut, Unavailable)
 }
 
 

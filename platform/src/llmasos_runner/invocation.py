@@ -1,7 +1,7 @@
-"""One invocation inside a runner: its deadline, its log, and the calls that it waits on.
+"""One invocation inside a runner: its deadline, its log, and the host calls that it waits for.
 
-A run belongs to the one thread that its store lives on. The thread that reads the socket, which may be the same one,
-hands it answers, or tells it why it must end.
+It belongs to the one thread that its store lives on. The thread that reads the socket hands it replies, or tells it
+why it must end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DROPPED: Final = "[… {} bytes of log dropped …]\n"
 
 
 class Ended(Exception):
-    """The run is over, at its deadline or because it was cancelled: unwind the guest."""
+    """The invocation is over, at its deadline or because it was cancelled: unwind the guest."""
 
 
 class Sender(Protocol):
@@ -38,7 +38,7 @@ class Sender(Protocol):
 
 
 class Log:
-    """What a guest printed: the last `limit_bytes` of it, since the end tells what went wrong."""
+    """The last `limit_bytes` of what a guest printed, since the end tells what went wrong."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
@@ -46,14 +46,14 @@ class Log:
         self._dropped = 0
 
     def write(self, data: bytes) -> None:
-        """Keep it, and drop what is oldest."""
+        """Append, and drop what is oldest."""
         self._kept += data
         # Cut only at twice the limit, so that a flood of small writes is not quadratic.
         if len(self._kept) > 2 * self._limit:
             self._cut()
 
     def text(self) -> str:
-        """What is kept, with a first line that tells how much is not."""
+        """Return what is kept, after a line that says how much is not."""
         self._cut()
         text = self._kept.decode(errors="replace")
         return _DROPPED.format(self._dropped) + text if self._dropped else text
@@ -65,7 +65,7 @@ class Log:
             self._dropped += surplus
 
 
-class Run:
+class GuestInvocation:
     """One invocation."""
 
     def __init__(self, invocation_id: str, limits: Limits, send: Sender) -> None:
@@ -74,7 +74,7 @@ class Run:
         self.log = Log(limits["log_bytes"])
         self.deadline = time.monotonic() + limits["wall_seconds"]
         self.exit_code: int | None = None
-        # What its thread had computed when it began, in seconds.
+        # What its thread had computed before it began, in seconds.
         self.computed_before = 0.0
         # Whether its thread was interrupted, and must not be again.
         self.unwound = False
@@ -82,24 +82,24 @@ class Run:
         self._seq = 0
         self._reason: Failure | None = None
         self._answer: dict[str, Any] | None = None
-        # Held while nothing is to be told: a plain lock is the cheapest thing to wait on, one per run and never shared.
+        # Held while there is no news: a plain lock is the cheapest thing to wait for, and each invocation has its own.
         self._news = threading.Lock()
         self._news.acquire()
 
     @property
     def reason(self) -> Failure | None:
-        """Why it had to end, if it had to."""
+        """Why it had to end; None if it did not."""
         return self._reason
 
     def end(self, tag: str, said: Message, code: str | None = None) -> None:
-        """End it, from any thread; the first reason stays."""
+        """End it, from any thread; the first reason stays. The code is the tag's own unless another is given."""
         if self._reason is None:
-            # With a code always: without one, the host takes it for the app's own error.
+            # The code says that this is the runner's word, and no error that the app returned.
             self._reason = {"tag": tag, "message": to_text(said), "code": code or tag}
         self._wake()
 
     def answer(self, reply: dict[str, Any]) -> None:
-        """Hand it the host's answer to its call."""
+        """Hand it the host's reply to its call."""
         self._answer = reply
         self._wake()
 
@@ -111,10 +111,10 @@ class Run:
         return self._reason is not None
 
     def sleep(self, seconds: float) -> None:
-        """Wait, but no longer than the run lasts.
+        """Wait, but no longer than the invocation lasts.
 
         Raises:
-            Ended: The run is over.
+            Ended: The invocation is over.
         """
         until = time.monotonic() + seconds
         while not self.is_over():
@@ -125,10 +125,10 @@ class Run:
         raise Ended
 
     def call(self, capability: str, function: str, arguments: list[Any]) -> dict[str, Any]:
-        """Call the host and wait for its answer: {"value": …} or {"error": …}.
+        """Call the host and return its reply: {"value": …} or {"error": …}.
 
         Raises:
-            Ended: The run is over, or the host is gone.
+            Ended: The invocation is over, or the host is gone.
         """
         if self.is_over():
             raise Ended
@@ -154,6 +154,6 @@ class Run:
             self._news.acquire(timeout=max(self.deadline - time.monotonic(), 0))
 
     def _wake(self) -> None:
-        # Several may wake it before it looks; one is enough.
+        # It may be woken several times before it looks; once is enough.
         with suppress(RuntimeError):
             self._news.release()
