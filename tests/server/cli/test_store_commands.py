@@ -466,3 +466,25 @@ def test_a_revoked_permission_comes_with_the_way_to_give_it_back(released: None)
     answer("install", "acme/hello@1.0.0", "--yes")
     assert "llmasos install acme/hello" in llmasos("grants", "revoke", "acme/hello", "model").stdout
     assert answer("install", "acme/hello", "--yes")["items"][0]["outcome"] == "granted"
+
+
+SECRET = (
+    '[[permissions]]\ncapability = "http"\nhosts = ["https://api.example.com"]\nreason.en = "Asks."\n'
+    '[[permissions]]\ncapability = "secrets"\nreason.en = "Signs in."\n'
+    'secrets = [{name = "api_key", host = "https://api.example.com", header = "authorization"}]\n'
+)
+
+
+def test_an_install_asks_for_the_secrets_that_the_app_needs(home: Path, tmp_path: Path, binary: bytes) -> None:
+    """11-36: an app was installed, and failed at its first call for want of a key that nobody had asked for."""
+    publish(tmp_path, binary, "acme/keyed", "1.0.0", SECRET)
+    done = llmasos("install", "acme/keyed", "--yes")
+    assert done.exit_code == 0
+    assert "llmasos secrets set api_key --app acme/keyed" in done.stderr
+    terminal = Terminal("install", "acme/keyed")
+    terminal.wait_for("Its value (Enter: later):")
+    terminal.type("s3cret-value\n")
+    assert terminal.end() == 0
+    assert "s3cret-value" not in terminal.seen
+    assert answer("secrets", "list")["secrets"] == [{"name": "api_key", "app": "acme/keyed"}]
+    assert "secrets set" not in llmasos("install", "acme/keyed").stderr

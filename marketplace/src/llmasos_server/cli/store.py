@@ -79,6 +79,7 @@ def install(
             me = local.principal
             results[-1] = local.installer.configure(me.workspace, wanted.app_id, values, me.user)
         _report(results)
+        _ask_for_secrets(local, results)
 
 
 def upgrade(
@@ -111,9 +112,10 @@ def upgrade(
                 if app is not None:
                     raise
                 failures[wanted.app_id] = error  # the others are upgraded all the same
-    if app is None:
-        results = [each for each in results if each.outcome != "already"]
-    _report(results, failures, nothing=_nothing_to_upgrade(installed))
+        if app is None:
+            results = [each for each in results if each.outcome != "already"]
+        _report(results, failures, nothing=_nothing_to_upgrade(installed))
+        _ask_for_secrets(local, [each for each in results if each.outcome != "waiting"])
     if failures:
         raise typer.Exit(next(iter(failures.values())).exit_code)
     if any(each.outcome == "waiting" for each in results):
@@ -124,6 +126,13 @@ def _nothing_to_upgrade(installed: list[str]) -> str:
     if not installed:
         return tr("Nothing is installed.")
     return tr("Every app is the newest release that fits.")
+
+
+def _ask_for_secrets(local: Local, results: list[InstallResult]) -> None:
+    from llmasos_server.cli.app_secrets import ask_for_secrets
+
+    for each in results:
+        ask_for_secrets(local, each.app_id)
 
 
 def _carry_out(

@@ -275,7 +275,8 @@ def check_schema(place: str, schema: object) -> None:
             ),
         ) from None
     for default, own in walk.defaults(root):
-        for misfit in islice(Draft202012Validator(own).iter_errors(default), 1):
+        validator: Any = Draft202012Validator(own)
+        for misfit in islice(validator.iter_errors(default), 1):
             raise BundleRejected(
                 _(
                     "actions.json: {place} has a default that its own schema refuses: {error:.200}. "
