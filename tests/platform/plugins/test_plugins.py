@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from types import MappingProxyType, SimpleNamespace
 
 import pytest
@@ -14,12 +15,14 @@ from llmasos.gateway.routing import EVERYTHING, Choice, Reach
 from llmasos.hooks import AuditRecord, ModelCall, ReleaseFinding, UsageRecord, hookimpl
 from llmasos.host import Host, Parts
 from llmasos.i18n import render
-from llmasos.kernel.capability import Used
+from llmasos.kernel.capability import ContractFunction, Operation, PreparedCall
+from llmasos.kernel.invocation import Principal
 from llmasos.plugins import HOOK_NAMES, Plugins
+from llmasos.quotas.meters import Used
 from llmasos.runtimes.kinds import COMPONENTS, NATIVE
 from llmasos.runtimes.runtime import RuntimeKind
 from llmasos.settings import Settings
-from llmasos.testing import FakeApps
+from llmasos.testing import FakeApps, small_host
 
 REQUEST = GenerateRequest.model_validate({"messages": [{"role": "user", "content": "hello"}]})
 CALL = ModelCall(REQUEST, "one", "local", "default", "local", "acme/a")
@@ -338,6 +341,44 @@ async def test_a_bad_capability_does_not_stop_the_hosts_start(tmp_path, caplog):
         "register_models",
         "register_runtime",
     }
+
+
+@dataclass(frozen=True)
+class Go(Operation):
+    capability = "x-mine"
+    function = "go"
+
+
+class Raising:
+    """A capability that raises when it prepares a call, or when it runs one."""
+
+    name = "x-mine"
+    audited = False
+    contract = MappingProxyType({"go": ContractFunction(lambda arguments: Go())})
+
+    def __init__(self, where: str, error: BaseException) -> None:
+        self.where, self.error = where, error
+
+    def prepare(self, invocation, operation):
+        if self.where == "prepare":
+            raise self.error
+
+        async def execute(granted):
+            raise self.error
+
+        return PreparedCall(execute)
+
+
+@pytest.mark.parametrize("where", ["prepare", "execute"])
+@pytest.mark.parametrize("error", [SystemExit(1), BaseException("odd"), ZeroDivisionError()])
+async def test_nothing_that_a_plugins_capability_raises_ends_the_host(database, where, error):
+    """10-14, its kind: `SystemExit` in a call went through the kernel into the event loop."""
+    async with (
+        small_host(database, Raising(where, error)) as host,
+        host.invocations.open(Principal(), None, "act") as invocation,
+    ):
+        with pytest.raises(Unavailable, match=r"could not do x-mine\.go; host\.log"):
+            await host.guest(invocation, "x-mine", "go", [])
 
 
 async def test_a_runtime_of_a_plugin_is_made_once_and_an_unknown_kind_is_refused_with_the_cure(tmp_path):

@@ -176,7 +176,9 @@ class Kernel:
                 if not audited and isinstance(error, Denied | QuotaExceeded):
                     self._audit_refusal(calls, event, error)
             raise
-        except Exception as error:
+        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # a plugin's capability may raise `SystemExit`, which would end the host
             logger.exception("%s failed for invocation %s", event, invocation.id)
             raise Unavailable(
                 _(
