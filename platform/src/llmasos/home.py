@@ -108,7 +108,7 @@ def configured(home: Path) -> dict[str, object]:
     try:
         # Editors of some systems begin a file with a byte order mark, which is no TOML.
         said: dict[str, object] = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise Unavailable(_("{file} cannot be read: {error}", file=file, error=error.strerror or error)) from error

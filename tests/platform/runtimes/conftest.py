@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def python_component(stock) -> Path:
             (work / "wit").mkdir()
             (work / "wit" / "llmasos.wit").write_text(WIT.read_text() + WORLD)
             shutil.copy(source, work / "guest_app.py")
-            command = ["componentize-py", "-d", "wit", "-w", "tested", "componentize", "guest_app", "-o", "guest.wasm"]
+            componentize = Path(sys.executable).with_name("componentize-py")
+            command = [componentize, "-d", "wit", "-w", "tested", "componentize", "guest_app", "-o", "guest.wasm"]
             subprocess.run(command, cwd=work, check=True, capture_output=True)
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copy(work / "guest.wasm", folder / f".{os.getpid()}")

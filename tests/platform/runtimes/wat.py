@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import llmasos_sdk
+from llmasos.authoring.wrap import wasm_tools
 
 WIT = Path(llmasos_sdk.__file__).parent / "wit" / "llmasos.wit"
 
@@ -33,7 +34,7 @@ WORLD = "world tested { export handler; }"
 
 
 def tool(*arguments: str, cwd: Path) -> None:
-    subprocess.run(["wasm-tools", *arguments], cwd=cwd, check=True, capture_output=True)
+    subprocess.run([wasm_tools(), *arguments], cwd=cwd, check=True, capture_output=True)
 
 
 def core_module(*, pages: str = "1", body: str = "", rest: str = "", imports: str = "") -> str:

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import llmasos_sdk
+from llmasos.authoring.wrap import wasm_tools
 
 WIT = Path(llmasos_sdk.__file__).parent / "wit" / "llmasos.wit"
 
@@ -41,5 +42,5 @@ def minimal_component(described: str) -> bytes:
             ["component", "embed", "wit", "-w", "tested", "core.wat", "-o", "embedded.wasm"],
             ["component", "new", "embedded.wasm", "-o", "app.wasm"],
         ):
-            subprocess.run(["wasm-tools", *words], cwd=work, check=True, capture_output=True)
+            subprocess.run([wasm_tools(), *words], cwd=work, check=True, capture_output=True)
         return (work / "app.wasm").read_bytes()

@@ -106,7 +106,6 @@ def home(stocked_home: Path) -> Path:
     return stocked_home
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("kind", ["python", "wasm"])
 def test_the_hooks_of_one_source_run_native_and_as_a_component(home: Path, tmp_path: Path, kind: str) -> None:
     if kind == "python" and not confinement().is_available:
