@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import stat
 import tempfile
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import closing, suppress
@@ -21,6 +20,7 @@ from sqlmodel import Session, col, select
 
 from llmasos.database.schema import check_revision, database_file, newest_revision, open_to_read, revision_of
 from llmasos.errors import LlmasosError
+from llmasos.home_access import close_access, missing_key
 from llmasos.i18n import Message, _, listing
 from llmasos_server.host_log import FILE_NAME
 
@@ -47,6 +47,8 @@ async def examine(home: Path, url: str) -> AsyncGenerator[Finding]:
         url: The database's URL.
     """
     yield check_home(home)
+    for status, message in close_access(home):
+        yield Finding("home", status, message)
     yield check_log(home)
     for finding in check_sizes(home):
         yield finding
@@ -77,12 +79,6 @@ def check_home(home: Path) -> Finding:
             "home",
             "problem",
             _("{home} cannot be written: change its owner, or set LLMASOS_HOME.", home=home),
-        )
-    if home.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return Finding(
-            "home",
-            "problem",
-            _("Others may write to {home}: run chmod 700 {home}", home=home),
         )
     free = shutil.disk_usage(home).free >> 20
     if free < 200:
@@ -196,6 +192,8 @@ async def _inside(home: Path, url: str) -> AsyncGenerator[Finding]:
         await host.close()
         with database.read() as session:
             yield check_audit(session)
+            if (message := missing_key(session, home)) is not None:
+                yield Finding("home", "problem", message)
             for finding in check_held(session):
                 yield finding
             for finding in check_bundles(session, home):

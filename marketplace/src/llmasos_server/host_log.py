@@ -21,6 +21,8 @@ from llmasos.printable import printable
 FILE_NAME: Final = "host.log"
 MAX_BYTES: Final = 2 << 20
 KEPT_FILES: Final = 3
+# The logger of what keeps a command waiting.
+WAITING: Final = "llmasos.database.write_gate"
 PACKAGES: Final = ("llmasos", "llmasos_marketplace", "llmasos_server")
 # What a record has by itself; the rest are the fields that were logged with it.
 _OWN: Final = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
@@ -123,7 +125,10 @@ class StderrLog(logging.StreamHandler[TextIO]):
 
 
 class DebugLog(logging.StreamHandler[TextIO]):
-    """Everything on standard error, while `debug` holds; without what a server's log shows there anyway."""
+    """Everything on standard error, while `debug` holds; without what a server's log shows there anyway.
+
+    Without `debug` too, why a command does not go on: it waits for another writer.
+    """
 
     def __init__(self, debug: Callable[[], bool]) -> None:
         super().__init__()
@@ -134,5 +139,5 @@ class DebugLog(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
         handlers = logging.getLogger(PACKAGES[0]).handlers
         shown = record.levelno >= logging.WARNING and any(isinstance(each, StderrLog) for each in handlers)
-        if self._debug() and not shown:
+        if (self._debug() or record.name == WAITING) and not shown:
             super().emit(record)

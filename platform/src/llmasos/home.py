@@ -7,6 +7,7 @@ A command that only reads must start in a fifth of a second, of which pydantic-s
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -59,6 +60,25 @@ def expanded(path: str | Path) -> Path:
                 user=Path(path).parts[0],
             )
         ) from error
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder of the home, and every missing one above it, for their owner alone.
+
+    `Path.mkdir` gives its mode to the last folder alone: a command that made `home/builds` left the home open to all.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    for folder in (*reversed(path.parents), path):
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def make_private_file(path: Path) -> None:
+    """Make an empty file that its owner alone reads and writes, if it is missing. Whoever opens it tells what fails."""
+    with suppress(OSError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def database_url_of(named: str, home: Path) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from llmasos.errors import NotFound
+from llmasos.home import make_private_folder
 from llmasos.i18n import _
 
 SUFFIX: Final = ".llmapp"
@@ -57,7 +58,7 @@ class BundleStore:
         path = self.folder / f"{digest}{SUFFIX}"
         if path.is_file() and path.stat().st_size == len(data):
             return digest
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(self.folder)
         self._sweep()
         handle, name = tempfile.mkstemp(dir=self.folder, prefix=".tmp-")
         temporary = Path(name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llmasos.errors import Unavailable
+from llmasos.home import make_private_folder
 from llmasos.i18n import _, listing
 from llmasos.printable import one_line
 from llmasos_server.cli.fetching import fetching
@@ -66,7 +67,7 @@ def quickstart() -> None:
     # First, so that what is imported for this run is at hand for the next. Whoever needs the home says what is wrong.
     home = default_home()
     with suppress(OSError):
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(home)
     keep_in(home)
     from llmasos.database.schema import ensure_schema
     from llmasos.settings import Settings

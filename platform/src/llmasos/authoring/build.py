@@ -24,7 +24,7 @@ from llmasos.authoring.project import Project, open_project, read_file
 from llmasos.bundles import layout
 from llmasos.bundles.actions import parse_actions
 from llmasos.bundles.writer import write_bundle
-from llmasos.home import default_home
+from llmasos.home import default_home, make_private_folder
 from llmasos.i18n import _
 
 # Answers `actions.json` of a built binary: it runs `describe` in a runner, since app code runs nowhere else.
@@ -164,7 +164,7 @@ def digest_of(folder: Path, built_by: str) -> str:
 
 def _keep(path: Path, content: bytes) -> None:
     """Keep a component, whole or not at all, and let go of those not used for longest."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

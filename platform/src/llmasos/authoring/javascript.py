@@ -20,7 +20,7 @@ from llmasos.authoring import wit
 from llmasos.authoring.process import BuildFailed, run_tool
 from llmasos.authoring.project import source_files
 from llmasos.errors import Unavailable
-from llmasos.home import default_home
+from llmasos.home import default_home, make_private_folder
 from llmasos.i18n import _
 from llmasos.runtimes.prepared import size_bytes
 
@@ -132,7 +132,7 @@ async def toolchain(home: Path | None = None) -> Path:
     ready = tools / f"jco-{toolchain_digest()}"
     if ready.is_dir():
         return ready
-    tools.mkdir(parents=True, exist_ok=True)
+    make_private_folder(tools)
     making = Path(tempfile.mkdtemp(prefix=".jco-", dir=tools))
     try:
         # The pins are a lock of npm's without addresses, under a name of their own: locks with addresses stay out.

@@ -39,6 +39,7 @@ from llmasos.database.schema import (
     revision_of,
 )
 from llmasos.errors import Conflict, Invalid, Unavailable
+from llmasos.home import make_private_folder
 from llmasos.i18n import _
 from llmasos.secrets.service import KEY_FILE
 
@@ -92,7 +93,7 @@ def restore_backup(path: Path, home: Path, url: str, passphrase: str | None, *, 
             raise Invalid(
                 _("This backup holds secrets: set LLMASOS_BACKUP_PASSPHRASE, or run this on a terminal."),
             )
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(home)
         finish_restore(home, url)
         _check_room(home, manifest)
         if database_file(url) is None or revision_of(url) is not None:

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from llmasos.errors import Unavailable
+from llmasos.home import make_private_file, make_private_folder
 from llmasos.i18n import _
 from llmasos.machine import disk_full
 
@@ -184,6 +185,8 @@ def migrate_to(url: str, revision: str) -> None:
     known = {"head", "base"} | {path.name[:4] for path in (migrations_folder() / "versions").glob("[0-9]*_*.py")}
     if revision not in known:
         raise Unavailable(_("There is no schema {revision}.", revision=revision))
+    if (file := database_file(url)) is not None:
+        make_private_file(file)
     down = revision == "base" or (revision != "head" and revision < (revision_of(url) or ""))
     try:
         (command.downgrade if down else command.upgrade)(config, revision)
@@ -204,7 +207,7 @@ def make_home(home: Path) -> None:
         Unavailable: It cannot be made.
     """
     try:
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(home)
     except OSError as error:
         raise _unwritable(home, error) from error
 
@@ -226,7 +229,7 @@ def one_process(home: Path) -> Generator[None]:
 
     make_home(home)
     try:
-        lock = FileLock(home / "migrate.lock", timeout=600)
+        lock = FileLock(home / "migrate.lock", timeout=600, mode=0o600)
         lock.acquire()
     except OSError as error:
         raise _unwritable(home, error) from error

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import logging
-import sys
-import threading
 import time
-from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sqlalchemy import Connection, Engine, event
 from sqlmodel import Session
 
 from llmasos.database.dialect import Gate
+from llmasos.database.write_gate import WriteGate
 from llmasos.errors import Unavailable
+from llmasos.home import make_private_file
 from llmasos.i18n import _
-
-if sys.platform != "win32":
-    import fcntl
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +47,9 @@ class Sqlite:
         return day.isoformat()
 
     def set_up(self, engine: Engine) -> None:
-        """Set its pragmas on each connection."""
+        """Make its file, for its owner alone, and set its pragmas on each connection."""
+        if engine.url.database and engine.url.database != ":memory:":
+            make_private_file(Path(engine.url.database))
         event.listen(engine, "connect", _set_pragmas)
 
     def gate(self, engine: Engine) -> Gate:
@@ -115,45 +113,6 @@ class Sqlite:
     def now(self) -> str:
         """The machine's clock."""
         return "SELECT CAST(strftime('%s', 'now') AS INTEGER)"
-
-
-class WriteGate:
-    """Admits one writer at a time, of all threads and processes, in the order in which they came.
-
-    SQLite would keep them apart as well, but its waiters poll, with sleeps of up to 100 ms, and an unlucky one starves:
-    among 16 processes that made stalls of seconds. Waiters of an advisory file lock are woken at once. Only waiting
-    time rests on it, correctness does not.
-    """
-
-    def __init__(self, database_path: str | None) -> None:
-        self._lock = threading.Lock()
-        in_file = database_path and database_path != ":memory:"
-        self._path = Path(f"{database_path}-gate") if in_file else None
-        self._file: IO[bytes] | None = None
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        # On Windows SQLite's own lock keeps processes apart, without the fair queue.
-        if sys.platform != "win32" and self._path is not None:
-            # A home without file locks, or that is full: SQLite's lock stands behind this one, with a better message.
-            with suppress(OSError):
-                if self._file is None:
-                    self._file = self._path.open("ab")
-                fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def __exit__(self, *_exc: object) -> None:
-        try:
-            if sys.platform != "win32" and self._file is not None:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
-        finally:
-            self._lock.release()
-
-    def close(self) -> None:
-        """Close the lock's file."""
-        with self._lock:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
 
 
 def _driver(connection: Connection) -> Any:

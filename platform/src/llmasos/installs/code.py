@@ -17,6 +17,7 @@ from typing import Final
 from llmasos.bundles import layout
 from llmasos.bundles.reader import Bundle, code_digest
 from llmasos.errors import Unavailable
+from llmasos.home import make_private_folder
 from llmasos.i18n import _
 from llmasos.machine import unwritable
 from llmasos.runtimes.prepared import size_bytes
@@ -111,7 +112,7 @@ class CodeStore:
         return freed
 
     def _write(self, folder: Path, files: Mapping[str, bytes]) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self.root)
         temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.root))
         try:
             for name, content in files.items():

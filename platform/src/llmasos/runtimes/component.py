@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from llmasos.bundles.imports import check_imports
 from llmasos.errors import ComponentRejected, Denied, Unavailable
+from llmasos.home import make_private_folder
 from llmasos.i18n import _
 from llmasos.kernel.invocation import Invocation, InvocationLimits
 from llmasos.runtimes import process
@@ -162,7 +163,7 @@ class ComponentRuntime:
 
     async def _spawn(self) -> Runner:
         folder = self._settings.home / "compiled"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
         search, threads = list(process.search_path()), self._settings.runner_threads
         message: Start = {
             "t": "start", "kind": "component", "search_path": search, "threads": threads,

@@ -20,6 +20,8 @@ from typing import Final
 
 import filelock
 
+from llmasos.home import make_private_folder
+
 _LOCKS: Final = ".locks"
 _POLL_SECONDS: Final = 0.05
 # An install that is about to need what it prepared does so well within an hour.
@@ -48,7 +50,7 @@ class Entry:
 
 
 def _lock_of(folder: Path, digest: str) -> filelock.FileLock:
-    return filelock.FileLock(folder / _LOCKS / digest[:1], thread_local=False)
+    return filelock.FileLock(folder / _LOCKS / digest[:1], mode=0o600, thread_local=False)
 
 
 @asynccontextmanager
@@ -90,7 +92,7 @@ def remove_unneeded(
 
 
 def _remove(folder: Path, entry: Entry) -> bool:
-    (folder / _LOCKS).mkdir(parents=True, exist_ok=True)
+    make_private_folder(folder / _LOCKS)
     lock = _lock_of(folder, entry.digest)
     try:
         lock.acquire(blocking=False)

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from llmasos.errors import ModelUnavailable
+from llmasos.home import make_private_folder
 from llmasos.i18n import _
 from llmasos.machine import unwritable
 
@@ -148,8 +149,8 @@ def filling(models: Path, name: str, needed_bytes: int) -> Generator[Path]:
     from filelock import FileLock  # noqa: PLC0415 (only a fetch needs it)
 
     try:
-        models.mkdir(parents=True, exist_ok=True)
-        with FileLock(models / f".{name}.lock"):
+        make_private_folder(models)
+        with FileLock(models / f".{name}.lock", mode=0o600):
             # Only a process that was killed leaves one behind: we hold the lock.
             for stale in models.glob(f".{name}-*"):
                 shutil.rmtree(stale, ignore_errors=True)

@@ -1,0 +1,97 @@
+"""Whether others than its owner can reach what a home holds, and closing it to them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from sqlmodel import Session, col, func, select
+
+from llmasos.i18n import Message, _
+from llmasos.secrets.service import KEY_FILE
+from llmasos.secrets.tables import SecretRow
+
+# The folders whose content the host trusts as its own work: others must not write in them.
+TRUSTED_FOLDERS: Final = ("bundles", "code", "compiled", "environments", "builds", "models")
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+
+
+@dataclass(frozen=True, slots=True)
+class LooseAccess:
+    """A file or folder that others can reach, and the mode that it ought to have."""
+
+    path: Path
+    mode: int
+    message: Message
+
+    def close(self) -> None:
+        """Give it the mode that it ought to have.
+
+        Raises:
+            OSError: It belongs to somebody else.
+        """
+        self.path.chmod(self.mode)
+
+
+def loose_access(home: Path) -> Iterator[LooseAccess]:
+    """What others can reach: the home itself, its files, and the folders whose content the host trusts."""
+    if (mode := _mode_of(home)) is not None and mode & _OTHERS:
+        yield LooseAccess(home, 0o700, _("Other users can look into the home {path}.", path=home))
+    for path in sorted(home.iterdir()) if home.is_dir() else ():
+        mode = _mode_of(path)
+        if mode is None or path.is_symlink():
+            continue
+        if path.is_file() and mode & _OTHERS:
+            yield LooseAccess(path, 0o600, _("Other users can read or write {path}.", path=path))
+        elif path.name in TRUSTED_FOLDERS and mode & _OTHERS_WRITE:
+            yield LooseAccess(path, 0o700, _("Other users can change what is in {path}, which is run.", path=path))
+
+
+def foreign_content(home: Path) -> Iterator[Path]:
+    """Compiled code that this user, or root, did not write: the host would load it as its own."""
+    for folder in (home / "compiled", home / "environments"):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            status = path.lstat()
+            if status.st_uid not in {0, os.geteuid()} or (not path.is_symlink() and status.st_mode & _OTHERS_WRITE):
+                yield path
+
+
+def close_access(home: Path) -> Iterator[tuple[Literal["note", "problem"], Message]]:
+    """Close to others what is open to them; returns what was found, and whether it needs the user."""
+    for each in loose_access(home):
+        try:
+            each.close()
+        except OSError as error:
+            reason = error.strerror or error
+            yield "problem", _("{found} It cannot be closed: {reason}.", found=each.message, reason=reason)
+        else:
+            yield "note", _("{found} It is closed to them now.", found=each.message)
+    for path in foreign_content(home):
+        yield (
+            "problem",
+            _("Others could have changed {path}, which is run: delete it, and it is prepared again.", path=path),
+        )
+
+
+def missing_key(session: Session, home: Path) -> Message | None:
+    """Whether the key of the stored secrets is gone."""
+    secrets = session.exec(select(func.count(col(SecretRow.name)))).one()
+    if not secrets or (home / KEY_FILE).is_file():
+        return None
+    return _(
+        "{path} is missing, so {count} secrets cannot be read: put it back from a backup, or set them again.",
+        path=home / KEY_FILE,
+        count=secrets,
+    )
+
+
+def _mode_of(path: Path) -> int | None:
+    try:
+        return stat.S_IMODE(path.lstat().st_mode)
+    except OSError:
+        return None
