@@ -331,3 +331,13 @@ def test_contexts_share_nothing_between_threads() -> None:
     for thread in threads:
         thread.join()
     assert sorted(texts) == sorted(str(n) for n in range(8))
+
+
+def test_a_declined_permission_can_be_asked_about() -> None:
+    """11-36: an action could not know that its optional permission was declined before it failed."""
+    ctx = FakeContext(storage=MemoryStorage(), declined=["model"])
+    assert ctx.has("storage")
+    assert not ctx.has("model")
+    assert not ctx.has("http")
+    with pytest.raises(Denied, match="declined"):
+        ctx.model.generate("Hello")

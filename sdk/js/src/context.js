@@ -179,6 +179,12 @@ export class Context {
     return Object.freeze({ ...this.#read().values });
   }
 
+  /** Whether the action may use a capability: declared, and granted. An optional permission may have been declined. */
+  has(capability) {
+    const { granted } = this.#read();
+    return this.#host.capabilities.has(capability) && (granted === undefined || granted.includes(capability));
+  }
+
   /** The language of whoever runs the action: `en` or `zh`. */
   get locale() {
     return this.#read().locale ?? "en";

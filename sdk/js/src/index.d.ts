@@ -101,6 +101,8 @@ export class Context {
   readonly log: Record<"debug" | "info" | "warning" | "error", (message: string) => void>;
   readonly config: Readonly<Record<string, unknown>>;
   readonly locale: string;
+  /** Whether the action may use a capability: declared, and granted. An optional permission may have been declined. */
+  has(capability: "model" | "storage" | "http" | "secrets" | "apps"): boolean;
 }
 export interface ActionOptions {
   title?: string | { en: string; zh?: string };

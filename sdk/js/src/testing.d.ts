@@ -18,6 +18,7 @@ export class FakeHost {
     http?: (request: any) => Record<string, unknown>;
     secrets?: string[];
     apps?: Record<string, Record<string, (inputs: any) => unknown>>;
+    declined?: string[];
   });
   readonly chunks: string[];
   readonly progress: [number, string][];

@@ -135,15 +135,17 @@ export class FakeHost {
   progress = [];
   logs = [];
 
-  constructor({ model, storage, config = {}, locale = "en", http, secrets, apps } = {}) {
+  constructor({ model, storage, config = {}, locale = "en", http, secrets, apps, declined = [] } = {}) {
     this.fakes = { model, storage, http, secrets, apps };
-    this.settings = { values: config, locale };
     const there = Object.keys(this.fakes).filter((name) => this.fakes[name] !== undefined);
-    this.capabilities = new Set(["output", "log", "config", ...there]);
+    this.declined = new Set(declined);
+    this.capabilities = new Set(["output", "log", "config", ...there, ...declined]);
+    this.settings = { values: config, locale, granted: [...this.capabilities].filter((name) => !this.declined.has(name)) };
   }
 
   call(capability, name, ...sent) {
     if (!this.capabilities.has(capability)) throw new Denied(`${capability} is not declared`);
+    if (this.declined.has(capability)) throw new Denied(`${capability} was declined`);
     switch (`${capability}.${name}`) {
       case "output.chunk":
         return void this.chunks.push(sent[0]);

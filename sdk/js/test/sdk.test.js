@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { App, AppFailed, Conflict, Invalid, NotFound, QuotaExceeded } from "../src/index.js";
+import { Context } from "../src/context.js";
 import { handler } from "../src/guest.js";
 import { ModelClient } from "../src/model.js";
 import { FakeHost, MemoryStorage, ScriptedModel, call } from "../src/testing.js";
@@ -161,3 +162,8 @@ for (const [how, pieces] of Object.entries({
     );
   });
 }
+
+test("a declined permission can be asked about (11-36)", () => {
+  const ctx = new Context(new FakeHost({ storage: new MemoryStorage(), declined: ["model"] }));
+  assert.deepEqual(["storage", "model", "http"].map((name) => ctx.has(name)), [true, false, false]);
+});

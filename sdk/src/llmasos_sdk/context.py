@@ -188,6 +188,15 @@ class Context:
         """What the installer chose, by the names in the manifest's `[config]`, defaults filled in."""
         return MappingProxyType(cast("dict[str, Any]", self._settings.get("values") or {}))
 
+    def has(self, capability: str) -> bool:
+        """Whether the action may use a capability, such as `model`: declared, and granted by this installation.
+
+        A permission with `optional = true` may have been declined, or revoked since: ask before using it, and do
+        without it.
+        """
+        granted = cast("list[str] | None", self._settings.get("granted"))
+        return capability in self._host.capabilities and (granted is None or capability in granted)
+
     @property
     def locale(self) -> str:
         """The language of whoever runs the action: `en` or `zh`."""

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
 from llmasos_sdk.app import App
@@ -39,6 +39,7 @@ class FakeHost:
         http: Answers `ctx.http`: gets {"method", "url", "headers", "body"}, returns {"status", "headers"?, "body"?}.
         secrets: The names of the secrets that are set.
         apps: Answers `ctx.apps`: functions by app and action, `{"acme/glossary": {"look_up": function}}`.
+        declined: Optional capabilities that were declined: `ctx.has` says no, and a call is denied.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class FakeHost:
         http: Responder | None = None,
         secrets: list[str] | None = None,
         apps: Mapping[str, Mapping[str, AppCallee]] | None = None,
+        declined: Collection[str] = (),
     ) -> None:
         self.model = model
         self.storage = storage
@@ -64,7 +66,9 @@ class FakeHost:
         self._secrets = secrets
         self._apps = apps
         fakes = {"model": model, "storage": storage, "http": http, "secrets": secrets, "apps": apps}
-        self._capabilities = BASELINE_CAPABILITIES | {name for name, fake in fakes.items() if fake is not None}
+        self._declined = frozenset(declined)
+        given = {name for name, fake in fakes.items() if fake is not None}
+        self._capabilities = BASELINE_CAPABILITIES | given | self._declined
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -75,6 +79,8 @@ class FakeHost:
         """Call a fake by the WIT names, as an app reaches the host."""
         if capability not in self._capabilities:
             raise Denied(f"{capability} is not declared")
+        if capability in self._declined:
+            raise Denied(f"{capability} was declined")
         match capability, function:
             case "output", "chunk":
                 self.chunks.append(str(arguments[0]))
@@ -83,7 +89,10 @@ class FakeHost:
             case "log", "write":
                 self.logs.append((str(arguments[0]), str(arguments[1])))
             case "config", "read":
-                return json.dumps({"values": self.config, "locale": self.locale}, ensure_ascii=False)
+                granted = sorted(self._capabilities - self._declined)
+                return json.dumps(
+                    {"values": self.config, "locale": self.locale, "granted": granted}, ensure_ascii=False
+                )
             case "model", _ if self.model is not None:
                 return self.model.call(function, *arguments)
             case "storage", _ if self.storage is not None:
@@ -133,9 +142,17 @@ class FakeContext(Context):
         http: Responder | None = None,
         secrets: list[str] | None = None,
         apps: Mapping[str, Mapping[str, AppCallee]] | None = None,
+        declined: Collection[str] = (),
     ) -> None:
         self.fake = FakeHost(
-            model=model, storage=storage, config=config, locale=locale, http=http, secrets=secrets, apps=apps
+            model=model,
+            storage=storage,
+            config=config,
+            locale=locale,
+            http=http,
+            secrets=secrets,
+            apps=apps,
+            declined=declined,
         )
         super().__init__(self.fake)
 

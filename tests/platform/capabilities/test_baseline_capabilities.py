@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
+from llmasos.bundles.parts import StoragePermission, Text
 from llmasos.capabilities.baseline import ConfigCapability, LogCapability, OutputCapability
 from llmasos.database.engine import Database
 from llmasos.errors import Invalid, PermissionNotDeclared, PermissionNotGranted, ResourceLimit
@@ -78,6 +80,15 @@ async def test_config_answers_the_installers_values_and_the_callers_language(hos
     assert (answer["values"], answer["locale"]) == ({"tone": "formal"}, "zh")
     assert answer["seed"]
     assert answer["now_ms"] > 1_700_000_000_000
+    assert answer["granted"] == sorted(APP.grants)
+
+
+async def test_an_app_can_ask_what_it_was_granted(host: SmallHost) -> None:
+    """11-36: an app could not tell a declined optional permission from a failure."""
+    storage = StoragePermission(capability="storage", reason=Text(en="x"))
+    app = replace(APP, grants={"storage": storage}, declared=frozenset({"storage", "model"}))
+    async with host.invocations.open(Principal(), app, "act") as invocation:
+        assert json.loads(await host.guest(invocation, "config", "read", []))["granted"] == ["storage"]
 
 
 async def test_the_baseline_needs_no_grant_and_nothing_else_comes_with_it(host: SmallHost) -> None:

@@ -60,6 +60,8 @@ class AppConfig:
     """A component without WASI has no clock."""
     seed: str
     """Differs in each invocation; nothing secret may rest on it."""
+    granted: tuple[str, ...]
+    """The capabilities that it may use, besides the baseline ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,7 @@ class ConfigCapability:
         async def read(_granted: Demand) -> Outcome[AppConfig]:
             values = invocation.app.config if invocation.app else {}
             now_ms = time.time_ns() // 1_000_000
-            return Outcome(AppConfig(dict(values), invocation.principal.locale, now_ms, invocation.id))
+            granted = tuple(sorted(invocation.app.grants)) if invocation.app else ()
+            return Outcome(AppConfig(dict(values), invocation.principal.locale, now_ms, invocation.id, granted))
 
         return PreparedCall(read)
