@@ -120,7 +120,7 @@ def test_other_bytes_are_refused_and_nothing_is_kept(server, tmp_path, content):
 
 def test_a_hub_that_does_not_have_it_is_asked_once(server, tmp_path):
     server.status = 404
-    with pytest.raises(ModelUnavailable, match="the hub answered 404"):
+    with pytest.raises(ModelUnavailable, match="the server replied with 404"):
         hub.fetch_file(MODEL, tmp_path, server.url)
     assert len(server.asked) == 1
 

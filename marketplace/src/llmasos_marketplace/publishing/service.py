@@ -11,7 +11,7 @@ from pathlib import Path
 from llmasos.bundles.reader import Bundle, bundle_of, read_bytes
 from llmasos.database.engine import WriteSession
 from llmasos.errors import Conflict
-from llmasos.i18n import _, to_text
+from llmasos.i18n import _, from_text, to_text
 from llmasos.kernel.audit import Line, record
 from llmasos.plugins import Plugins
 from llmasos.runtimes.runtime import Runtime
@@ -110,7 +110,7 @@ class Publishing:
             else:
                 return _unchanged(known)
             record(session, _audited(line, bundle, report))
-        return Publication(manifest.id, manifest.version, bundle.digest, report.state, reason, True, report)
+        return Publication(manifest.id, manifest.version, bundle.digest, report.state, report.reason, True, report)
 
     def _recheck(self, session: WriteSession, known: Release, new: NewRelease) -> None:
         known.state, known.state_reason, known.imports = new.state, new.state_reason, new.imports
@@ -126,7 +126,7 @@ def _audited(line: Line, bundle: Bundle, report: Report) -> Line:
 
 
 def _unchanged(row: Release) -> Publication:
-    return Publication(row.app_id, row.version, row.digest, row.state, row.state_reason, False, None)
+    return Publication(row.app_id, row.version, row.digest, row.state, from_text(row.state_reason), False, None)
 
 
 def _other_bytes(known: Release) -> Conflict:
