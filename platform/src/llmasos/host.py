@@ -127,9 +127,13 @@ class Host:
             # Apps call apps through the kernel, which is a part of what runs them.
             return await self.actions.run(*arguments, **more)
 
+        async def send(*call: Any) -> Any:
+            # A picture that an app names by address is fetched as the app's own request.
+            return await self.kernel.call(*call)
+
         installed = None if self._parts.runnables else self._installed
         own: tuple[Capability, ...] = (
-            ModelCapability(self.gateway),
+            ModelCapability(self.gateway, send),
             StorageCapability(self.database, installed.check_installed if installed else None),
             OutputCapability(),
             LogCapability(),

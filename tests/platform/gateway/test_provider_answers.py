@@ -168,6 +168,20 @@ async def test_a_picture_without_a_reported_usage_counts_as_its_model_says(upstr
     assert 700 < used.prompt_tokens < 720
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/x.png", "https://example.com/cat.png"])
+@pytest.mark.parametrize("model", ["openai/m", "anthropic/m", "ollama/m", "gemini/m"])
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_an_address_that_nobody_fetched_goes_to_no_provider(upstream, tmp_path, ask, url, model, streamed):
+    """11-S5: for some providers litellm fetches `image_url` itself: any address and port, without a bound."""
+    gateway = upstream.gateway(tmp_path, upstream.entry(litellm=model))
+    upstream.say(answer())
+    parts = [{"type": "image_url", "image_url": {"url": url}}]
+    request = type(ask()).model_validate({"messages": [{"role": "user", "content": parts}]})
+    with pytest.raises(Invalid, match="data:image/png"):
+        await (gateway.stream(request) if streamed else gateway.generate(request))
+    assert upstream.requests == []
+
+
 REFUSALS = [
     (
         "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, TypeVar
 from pydantic import ValidationError
 
 from llmasos.bundles.manifest import ModelPermission
+from llmasos.capabilities.pictures import SendHttp, with_pictures_inlined
 from llmasos.errors import PermissionNotGranted
 from llmasos.gateway.gateway import Gateway
 from llmasos.gateway.plan import CallPlan
@@ -76,8 +77,10 @@ class ModelCapability:
         "count-tokens": ContractFunction.plain(CountTokens, tuple[str]),
     }
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, send_http: SendHttp | None = None) -> None:
+        """`send_http` fetches the pictures that an app names by address; without it they are refused."""
         self._gateway = gateway
+        self._send_http = send_http
 
     def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[Any]:
         """Hold a call against the grant; without an app, the user may use every model.
@@ -96,9 +99,9 @@ class ModelCapability:
             grant = permission
         match operation:
             case Generate(request):
-                return _Generation(self._gateway, invocation, self._plan(invocation, grant, request), request).whole()
+                return self._generation(invocation, grant, request).whole()
             case GenerateStream(request):
-                return _Generation(self._gateway, invocation, self._plan(invocation, grant, request), request).parts()
+                return self._generation(invocation, grant, request).parts()
             case Embed(request):
                 return self._embedding(grant, request)
             case CountTokens(text):
@@ -109,6 +112,12 @@ class ModelCapability:
                 return PreparedCall(count)
             case _:
                 raise TypeError(operation)
+
+    def _generation(
+        self, invocation: Invocation, grant: ModelPermission | None, request: GenerateRequest
+    ) -> _Generation:
+        plan = self._plan(invocation, grant, request)
+        return _Generation(self._gateway, invocation, plan, request, self._send_http)
 
     def _plan(self, invocation: Invocation, grant: ModelPermission | None, request: GenerateRequest) -> CallPlan:
         if grant is not None and not grant.tiers and not grant.models:
@@ -143,8 +152,16 @@ class ModelCapability:
 class _Generation:
     """One call of a model between its plan and its answer."""
 
-    def __init__(self, gateway: Gateway, invocation: Invocation, plan: CallPlan, request: GenerateRequest) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        invocation: Invocation,
+        plan: CallPlan,
+        request: GenerateRequest,
+        send_http: SendHttp | None,
+    ) -> None:
         self._gateway = gateway
+        self._send_http = send_http
         self._invocation = invocation
         self._plan = plan
         self._task = request.task
@@ -178,13 +195,19 @@ class _Generation:
         self._plan = await self._gateway.measured(self._plan)
         return self._plan.demand
 
+    async def _fetch_pictures(self) -> None:
+        if self._send_http is not None:
+            self._plan = await with_pictures_inlined(self._plan, self._invocation, self._send_http)
+
     async def _generate(self, granted: Demand) -> Outcome[dict[str, Any]]:
+        await self._fetch_pictures()
         limit = self._plan.granted_tokens(granted)
         answer = await self._gateway.generate(self._plan, max_tokens=limit, spent=self._spent)
         await show_notices(self._invocation, answer.value["llmasos"]["notices"])
         return Outcome(answer.value, answer.used)
 
     async def _open(self, granted: Demand) -> Outcome[OpenStream[dict[str, Any]]]:
+        await self._fetch_pictures()
         limit = self._plan.granted_tokens(granted)
         stream = await self._gateway.stream(self._plan, max_tokens=limit, spent=self._spent)
         self._stream = stream

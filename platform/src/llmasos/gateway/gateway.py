@@ -192,6 +192,7 @@ class Gateway:
         """
         plan = request if isinstance(request, CallPlan) else self.plan(request)
         spent = spent or Spent()
+        _check_inlined(plan)
         key = self.steps.cache_key(plan.call) if plan.call else None
         if key is not None and (known := self._cache.get(key)) is not None:
             told = {**known["llmasos"], "cached": True, "cost_micro_usd": 0}
@@ -233,6 +234,7 @@ class Gateway:
         """The answer in parts, started. Close it. `spent` and errors as of `generate`."""
         plan = request if isinstance(request, CallPlan) else self.plan(request)
         spent = spent or Spent()
+        _check_inlined(plan)
         limit = await self._within_window(plan, max_tokens or plan.max_tokens)
 
         async def ask(entry: ModelEntry) -> AnswerStream:
@@ -363,3 +365,14 @@ class Gateway:
         if filters:
             message.pop("reasoning_content", None)  # what a model thinks is not for whoever is guarded
         return filtered(partial(self.filters, plan), message)
+
+
+def _check_inlined(plan: CallPlan) -> None:
+    """Refuse pictures that nobody fetched: litellm would fetch some itself, from any address and without a bound."""
+    if plan.picture_addresses:
+        raise Invalid(
+            _(
+                "A picture's address is fetched only for an app that was granted http for it; send the picture as "
+                "data:image/png;base64,…"
+            )
+        )

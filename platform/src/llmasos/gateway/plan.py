@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from llmasos.gateway.answers import Remarks
@@ -48,6 +48,27 @@ class CallPlan:
     def entry(self) -> ModelEntry:
         """The model that is asked first."""
         return self.entries[0]
+
+    @property
+    def picture_addresses(self) -> tuple[str, ...]:
+        """The pictures that are named by an address, and have to be fetched first."""
+        urls = (part["image_url"]["url"] for part in _pictures(self.parameters))
+        return tuple(dict.fromkeys(url for url in urls if not url.startswith("data:")))
+
+    def with_pictures(self, fetched: Mapping[str, str]) -> CallPlan:
+        """The same, with pictures as data in place of their addresses."""
+
+        def inlined(part: dict[str, Any]) -> dict[str, Any]:
+            url = part["image_url"]["url"] if part["type"] == "image_url" else ""
+            return {**part, "image_url": {**part["image_url"], "url": fetched[url]}} if url in fetched else part
+
+        messages = [
+            {**message, "content": [inlined(part) for part in message["content"]]}
+            if isinstance(message["content"], list)
+            else message
+            for message in self.parameters["messages"]
+        ]
+        return replace(self, parameters={**self.parameters, "messages": messages})
 
     @property
     def wants_json(self) -> bool:
@@ -164,6 +185,12 @@ def texts_of(parameters: Mapping[str, Any]) -> tuple[str, int]:
         if field in parameters
     ]
     return "\n".join(texts), pictures
+
+
+def _pictures(parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    contents = (message["content"] for message in parameters["messages"])
+    parts = (part for content in contents if isinstance(content, list) for part in cast(list[dict[str, Any]], content))
+    return [part for part in parts if part["type"] == "image_url"]
 
 
 def _part_tokens(part: dict[str, Any], picture_tokens: int) -> int:

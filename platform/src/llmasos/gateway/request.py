@@ -30,6 +30,7 @@ MAX_MEDIA_BYTES: Final = 5 << 20
 # The largest schema that providers take is about half of this.
 MAX_SCHEMA_CHARACTERS: Final = 128 << 10
 MAX_SCHEMA_DEPTH: Final = 32
+MAX_ADDRESS_CHARACTERS: Final = 2048
 
 _PICTURE_TYPES: Final = ("image/png", "image/jpeg", "image/webp", "image/gif")
 
@@ -47,13 +48,15 @@ class Shape(BaseModel):
 
 
 def _picture(url: str) -> str:
+    if url.startswith(("https://", "http://")) and len(url) <= MAX_ADDRESS_CHARACTERS:
+        return url
     kind, separator, data = url.partition(";base64,")
     if not separator or kind.removeprefix("data:") not in _PICTURE_TYPES or not kind.startswith("data:"):
         raise Misfit(
             _(
-                "a picture is sent as data:image/png;base64,… (or jpeg, webp, gif); its address is not "
-                "fetched: an app with a permission for http fetches it first"
-            ),
+                "a picture is sent as data:image/png;base64,… (or jpeg, webp, gif), or named by a web address that the "
+                "app may fetch"
+            )
         )
     _media(data)
     return url
@@ -106,7 +109,7 @@ class TextPart(Shape):
 
 
 class Picture(Shape):
-    """A picture, inline. `detail` is the resolution at which the provider should read it."""
+    """A picture: data, or an address that the host fetches for an app. `detail` is the resolution to read it at."""
 
     url: Annotated[str, AfterValidator(_picture)]
     detail: Literal["auto", "low", "high"] | None = None
