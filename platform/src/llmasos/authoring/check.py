@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmasos.authoring import javascript, python, wrap
+from llmasos.authoring.leftovers import scaffold_texts, undefined_names
 from llmasos.authoring.process import BuildFailed
 from llmasos.authoring.project import Project, open_project, source_files
 from llmasos.bundles import layout
@@ -93,12 +94,25 @@ def _code(project: Project) -> Iterator[Finding]:
             yield Finding("error", layout.MANIFEST, _("{line}, and there is no such file", line=line))
         elif key == "component":
             yield from _binary(path)
-        elif key == "source" and path.suffix == ".py":
-            yield from _python(project, path)
-        elif key == "source" and (path.suffix not in javascript.SUFFIXES or runtime.kind == "python"):
-            line = f"[runtime] source = {named!r}"
-            kinds = any_of([".py"] if runtime.kind == "python" else [".py", ".js", ".ts"])
-            yield Finding("error", layout.MANIFEST, _("{line} is not a {kinds} file", line=line, kinds=kinds))
+        elif key == "source":
+            yield from _scaffold(project, path)
+            yield from _source(project, path)
+
+
+def _source(project: Project, path: Path) -> Iterator[Finding]:
+    kind = project.manifest.runtime.kind
+    if path.suffix == ".py":
+        yield from _python(project, path)
+    elif path.suffix not in javascript.SUFFIXES or kind == "python":
+        line = f"[runtime] source = {project.manifest.runtime.source!r}"
+        kinds = any_of([".py"] if kind == "python" else [".py", ".js", ".ts"])
+        yield Finding("error", layout.MANIFEST, _("{line} is not a {kinds} file", line=line, kinds=kinds))
+
+
+def _scaffold(project: Project, source: Path) -> Iterator[Finding]:
+    for name in scaffold_texts(project.root, source):
+        said = _("it still says what the new project did: say what this app does")
+        yield Finding("warning", name, said)
 
 
 def _binary(path: Path) -> Iterator[Finding]:
@@ -134,12 +148,19 @@ def _python(project: Project, source: Path) -> Iterator[Finding]:
             said = getattr(error, "msg", error)
             yield Finding("error", f"{where}{line}", _("it is not Python: {said}", said=said))
             continue
+        yield from _names(where, tree)
         if path == source:
             yield from _actions(where, tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ctx":
                 used.setdefault(node.attr, f"{where}, line {node.lineno}")
     yield from _capabilities(project, used)
+
+
+def _names(where: str, tree: ast.Module) -> Iterator[Finding]:
+    for each in undefined_names(tree, where) or ():
+        said = _("the name {name!r} is used, and nothing defines it: import or define it", name=each.name)
+        yield Finding("error", f"{where}, line {each.line}", said)
 
 
 def _capabilities(project: Project, used: dict[str, str]) -> Iterator[Finding]:
