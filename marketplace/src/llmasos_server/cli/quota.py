@@ -52,12 +52,24 @@ def set_(
     from llmasos.quotas import service
 
     name = _name(app, user, model, meter, window)
+    if model is not None:
+        _check_model(model)
     with _writing() as (session, record):
+        service.check_subject(session, name)
         service.set_quota(session, record, name, limit)
     if options().json:
         emit_json({**name.detail, "limit": limit})
     else:
         say(tr("{words}: at most {limit:,}.", words=_words(name), limit=limit))
+
+
+def _check_model(name: str) -> None:
+    """Refuse a quota for a model that is not configured: it would limit nothing."""
+    from llmasos.gateway.registry import ModelRegistry
+    from llmasos.home import state_home_and_database_url
+
+    with _database() as database:
+        ModelRegistry(state_home_and_database_url()[0], database).get(name)
 
 
 @quota.command("remove")
@@ -105,18 +117,21 @@ def list_() -> None:
     elif not found:
         say(tr("No quota is set. Set one: llmasos quota set --meter tokens --window day --limit 100000"))
     else:
-        header = (tr("for"), tr("meter"), tr("used"), tr("limit"), tr("resets"))
+        header = (tr("for"), tr("meter"), tr("used"), tr("limit"), tr("set by"), tr("resets"))
         rows = [
             (
                 f"{each.name.scope} {each.name.scope_id}",
                 f"{each.name.meter}/{each.name.window}",
                 f"{each.used + each.overrun:,}",
                 f"{each.limit:,}",
+                tr("you") if each.name.source == service.OPERATOR else tr("the app"),
                 each.resets_at.strftime("%Y-%m-%d %H:%M UTC") if each.resets_at else tr("with the run"),
             )
             for each in found
         ]
         _table(header, rows)
+        if any(each.name.source != service.OPERATOR for each in found):
+            say(tr("An app sets the limit that it asked for when it is installed; of two limits, the lower one holds."))
 
 
 def usage(

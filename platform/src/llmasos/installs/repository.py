@@ -16,6 +16,7 @@ from llmasos.installs.tables import GrantRow, Installation, InstalledRelease, Wo
 from llmasos.kernel.audit import Line, record
 from llmasos.quotas.meters import Meter, Scope, Window
 from llmasos.quotas.repository import find_quota
+from llmasos.quotas.service import add_quota
 from llmasos.quotas.tables import Quota
 
 Detail: TypeAlias = Mapping[str, object]
@@ -197,7 +198,7 @@ def set_quotas(session: WriteSession, installation: Installation, limits: Limits
         if row is not None:
             session.delete(row)
     elif row is None:
-        session.add(wanted)
+        add_quota(session, wanted)
     else:
         row.limit = limits.tokens_per_day
         session.add(row)

@@ -128,6 +128,12 @@ def find_quota(session: Session, wanted: Quota) -> Quota | None:
     ).first()
 
 
+def installed_apps(session: Session, workspace_id: str) -> list[str]:
+    """The apps that are installed in a workspace."""
+    rows = Transaction.of(session).all("SELECT app_id FROM installation WHERE workspace_id = ?", workspace_id)
+    return [str(app) for (app,) in rows]
+
+
 def windows_of(session: Session, quota_id: int, starts_at: int) -> LedgerWindow | None:
     """A quota's window that starts then, where anything was held in it."""
     return session.exec(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from difflib import get_close_matches
 from typing import Any, Protocol
 
 from sqlmodel import Session
@@ -14,10 +15,11 @@ from llmasos.database.engine import WriteSession, utc_now
 from llmasos.errors import Invalid, NotFound
 from llmasos.i18n import _
 from llmasos.quotas import repository
+from llmasos.quotas.history import used_before
 from llmasos.quotas.meters import Meter, Scope, Window
 from llmasos.quotas.refusals import set_command
 from llmasos.quotas.repository import UsageTotal
-from llmasos.quotas.tables import Quota
+from llmasos.quotas.tables import LedgerWindow, Quota
 from llmasos.quotas.windows import window_end, window_start
 
 OPERATOR = "operator"
@@ -87,28 +89,64 @@ class QuotaStatus:
 
 
 def set_quota(session: WriteSession, record: Recorder, name: QuotaName, limit: int) -> Quota:
-    """Set a quota, or change its limit. What is used already stays used.
+    """Set a quota, or change its limit. What was used of its window already counts.
 
     Raises:
         Invalid: The limit or the name of the thing is not valid.
     """
     if not 0 <= limit <= MAX_LIMIT:
         raise Invalid(_("A limit is from 0 to {max_limit:,}.", max_limit=MAX_LIMIT))
+    _check_name(name)
+    row = repository.find_quota(session, name.row(limit))
+    before = row.limit if row else None
+    if row is None:
+        row = add_quota(session, name.row(limit))
+    row.limit = limit
+    session.add(row)
+    session.flush()
+    record("quota.set", {**name.detail, "limit": limit, "before": before})
+    return row
+
+
+def _check_name(name: QuotaName) -> None:
     if name.scope is Scope.APP and not APP_ID.fullmatch(name.scope_id):
         raise Invalid(
             _("{app!r} is not an app's id, such as acme/translator.", app=name.scope_id),
         )
     if not name.scope_id or len(name.scope_id) > 255:
         raise Invalid(_("Name the {scope}.", scope=name.scope.value))
-    row = repository.find_quota(session, name.row(limit))
-    before = row.limit if row else None
-    if row is None:
-        row = name.row(limit)
-    row.limit = limit
-    session.add(row)
+
+
+def add_quota(session: WriteSession, quota: Quota) -> Quota:
+    """Add a quota that is not there yet, with what was used of its window before it was set."""
+    session.add(quota)
     session.flush()
-    record("quota.set", {**name.detail, "limit": limit, "before": before})
-    return row
+    starts_at = window_start(Window(quota.window), int(utc_now().timestamp()))
+    used = used_before(session, quota, starts_at)
+    if used:
+        limit = max(quota.limit, used)
+        session.add(LedgerWindow(quota_id=quota.id or 0, starts_at=starts_at, limit=limit, used=used))
+        session.flush()
+    return quota
+
+
+def check_subject(session: Session, name: QuotaName) -> None:
+    """Refuse a quota for an app that is not installed: it would limit nothing.
+
+    Raises:
+        Invalid: Its name is not an app's.
+        NotFound: It is not installed.
+    """
+    _check_name(name)
+    if name.scope is not Scope.APP:
+        return
+    installed = repository.installed_apps(session, name.workspace)
+    if name.scope_id in installed:
+        return
+    near = get_close_matches(name.scope_id, installed, 1)
+    if near:
+        raise NotFound(_("No app {app!r} is installed here; did you mean {near!r}?", app=name.scope_id, near=near[0]))
+    raise NotFound(_("No app {app!r} is installed here; `llmasos list` shows those that are.", app=name.scope_id))
 
 
 def remove_quota(session: WriteSession, record: Recorder, name: QuotaName) -> None:
