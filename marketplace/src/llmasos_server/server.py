@@ -26,6 +26,7 @@ from llmasos_marketplace.catalog.service import Catalog
 from llmasos_marketplace.catalog.store import BundleStore
 from llmasos_server.accounts.service import TokenAuthenticator
 from llmasos_server.host_log import StderrLog, attached
+from llmasos_server.openai import endpoints as openai
 from llmasos_server.rest import catalog as catalog_endpoints
 from llmasos_server.rest.application import create_api, serve_host
 from llmasos_server.rest.guards import LOOPBACK_NAMES
@@ -60,7 +61,7 @@ def create_app(
                 host.warm()
             yield
 
-    return create_api(lifespan, hosts={*LOOPBACK_NAMES, *hosts}, routers=(catalog_endpoints.router,))
+    return create_api(lifespan, hosts={*LOOPBACK_NAMES, *hosts}, routers=(catalog_endpoints.router, openai.router))
 
 
 def _noting(database: Database) -> Callable[[Callable[[], None]], object]:

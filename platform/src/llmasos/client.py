@@ -10,17 +10,16 @@ import asyncio
 import atexit
 import importlib
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
-from llmasos.connection import Connection, connected
+from llmasos.async_client import AsyncClient
 from llmasos.errors import Unavailable
-from llmasos.i18n import _, environment_locale
+from llmasos.i18n import _
 from llmasos.invocations.result import InvocationResult
-from llmasos.kernel.invocation import Json, Principal, discard
+from llmasos.kernel.invocation import Json
 from llmasos.settings import Settings
-from llmasos_sdk.results import Completion, Embeddings, completion_from, usage_from
+from llmasos_sdk.results import Completion, Embeddings
 
 T = TypeVar("T")
 
@@ -96,19 +95,17 @@ class _Process:
 
 
 class Client:
-    """A host, for a program without asyncio. Use it as a context manager, or close it."""
+    """A host, for a program without asyncio. Use it as a context manager, or close it.
+
+    Each method does what the method of that name of `AsyncClient` does, and returns when it is done.
+    """
 
     def __init__(self, settings: Settings) -> None:
         """Connect to the server that the settings name, else open a host in this process."""
-        self._stack = AsyncExitStack()
         self._closed = False
         self._owner = _process.loop()
-        principal = Principal(locale=environment_locale())
-
-        async def enter() -> Connection:
-            return await self._stack.enter_async_context(connected(settings, principal))
-
-        self._connection = self._owner.call(enter())
+        self._client = AsyncClient(settings=settings)
+        self._owner.call(self._client.__aenter__())
         _process.clients.add(self)
 
     @property
@@ -127,91 +124,80 @@ class Client:
         task: str | None = None,
         language: str | None = None,
     ) -> Completion[None]:
-        """Text from a model.
+        """Text from a model; see `AsyncClient.generate_text`."""
+        return self._call(
+            self._client.generate_text(
+                prompt,
+                engine=engine,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                system=system,
+                task=task,
+                language=language,
+            )
+        )
 
-        Args:
-            prompt: What to answer.
-            engine: A model by name; else the first one there is.
-            max_tokens: Of the answer, at most.
-            temperature: 0 to 2.
-            system: What to hold to throughout.
-            task: What it is for, such as `write`; the model may say that it is not fit for it.
-            language: Of the answer, in BCP 47.
+    def stream(
+        self,
+        prompt: str,
+        *,
+        engine: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        system: str | None = None,
+        task: str | None = None,
+        language: str | None = None,
+    ) -> Generator[str]:
+        """Text from a model, piece by piece as it is made; see `AsyncClient.stream`."""
+        pieces = self._client.stream(
+            prompt,
+            engine=engine,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            system=system,
+            task=task,
+            language=language,
+        )
 
-        Raises:
-            LlmasosError: No model answered, or a quota is used up.
-        """
-        messages = [{"role": "system", "content": system}] if system else []
-        request = {
-            "messages": [*messages, {"role": "user", "content": prompt}],
-            "model": engine,
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "task": task,
-            "language": language,
-        }
-        return completion_from(self._call_model("generate", request))
+        async def following() -> str | None:
+            return await anext(pieces, None)
+
+        try:
+            while (piece := self._call(following())) is not None:
+                yield piece
+        finally:
+            if not self._closed:
+                self._call(pieces.aclose())
 
     def translate(
         self, text: str, *, source_language: str, target_language: str, engine: str | None = None
     ) -> Completion[None]:
-        """A translation; raises as `generate_text`.
-
-        Args:
-            text: What to translate.
-            source_language: Its language, in BCP 47.
-            target_language: The language to translate to, in BCP 47.
-            engine: A model by name; else the first one there is.
-        """
-        prompt = (
-            f"Translate from {source_language} into {target_language}. Answer with the translation alone.\n\n{text}"
-        )
-        return self.generate_text(prompt, engine=engine, task="translate", language=target_language)
+        """A translation; see `AsyncClient.translate`."""
+        languages = {"source_language": source_language, "target_language": target_language}
+        return self._call(self._client.translate(text, engine=engine, **languages))
 
     def embed(self, texts: str | Sequence[str], *, engine: str | None = None) -> Embeddings:
-        """One vector for each text; raises as `generate_text`."""
-        listed = [texts] if isinstance(texts, str) else list(texts)
-        answer = self._call_model("embed", {"input": listed, "model": engine})
-        vectors = tuple(tuple(float(number) for number in row["embedding"]) for row in answer["data"])
-        return Embeddings(vectors, str(answer["model"]), usage_from(answer))
+        """One vector for each text; see `AsyncClient.embed`."""
+        return self._call(self._client.embed(texts, engine=engine))
 
     def run(
-        self,
-        app: str,
-        action: str,
-        values: Mapping[str, Json] | None = None,
-        /,
-        **inputs: Json,
+        self, app: str, action: str, values: Mapping[str, Json] | None = None, /, **inputs: Json
     ) -> InvocationResult:
-        """Run an action of an installed app.
-
-        Args:
-            app: Its id, such as `acme/translator`.
-            action: One of its actions.
-            values: Its inputs, as a mapping.
-            inputs: More of them, by name.
-
-        Raises:
-            LlmasosError: How it failed.
-        """
-        return self._call(self._connection.run(app, action, {**(values or {}), **inputs}, discard))
+        """Run an action of an installed app; see `AsyncClient.run`."""
+        return self._call(self._client.run(app, action, values, **inputs))
 
     def close(self) -> None:
         """End what runs, settle it, and close. Safe to call again."""
         if not self._closed:
             self._closed = True
             _process.clients.discard(self)
-            self._owner.call(self._stack.aclose())
+            self._owner.call(self._client.close())
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
-
-    def _call_model(self, function: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        given = {name: value for name, value in request.items() if value is not None}
-        return self._call(self._connection.call_model(function, given))
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         if self._closed:
@@ -250,6 +236,28 @@ def generate_text(
 ) -> Completion[None]:
     """Text from a model, by the process's shared client; see `Client.generate_text`."""
     return _process.default().generate_text(
+        prompt,
+        engine=engine,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        system=system,
+        task=task,
+        language=language,
+    )
+
+
+def stream(
+    prompt: str,
+    *,
+    engine: str | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    system: str | None = None,
+    task: str | None = None,
+    language: str | None = None,
+) -> Generator[str]:
+    """Text from a model, piece by piece, by the process's shared client; see `Client.stream`."""
+    return _process.default().stream(
         prompt,
         engine=engine,
         max_tokens=max_tokens,

@@ -57,8 +57,16 @@ class Connection(Protocol):
         """
         ...
 
-    async def call_model(self, function: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Call a function of the model capability, `generate` or `embed`, as the user, without an app."""
+    async def generate(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A whole answer of a model, as the user, without an app: a chat completion."""
+        ...
+
+    def stream(self, request: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        """An answer of a model as chat-completion chunks. Read it in one task, and close it there."""
+        ...
+
+    async def embed(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A vector for each text of `request["input"]`."""
         ...
 
 
@@ -79,12 +87,29 @@ class LocalConnection:
         found = self._host.actions.action(self._principal.workspace, app_id, action)
         return {**found.input_schema, "x-streaming": found.streaming}
 
-    async def call_model(self, function: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Call a model under the user's own rights and quotas."""
-        from llmasos.capabilities.model import operation_of  # noqa: PLC0415 - a server's client spares it
+    async def generate(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A whole answer; see `Connection.generate`."""
+        from llmasos.capabilities.model import generation  # noqa: PLC0415 - a server's client spares it
 
-        operation = operation_of(function, request)
-        async with self._host.invocations.open(self._principal, None, f"model.{function}") as invocation:
+        operation = generation(request)
+        async with self._host.invocations.open(self._principal, None, "model.generate") as invocation:
+            return await self._host.kernel.call(invocation, operation)
+
+    async def stream(self, request: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        """An answer in chunks; see `Connection.stream`."""
+        from llmasos.capabilities.model import streamed_generation  # noqa: PLC0415
+
+        operation = streamed_generation(request)
+        async with self._host.invocations.open(self._principal, None, "model.open") as invocation:
+            async for part in await self._host.kernel.call(invocation, operation):
+                yield part
+
+    async def embed(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Vectors; see `Connection.embed`."""
+        from llmasos.capabilities.model import embedding  # noqa: PLC0415
+
+        operation = embedding(request)
+        async with self._host.invocations.open(self._principal, None, "model.embed") as invocation:
             return await self._host.kernel.call(invocation, operation)
 
 
@@ -160,14 +185,47 @@ class RemoteConnection:
         described = answer.json()
         return {**described["input_schema"], "x-streaming": described["streaming"]}
 
-    async def call_model(self, function: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Not yet: a server answers models at `/v1`, which this version does not have."""
-        raise Unavailable(
-            _(
-                "This version's server runs apps, but does not answer models themselves yet: call it without "
-                "a URL (unset LLMASOS_URL) to use a host in this process, or run an app."
-            ),
-        )
+    async def generate(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A whole answer; see `Connection.generate`."""
+        return await self._post("/v1/chat/completions", request)
+
+    async def embed(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Vectors; see `Connection.embed`."""
+        return await self._post("/v1/embeddings", request)
+
+    async def stream(self, request: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        """An answer in chunks; see `Connection.stream`."""
+        import httpx  # noqa: PLC0415
+        from httpx_sse import EventSource  # noqa: PLC0415
+
+        value = {**request, "stream": True}
+        try:
+            async with self._client.stream("POST", "/v1/chat/completions", json=value) as answer:
+                if answer.status_code != 200:
+                    raise error_of(await answer.aread(), answer.status_code)
+                async for event in EventSource(answer).aiter_sse():
+                    if event.data == "[DONE]":
+                        return
+                    content = json.loads(event.data) if event.data else {}
+                    if "error" in content:
+                        raise error_of(json.dumps(content["error"]).encode(), 500)
+                    if content:
+                        yield content
+        except httpx.HTTPError as error:
+            raise unreachable(self._url, error) from error
+        raise Unavailable(_("The server {url} ended the stream before the answer did; ask again.", url=self._url))
+
+    async def _post(self, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        import httpx  # noqa: PLC0415
+
+        try:
+            # A model may think for minutes, and says nothing meanwhile.
+            answer = await self._client.post(path, json=dict(request), timeout=httpx.Timeout(600.0, connect=5.0))
+        except httpx.HTTPError as error:
+            raise unreachable(self._url, error) from error
+        if answer.status_code != 200:
+            raise error_of(answer.content, answer.status_code)
+        return answer.json()  # type: ignore[no-any-return]
 
 
 def unreachable(url: str, error: Exception) -> Unavailable:

@@ -73,7 +73,7 @@ def test_a_picture_is_data_or_a_web_address(url):
 
 def test_a_picture_is_bounded():
     """11-S5."""
-    with pytest.raises(Invalid, match="larger than 5 MiB"):
+    with pytest.raises(Invalid, match="larger than 576 KiB"):
         parse(messages=turn(picture("data:image/png;base64," + "A" * (MAX_MEDIA_BYTES * 4 // 3 + 8))))
 
 

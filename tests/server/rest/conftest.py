@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,10 +15,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from llmasos.database.schema import ensure_schema
+from llmasos.gateway.gateway import Gateway
 from llmasos.host import Host, Parts
 from llmasos.kernel.invocation import Event, Principal
 from llmasos.settings import Settings
 from llmasos.testing import FakeAction, FakeApps, Guest
+from llmasos_server.openai import endpoints as openai
 from llmasos_server.rest.application import create_api, serve_host
 from llmasos_server.rest.identity import Caller, Scope
 
@@ -129,19 +131,20 @@ def install_apps(served: Served) -> None:
 
 
 @asynccontextmanager
-async def serving(home: Path) -> AsyncIterator[Served]:
+async def serving(home: Path, gateway: Gateway | None = None) -> AsyncIterator[Served]:
     apps = FakeApps()
     opened: list[Host] = []
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        parts = Parts(runnables=lambda _: apps, runtimes={"wasm": apps.runtime})
+        made = None if gateway is None else lambda *_: gateway
+        parts = Parts(runnables=lambda _: apps, runtimes={"wasm": apps.runtime}, gateway=made)
         async with Host.open(Settings(home=home), parts) as host:
             opened.append(host)
             serve_host(app, host, Tokens())
             yield
 
-    app = create_api(lifespan, hosts={"127.0.0.1", "localhost"})
+    app = create_api(lifespan, hosts={"127.0.0.1", "localhost"}, routers=(openai.router,))
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     port = listener.getsockname()[1]
     config = uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=5)
@@ -176,3 +179,11 @@ async def served(tmp_path: Path, migrated: Path) -> AsyncIterator[Served]:
     shutil.copy(migrated / "llmasos.db", tmp_path)
     async with serving(tmp_path) as served:
         yield served
+
+
+@pytest.fixture
+async def served_by(tmp_path: Path, migrated: Path) -> AsyncIterator[Callable[[Gateway], Awaitable[Served]]]:
+    """Makes a server with a gateway of the test's own."""
+    shutil.copy(migrated / "llmasos.db", tmp_path)
+    async with contextlib.AsyncExitStack() as stack:
+        yield lambda gateway: stack.enter_async_context(serving(tmp_path, gateway))

@@ -63,13 +63,6 @@ async def test_errors_keep_their_kind(connection: Any) -> None:
         await connection.input_schema("acme/none", "act")
 
 
-async def test_a_server_without_models_says_so(served: Any) -> None:
-    remote = RemoteConnection(str(served.client.base_url), "all")
-    with pytest.raises(Unavailable, match="LLMASOS_URL"):
-        await remote.call_model("generate", {})
-    await remote.close()
-
-
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"code": 1}'])
 def test_an_answer_that_is_no_problem_document_is_told_as_such(body: bytes) -> None:
     assert isinstance(error_of(body, 502), Unavailable)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from typing import Annotated, Any, Final
 
-import msgspec
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 
@@ -22,12 +19,14 @@ from llmasos.errors import (
     Unauthenticated,
     Unavailable,
 )
-from llmasos.i18n import _
 from llmasos.invocations.events import FollowedInvocation
+from llmasos.invocations.result import InvocationResult
 from llmasos.invocations.run import not_installed
+from llmasos.kernel.invocation import Event
 from llmasos_server.rest import sse
 from llmasos_server.rest.context import PREFIX, host_of
-from llmasos_server.rest.identity import Runner, until_revoked
+from llmasos_server.rest.following import GONE, end_when_revoked, json_body, unless_gone
+from llmasos_server.rest.identity import Runner
 from llmasos_server.rest.problems import (
     BodyTooLarge,
     InvalidJson,
@@ -41,9 +40,6 @@ from llmasos_server.rest.problems import (
 from llmasos_server.rest.schemas import ActionView, RunView
 
 router = APIRouter(prefix=PREFIX, tags=["invocations"])
-
-# The body must be here by then: a caller who sends a byte a second holds a connection, and no more than that.
-BODY_SECONDS: Final = 30.0
 
 _EVENTS: Final = {
     "type": "string",
@@ -99,25 +95,19 @@ async def run_action(
     cancels; so does closing the connection.
     """
     streamed = _wants_events(request)
-    value = await _input_of(request)
+    value = await json_body(request)
     app_id = f"{publisher}/{name}"
     if not caller.reaches(app_id):
         raise not_installed(app_id)
     actions = host_of(request).actions
-    followed = FollowedInvocation(
+    followed = FollowedInvocation[Event, InvocationResult](
         lambda emit, on_start: actions.run(caller.principal, app_id, action, value, emit, on_start=on_start),
         streamed=streamed,
     )
-    watch = asyncio.create_task(_end_when_revoked(request, caller, followed))
-    followed.when_ended(watch.cancel)
+    end_when_revoked(request, caller, followed)
     if streamed:
         return await _streamed(request, followed)
     return await _answered(request, followed)
-
-
-async def _end_when_revoked(request: Request, caller: Runner, followed: FollowedInvocation) -> None:
-    await until_revoked(request, caller)
-    followed.end_for(Unauthenticated(_("The token was revoked or has expired while this ran.")))
 
 
 @router.get(
@@ -141,19 +131,19 @@ async def read_action(
     return ActionView.of(found, caller.principal.locale)
 
 
-async def _streamed(request: Request, followed: FollowedInvocation) -> Response:
+async def _streamed(request: Request, followed: FollowedInvocation[Any, Any]) -> Response:
     try:
-        here = await _unless_gone(request, followed, followed.begun())
+        here = await unless_gone(request, followed, followed.begun())
     except BaseException:
         await followed.end()
         raise
-    return sse.EventStream(followed) if here else _GONE
+    return sse.EventStream(followed) if here else GONE
 
 
-async def _answered(request: Request, followed: FollowedInvocation) -> Response:
+async def _answered(request: Request, followed: FollowedInvocation[Any, Any]) -> Response:
     try:
-        if not await _unless_gone(request, followed, followed.settled()):
-            return _GONE
+        if not await unless_gone(request, followed, followed.settled()):
+            return GONE
         result = await followed.result()
     except LlmasosError as error:
         return respond(error, request, invocation=followed.id if followed.has_begun else None)
@@ -161,25 +151,6 @@ async def _answered(request: Request, followed: FollowedInvocation) -> Response:
         await followed.end()
     view = RunView.of(result).model_dump(mode="json", exclude_unset=True)
     return JSONResponse(view, headers={"location": f"{PREFIX}/invocations/{result.id}"})
-
-
-# What is sent to nobody: the caller has closed the connection.
-_GONE: Final = Response(status_code=Cancelled.status)
-
-
-async def _unless_gone(request: Request, followed: FollowedInvocation, wait: Coroutine[Any, Any, None]) -> bool:
-    """Wait, while the caller is there; whether it still is. One who goes away ends the run."""
-    waiting, gone = asyncio.create_task(wait), asyncio.create_task(sse.disconnect(request.receive))
-    try:
-        await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
-            await followed.end()
-            return False
-        await waiting
-        return True
-    finally:
-        waiting.cancel()
-        gone.cancel()
 
 
 def _wants_events(request: Request) -> bool:
@@ -208,27 +179,3 @@ def _wants_events(request: Request) -> bool:
     if best is None:
         raise NotAcceptable
     return best[1]
-
-
-async def _input_of(request: Request) -> Any:
-    """The body, one JSON value; an empty body is an empty object.
-
-    Raises:
-        RequestTimeout: It did not arrive in time.
-        UnsupportedMediaType: It is said to be something else than JSON.
-        InvalidJson: It is not JSON.
-    """
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            body = await request.body()
-    except TimeoutError as error:
-        raise RequestTimeout from error
-    if not body:
-        return {}
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media != "application/json" and not media.endswith("+json"):
-        raise UnsupportedMediaType
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidJson(_("The body is not JSON: {error}.", error=error)) from error

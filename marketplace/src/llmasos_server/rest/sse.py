@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, Generic
 
 from fastapi import Response
 from fastapi.sse import format_sse_event
@@ -21,7 +21,8 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from llmasos.errors import LlmasosError
-from llmasos.invocations.events import FollowedInvocation
+from llmasos.invocations.events import FollowedInvocation, ItemT, ResultT
+from llmasos.invocations.result import InvocationResult
 from llmasos.kernel.invocation import Event
 from llmasos_server.rest.context import PREFIX
 from llmasos_server.rest.problems import problem_of
@@ -33,13 +34,13 @@ HEARTBEAT_SECONDS: Final = 15.0
 HEARTBEAT: Final = b": still running\n\n"
 
 
-class EventStream(Response):
-    """The response that streams an invocation which has begun. A caller who goes away cancels it."""
+class FollowedStream(Response, Generic[ItemT, ResultT]):
+    """A response that streams an invocation which has begun. A caller who goes away cancels it."""
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, followed: FollowedInvocation) -> None:
-        """Stream the events of `followed`."""
+    def __init__(self, followed: FollowedInvocation[ItemT, ResultT]) -> None:
+        """Stream what `followed` shows."""
         super().__init__(
             headers={
                 "cache-control": "no-store",
@@ -49,7 +50,18 @@ class EventStream(Response):
         )
         del self.headers["content-length"]
         self._followed = followed
-        self._sent = 0
+
+    def item(self, item: ItemT) -> bytes:
+        """Something that it shows, on the wire."""
+        raise NotImplementedError
+
+    def end(self, result: ResultT) -> bytes:
+        """Its end, on the wire."""
+        raise NotImplementedError
+
+    def failure(self, error: LlmasosError) -> bytes:
+        """Its failure, on the wire."""
+        raise NotImplementedError
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,34 +80,52 @@ class EventStream(Response):
             await self._followed.end()
 
     async def _parts(self) -> AsyncIterator[bytes]:
-        followed = self._followed
         while True:
             try:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
-                    event = await followed.next_event()
+                    item = await self._followed.next_event()
             except TimeoutError:
                 yield HEARTBEAT
                 continue
-            if event is None:
+            if item is None:
                 break
-            yield self._encoded(event.kind, content_of(event))
-        if followed.was_cancelled:
+            yield self.item(item)
+        if self._followed.was_cancelled:
             return  # the caller has gone: there is nobody to tell
         try:
-            result = await followed.result()
+            yield self.end(await self._followed.result())
         except LlmasosError as error:
-            yield self._encoded("usage", UsageView.of(followed.usage))
-            yield self._encoded("error", problem_of(error, locale=followed.locale, invocation=followed.id))
+            yield self.failure(error)
         except Exception:
             # Logged where it was raised; a stream must not end without saying how.
-            yield self._encoded("usage", UsageView.of(followed.usage))
-            yield self._encoded("error", problem_of(LlmasosError(), locale=followed.locale, invocation=followed.id))
-        else:
-            yield self._encoded("usage", UsageView.of(result.usage))
-            yield self._encoded("end", EndEvent(id=result.id, output=result.output))
+            yield self.failure(LlmasosError())
+
+
+class EventStream(FollowedStream[Event, InvocationResult]):
+    """The events of a run of an action, numbered from 1."""
+
+    def __init__(self, followed: FollowedInvocation[Event, InvocationResult]) -> None:
+        """Stream the events of `followed`."""
+        super().__init__(followed)
+        self._sent = 0
+
+    @override
+    def item(self, item: Event) -> bytes:
+        return self._encoded(item.kind, content_of(item))
+
+    @override
+    def end(self, result: InvocationResult) -> bytes:
+        usage = self._encoded("usage", UsageView.of(result.usage))
+        return usage + self._encoded("end", EndEvent(id=result.id, output=result.output))
+
+    @override
+    def failure(self, error: LlmasosError) -> bytes:
+        followed = self._followed
+        usage = self._encoded("usage", UsageView.of(followed.usage))
+        problem = problem_of(error, locale=followed.locale, invocation=followed.id)
+        return usage + self._encoded("error", problem)
 
     def _encoded(self, name: str, content: BaseModel) -> bytes:
-        """One event on the wire, numbered from 1."""
         self._sent += 1
         data = content.model_dump_json(exclude_none=name == "error")
         return format_sse_event(event=name, data_str=data, id=str(self._sent))

@@ -267,15 +267,27 @@ def _parsed(shape: type[RequestT], arguments: list[Json]) -> RequestT:
     return parse_request(shape, json_argument(arguments))
 
 
-def operation_of(function: str, request: Mapping[str, Any]) -> Generate | Embed:
-    """The operation of a request that a program of this process made; `function` is `generate` or `embed`.
+def generation(request: Mapping[str, Any]) -> Generate:
+    """The operation of a request that a program made.
 
     Raises:
         Invalid: A field is unknown or has a value that it cannot have.
     """
+    return Generate(_validated(GenerateRequest, request))
+
+
+def streamed_generation(request: Mapping[str, Any]) -> GenerateStream:
+    """The operation of a request that a program made; raises as `generation`."""
+    return GenerateStream(_validated(GenerateRequest, request))
+
+
+def embedding(request: Mapping[str, Any]) -> Embed:
+    """The operation of a request that a program made; raises as `generation`."""
+    return Embed(_validated(EmbedRequest, request))
+
+
+def _validated(shape: type[RequestT], request: Mapping[str, Any]) -> RequestT:
     try:
-        if function == "embed":
-            return Embed(EmbedRequest.model_validate(request))
-        return Generate(GenerateRequest.model_validate(request))
+        return shape.model_validate(request)
     except ValidationError as error:
         raise invalid_request(error) from error

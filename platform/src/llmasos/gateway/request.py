@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from llmasos.errors import Invalid
 from llmasos.i18n import _, listing
 from llmasos.validation import Misfit, misfit
+from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
 
 Task: TypeAlias = Literal[
     "chat", "classify", "extract", "summarise", "translate", "write", "code", "reason", "question", "other"
@@ -25,8 +26,8 @@ Task: TypeAlias = Literal[
 # A conversation of more turns than this is no conversation: each costs a template and a place in the engine's lists.
 MAX_MESSAGES: Final = 2000
 MAX_TOOLS: Final = 128
-# A picture of a phone's camera, as JPEG; providers take 5 to 20 MiB.
-MAX_MEDIA_BYTES: Final = 5 << 20
+# As base64 it leaves a quarter of what one call carries for the rest; providers scale larger pictures down themselves.
+MAX_MEDIA_BYTES: Final = MAX_PAYLOAD_BYTES * 9 // 16
 # The largest schema that providers take is about half of this.
 MAX_SCHEMA_CHARACTERS: Final = 128 << 10
 MAX_SCHEMA_DEPTH: Final = 32
@@ -64,8 +65,8 @@ def _picture(url: str) -> str:
 
 def _media(data: str) -> str:
     if len(data) > MAX_MEDIA_BYTES * 4 // 3 + 4:
-        megabytes = MAX_MEDIA_BYTES >> 20
-        raise Misfit(_("it is larger than {megabytes} MiB; make it smaller", megabytes=megabytes))
+        kilobytes = MAX_MEDIA_BYTES >> 10
+        raise Misfit(_("it is larger than {kilobytes} KiB; make it smaller", kilobytes=kilobytes))
     try:
         decoded = b64decode(data, validate=True)
     except (binascii.Error, ValueError):

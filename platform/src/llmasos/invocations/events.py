@@ -1,4 +1,4 @@
-"""An invocation that a request began: its events in a short queue, its end, and the way to stop it."""
+"""An invocation that a request began: what it shows in a short queue, its end, and the way to stop it."""
 
 from __future__ import annotations
 
@@ -6,42 +6,45 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from llmasos.errors import LlmasosError
-from llmasos.invocations.result import InvocationResult
-from llmasos.kernel.invocation import Event, EventSink, Invocation, Usage, discard
+from llmasos.kernel.invocation import Invocation, Usage
 
 logger = logging.getLogger(__name__)
 
 # How many events a slow reader may lag behind before the app waits for it.
 QUEUED_EVENTS: Final = 64
 
-Start: TypeAlias = Callable[[EventSink, Callable[[Invocation], None]], Awaitable[InvocationResult]]
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+Sink: TypeAlias = Callable[[ItemT], Awaitable[None]]
+Start: TypeAlias = Callable[[Sink[ItemT], Callable[[Invocation], None]], Awaitable[ResultT]]
+"""Runs it to its result: gets the sink of what it shows, and a function to call once it is admitted."""
 
 
-class _EventQueue:
-    """Events from one writer to one reader. The writer waits while it is full; once closed, it ends."""
+class _Queue(Generic[ItemT]):
+    """Items from one writer to one reader. The writer waits while it is full; once closed, it ends."""
 
     def __init__(self) -> None:
-        self._events: deque[Event] = deque()
+        self._items: deque[ItemT] = deque()
         self._changed = asyncio.Event()
         self._closed = False
 
-    async def put(self, event: Event) -> None:
-        while len(self._events) >= QUEUED_EVENTS:
+    async def put(self, item: ItemT) -> None:
+        while len(self._items) >= QUEUED_EVENTS:
             await self._change()
-        self._events.append(event)
+        self._items.append(item)
         self._changed.set()
 
-    async def get(self) -> Event | None:
-        while not self._events:
+    async def get(self) -> ItemT | None:
+        while not self._items:
             if self._closed:
                 return None
             await self._change()
-        event = self._events.popleft()
+        item = self._items.popleft()
         self._changed.set()
-        return event
+        return item
 
     def close(self) -> None:
         self._closed = True
@@ -52,16 +55,16 @@ class _EventQueue:
         await self._changed.wait()
 
 
-class FollowedInvocation:
+class FollowedInvocation(Generic[ItemT, ResultT]):
     """Begins an invocation at once; `begun` waits for its admission, which a response's status depends on."""
 
-    def __init__(self, start: Start, *, streamed: bool) -> None:
+    def __init__(self, start: Start[ItemT, ResultT], *, streamed: bool) -> None:
         """Run `start`; keep its events only if they are `streamed`."""
         self.ended_for: LlmasosError | None = None
         """What `end_for` ended it with."""
-        self._events = _EventQueue()
+        self._events: _Queue[ItemT] = _Queue()
         self._invocation: asyncio.Future[Invocation] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._run(start, self._events.put if streamed else discard))
+        self._task = asyncio.create_task(self._run(start, self._events.put if streamed else _drop))
 
     @property
     def id(self) -> str:
@@ -99,11 +102,11 @@ class FollowedInvocation:
         """Whether `cancel` or `end` ended it, because its caller went away."""
         return self.ended_for is None and (self._task.cancelling() > 0 or self._task.cancelled())
 
-    async def next_event(self) -> Event | None:
+    async def next_event(self) -> ItemT | None:
         """The next event; None once it has ended and all were taken."""
         return await self._events.get()
 
-    async def result(self) -> InvocationResult:
+    async def result(self) -> ResultT:
         """How it ended.
 
         Raises:
@@ -141,7 +144,7 @@ class FollowedInvocation:
         if not self._task.cancelled():
             self._task.exception()  # read, so that asyncio does not log it: its caller has gone
 
-    async def _run(self, start: Start, emit: EventSink) -> InvocationResult:
+    async def _run(self, start: Start[ItemT, ResultT], emit: Sink[ItemT]) -> ResultT:
         try:
             return await start(emit, self._began)
         except LlmasosError:
@@ -155,3 +158,7 @@ class FollowedInvocation:
     def _began(self, invocation: Invocation) -> None:
         if not self._invocation.done():
             self._invocation.set_result(invocation)
+
+
+async def _drop(_item: object) -> None:
+    """The sink of a caller who does not look."""

@@ -1,0 +1,185 @@
+"""`/v1`: models in the shape of OpenAI's API, under the caller's own rights and quotas.
+
+Requests take the fields of `GenerateRequest` and `EmbedRequest`; what is unknown is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.sse import format_sse_event
+from typing_extensions import override
+
+from llmasos.capabilities.model import GenerateStream, embedding, generation, streamed_generation
+from llmasos.errors import (
+    Cancelled,
+    Denied,
+    Invalid,
+    LlmasosError,
+    NotFound,
+    QuotaExceeded,
+    TimedOut,
+    Unauthenticated,
+    Unavailable,
+)
+from llmasos.host import Host
+from llmasos.invocations.events import FollowedInvocation, Sink
+from llmasos.kernel.capability import Operation
+from llmasos.kernel.invocation import Invocation, Principal
+from llmasos_server.rest import sse
+from llmasos_server.rest.context import host_of
+from llmasos_server.rest.following import GONE, end_when_revoked, json_body, unless_gone
+from llmasos_server.rest.identity import Caller, Runner
+from llmasos_server.rest.problems import (
+    BodyTooLarge,
+    InvalidJson,
+    RequestTimeout,
+    ScopeMissing,
+    UnsupportedMediaType,
+    problem_of,
+    responses,
+)
+
+router = APIRouter(prefix="/v1", tags=["models"])
+
+_FAILURES: Final = responses(
+    InvalidJson,
+    Unauthenticated,
+    Denied,
+    ScopeMissing,
+    NotFound,
+    RequestTimeout,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    Invalid,
+    QuotaExceeded,
+    Cancelled,
+    LlmasosError,
+    Unavailable,
+    TimedOut,
+)
+_OBJECT: Final = {"type": "object", "additionalProperties": True}
+_CHUNKS: Final = {"type": "string", "description": "Chat-completion chunks as `data:` lines, then `data: [DONE]`."}
+
+
+def _body(description: str, example: dict[str, Any]) -> dict[str, Any]:
+    content = {"application/json": {"schema": _OBJECT, "example": example}}
+    return {"requestBody": {"required": True, "description": description, "content": content}}
+
+
+@router.post(
+    "/chat/completions",
+    operation_id="create_chat_completion",
+    summary="Ask a model",
+    responses={
+        200: {
+            "description": "A chat completion, or its chunks if `stream` is true.",
+            "content": {"application/json": {"schema": _OBJECT}, sse.MEDIA_TYPE: {"schema": _CHUNKS}},
+        },
+        **_FAILURES,
+    },
+    openapi_extra=_body(
+        "A chat-completion request. `tier`, `task` and `language` choose a model where none is named.",
+        {"messages": [{"role": "user", "content": "Good morning"}], "max_tokens": 100},
+    ),
+)
+async def create_chat_completion(request: Request, caller: Runner) -> Response:
+    """Ask a model by name, or the one that suits. The answer's `llmasos` holds what to know of it."""
+    value = _without_app(caller, await json_body(request))
+    streamed = value.pop("stream", False)
+    value.pop("stream_options", None)  # usage is always in the last chunk
+    if streamed is not True:
+        return await _whole(request, caller, generation(value))
+    operation = streamed_generation(value)
+
+    def start(emit: Sink[dict[str, Any]], on_start: Callable[[Invocation], None]) -> Any:
+        return _stream(host_of(request), caller.principal, operation, emit, on_start)
+
+    followed = FollowedInvocation[dict[str, Any], None](start, streamed=True)
+    end_when_revoked(request, caller, followed)
+    try:
+        here = await unless_gone(request, followed, followed.begun())
+    except BaseException:
+        await followed.end()
+        raise
+    return ChunkStream(followed) if here else GONE
+
+
+@router.post(
+    "/embeddings",
+    operation_id="create_embeddings",
+    summary="Embed texts",
+    responses={
+        200: {"description": "A vector for each text.", "content": {"application/json": {"schema": _OBJECT}}},
+        **_FAILURES,
+    },
+    openapi_extra=_body("Texts, and the model's name if it matters.", {"input": ["Good morning"]}),
+)
+async def create_embeddings(request: Request, caller: Runner) -> Response:
+    """One vector for each text."""
+    value = _without_app(caller, await json_body(request))
+    if isinstance(value.get("input"), str):
+        value["input"] = [value["input"]]
+    return await _whole(request, caller, embedding(value))
+
+
+class ChunkStream(sse.FollowedStream[dict[str, Any], None]):
+    """The chunks of a chat completion."""
+
+    @override
+    def item(self, item: dict[str, Any]) -> bytes:
+        return format_sse_event(data_str=msgspec.json.encode(item).decode())
+
+    @override
+    def end(self, result: None) -> bytes:
+        return format_sse_event(data_str="[DONE]")
+
+    @override
+    def failure(self, error: LlmasosError) -> bytes:
+        problem = problem_of(error, locale=self._followed.locale, invocation=self._followed.id)
+        return format_sse_event(data_str=f'{{"error":{problem.model_dump_json(exclude_none=True)}}}')
+
+
+async def _stream(
+    host: Host,
+    principal: Principal,
+    operation: GenerateStream,
+    emit: Sink[dict[str, Any]],
+    on_start: Callable[[Invocation], None],
+) -> None:
+    async with host.invocations.open(principal, None, "model.open") as invocation:
+        opened = await host.kernel.call(invocation, operation)
+        on_start(invocation)
+        async for part in opened:
+            await emit(part)
+
+
+async def _whole(request: Request, caller: Caller, operation: Operation[dict[str, Any]]) -> Response:
+    host, action = host_of(request), f"{operation.capability}.{operation.function}"
+
+    async def start(_emit: Sink[dict[str, Any]], on_start: Callable[[Invocation], None]) -> dict[str, Any]:
+        async with host.invocations.open(caller.principal, None, action) as invocation:
+            on_start(invocation)
+            return await host.kernel.call(invocation, operation)
+
+    followed = FollowedInvocation[dict[str, Any], dict[str, Any]](start, streamed=False)
+    end_when_revoked(request, caller, followed)
+    try:
+        if not await unless_gone(request, followed, followed.settled()):
+            return GONE
+        return JSONResponse(await followed.result())
+    finally:
+        await followed.end()
+
+
+def _without_app(caller: Caller, value: Any) -> dict[str, Any]:
+    """The body, of a caller whose token is not bound to apps."""
+    if caller.apps is not None:
+        raise ScopeMissing
+    if not isinstance(value, dict):
+        raise Invalid
+    return dict(value)
