@@ -1,7 +1,7 @@
 """Providers' answers, checked in this one place, as plain chat completions.
 
 litellm's classes are read by attribute, since their `model_dump` takes longer than the rest of the gateway together.
-Whatever is not as chat completions are is a `BadAnswer`, and never an error of the host's.
+An answer of any other form is a `BadAnswer`, never an internal error of the host.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def completion(response: Any, entry: ModelEntry) -> dict[str, Any]:
     """A whole answer, without usage.
 
     Raises:
-        BadAnswer: It is none.
+        BadAnswer: It is not a chat completion.
     """
     with understood(entry):
         choices = [_choice(index, choice) for index, choice in enumerate(response.choices)]
@@ -135,7 +135,7 @@ def part(chunk: Any, entry: ModelEntry, number: str) -> dict[str, Any] | None:
     """One part of a streamed answer, or None if it says nothing. Tool calls are as the provider numbers them.
 
     Raises:
-        BadAnswer: It is no part of an answer.
+        BadAnswer: It is not a part of a chat completion.
     """
     with understood(entry):
         if not chunk.choices:
@@ -157,7 +157,7 @@ def part(chunk: Any, entry: ModelEntry, number: str) -> dict[str, Any] | None:
 
 
 def blank_part(entry: ModelEntry, number: str, reason: str | None) -> dict[str, Any]:
-    """A part that says nothing but how the answer ended."""
+    """A part without text, with the reason why the answer ended."""
     return {
         "id": number,
         "object": "chat.completion.chunk",
@@ -171,12 +171,12 @@ def embeddings(response: Any, entry: ModelEntry, count: int) -> list[dict[str, A
     """The vectors of `count` texts, in the order of the texts.
 
     Raises:
-        BadAnswer: Some are missing, of different lengths, or hold something that is no number.
+        BadAnswer: Some are missing, of different lengths, or hold something other than numbers.
     """
     with understood(entry):
         vectors: dict[int, list[float]] = {}
         for row in response.data:
-            fields = row if isinstance(row, dict) else vars(row)
+            fields = cast("dict[str, object]", row if isinstance(row, dict) else vars(row))
             index, vector = fields.get("index"), fields["embedding"]
             index = len(vectors) if index is None else index
             if not isinstance(index, int) or not 0 <= index < count or index in vectors:
@@ -200,7 +200,7 @@ def _numbers(vector: object) -> list[float]:
 
 
 def json_in(text: str, *, wants_object: bool) -> str | None:
-    """The JSON in a text: all of it, or what stands in a fence or between words; None if there is none.
+    """Return the JSON in a text, without the fence or the words around it, or None if there is none.
 
     Args:
         text: What a model said.
@@ -219,7 +219,7 @@ def json_in(text: str, *, wants_object: bool) -> str | None:
 
 def _candidates(text: str) -> Iterable[str]:
     yield text.strip()
-    # Where an object or an array may begin; a hundred are enough, and keep a hostile answer cheap.
+    # An object or an array may begin at each of these. A hundred are enough, and bound the cost of a hostile answer.
     starts = [position for position, character in enumerate(text) if character in "{["]
     for position in starts[:100]:
         yield text[position:]

@@ -38,7 +38,7 @@ SecretReader = Callable[[str], str | None]
 
 
 class Provider(Protocol):
-    """What litellm calls for a model that is not a service elsewhere: its `CustomLLM`, by shape."""
+    """A model provider inside the host: the methods of litellm's `CustomLLM` that are used."""
 
     async def acompletion(self, *args: Any, **kwargs: Any) -> Any:
         """A whole answer, as litellm's ModelResponse."""
@@ -55,7 +55,7 @@ class Provider(Protocol):
 
 @runtime_checkable
 class Tokeniser(Protocol):
-    """A provider of ours that counts tokens itself."""
+    """A provider inside the host that counts tokens itself."""
 
     async def count_tokens(self, model: str, text: str) -> int:
         """The tokens of a text, exactly."""
@@ -72,10 +72,10 @@ class Tokeniser(Protocol):
 
 @runtime_checkable
 class ReadsAhead(Protocol):
-    """A provider of ours whose engine can read a prompt before it is asked to answer it."""
+    """A provider inside the host whose engine can process a prompt ahead of the call."""
 
     async def read_ahead(self, model: str, parameters: Parameters) -> None:
-        """Read the prompt, so that the call finds it read; where that fails, the call tells why."""
+        """Process the prompt ahead of the call. A failure is ignored: the call itself reports it."""
         ...
 
 
@@ -117,10 +117,10 @@ def load_litellm() -> Any:
             import litellm  # noqa: PLC0415 - late on purpose
 
             module: Any = litellm
-            # Its first call imports this, with a warning of pydantic's that concerns nobody.
+            # litellm's first call would import this, with a pydantic warning that users cannot act on.
             with suppress(ImportError):
                 importlib.import_module("litellm.llms.github_copilot.per_user_auth")
-            # Its first answer builds classes for a fifth of a second, with such warnings too.
+            # Its first answer would spend 0.2 s on building classes, with such warnings too.
             module.ModelResponse()
             module.ModelResponseStream()
             module.EmbeddingResponse()
@@ -145,7 +145,7 @@ class Engine:
     """Calls models through litellm, with our time limits, retries and errors."""
 
     def __init__(self, providers: Mapping[str, Provider], read_secret: SecretReader = no_secrets) -> None:
-        """`providers` are models of ours, by the provider's name in a litellm model string."""
+        """`providers` are those inside the host, by their name in a litellm model string."""
         self._providers = dict(providers)
         self._tokenisers = {name: each for name, each in providers.items() if isinstance(each, Tokeniser)}
         self._read_secret = read_secret
@@ -174,7 +174,7 @@ class Engine:
     async def stream(self, entry: ModelEntry, parameters: Parameters, on_send: OnSend) -> ProviderStream:
         """A streamed answer, once its first part is there; close it.
 
-        Only its start is tried again: what was shown cannot be taken back.
+        Only its start is retried: text that was shown cannot be withdrawn.
 
         Raises:
             LlmasosError: As `failures.classify` names it, after the entry's retries.
@@ -184,7 +184,7 @@ class Engine:
         async def ask(litellm: Any, fixed: Parameters, sent: Parameters) -> tuple[Any, Any]:
             answer = await litellm.acompletion(**fixed, **sent)
             wrapper: Any = answer if sent.get("stream") else WholeAnswer(answer)
-            # Some providers start only when the first part is asked for, and fail there.
+            # Some providers send the request only when the first part is read, and fail then.
             try:
                 first = await anext(wrapper, None)
                 if first is None and not wrapper.received_finish_reason:
@@ -214,10 +214,10 @@ class Engine:
             return await self._attempts(entry, {"input": texts}, ask, on_send)
 
     async def count_tokens(self, entry: ModelEntry, text: str) -> int:
-        """Tokens of a text: by the provider where it is ours, else by the tokeniser that litellm knows, or the nearest.
+        """Count the tokens of a text, by the host's own provider or by the tokeniser that litellm finds nearest.
 
         Raises:
-            LlmasosError: A provider of ours failed.
+            LlmasosError: The host's own provider failed.
         """
         provider, model = _parts_of(entry)
         if provider in self._tokenisers:
@@ -226,7 +226,7 @@ class Engine:
         return await asyncio.to_thread(litellm.token_counter, model=entry.litellm, text=text)
 
     def counts_prompts(self, entry: ModelEntry) -> bool:
-        """Whether `count_prompt` can be asked of a model: of those of ours."""
+        """Whether `count_prompt` works for a model: it does for those inside the host."""
         return _parts_of(entry)[0] in self._tokenisers
 
     async def count_prompt(self, entry: ModelEntry, parameters: Parameters) -> int:
@@ -235,11 +235,11 @@ class Engine:
         return await self._tokenisers[provider].count_prompt(model, parameters)
 
     async def describe(self, model: str) -> Mapping[str, Any]:
-        """What litellm knows of a model string: window, prices, modalities; empty where it knows nothing."""
+        """What litellm knows about a model string: window, prices, modalities; empty if it knows nothing."""
         litellm = await self._ready()
         try:
             return dict(litellm.get_model_info(model))
-        except Exception:  # it raises a plain Exception where the model is not in its table
+        except Exception:  # it raises a plain Exception if the model is not in its table
             return {}
 
     async def providers(self) -> frozenset[str]:

@@ -16,7 +16,7 @@ from llmasos.i18n import Message, _, template
 # A provider's own words help, but they may be a page of HTML.
 MAX_WORDS = 300
 
-# A provider that asks for a longer pause than this is treated as away: the caller waits for an answer now.
+# If a provider asks for a longer pause than this, the call fails: its caller is waiting.
 MAX_PAUSE_SECONDS = 10.0
 
 
@@ -80,7 +80,7 @@ def classify(error: BaseException, entry: ModelEntry, key: str | None) -> Provid
     causes = _causes(error)
     for cause in causes:
         if isinstance(cause, LlmasosError):
-            # A provider of ours raised it, and litellm wrapped it.
+            # A provider inside the host raised it, and litellm wrapped it.
             return ProviderFailure(cause, again=isinstance(cause, ModelUnavailable))
     names = {cls.__name__ for cause in causes for cls in type(cause).__mro__}
     names |= {str(getattr(cause, "code", "")) for cause in causes}
@@ -109,7 +109,7 @@ def classify(error: BaseException, entry: ModelEntry, key: str | None) -> Provid
     return ProviderFailure(unknown, again, pause)
 
 
-# What providers write where they mean 402: Anthropic says so with 400, others with 403 and 429.
+# What providers write when they mean 402: Anthropic uses status 400, others 403 and 429.
 _UNPAID = re.compile(r"credit balance|insufficient (credits|balance|funds|quota)|payment required|billing", re.I)
 
 # The classes of litellm and of what it wraps, and codes that providers send, the narrower first; what each is to us;
@@ -175,7 +175,7 @@ _KINDS: tuple[tuple[frozenset[str], type[LlmasosError], str, bool], ...] = (
 
 
 def _where(entry: ModelEntry) -> str:
-    """What may be wrong with the address: a server without that route answers as one without that model does."""
+    """A hint that the address may be wrong: an unknown route and an unknown model look the same."""
     address = (entry.api_base or "").rstrip("/")
     if not address or address.endswith("/v1"):
         return ""
@@ -194,7 +194,7 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def elsewhere_may_help(error: LlmasosError) -> bool:
-    """Whether another model might answer: not where the request itself is at fault, but for its length."""
+    """Whether another model might answer: not if the request itself is at fault, unless it is only too long."""
     return isinstance(error, ContextTooLong) or not isinstance(error, Invalid)
 
 

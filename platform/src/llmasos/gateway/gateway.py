@@ -60,7 +60,7 @@ class EmbedPlan:
     """At most so many."""
 
     def used_at_most(self) -> Used:
-        """What the call owes while nobody knows what it used."""
+        """What the call is charged as long as its actual use is unknown."""
         price = self.entry.price
         cost = None if price is None else price.cost_micro_usd(self.tokens, 0)
         return Used(self.tokens, 0, cost, self.entry.name)
@@ -115,9 +115,9 @@ class Gateway:
             self._local.close()
 
     def warm(self, model: str | None = None) -> None:
-        """Start, in the background, what a first call would wait for: litellm, and beside it the embedded engine.
+        """Start, in the background, what a first call would wait for: litellm and the embedded engine.
 
-        `model` is the one that will be asked, where that is known; else the one that an unnamed request would get.
+        `model` is the one that will be called, if known; otherwise it is the one that a request without a name gets.
         """
         models = self.registry.models
         entry = models.get(model) if model else next((e for e in models.values() if e.kind == "chat"), None)
@@ -161,7 +161,7 @@ class Gateway:
         return all(self._engine.counts_prompts(entry) for entry in plan.entries)
 
     async def measured(self, plan: CallPlan) -> CallPlan:
-        """The plan with its prompt counted exactly, where that can be done; it costs milliseconds.
+        """Return the plan with its prompt counted exactly, which takes milliseconds.
 
         Raises:
             LlmasosError: The model does not take the request.
@@ -185,10 +185,10 @@ class Gateway:
         Args:
             request: What is asked, or the plan made of it.
             max_tokens: What the reservation left, below that of the plan.
-            spent: Is told what was used as soon as it is known, also where this fails afterwards.
+            spent: Receives what was used as soon as it is known, even if the call fails afterwards.
 
         Raises:
-            LlmasosError: The last model's failure, where a fallback failed too.
+            LlmasosError: The last model's failure, if the fallbacks failed too.
         """
         plan = request if isinstance(request, CallPlan) else self.plan(request)
         spent = spent or Spent()
@@ -266,7 +266,7 @@ class Gateway:
         return self._engine.learned(self.registry.get(name))
 
     async def count_tokens(self, text: str, model: str | None = None, *, reach: Reach = EVERYTHING) -> int:
-        """Tokens of a text, as the model counts it that would answer."""
+        """Count the tokens of a text, as the model that would answer counts them."""
         request = GenerateRequest.model_validate({"messages": [{"role": "user", "content": text}], "model": model})
         return await self._engine.count_tokens(self.plan(request, reach=reach).entry, text)
 
@@ -363,12 +363,12 @@ class Gateway:
             message = {**message, "content": message["content"] if found is None else found}
         filters = self.filters(plan)
         if filters:
-            message.pop("reasoning_content", None)  # what a model thinks is not for whoever is guarded
+            message.pop("reasoning_content", None)  # filters see text and tool calls; reasoning would pass unfiltered
         return filtered(partial(self.filters, plan), message)
 
 
 def _check_inlined(plan: CallPlan) -> None:
-    """Refuse pictures that nobody fetched: litellm would fetch some itself, from any address and without a bound."""
+    """Refuse pictures that were not fetched: litellm would fetch some itself, from any address and without a limit."""
     if plan.picture_addresses:
         raise Invalid(
             _(

@@ -7,14 +7,14 @@ from typing import Any, Protocol
 
 
 class TextFilter(Protocol):
-    """Rewrites an answer as it comes. A whole answer is fed at once, a stream in parts."""
+    """Rewrites an answer while it arrives. A whole answer is fed in one piece, a stream in parts."""
 
     def feed(self, text: str) -> str:
         """Take a part; return what can be shown by now."""
         ...
 
     def finish(self) -> str:
-        """The answer ended: return what was held back."""
+        """Return what was held back; called at the end of the answer."""
         ...
 
 
@@ -34,7 +34,7 @@ class Filters:
         return text
 
     def finish(self) -> str:
-        """What was held back by each, passed through those behind it."""
+        """What each held back, passed through the filters after it."""
         rest = ""
         for each in self._filters:
             rest = each.feed(rest) + each.finish()

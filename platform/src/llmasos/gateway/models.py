@@ -69,10 +69,10 @@ class ModelEntry(Frozen):
     key: Annotated[str, StringConstraints(pattern=r"^(env|secret):[A-Za-z_][A-Za-z0-9_.-]*$")] | None = None
     """Never the key itself: `env:OPENAI_API_KEY`, or `secret:openai` for one of `llmasos secrets`."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600, strict=False)] = 120.0
-    """For a whole answer; of a streamed one, for each part."""
+    """For a whole answer, or for each part of a streamed one."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
     fallbacks: tuple[ModelName, ...] = ()
-    """Names of other models, asked in this order when this one does not answer."""
+    """Names of other models, called in this order if this one fails."""
     max_concurrency: Annotated[int, Field(ge=1)] | None = None
     """Calls at once in this process; more wait."""
     tasks: tuple[Task, ...] = ()
@@ -80,9 +80,9 @@ class ModelEntry(Frozen):
     languages: tuple[str, ...] = ()
     """Which languages it is fit for, as in BCP 47; empty: every one."""
     max_tokens_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """What the server calls the bound of an answer."""
+    """The name of the parameter that limits an answer's length."""
     unsupported: tuple[Optional, ...] = ()
-    """Parameters that the server refuses; they are left out, and an answer that cannot stream comes whole."""
+    """Parameters that the server refuses, and that are left out. With `stream`, answers arrive in one piece."""
     gguf: str | None = None
     """The weights' file, for a model that the embedded engine runs."""
     source: Literal["built-in", "config", "added"] = "added"
@@ -93,7 +93,7 @@ class ModelEntry(Frozen):
         return self.litellm.startswith(f"{EMBEDDED}/")
 
     def fits_task(self, task: str | None) -> bool:
-        """Whether it is fit for `task`; nothing is known against it where no task is named."""
+        """Whether it is fit for `task`; True if no task is named."""
         return not self.tasks or task is None or task in self.tasks
 
     def fits_language(self, language: str | None) -> bool:
@@ -101,7 +101,7 @@ class ModelEntry(Frozen):
         return not self.languages or language is None or language.lower().split("-")[0] in self.languages
 
 
-# SmolLM2-135M was held against questions of each kind: it is honest at giving labels and at telling stories and small
+# SmolLM2-135M was tested with questions of each kind: it is reliable at giving labels and at telling stories and small
 # talk in English, and at nothing else; see the notes in platform/MODELS.md.
 SMOLLM2 = ModelEntry(
     name="smollm2",

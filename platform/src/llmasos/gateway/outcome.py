@@ -1,4 +1,4 @@
-"""How an answer ended, and what is to be said of it: another model answered, it was cut, it is empty."""
+"""How an answer ended, and the notices about it: another model answered, it was cut, it is empty."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmasos.i18n import _, render
 
 @dataclass(frozen=True, slots=True)
 class AnswerEnd:
-    """All of an answer, at its end. `limit` is how many tokens it was allowed."""
+    """A complete answer. `limit` is how many tokens it was allowed."""
 
     entry: ModelEntry
     reason: str
@@ -23,7 +23,7 @@ class AnswerEnd:
     limit: int
 
     def check_not_empty(self) -> None:
-        """Refuse an answer that says nothing because of its provider's filter, or because the model only thought.
+        """Refuse an answer without text, if its provider filtered it or the model only reasoned.
 
         Raises:
             ContentRefused: The provider held the answer back.

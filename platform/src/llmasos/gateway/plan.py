@@ -1,6 +1,6 @@
-"""A request made ready: which models may answer it, with what, and the most it can use.
+"""A prepared request: which models may answer it, with which parameters, and the most it can use.
 
-Made once, before anything is reserved; parsed and measured once, however many models are then asked.
+It is made once, before anything is reserved, and serves for each model that is then called.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ TOKENS_AROUND_A_MESSAGE = 16
 
 TOKENS_TO_EXPLAIN_A_SHAPE = 256
 
-# Below this an answer is not worth its prompt, so that a quota refuses instead of shrinking further.
+# A shorter answer is not worth its prompt: the quota refuses the call instead of shrinking it further.
 FLOOR_TOKENS = 16
 FLOOR_TOKENS_OF_JSON = 64
 
 
 @dataclass(frozen=True, slots=True)
 class CallPlan:
-    """A request, ready to be asked of `entries` in their order."""
+    """A request that is ready to be sent to `entries`, in their order."""
 
     entries: tuple[ModelEntry, ...]
     parameters: dict[str, Any]
@@ -46,7 +46,7 @@ class CallPlan:
 
     @property
     def entry(self) -> ModelEntry:
-        """The model that is asked first."""
+        """The model that is called first."""
         return self.entries[0]
 
     @property
@@ -72,7 +72,7 @@ class CallPlan:
 
     @property
     def wants_json(self) -> bool:
-        """Whether the answer is data and no text."""
+        """Whether the answer is data instead of text."""
         return "response_format" in self.parameters
 
     @property
@@ -96,7 +96,7 @@ class CallPlan:
         return Demand(amounts, None in prices, Shrink(self.max_tokens, floor), self.entry.name)
 
     def used_at_most(self, granted: Demand) -> Used:
-        """What the call owes of its reservation while nobody knows what it used."""
+        """What the call is charged of its reservation as long as its actual use is unknown."""
         prices = [entry.price for entry in self.entries]
         limit = self.granted_tokens(granted)
         costs = [price.cost_micro_usd(self.prompt_tokens, limit) if price is not None else None for price in prices]
@@ -147,9 +147,9 @@ def _sent_message(message: ChatMessage) -> dict[str, Any]:
 
 
 def prompt_tokens_at_most(parameters: Mapping[str, Any], picture_tokens: int) -> int:
-    """No tokeniser makes more tokens of what is sent.
+    """An upper bound on the tokens of what is sent, whatever the tokeniser.
 
-    Everything that is sent counts: a field that is added to the request counts without a word here.
+    It counts every field that is sent, including fields that are added to the request later.
     """
     total = TOKENS_AROUND_A_MESSAGE
     for message in parameters["messages"]:

@@ -28,11 +28,11 @@ def cut(entry: ModelEntry) -> StreamCut:
 
 
 async def close_quietly(wrapper: Any) -> None:
-    """Close a stream, and so its connection, which is what stops the generation."""
+    """Close a stream and its connection, which stops the generation."""
     try:
         await wrapper.aclose()
     except RuntimeError:
-        # A generator that is still running belongs to a task that was cancelled, and closes as that task ends.
+        # The generator still runs in a task that was cancelled, and closes when that task ends.
         logging.getLogger(__name__).debug("a stream was closed while it was read")
 
 
@@ -96,7 +96,7 @@ class ProviderStream:
 
 
 class WholeAnswer:
-    """A whole answer in the place of a stream, for a server that cannot stream: one part, then the end."""
+    """A whole answer as a stream of one part, for a server that cannot stream."""
 
     def __init__(self, response: Any) -> None:
         choice = response.choices[0]

@@ -1,4 +1,4 @@
-"""The models there are: those of `config.toml`, those added by command, and the embedded ones.
+"""The models of a home: those in `config.toml`, those added by command, and the embedded ones.
 
 In that order of `models`: what an operator wrote comes before what is built in, so that the first model of a tier is
 theirs. A name that is configured hides the built-in one of that name.
@@ -96,7 +96,7 @@ class ModelRegistry:
 
         Raises:
             NotFound: There is none of that name.
-            Invalid: It stands in `config.toml`, or is built in.
+            Invalid: It is defined in `config.toml`, or built in.
         """
         entry = self.get(name)
         if entry.source == "config":

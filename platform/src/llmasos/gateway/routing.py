@@ -1,4 +1,4 @@
-"""Which model answers: the plainest honest choice.
+"""Chooses the model that answers, by simple rules.
 
 The model that the request names; else the first of its tier, an operator's before a built-in one; else the first that
 is there, of a lower tier rather than a higher one, since a higher one costs what nobody agreed to. A model that
@@ -21,7 +21,7 @@ HAN = re.compile(r"[㐀-䶿一-鿿]")
 KANA = re.compile(r"[぀-ヿ]")
 HANGUL = re.compile(r"[가-힯]")
 
-# The beginning of a text tells its script; reading all of a long one would take longer than the rest of the choice.
+# The beginning of a text shows its script; reading all of a long one would take longer than the rest of the choice.
 SCRIPT_CHARACTERS = 2000
 
 # What a task is called in a sentence.
@@ -47,7 +47,7 @@ LANGUAGES: Mapping[str, Message] = {
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What the caller may use: tiers, and models by name. Everything where both are None."""
+    """What the caller may use: tiers, and models by name. Everything if both are None."""
 
     tiers: tuple[Tier, ...] | None = None
     models: tuple[str, ...] | None = None
@@ -71,7 +71,7 @@ class Choice:
 
 
 def choose(request: GenerateRequest, models: Mapping[str, ModelEntry], reach: Reach, locale: str) -> Choice:
-    """The model that answers. An explicit model was held against `reach` before.
+    """The model that answers. A named model was checked against `reach` before.
 
     Raises:
         ModelUnavailable: Nothing that the caller may use is configured.
@@ -106,7 +106,7 @@ def choose(request: GenerateRequest, models: Mapping[str, ModelEntry], reach: Re
 def choose_embedding(
     name: str | None, models: Mapping[str, ModelEntry], reach: Reach, usable: Callable[[ModelEntry], bool]
 ) -> ModelEntry:
-    """The model that embeds: the named one, else the first that is configured and there.
+    """The model that embeds: the named one, or else the first one whose weights are present.
 
     Raises:
         ModelUnavailable: There is none.
@@ -124,7 +124,7 @@ def choose_embedding(
 
 
 def language_of(text: str) -> str | None:
-    """The language of a text where its script tells: Chinese, Japanese or Korean; else None.
+    """The language of a text as far as its script shows it: Chinese, Japanese, Korean, or else None.
 
     A fifth of the letters is enough: a Chinese message about software is half Latin.
     """
@@ -149,7 +149,7 @@ def _last_text(request: GenerateRequest) -> str:
 
 
 def _first_fit(entries: list[ModelEntry], request: GenerateRequest, language: str | None) -> ModelEntry | None:
-    """The first that is fit; where none is, the first at all, which then says so."""
+    """The first model that is fit, or else the first, which then carries a notice."""
     fit = (entry for entry in entries if entry.fits_task(request.task) and entry.fits_language(language))
     return next(fit, entries[0] if entries else None)
 

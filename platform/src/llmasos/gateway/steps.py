@@ -28,8 +28,8 @@ class ModelCaller:
 class ModelCall:
     """One call of a model, before it is made.
 
-    `goes_to` is `local` only where the model and each that may stand in for it run here; else it names a provider.
-    `state` is a place for a plugin to keep, under its own name, what its `before_model_call` learned for its
+    `goes_to` is `local` only if the model and all its fallbacks run on this machine; otherwise it names a provider.
+    `state` is where a plugin keeps, under its own name, what its `before_model_call` found out for its
     `after_model_call`.
     """
 
@@ -54,7 +54,7 @@ class Steps(Protocol):
         ...
 
     def before(self, call: ModelCall) -> ModelCall:
-        """The call as the guards leave it."""
+        """The call after the guards have seen it."""
         ...
 
     def cache_key(self, call: ModelCall) -> str | None:

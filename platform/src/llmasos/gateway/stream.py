@@ -1,4 +1,4 @@
-"""A streamed answer of a model: checked, filtered, counted, and an error if it ends without its end."""
+"""A streamed answer of a model: checked, filtered and counted, and an error if it breaks off."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class AnswerStream:
         """Put a part through the guards' filters: text may be held back, tool calls wait for the end."""
         if not self._filters:
             return
-        delta.pop("reasoning_content", None)  # what a model thinks is not for whoever is guarded
+        delta.pop("reasoning_content", None)  # filters see text and tool calls; reasoning would pass unfiltered
         if delta.get("content"):
             delta["content"] = self._filters.feed(delta["content"])
         for call in delta.pop("tool_calls", ()):

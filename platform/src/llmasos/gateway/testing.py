@@ -1,4 +1,4 @@
-"""A model whose answers a test writes. It is a real provider behind the real litellm; only its words are given."""
+"""A model whose answers a test writes: a real provider behind the real litellm, with scripted text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCRIPTED = "llmasos-scripted"
 
 @dataclass(frozen=True, slots=True)
 class ScriptedReply:
-    """One answer: its parts, and how it ends. `usage` None is a provider that does not tell."""
+    """One answer: its parts, and how it ends. A `usage` of None stands for a provider that does not report it."""
 
     parts: tuple[str, ...] = ("ok",)
     usage: tuple[int, int] | None = (3, 2)
@@ -38,17 +38,17 @@ def _one_reply() -> deque[ScriptedReply]:
 
 @dataclass
 class ScriptedProvider:
-    """Answers with `replies` in order, and with the last of them ever after; keeps what it was asked."""
+    """Returns `replies` in order, repeats the last one, and records the requests."""
 
     replies: deque[ScriptedReply] = field(default_factory=_one_reply)
     requests: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     cancelled: int = 0
-    """How many answers were broken off by the caller."""
+    """How many answers the caller cancelled."""
     running: int = 0
     most_running: int = 0
 
     def say(self, *replies: ScriptedReply | str) -> None:
-        """The answers from here on."""
+        """Set the answers from now on."""
         self.replies = deque(ScriptedReply((reply,)) if isinstance(reply, str) else reply for reply in replies)
 
     def _next(self, messages: object, optional_params: dict[str, Any]) -> ScriptedReply:
@@ -89,7 +89,7 @@ class ScriptedProvider:
         yield {**end, "tool_use": None}
 
     async def aembedding(self, *_: Any, **call: Any) -> Any:
-        """A vector of four numbers for each text, told apart by its length."""
+        """A vector of four numbers for each text; the first is the text's length."""
         texts = call["input"]
         response = call["model_response"]
         response.model = call["model"]
@@ -118,7 +118,7 @@ class ScriptedProvider:
 
 
 def scripted_entry(name: str = "scripted", **fields: Any) -> ModelEntry:
-    """A configured model that the scripted provider answers."""
+    """A configured model of the scripted provider."""
     known: dict[str, Any] = {"tier": "fast", "price": FREE, "goes_to": "local", "retries": 0}
     return ModelEntry(name=name, litellm=f"{SCRIPTED}/{name}", **{**known, **fields})
 

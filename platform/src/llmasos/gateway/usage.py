@@ -1,4 +1,4 @@
-"""What a call of a model used: as the provider reported it, as far as that is possible, else as the host counts it."""
+"""What a model call used: as reported by the provider if that is possible, or else as counted by the host."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Counted:
 
 @dataclass(slots=True)
 class Spent:
-    """What a call used, known as soon as the provider reported it: what comes after that may still fail.
+    """What a call used, available as soon as the provider reported it, even if the call then fails.
 
-    `pending` is set while a request is at a provider that has not reported yet: whoever gives up then owes what was
-    reserved, since the provider may work on.
+    `pending` is set while a provider has a request and has not reported its usage. If the caller gives up then, it is
+    charged what was reserved, since the provider may continue.
     """
 
     used: Used = NOTHING_USED
@@ -83,7 +83,7 @@ def reported_usage(response: Any) -> Counted | None:
 
 
 def believed(reported: Counted, prompt_tokens: int, completion_tokens: int, entry: ModelEntry) -> Counted | None:
-    """The reported usage as far as it is possible, or None if it is negative and the host has to count.
+    """Return the reported usage, limited to what is possible, or None if it is negative and the host has to count.
 
     Args:
         reported: What the provider said.

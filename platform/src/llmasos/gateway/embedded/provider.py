@@ -23,10 +23,10 @@ from llmasos.i18n import _
 if TYPE_CHECKING:
     import httpx  # imported by the first call, which a command that runs an app without a model spares
 
-# Our own time limits are outside, around the whole call; this one is for an engine that accepts and never answers.
+# The gateway limits the whole call; this limit is for an engine that accepts a connection and sends nothing.
 SILENCE_SECONDS = 600.0
 
-# The engine takes a Markdown fence off the JSON that a model puts into one, but not where the answer was cut.
+# Small models put JSON into a Markdown fence; of an answer that was cut, only the opening line is there.
 FENCE = "```json"
 
 # litellm wants every key in every part.
@@ -40,7 +40,7 @@ PART: dict[str, Any] = {
 }
 
 
-# What control tokens of models begin with or hold: <|im_start|>, [INST], <s>, <｜User｜>, ▁<EOT>, {{…}}.
+# Characters that control tokens begin with or contain: <|im_start|>, [INST], <s>, <｜User｜>, ▁<EOT>, {{…}}.
 _MAY_CONTROL = re.compile(r"[<\[|｜▁{]")
 
 
@@ -122,7 +122,7 @@ class EmbeddedProvider:
             return await _prompt_tokens(client, await without_control_tokens(client, asked.body))
 
     async def read_ahead(self, model: str, parameters: Mapping[str, Any]) -> None:
-        """Read a prompt into the engine's cache; where that fails, so does the call, which says why."""
+        """Read a prompt into the engine's cache. A failure is ignored: the call itself reports it."""
         import httpx  # noqa: PLC0415
 
         with suppress(LlmasosError, httpx.HTTPError):

@@ -1,19 +1,19 @@
-"""Notices a small model that says the same again and again, so that its answer is ended instead of filled up."""
+"""Detects a model that repeats itself endlessly, so that its answer can be ended."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# A loop is at least this long, and says its piece at least so often: a rule in Markdown or a short refrain is shorter.
+# A loop has at least this many characters and repetitions: a Markdown rule or a short refrain has fewer.
 LEAST_CHARACTERS: Final = 200
 LEAST_TIMES: Final = 5
 LONGEST_PIECE: Final = 240
-# How often it is looked for; a loop needs no haste.
+# How often to look for a loop.
 STEP_CHARACTERS: Final = 32
 
 
 class Repetition:
-    """Takes an answer as it comes; keeps no more of it than a loop needs."""
+    """Reads an answer in pieces, and keeps only as much as a loop spans."""
 
     def __init__(self) -> None:
         self._tail = ""

@@ -1,4 +1,4 @@
-"""What a chat completion asks, as the embedded engine can do it.
+"""Translates chat-completion requests for the embedded engine.
 
 A model of this size does not call tools by itself: it answers in text. So the choice of a tool is asked for as JSON of
 a given schema, which the engine's grammar enforces, and is turned back into tool calls.
@@ -64,7 +64,7 @@ def engine_request(messages: list[dict[str, Any]], optional: Mapping[str, Any]) 
 
 
 def _check_size(schema: Mapping[str, Any]) -> None:
-    """Refuse a schema whose grammar would hold up everybody: each token that is chosen costs as much as it is wide."""
+    """Refuse a schema whose grammar would block other callers: the cost of each token grows with its alternatives."""
     choices, waiting = 0, [cast(object, schema)]
     while waiting:
         value = waiting.pop()

