@@ -1,6 +1,7 @@
 """11-S1: what apps, models and publishers wrote is shown, and obeyed by no terminal."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,16 @@ def test_a_release_stored_before_cannot_repaint_the_consent_screen(capsys: pytes
     assert "Ask language models" in shown
     assert not any(line.strip("│ ").startswith("Within: nothing") for line in shown.splitlines())
     assert "[red]markup" in shown.replace("\n", "")
+
+
+def test_no_command_prints_past_the_functions_that_neutralise() -> None:
+    """11-S1: a table of tokens was printed with its markup."""
+    cli = Path(shell.__file__).parent
+    past = re.compile(r"sys\.std(out|err)\.write|\bprint\(|\bConsole\(|\becho\(")
+    found = {path.name for path in cli.rglob("*.py") if past.search(path.read_text())}
+    # The functions themselves; the shell, which ends a line, escapes a problem and shows the version; two that give
+    # Rich texts that went through them.
+    assert found == {"output.py", "shell.py", "asking.py", "answers.py"}
 
 
 @pytest.mark.parametrize("command", ["check", "publish"])

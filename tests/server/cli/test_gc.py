@@ -62,6 +62,18 @@ def test_gc_removes_what_nothing_needs_and_apps_still_run(tmp_path: Path, monkey
     assert sum(llmasos("gc")["freed_bytes"].values()) == 0  # type: ignore[attr-defined]
 
 
+def test_a_refused_publication_leaves_nothing_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """11-S16: refused publications left their compiled components for ever."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("LLMASOS_HOME", str(home))
+    left = [old(home / "compiled" / f"{'0' * 64}-1-x86-1{suffix}") for suffix in (".cwasm", ".json")]
+    bundle = tmp_path / "app.llmapp"
+    component = minimal_component(json.dumps([action("other")]))
+    write_bundle(bundle_files(manifest_text(extra=""), component), bundle)
+    assert CliRunner().invoke(app, ["publish", str(bundle)]).exit_code == 1
+    assert [path for path in left if path.exists()] == []
+
+
 def test_kept_builds_have_a_bound_in_number_and_in_bytes(tmp_path: Path) -> None:
     """11-41."""
     for number in range(6):

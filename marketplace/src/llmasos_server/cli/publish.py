@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmasos.errors import Invalid
+from llmasos.errors import Invalid, LlmasosError
 from llmasos.i18n import _, from_text, render
 from llmasos_server.cli.output import emit_json, locale, note, options, say, tr
 
@@ -21,6 +22,7 @@ def publish(
     path: Annotated[Path, typer.Argument(help=tr("An app's folder, or a bundle."))] = Path(),
 ) -> None:
     """Publish an app to the local catalog, after its bundle and its binary were checked."""
+    from llmasos.installs.collection import collect
     from llmasos_server.cli.asking import working
     from llmasos_server.local import open_local
 
@@ -31,8 +33,13 @@ def publish(
                 bundle = await _bundle(local, path)
                 return await local.publishing.publish(bundle, by=local.principal.user)
 
-        with working(_("Building and checking …")):
-            done = asyncio.run(go())
+        try:
+            with working(_("Building and checking …")):
+                done = asyncio.run(go())
+        finally:
+            # Checking prepares a release, which may have been refused: what no installed one needs has a bound.
+            with suppress(OSError, LlmasosError):
+                collect(local.database, local.settings.home)
     _say_publication(done)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmasos.i18n import _
-from llmasos_server.cli.output import emit_json, note, options, say, tr
+from llmasos_server.cli.output import emit_json, note, options, say, say_table, tr
 
 if TYPE_CHECKING:
     from llmasos.database.engine import Database
@@ -85,15 +85,11 @@ def list_() -> None:
     if not rows:
         say(tr("There is no token. Make one: llmasos tokens create"))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    headings = tr("id|name|allows|state|last used").split("|")
-    table = Table(*headings, box=None, pad_edge=False)
+    table: list[tuple[str, ...]] = []
     for row in rows:
         used = row.last_used_at.date().isoformat() if row.last_used_at else "-"
-        table.add_row(row.id, row.name, " ".join(map(str, row.scopes)), _state(row), used)
-    Console().print(table)
+        table.append((row.id, row.name, " ".join(map(str, row.scopes)), _state(row), used))
+    say_table(table, tuple(tr("id|name|allows|state|last used").split("|")))
 
 
 @tokens.command("revoke")
