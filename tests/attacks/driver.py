@@ -17,10 +17,10 @@ if __name__ == "__main__":
 
     import_module(f"catalogue.{module}")
     target = Target(**json.loads(raw))
-    answer = {"walls": []}
+    answer = {"confinement": []}
     if mode != "plain":
         profile = {"profile": "native", "identity": "attacker", "read": [str(base)], "memory_bytes": 64 << 20}
-        answer["walls"] = apply({**profile, "namespaces": mode == "confined"})
+        answer["confinement"] = apply({**profile, "namespaces": mode == "confined"})
     try:
         answer["effect"] = repr(ATTACKS[name](target))[:200]
         if answer["effect"] in ("None", "False", "0", "''", "[]", "b''"):

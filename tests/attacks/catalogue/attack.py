@@ -1,7 +1,7 @@
 """What an attack is: a function of a `Target` that returns what it saw once it succeeded, and raises where it fails.
 
 Run by `driver.py` in a process of its own, so it may import the standard library alone, and every bomb in here
-counts: when a wall fails, the machine must survive.
+counts: if confinement fails, the machine must survive.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import threading
 
 from catalogue.attack import Target, attack, call, libc, mapped, succeeded
 
-# Three times what the suite lets a runner have, and little enough for the machine if a wall fails.
+# Three times what the suite lets a runner have, and little enough for the machine if confinement fails.
 ROAD = 192 << 20
 PAGE = 4096
 
