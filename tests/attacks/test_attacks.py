@@ -99,7 +99,7 @@ class Host:
         # Where the kernel allows no namespaces the other mechanisms are alone. Root's app then needs a Python that its
         # own user may read, which one beneath a closed home folder is not.
         alone = self.attack("without namespaces", "files", "read_a_secret")
-        self.lesser_modes = ("without namespaces",) if "CannotConfine" not in alone["error"] else ()
+        self.lesser_modes = ("without namespaces",) if "ConfinementMissing" not in alone["error"] else ()
 
     def _welcome(self) -> None:
         with contextlib.suppress(OSError):

@@ -65,7 +65,7 @@ def _first_frame(connection: socket.socket) -> Start:
     return start
 
 
-class Connection:
+class HostConnection:
     """The connection to the host: whole messages in both directions."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -115,7 +115,7 @@ def _confine(connection: socket.socket, start: Start, *kept: int) -> list[str]:
     profile = {"read": start["search_path"], **start["confine"], "keep_fds": [connection.fileno(), *kept]}
     try:
         return confinement.apply(profile)
-    except confinement.CannotConfine:
+    except confinement.ConfinementMissing:
         if start["kind"] in {"native", "bytecode"}:
             raise
         return []
@@ -132,7 +132,7 @@ def _compile(connection: socket.socket, start: Start) -> None:
     _confine(connection, start, task["input_fd"], task["output_fd"])
     # This process has one task, and an install waits for it: compile on every core.
     os.environ.pop("RAYON_NUM_THREADS", None)
-    Connection(connection).send(compiling.compile_component(task))
+    HostConnection(connection).send(compiling.compile_component(task))
 
 
 def _bytecode(connection: socket.socket, start: Start) -> None:
@@ -156,7 +156,7 @@ def _native(connection: socket.socket, start: Start) -> None:
     mechanisms = _confine(connection, start, runner.statm) if start["confine"] else []
     threading.stack_size(STACK_BYTES)
     runner.load(paths)
-    host = Connection(connection)
+    host = HostConnection(connection)
     host.send({"t": "ready", "pid": os.getpid(), "engine": "python", "confinement": mechanisms})
     serve_calls(host, start["threads"], runner.execute, watch=runner.watch)
 
@@ -171,13 +171,13 @@ def _components(connection: socket.socket, start: Start) -> None:
     # Only now may there be threads: confinement does not cover those that exist before.
     threading.stack_size(STACK_BYTES)
     runner.ticker.start()
-    host = Connection(connection)
+    host = HostConnection(connection)
     host.send({"t": "ready", "pid": os.getpid(), "engine": ENGINE_VERSION, "confinement": mechanisms})
     serve_calls(host, start["threads"], runner.execute)
 
 
 def serve_calls(
-    host: Connection,
+    host: HostConnection,
     threads: int,
     execute: Callable[[GuestInvocation, Call], Any],
     *,

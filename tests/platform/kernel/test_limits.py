@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from llmasos.errors import Invalid
 from llmasos.kernel.guest_calls import json_text, parse_json
 from llmasos.kernel.limits import MAX_DEPTH, check_arguments, check_json_depth
-from llmasos.runtimes.frames import Syscall, decode
-from llmasos_runner.protocol import HEADER, MAX_PAYLOAD_BYTES, encode
+from llmasos.runtimes.frames import SyscallFrame, decode
+from llmasos_runner.protocol import LENGTH, MAX_PAYLOAD_BYTES, encode
 
 
 @pytest.mark.parametrize("character", ["x", '"', "\\", "\x01", "é", "中", "😀"])
@@ -22,7 +22,7 @@ def test_the_largest_payload_fits_a_frame_whatever_it_holds(character: str) -> N
     arguments = [text]
     check_arguments(arguments)
     call = {"t": "syscall", "id": "i", "seq": 1, "capability": "model", "function": "generate", "arguments": arguments}
-    assert decode(encode(call)[HEADER.size :]) == Syscall("i", 1, "model", "generate", arguments)
+    assert decode(encode(call)[LENGTH.size :]) == SyscallFrame("i", 1, "model", "generate", arguments)
 
 
 def test_one_byte_more_is_refused_and_the_limit_is_named() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from llmasos.errors import LlmasosError
 from llmasos.i18n import _, render, to_text
 from llmasos.runtimes import frames
-from llmasos.runtimes.frames import Done, Failure, FrameReader, ProtocolFault, Syscall, decode
+from llmasos.runtimes.frames import DoneFrame, FailureFrame, FrameReader, ProtocolFault, SyscallFrame, decode
 from llmasos.runtimes.results import outcome_of
 from llmasos.runtimes.runner import CallEnd
 from llmasos_runner.protocol import MAX_FRAME_BYTES, FrameError, encode, take_frame
@@ -23,7 +23,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 def test_what_a_runner_encodes_the_host_decodes(arguments, name, seq):
     message = {"t": "syscall", "id": name, "seq": seq, "capability": "c", "function": name, "arguments": arguments}
     decoded = decode(encode(message)[4:])
-    assert isinstance(decoded, Syscall)
+    assert isinstance(decoded, SyscallFrame)
     assert decoded.arguments == arguments
     assert (decoded.id, decoded.seq) == (name, seq)
 
@@ -66,7 +66,7 @@ def test_what_cannot_be_sent_is_a_frame_error(text):
 def test_outputs_and_logs_of_any_text_cross(output, log):
     message = {"t": "done", "id": "x", "fuel": 1, "memory_bytes": 2, "log": log, "output": output}
     decoded = decode(encode(message)[4:])
-    assert isinstance(decoded, Done)
+    assert isinstance(decoded, DoneFrame)
     assert (decoded.output, decoded.log) == (output, log)
 
 
@@ -91,24 +91,24 @@ def test_frames_come_whole_however_the_stream_is_cut(cuts, count):
     ("failure", "en", "zh"),
     [
         (
-            Failure("invalid", to_text(_("the app failed: {error}", error="KeyError: 'x'"))),
+            FailureFrame("invalid", to_text(_("the app failed: {error}", error="KeyError: 'x'"))),
             "the app failed: KeyError: 'x'",
             "应用出错：KeyError: 'x'",
         ),
         (
-            Failure("invalid", to_text(_("The app crashed: {trapped}.", trapped="oh")), "app-failed"),
+            FailureFrame("invalid", to_text(_("The app crashed: {trapped}.", trapped="oh")), "app-failed"),
             "The app crashed: oh.",
             "应用崩溃：oh。",
         ),
         # Whatever a hostile runner sends instead of a message are words of its own.
-        (Failure("invalid", '{"id": "{0.__class__}"}'), '{"id": "{0.__class__}"}', '{"id": "{0.__class__}"}'),
-        (Failure("invalid", '{"id": 1}'), '{"id": 1}', '{"id": 1}'),
-        (Failure("conflict", "words of its own"), "words of its own", "words of its own"),
+        (FailureFrame("invalid", '{"id": "{0.__class__}"}'), '{"id": "{0.__class__}"}', '{"id": "{0.__class__}"}'),
+        (FailureFrame("invalid", '{"id": 1}'), '{"id": 1}', '{"id": 1}'),
+        (FailureFrame("conflict", "words of its own"), "words of its own", "words of its own"),
     ],
 )
 def test_what_ended_an_invocation_is_told_in_chinese_but_for_the_apps_own_words(
-    failure: Failure, en: str, zh: str
+    failure: FailureFrame, en: str, zh: str
 ) -> None:
-    error = outcome_of(CallEnd(Done("i", 0, 0, "", error=failure))).error
+    error = outcome_of(CallEnd(DoneFrame("i", 0, 0, "", error=failure))).error
     assert isinstance(error, LlmasosError)
     assert (error.message, render(error.message, "zh")) == (en, zh)

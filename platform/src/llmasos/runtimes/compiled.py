@@ -27,8 +27,8 @@ from llmasos.errors import ComponentRejected, LlmasosError, Unavailable
 from llmasos.i18n import Message, _
 from llmasos.machine import disk_full, unwritable
 from llmasos.runtimes import process
-from llmasos.runtimes.frames import Compiled, FrameReader, ProtocolFault, Refused
-from llmasos.runtimes.prepared import Entry, locked, size_bytes
+from llmasos.runtimes.frames import CompiledFrame, FrameReader, ProtocolFault, RefusedFrame
+from llmasos.runtimes.prepared import PreparedEntry, locked, size_bytes
 from llmasos.runtimes.runtime import Inspection
 from llmasos_runner.protocol import EXIT_DISK_FULL, MAX_FRAME_BYTES, CompileTask, Start
 
@@ -44,7 +44,7 @@ ENGINE_CONFIGURATION: Final = 1
 _FILE: Final = re.compile(r"(?P<temporary>\.?)(?P<key>[0-9a-f]{64}-.+?)\.(cwasm|json|lock)(\..+)?")
 
 
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CompiledRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the host knows of a compiled file."""
 
     size: int
@@ -60,7 +60,7 @@ class CompiledStore:
         self._folder = folder
         self._bubblewrap = bubblewrap
         self._suffix = f"-{version('wasmtime')}-{platform.machine()}-{ENGINE_CONFIGURATION}"
-        self._checked: dict[str, tuple[Record, int, int]] = {}
+        self._checked: dict[str, tuple[CompiledRecord, int, int]] = {}
 
     def name(self, digest: str) -> str:
         """Return the name of a component's compiled file, as a text since every invocation needs it."""
@@ -70,7 +70,7 @@ class CompiledStore:
         """Return the same as a path."""
         return Path(self.name(digest))
 
-    async def find(self, digest: str) -> Record | None:
+    async def find(self, digest: str) -> CompiledRecord | None:
         """Return the record of a compiled file if both are there and the file is whole.
 
         The bytes are read once per process, and again when the file's size or time changed.
@@ -82,7 +82,7 @@ class CompiledStore:
             if checked is not None and checked[1:] == (stat.st_size, stat.st_mtime_ns):
                 return checked[0]
             path = self.path(digest)
-            record = msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=Record)
+            record = msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=CompiledRecord)
         except (OSError, msgspec.MsgspecError):
             return None
         if stat.st_size != record.size or await asyncio.to_thread(sha256_of, path) != record.sha256:
@@ -90,7 +90,7 @@ class CompiledStore:
         self._checked[digest] = (record, stat.st_size, stat.st_mtime_ns)
         return record
 
-    async def ensure(self, digest: str, code: Path) -> Record:
+    async def ensure(self, digest: str, code: Path) -> CompiledRecord:
         """Return the record of the compiled file of `code`, compiled now if it is not there.
 
         Raises:
@@ -107,7 +107,7 @@ class CompiledStore:
             os.utime(self.path(digest).with_suffix(".json"))  # so that the collector takes it for young
         return record
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[PreparedEntry]:
         """What is stored, for the collector: compiled files with their records, and what killed hosts left."""
         found: dict[tuple[str, bool], list[Path]] = {}
         for path in self._folder.iterdir() if self._folder.is_dir() else ():
@@ -118,9 +118,11 @@ class CompiledStore:
             whole = {".cwasm", ".json"} <= {path.suffix for path in paths} and not is_temporary
             modified = max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
             remove = partial(_remove_files, paths)
-            yield Entry(digest, whole and key == digest + self._suffix, modified, sum(map(size_bytes, paths)), remove)
+            yield PreparedEntry(
+                digest, whole and key == digest + self._suffix, modified, sum(map(size_bytes, paths)), remove
+            )
 
-    async def _compile(self, digest: str, code: Path) -> Record:
+    async def _compile(self, digest: str, code: Path) -> CompiledRecord:
         path = self.path(digest)
         for stale in self._folder.glob(f".{path.name}.*"):  # of a host that was killed: only this one compiles it now
             stale.unlink(missing_ok=True)
@@ -132,7 +134,7 @@ class CompiledStore:
                 size = os.fstat(output.fileno()).st_size
                 await asyncio.to_thread(os.fsync, output.fileno())
             sha256 = await asyncio.to_thread(sha256_of, temporary)
-            record = Record(size, sha256, tuple(answer.imports), tuple(answer.exports))
+            record = CompiledRecord(size, sha256, tuple(answer.imports), tuple(answer.exports))
             await asyncio.to_thread(self._publish, temporary, path, record)
         finally:
             with suppress(FileNotFoundError):
@@ -141,12 +143,12 @@ class CompiledStore:
         self._checked[digest] = (record, stat.st_size, stat.st_mtime_ns)
         return record
 
-    def _publish(self, temporary: Path, path: Path, record: Record) -> None:
+    def _publish(self, temporary: Path, path: Path, record: CompiledRecord) -> None:
         temporary.chmod(0o644)  # a runner may be another user
         temporary.replace(path)
         self._write_record(path.with_suffix(".json"), record)
 
-    def _write_record(self, path: Path, record: Record) -> None:
+    def _write_record(self, path: Path, record: CompiledRecord) -> None:
         handle, name = tempfile.mkstemp(prefix=f".{path.with_suffix('.cwasm').name}.", dir=self._folder)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -166,7 +168,7 @@ def _remove_files(paths: list[Path]) -> bool:
     return True
 
 
-async def compile_between(source: int, output: int, *, bubblewrap: bool = False) -> Compiled:
+async def compile_between(source: int, output: int, *, bubblewrap: bool = False) -> CompiledFrame:
     """Compile in a process of its own, from one descriptor to another.
 
     Raises:
@@ -204,9 +206,9 @@ async def compile_between(source: int, output: int, *, bubblewrap: bool = False)
         runner.connection.close()
         await runner.ended(within_seconds=0)
     match answer:
-        case Compiled() if ended.startswith("exit code 0"):
+        case CompiledFrame() if ended.startswith("exit code 0"):
             return answer
-        case Refused():
+        case RefusedFrame():
             raise ComponentRejected(_("The component did not pass: {reason}", reason=answer.message))
         case _ if ended.startswith(f"exit code {EXIT_DISK_FULL}"):
             raise disk_full()
@@ -231,7 +233,7 @@ def _limits_met() -> list[tuple[str, Message]]:
     ]
 
 
-async def _answer(runner: process.Process) -> Compiled | Refused | None:
+async def _answer(runner: process.Process) -> CompiledFrame | RefusedFrame | None:
     runner.connection.setblocking(False)
     loop = asyncio.get_running_loop()
     frames = FrameReader()
@@ -241,9 +243,9 @@ async def _answer(runner: process.Process) -> Compiled | Refused | None:
             received += len(data)
             try:
                 for message in frames.feed(data):
-                    if isinstance(message, Compiled | Refused):
+                    if isinstance(message, CompiledFrame | RefusedFrame):
                         return message
-                    raise ProtocolFault(f"it sent {type(message).__name__}")
+                    raise ProtocolFault(f"it sent {type(message).__struct_config__.tag!r}")
             except ProtocolFault as fault:
                 raise ComponentRejected(
                     _("The component cannot be compiled: the compiler broke the protocol: {fault}.", fault=fault),
@@ -264,6 +266,6 @@ def sha256_of(path: Path) -> str:
         raise LlmasosError(_("{path} cannot be read: {error}.", path=path.name, error=error)) from error
 
 
-def as_inspection(record: Record) -> Inspection:
+def as_inspection(record: CompiledRecord) -> Inspection:
     """Return what the binary imports and exports."""
     return Inspection(record.imports, record.exports)

@@ -37,7 +37,7 @@ from llmasos.i18n import _
 from llmasos.machine import unwritable
 from llmasos.runtimes.bytecode import compile_bytecode
 from llmasos.runtimes.packages import base_python, check_tree, install_locked, install_wheel
-from llmasos.runtimes.prepared import Entry, everything, locked, remove_tree, size_bytes
+from llmasos.runtimes.prepared import PreparedEntry, everything, locked, remove_tree, size_bytes
 
 _MARKER: Final = "complete"
 _BUILDING: Final = ".building-"
@@ -122,7 +122,7 @@ class Environments:
         folder = self._root / _key(digest)
         return Environment(folder) if (folder / _MARKER).is_file() else None
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[PreparedEntry]:
         """What is here, for the collector: environments, and what killed hosts left."""
         for folder in self._root.iterdir() if self._root.is_dir() else ():
             name = folder.name.removeprefix(_BUILDING).removeprefix(_REMOVING)
@@ -133,7 +133,7 @@ class Environments:
             is_current = folder.name == _key(digest) and marker.is_file()
             with suppress(FileNotFoundError):  # it has just gone
                 modified = (marker if marker.exists() else folder).stat().st_mtime
-                yield Entry(digest, is_current, modified, size_bytes(folder), partial(self._remove, folder))
+                yield PreparedEntry(digest, is_current, modified, size_bytes(folder), partial(self._remove, folder))
 
     def _remove(self, folder: Path) -> bool:
         with suppress(FileNotFoundError):

@@ -21,11 +21,11 @@ Line: TypeAlias = Annotated[str, msgspec.Meta(max_length=20_000)]
 Argument: TypeAlias = str | float | int | bool | None
 
 
-class Message(msgspec.Struct, tag_field="t", forbid_unknown_fields=True):
+class Frame(msgspec.Struct, tag_field="t", forbid_unknown_fields=True):
     """The base of every message."""
 
 
-class Ready(Message, tag="ready"):
+class ReadyFrame(Frame, tag="ready"):
     """As in `protocol.Ready`."""
 
     pid: Count
@@ -33,7 +33,7 @@ class Ready(Message, tag="ready"):
     confinement: Annotated[list[Name], msgspec.Meta(max_length=64)]
 
 
-class Syscall(Message, tag="syscall"):
+class SyscallFrame(Frame, tag="syscall"):
     """As in `protocol.Syscall`."""
 
     id: Name
@@ -43,7 +43,7 @@ class Syscall(Message, tag="syscall"):
     arguments: Annotated[list[Argument], msgspec.Meta(max_length=16)]
 
 
-class Failure(msgspec.Struct, forbid_unknown_fields=True):
+class FailureFrame(msgspec.Struct, forbid_unknown_fields=True):
     """As in `protocol.Failure`."""
 
     tag: Name
@@ -51,7 +51,7 @@ class Failure(msgspec.Struct, forbid_unknown_fields=True):
     code: Name | None = None
 
 
-class Done(Message, tag="done"):
+class DoneFrame(Frame, tag="done"):
     """As in `protocol.Done`."""
 
     id: Name
@@ -59,23 +59,23 @@ class Done(Message, tag="done"):
     memory_bytes: Count
     log: str
     output: str | None = None
-    error: Failure | None = None
+    error: FailureFrame | None = None
 
 
-class Compiled(Message, tag="compiled"):
+class CompiledFrame(Frame, tag="compiled"):
     """As in `protocol.Compiled`."""
 
     imports: list[str]
     exports: list[str]
 
 
-class Refused(Message, tag="refused"):
+class RefusedFrame(Frame, tag="refused"):
     """As in `protocol.Refused`."""
 
     message: Line
 
 
-Incoming: TypeAlias = Ready | Syscall | Done | Compiled | Refused
+Incoming: TypeAlias = ReadyFrame | SyscallFrame | DoneFrame | CompiledFrame | RefusedFrame
 
 
 class ProtocolFault(Exception):

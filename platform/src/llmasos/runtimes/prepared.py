@@ -31,7 +31,7 @@ SPARE_BYTES: Final = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class PreparedEntry:
     """Prepared code of one digest, or what is left of it.
 
     Args:
@@ -75,7 +75,7 @@ async def locked(folder: Path, digest: str) -> AsyncGenerator[None]:
 
 
 def remove_unneeded(
-    folder: Path, entries: Iterable[Entry], keep: frozenset[str], *, spare_bytes: int, young_seconds: float
+    folder: Path, entries: Iterable[PreparedEntry], keep: frozenset[str], *, spare_bytes: int, young_seconds: float
 ) -> int:
     """Remove entries of a folder as `collection.collect` does, and return how many bytes that freed."""
     unneeded = [entry for entry in entries if not (entry.is_current and entry.digest in keep)]
@@ -91,7 +91,7 @@ def remove_unneeded(
     return freed
 
 
-def _remove(folder: Path, entry: Entry) -> bool:
+def _remove(folder: Path, entry: PreparedEntry) -> bool:
     make_private_folder(folder / _LOCKS)
     lock = _lock_of(folder, entry.digest)
     try:

@@ -10,7 +10,7 @@ import msgspec
 from llmasos.errors import AppFailed, Cancelled, ComponentRejected, LlmasosError, ResourceLimit, TimedOut, Unavailable
 from llmasos.i18n import _, from_text
 from llmasos.kernel.invocation import InvocationLimits
-from llmasos.runtimes.frames import Failure
+from llmasos.runtimes.frames import FailureFrame
 from llmasos.runtimes.runner import CallEnd
 from llmasos.runtimes.runtime import CallOutcome
 from llmasos_runner.protocol import Limits
@@ -50,7 +50,7 @@ def limits_message(limits: InvocationLimits, wall_seconds: float) -> Limits:
     }
 
 
-def _error(failure: Failure) -> LlmasosError:
+def _error(failure: FailureFrame) -> LlmasosError:
     # Without a code the app returned the error itself: it may say "quota" of whatever it likes.
     kind = AppFailed if failure.code is None else _BY_CODE.get(failure.code, Unavailable)
     # A message within a message within a message is as deep as the runner and the SDK nest them.

@@ -25,7 +25,7 @@ from llmasos.errors import Invalid, LlmasosError, RunnerDied, TimedOut
 from llmasos.i18n import _
 from llmasos.runtimes import process
 from llmasos.runtimes.bubblewrap import MECHANISM
-from llmasos.runtimes.frames import Done, FrameReader, Incoming, ProtocolFault, Ready, Syscall, encode
+from llmasos.runtimes.frames import DoneFrame, FrameReader, Incoming, ProtocolFault, ReadyFrame, SyscallFrame, encode
 from llmasos_runner.protocol import Call, FrameError, Start
 
 _log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class CallEnd:
     A cancelled call has the `CancelledError` that ended it, and the report too if the runner made one.
     """
 
-    report: Done | None = None
+    report: DoneFrame | None = None
     error: LlmasosError | asyncio.CancelledError | None = None
 
 
@@ -59,11 +59,11 @@ def _died(cause: str) -> RunnerDied:
     return RunnerDied(_("The app's runner died: {cause}.", cause=cause))
 
 
-def _reply(call: Syscall, value: Any) -> bytes:
+def _reply(call: SyscallFrame, value: Any) -> bytes:
     return encode({"t": "reply", "id": call.id, "seq": call.seq, "value": value})
 
 
-def _refusal(call: Syscall, error: Exception) -> bytes:
+def _refusal(call: SyscallFrame, error: Exception) -> bytes:
     match error:
         case LlmasosError():
             failure = {"tag": error.tag, "message": str(error)}
@@ -142,7 +142,7 @@ class Runner(asyncio.Protocol):
         self._calls: dict[str, _RunningCall] = {}
         self._transport: asyncio.Transport | None = None
         loop = asyncio.get_running_loop()
-        self._ready: asyncio.Future[Ready] = loop.create_future()
+        self._ready: asyncio.Future[ReadyFrame] = loop.create_future()
         self._lost: asyncio.Future[None] = loop.create_future()
         self._cause: str | None = None
         self._failure: LlmasosError | None = None
@@ -303,21 +303,21 @@ class Runner(asyncio.Protocol):
 
     def _on(self, message: Incoming) -> None:
         match message:
-            case Ready():
+            case ReadyFrame():
                 if self._ready.done():
                     raise ProtocolFault("it said twice that it was ready")
                 self._ready.set_result(message)
-            case Syscall():
+            case SyscallFrame():
                 self._on_syscall(message)
-            case Done():
+            case DoneFrame():
                 call = self._calls.pop(message.id, None)
                 if call is None:
                     raise ProtocolFault("it ended an invocation that it does not run")
                 call.finish(CallEnd(report=message))
             case _:
-                raise ProtocolFault(f"it sent {type(message).__name__}, which it may not send")
+                raise ProtocolFault(f"it sent {type(message).__struct_config__.tag!r}, which it may not send")
 
-    def _on_syscall(self, message: Syscall) -> None:
+    def _on_syscall(self, message: SyscallFrame) -> None:
         call = self._calls.get(message.id)
         if call is None:
             raise ProtocolFault("it called the host for an invocation that it does not run")
@@ -340,7 +340,7 @@ class Runner(asyncio.Protocol):
             call.serving = answer
             answer.add_done_callback(partial(self._served, message, call))
 
-    def _served(self, message: Syscall, call: _RunningCall, answer: asyncio.Future[Any]) -> None:
+    def _served(self, message: SyscallFrame, call: _RunningCall, answer: asyncio.Future[Any]) -> None:
         if call.serving is answer:
             call.serving = None
         if call.end is None and call.cancelled is None:
@@ -349,7 +349,7 @@ class Runner(asyncio.Protocol):
             answer.exception()  # its caller is gone, and the kernel has settled and recorded it
         call.wake()
 
-    def _reply_to(self, message: Syscall, answer: asyncio.Future[Any]) -> None:
+    def _reply_to(self, message: SyscallFrame, answer: asyncio.Future[Any]) -> None:
         if answer.cancelled():
             return
         try:

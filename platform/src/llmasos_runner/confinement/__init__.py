@@ -33,7 +33,7 @@ how large its file is. An app can use its own processor time and memory up to it
 kills the runner. It can write to its standard output and error, of which the host keeps a bounded part. It can fill
 the buffers of the pairs and pipes that it makes (a few MiB, bounded by its descriptors).
 
-It fails closed: `CannotConfine` says what this system lacks, and is raised before anything was changed, or by a
+It fails closed: `ConfinementMissing` says what this system lacks, and is raised before anything was changed, or by a
 process that must then end. Landlock below ABI 2 or no seccomp filters: there is no confinement. Namespaces are
 an addition to the others, used where they are allowed. `llmasos_runner.profiles` says what the three kinds of
 runner differ in.
@@ -49,11 +49,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmasos_runner.confinement import landlock, namespaces, privileges, rlimits, seccomp
-from llmasos_runner.confinement.kernel import CannotConfine, calls, die_with_parent, wipe_environment
+from llmasos_runner.confinement.kernel import ConfinementMissing, calls, die_with_parent, wipe_environment
 from llmasos_runner.confinement.rules import ABSENT, rules
 from llmasos_runner.profiles import Profile, parse, readable
 
-__all__ = ["CannotConfine", "apply"]
+__all__ = ["ConfinementMissing", "apply"]
 
 # Machine code in wheels starts a thread a core, each with buffers of 32 MiB; one is what an app is given.
 _ENVIRONMENT: Final = {
@@ -73,7 +73,7 @@ def apply(profile: Mapping[str, Any]) -> list[str]:
         The mechanisms that confine it, for the `ready` frame.
 
     Raises:
-        CannotConfine: This system lacks what the profile needs; nothing was changed.
+        ConfinementMissing: This system lacks what the profile needs; nothing was changed.
         ValueError: The profile is not one.
         OSError: A mechanism failed while it was set up: the process must end.
     """
@@ -114,11 +114,13 @@ def apply(profile: Mapping[str, Any]) -> list[str]:
 def _require() -> None:
     calls()
     if (abi := landlock.abi()) < landlock.MINIMUM_ABI:
-        raise CannotConfine(f"the kernel offers Landlock ABI {abi}; {landlock.MINIMUM_ABI} is needed (Linux 5.19)")
+        raise ConfinementMissing(f"the kernel offers Landlock ABI {abi}; {landlock.MINIMUM_ABI} is needed (Linux 5.19)")
     if not seccomp.supported():
-        raise CannotConfine("the kernel offers no seccomp filters (Linux 4.14)")
+        raise ConfinementMissing("the kernel offers no seccomp filters (Linux 4.14)")
     if threading.active_count() > 1 or len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 - a folder of names
-        raise CannotConfine("this process has threads already, and Landlock holds for one; confine before starting any")
+        raise ConfinementMissing(
+            "this process has threads already, and Landlock holds for one; confine before starting any"
+        )
 
 
 def _user_that_can_read(user: int, paths: tuple[str, ...], *, rooted: bool, required: bool) -> int | None:
@@ -127,7 +129,7 @@ def _user_that_can_read(user: int, paths: tuple[str, ...], *, rooted: bool, requ
         parents = () if rooted else Path(path).parents
         closed = next((str(p) for p in (Path(path), *parents) if not _is_open(p)), None)
         if closed and required:
-            raise CannotConfine(f"{closed} is closed to the app's own user; run `chmod o+rX {closed}`")
+            raise ConfinementMissing(f"{closed} is closed to the app's own user; run `chmod o+rX {closed}`")
         if closed:
             return None
     return user

@@ -6,12 +6,12 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from llmasos_runner.confinement import CannotConfine, apply
+    from llmasos_runner.confinement import ConfinementMissing, apply
 
     mechanisms: list[str] = []
     missing: str | None = None
     try:
         mechanisms = apply({"profile": "native", "identity": "trial"})
-    except (CannotConfine, OSError) as error:
+    except (ConfinementMissing, OSError) as error:
         missing = str(error)
     print(json.dumps({"mechanisms": mechanisms, "missing": missing}))  # noqa: T201 - the answer is the output

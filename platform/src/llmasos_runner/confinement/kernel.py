@@ -12,7 +12,7 @@ from typing import Final
 from llmasos_runner.confinement.syscalls import AARCH64, X86_64
 
 
-class CannotConfine(Exception):
+class ConfinementMissing(Exception):
     """This system cannot confine a process as the profile asks; the message says what is missing."""
 
 
@@ -35,7 +35,7 @@ def calls() -> dict[str, int]:
     """This CPU's system call numbers.
 
     Raises:
-        CannotConfine: It is not Linux, or a CPU whose calls are not known.
+        ConfinementMissing: It is not Linux, or a CPU whose calls are not known.
     """
     return _architecture()[0]
 
@@ -47,10 +47,10 @@ def audit_architecture() -> int:
 
 def _architecture() -> tuple[dict[str, int], int]:
     if sys.platform != "linux":
-        raise CannotConfine(f"{sys.platform} has neither Landlock nor seccomp; they are Linux's")
+        raise ConfinementMissing(f"{sys.platform} has neither Landlock nor seccomp; they are Linux's")
     machine = os.uname().machine
     if machine not in ARCHITECTURES or sys.maxsize < 1 << 32:
-        raise CannotConfine(f"the CPU {machine} has no table of system calls here (x86_64 and aarch64 have)")
+        raise ConfinementMissing(f"the CPU {machine} has no table of system calls here (x86_64 and aarch64 have)")
     return ARCHITECTURES[machine]
 
 
@@ -76,7 +76,7 @@ def prctl(option: int, *arguments: int) -> int:
 
 def die_with_parent() -> None:
     """Have the system kill this process when the thread that started it ends, where the system can."""
-    with suppress(CannotConfine, OSError):
+    with suppress(ConfinementMissing, OSError):
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

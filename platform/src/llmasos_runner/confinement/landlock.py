@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
-from llmasos_runner.confinement.kernel import CannotConfine, calls, syscall
+from llmasos_runner.confinement.kernel import ConfinementMissing, calls, syscall
 
 # Before ABI 2 a file could not be kept from being linked or moved between folders by another program's rules.
 MINIMUM_ABI: Final = 2
@@ -48,12 +48,12 @@ def restrict(read: Iterable[str], write: Iterable[str] = (), null: str = os.devn
         The ABI that stands.
 
     Raises:
-        CannotConfine: The kernel has no Landlock of ABI 2 or newer.
+        ConfinementMissing: The kernel has no Landlock of ABI 2 or newer.
         OSError: A path is not there.
     """
     version = abi()
     if version < MINIMUM_ABI:
-        raise CannotConfine(
+        raise ConfinementMissing(
             f"Landlock ABI {version} is too old, {MINIMUM_ABI} is needed (Linux 5.19, and lsm=landlock)"
         )
     ruleset = _create(version)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from llmasos_runner.confinement.kernel import CannotConfine, audit_architecture, calls, syscall
+from llmasos_runner.confinement.kernel import ConfinementMissing, audit_architecture, calls, syscall
 
 _ALLOW: Final = 0x7FFF0000
 _KILL_PROCESS: Final = 0x80000000
@@ -116,11 +116,11 @@ def install(filter_bytes: bytes) -> None:
     """Put the filter on every thread of this process. It needs no_new_privs, and cannot be undone.
 
     Raises:
-        CannotConfine: The kernel refuses.
+        ConfinementMissing: The kernel refuses.
     """
     buffer = ctypes.create_string_buffer(filter_bytes, len(filter_bytes))
     header = ctypes.create_string_buffer(struct.pack("@HP", len(filter_bytes) // 8, ctypes.addressof(buffer)))
     try:
         syscall(calls()["seccomp"], _SET_MODE_FILTER, _TSYNC, ctypes.byref(header))
     except OSError as error:
-        raise CannotConfine(f"the kernel takes no seccomp filter ({error.strerror})") from error
+        raise ConfinementMissing(f"the kernel takes no seccomp filter ({error.strerror})") from error

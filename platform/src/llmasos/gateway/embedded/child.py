@@ -51,7 +51,7 @@ def _confine() -> bool:
     file, another socket or a process: the system refuses what is not on the runners' list, and these. Returns False if
     the system has no such filters.
     """
-    from llmasos_runner.confinement import CannotConfine, privileges, seccomp  # noqa: PLC0415
+    from llmasos_runner.confinement import ConfinementMissing, privileges, seccomp  # noqa: PLC0415
     from llmasos_runner.confinement.rules import ABSENT, rules  # noqa: PLC0415
 
     try:
@@ -63,7 +63,7 @@ def _confine() -> bool:
             return False
         privileges.forbid_new_privileges()
         seccomp.install(program)
-    except CannotConfine:
+    except ConfinementMissing:
         return False
     return True
 
