@@ -159,3 +159,49 @@ def test_the_users_language_is_looked_for_as_posix_orders_it(monkeypatch: pytest
     for name, value, language in (("LANG", "zh_CN", "zh"), ("LC_ALL", "C", "en"), ("LLMASOS_LOCALE", "zh", "zh")):
         monkeypatch.setenv(name, value)
         assert environment_locale() == language
+
+
+def plain(source: str, classes: set[str]) -> list[int]:
+    """The lines where an error is made with a text of ours that is not a message."""
+    lines: list[int] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and node.args:
+            name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+            first = node.args[0]
+            if name in classes and (isinstance(first, ast.JoinedStr | ast.BinOp) or _is_text(first)):
+                lines.append(node.lineno)
+    return lines
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ('raise Invalid("no")', [1]),
+        ('\nx = errors.Invalid(f"no {name}")', [2]),
+        ('raise Invalid("no " + name)', [1]),
+        ('raise Invalid(_("no"))', []),
+        ("raise Invalid(error.message)", []),
+        ("raise Invalid", []),
+        ('raise ValueError("no")', []),
+    ],
+)
+def test_an_error_in_plain_english_is_seen(source: str, lines: list[int]) -> None:
+    assert plain(source, {"Invalid"}) == lines
+
+
+def test_every_error_is_raised_with_a_message() -> None:
+    """10, section 3: nothing that a person reads is in one language only."""
+    classes = {each.__name__ for each in error_classes()}
+    # The SDK has errors of the same names for authors, and the runner one that its process prints and dies of.
+    others = {"llmasos_sdk", "llmasos_runner"}
+    sources = [path for path in SOURCES if not others & set(path.parts) and path.name != "testing.py"]
+    found = {
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in sources
+        for line in plain(path.read_text(encoding="utf-8"), classes)
+    }
+    assert found == set(), "mark its text with _()"
