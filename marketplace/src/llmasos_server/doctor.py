@@ -167,7 +167,7 @@ def check_server(url: str) -> Iterator[Finding]:
     for fault in found:
         yield Finding("database", "problem", fault)
     if not found:
-        yield Finding("database", "ok", _("The server answers, and its version, encoding and rights are right."))
+        yield Finding("database", "ok", _("The server responds; its version, encoding and privileges are right."))
 
 
 async def _inside(home: Path, url: str) -> AsyncGenerator[Finding]:
@@ -206,7 +206,10 @@ async def _inside(home: Path, url: str) -> AsyncGenerator[Finding]:
         yield Finding(
             "database",
             "problem",
-            _("The database cannot be used ({reason}): make room on its disk, or see who owns it.", reason=error.orig),
+            _(
+                "The database cannot be used ({reason}): free space on its disk, or check who owns the file.",
+                reason=error.orig,
+            ),
         )
     finally:
         database.close()
@@ -227,14 +230,14 @@ def check_integrity(url: str) -> Iterator[Finding]:
         yield Finding(
             "integrity",
             "problem",
-            _("The database is damaged ({said}): put a copy back.", said=said[0]),
+            _("The database is damaged ({said}): restore a backup.", said=said[0]),
         )
     elif broken:
         yield Finding(
             "integrity",
             "problem",
             _(
-                "{count} rows refer to others that are gone (first in {broken}): put a copy back.",
+                "{count} rows refer to others that are gone (first in {broken}): restore a backup.",
                 count=len(broken),
                 broken=broken[0][0],
             ),

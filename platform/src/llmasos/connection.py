@@ -233,7 +233,7 @@ def unreachable(url: str, error: Exception) -> Unavailable:
     reason = " ".join(str(error).split()) or type(error).__name__
     return Unavailable(
         _(
-            "The server {url} does not answer ({reason}): start it with `llmasos serve`, or unset LLMASOS_URL.",
+            "The server {url} does not respond ({reason}): start it with `llmasos serve`, or unset LLMASOS_URL.",
             url=url,
             reason=reason,
         ),
@@ -273,7 +273,7 @@ def error_of(body: bytes, status: int) -> LlmasosError:
         status = int(problem.get("status", status))
     except (ValueError, KeyError, TypeError):
         return Unavailable(
-            _("The server answered {status} without saying why; is it an LLMasOS server?", status=status),
+            _("The server returned {status} without a reason; is it an LLMasOS server?", status=status),
         )
     for known in _tree(LlmasosError):
         if known.code == code:

@@ -166,7 +166,7 @@ class RunnerDied(Unavailable):
 
 
 class ModelUnavailable(Unavailable):
-    """No model answered."""
+    """No model could be reached."""
 
     code = "model-unavailable"
 

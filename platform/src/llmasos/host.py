@@ -188,7 +188,7 @@ class Host:
             with self.database.read() as session:
                 session.connection().execute(text("SELECT 1 FROM invocation LIMIT 1"))
         except Exception as error:
-            raise Unavailable(_("The database does not answer; run `llmasos doctor`.")) from error
+            raise Unavailable(_("The database does not respond; run `llmasos doctor`.")) from error
 
     async def stop(self) -> None:
         """Refuse what is new, end what runs, and wait until it is settled. Safe to call again."""

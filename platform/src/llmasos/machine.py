@@ -83,10 +83,10 @@ _OF_SQLITE = (
     ),
     (
         "malformed",
-        _("The database is damaged: run llmasos doctor, and put a copy back."),
+        _("The database is damaged: run `llmasos doctor`, and restore a backup."),
     ),
     (
         "not a database",
-        _("The database file is not one: move it away, or put a copy back."),
+        _("The database file is not a database: move it away, or restore a backup."),
     ),
 )

@@ -114,7 +114,7 @@ class ComponentRunner:
             answer = {
                 "tag": "invalid",
                 "code": "resource-limit",
-                "message": to_text(_("The app's answer is too large: {error}.", error=error)),
+                "message": to_text(_("The app's result is too large: {error}.", error=error)),
             }
         except Exception as error:  # whatever it is, it ends only this invocation
             answer = {

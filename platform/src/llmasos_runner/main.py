@@ -209,7 +209,7 @@ def serve_calls(
             failure = {
                 "tag": "invalid",
                 "code": "resource-limit",
-                "message": to_text(_("The answer cannot be sent: {error}.", error=error)),
+                "message": to_text(_("The result cannot be sent: {error}.", error=error)),
             }
             host.send({**{key: done[key] for key in ("t", "id", "fuel", "memory_bytes")}, "log": "", "error": failure})
 

@@ -151,7 +151,7 @@ class NativeRunner:
             limit = invocation.limits["output_bytes"]
             return _failure(
                 "resource-limit",
-                _("The app's answer has {size} bytes, and it may have {limit}.", size=size, limit=limit),
+                _("The app returned {size} bytes; the limit is {limit}.", size=size, limit=limit),
             )
         return output
 

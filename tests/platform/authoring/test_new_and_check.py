@@ -91,7 +91,7 @@ def alone() -> str:
 '''
 
 
-UNUSED = "the permission 'model' is asked for, and the source never uses ctx.model; ask for less"
+UNUSED = "the permission 'model' is requested, but the source never uses ctx.model; remove it"
 
 
 def test_every_fault_is_told_at_once_with_its_place(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_every_fault_is_told_at_once_with_its_place(tmp_path: Path) -> None:
         (
             "warning",
             "llmapp.toml",
-            "the permission 'model' is asked for, and the source never uses ctx.model; ask for less",
+            "the permission 'model' is requested, but the source never uses ctx.model; remove it",
         ),
     }
     assert any(where.startswith("broken.py, line 1") for _, where, _ in found)

@@ -185,7 +185,7 @@ async def test_a_host_call_in_an_endless_loop_ends_at_its_deadline(host):
     [
         ("recurse", "", ResourceLimit, "nest deeper"),
         ("grow", "", ResourceLimit, "more memory than it may use: 64 MiB"),
-        ("large", "2000000", ResourceLimit, "answer is too large"),
+        ("large", "2000000", ResourceLimit, "result is too large"),
         ("large", "100000000", ResourceLimit, "memory"),
         ("fail", "no such thing", AppFailed, "ValueError: no such thing"),
         ("leave", "3", AppFailed, "exit code"),

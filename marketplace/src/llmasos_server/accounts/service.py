@@ -74,7 +74,7 @@ def create_token(
             )
     if bounds and Scope.ADMIN in held:
         raise Invalid(
-            _("A token with the scope admin reaches every app: leave --app away, or the scope."),
+            _("A token with the scope admin reaches every app: leave out --app or that scope."),
         )
     if life is not None and life <= timedelta(0):
         raise Invalid(_("A token must be good for at least a day."))

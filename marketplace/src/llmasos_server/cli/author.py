@@ -68,7 +68,7 @@ def _tell(findings: list[Finding]) -> None:
     for finding in findings:
         say(f"{words[finding.level]}: {one_line(render(finding.line, locale()))}")
     if not findings:
-        say(tr("Nothing to mend."))
+        say(tr("No problems found."))
 
 
 def test(

@@ -65,7 +65,7 @@ def add(  # noqa: PLR0917 - each is an option of the command
     kind: Annotated[str | None, typer.Option(help=tr("chat or embedding."))] = None,
     api_base: Annotated[
         str | None,
-        typer.Option(help=tr("The server's address, where it is its own.")),
+        typer.Option(help=tr("The server's address, if it is not the provider's own.")),
     ] = None,
     key: Annotated[
         str | None,
@@ -83,14 +83,19 @@ def add(  # noqa: PLR0917 - each is an option of the command
     goes_to: Annotated[str | None, typer.Option(help=tr("Where the data goes: local, or the provider."))] = None,
     fallback: Annotated[
         list[str] | None,
-        typer.Option(help=tr("A model that answers where this one does not.")),
+        typer.Option(help=tr("The model to ask if this one fails.")),
     ] = None,
     timeout: Annotated[float | None, typer.Option(help=tr("Seconds."))] = None,
-    max_concurrency: Annotated[int | None, typer.Option(help=tr("Calls at once."))] = None,
-    task: Annotated[list[str] | None, typer.Option(help=tr("A task that it is fit for; none: all."))] = None,
+    max_concurrency: Annotated[int | None, typer.Option(help=tr("Calls at the same time."))] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help=tr("A task that it handles well; may be given several times. Without it: every task.")),
+    ] = None,
     language: Annotated[
         list[str] | None,
-        typer.Option(help=tr("A language that it is fit for; none: all.")),
+        typer.Option(
+            help=tr("A language that it handles well; may be given several times. Without it: every language.")
+        ),
     ] = None,
     max_tokens_parameter: Annotated[
         str | None, typer.Option(help=tr("max_completion_tokens, if the server refuses max_tokens."))
@@ -173,7 +178,7 @@ def test(name: Name) -> None:
     for field, value in kept.items():
         say(tr("Its server needs {field} = {value}; the entry says so now.", field=field, value=json.dumps(value)))
     tokens = used["prompt_tokens"] + used["completion_tokens"]
-    say(tr("{name} answers: {milliseconds} ms, {tokens} tokens.", name=name, milliseconds=milliseconds, tokens=tokens))
+    say(tr("{name} works: {milliseconds} ms, {tokens} tokens.", name=name, milliseconds=milliseconds, tokens=tokens))
 
 
 @models.command("pull")

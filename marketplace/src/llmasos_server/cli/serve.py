@@ -14,7 +14,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help=tr("The port; 0 takes a free one."))] = 8765,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(help=tr("A name that it answers for, beside those of loopback; * for any.")),
+        typer.Option(help=tr("A host name to serve besides those of loopback; * for any.")),
     ] = None,
 ) -> None:
     """Serve apps, catalog and API until Ctrl-C."""

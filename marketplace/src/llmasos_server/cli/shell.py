@@ -302,7 +302,7 @@ def _answer(error: Exception, words: list[str]) -> int:
     else:
         code, kind, status = 1, "internal", 500
         text = f"{type(error).__name__}: {text}"
-        hint = tr("Run it again with --debug to see where.")
+        hint = tr("Run it again with --debug to see where it failed.")
     problem: dict[str, object] = {
         "type": "about:blank",
         "title": kind.capitalize(),

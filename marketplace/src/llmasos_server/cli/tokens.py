@@ -68,7 +68,7 @@ def create(
         emit_json({"id": made.id, "token": made.token})
         return
     say(made.token)
-    note(tr("Keep it: it is not shown again. Revoke it with: llmasos tokens revoke {made}", made=made.id))
+    note(tr("Keep it: it is not shown again. To revoke it: llmasos tokens revoke {made}", made=made.id))
 
 
 @tokens.command("list")

@@ -60,7 +60,7 @@ class Guards:
         if not self._answers_for(host):
             return HostNotAllowed(
                 _(
-                    "This server does not answer for {host!r}; start it with `llmasos serve --allow-host NAME`.",
+                    "This server does not serve {host!r}; start it with `llmasos serve --allow-host NAME`.",
                     host=host[:100],
                 ),
             )

@@ -46,7 +46,7 @@ async def readyz(request: Request) -> Health:
         async with asyncio.timeout(READY_SECONDS):
             await asyncio.to_thread(host.check)
     except TimeoutError as error:
-        raise Unavailable(_("The database does not answer.")) from error
+        raise Unavailable(_("The database does not respond.")) from error
     return Health()
 
 

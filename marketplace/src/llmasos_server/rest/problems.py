@@ -34,7 +34,7 @@ class InvalidJson(Invalid):
 
 
 class InvalidCursor(Invalid):
-    """The cursor is not one that this list gave out; leave it away to begin at the start."""
+    """The cursor does not belong to this list; leave it out to begin at the start."""
 
     code = "invalid-cursor"
 
@@ -54,7 +54,7 @@ class UnsupportedMediaType(Invalid):
 
 
 class NotAcceptable(Invalid):
-    """This route answers application/json or text/event-stream; name one of them in `accept`."""
+    """This route returns application/json or text/event-stream; name one of them in `accept`."""
 
     code = "not-acceptable"
     status = 406
@@ -75,7 +75,7 @@ class RequestTimeout(Invalid):
 
 
 class HostNotAllowed(Denied):
-    """The request names a host that this server does not answer for."""
+    """This server does not serve the host that the request names."""
 
     code = "host-not-allowed"
     status = 421

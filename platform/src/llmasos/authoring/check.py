@@ -181,7 +181,7 @@ def _capabilities(project: Project, used: dict[str, str]) -> Iterator[Finding]:
             ),
         )
     for name in sorted(declared - used.keys() - {"secrets"}):
-        said = _("the permission {name!r} is asked for, and the source never uses ctx.{name}; ask for less", name=name)
+        said = _("the permission {name!r} is requested, but the source never uses ctx.{name}; remove it", name=name)
         yield Finding("warning", layout.MANIFEST, said)
 
 

@@ -138,7 +138,7 @@ class Exchange:
                         )
                     hop = self._redirected(hop, answer.status, location)
         except TimeoutError:
-            raise TimedOut(_("the server did not answer within {seconds:.0f} seconds", seconds=seconds)) from None
+            raise TimedOut(_("the server did not respond within {seconds:.0f} seconds", seconds=seconds)) from None
         except SSRFGuardError:
             # Nothing was sent. Which address it was would tell the app about a network that it may not see.
             self.sent -= 1

@@ -28,7 +28,7 @@ FINISH_REASONS: Final = ("stop", "length", "tool_calls", "content_filter")
 
 
 class BadAnswer(ModelUnavailable):
-    """The model's provider answered with something that is no answer; its address or its server may be wrong."""
+    """The model's provider sent a reply that is not an answer; its address or its server may be wrong."""
 
     code = "model-answer-invalid"
 
@@ -63,8 +63,8 @@ def understood(entry: ModelEntry) -> Generator[None]:
         said = str(error)[:200]
         raise BadAnswer(
             _(
-                "The provider of {entry} answered with something that is no answer ({said}); run `llmasos "
-                "models test {entry}`.",
+                "The provider of {entry} sent a reply that is not an answer ({said}); run `llmasos models "
+                "test {entry}`.",
                 entry=entry.name,
                 said=said,
             ),

@@ -57,7 +57,7 @@ class StreamCut(ModelUnavailable):
 
 
 class ModelUnpaid(ModelUnavailable):
-    """The provider of this model wants to be paid before it answers."""
+    """The provider of this model requires payment."""
 
     code = "model-unpaid"
 
@@ -118,7 +118,7 @@ _KINDS: tuple[tuple[frozenset[str], type[LlmasosError], str, bool], ...] = (
     (
         frozenset({"status 402", "unpaid", "insufficient_quota", "billing_not_active"}),
         ModelUnpaid,
-        template("The provider of {name} wants to be paid before it answers. ({said})"),
+        template("The provider of {name} requires payment. ({said})"),
         False,
     ),
     (

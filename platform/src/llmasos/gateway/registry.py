@@ -173,7 +173,7 @@ def parse_entry(fields: dict[str, Any], where: str) -> ModelEntry:
     except ValidationError as error:
         faults: list[Message] = []
         for fault in error.errors():
-            field = ".".join(str(part) for part in fault["loc"]) or "entry"
+            field = ".".join(str(part) for part in fault["loc"]) or _("entry")
             near = get_close_matches(field, known, 1) if fault["type"] == "extra_forbidden" else []
             said = _("{field}: {what}", field=field, what=misfit(fault))
             faults.append(_("{said} (did you mean {near!r}?)", said=said, near=near[0]) if near else said)

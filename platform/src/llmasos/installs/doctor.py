@@ -111,17 +111,17 @@ def _orphans(
     for release in releases:
         if release.installation_id not in known:
             what = _("it belongs to no installation")
-            yield InstallationFinding(f"release {release.id}", what, _RESTORE)
+            yield InstallationFinding(_("release {id}", id=release.id), what, _RESTORE)
     ids = {release.id for release in releases}
     for grant in session.exec(select(GrantRow)):
         if grant.installed_release_id not in ids:
             what = _("it belongs to no release")
-            yield InstallationFinding(f"grant {grant.capability}", what, _RESTORE)
+            yield InstallationFinding(_("grant of {capability}", capability=grant.capability), what, _RESTORE)
     for quota in session.exec(select(Quota).where(Quota.source != "operator")):
         if quota.source not in known:
             what = _("the installation that brought it is gone")
             cure = _("remove it with `llmasos quota remove`")
-            yield InstallationFinding(f"quota of {quota.scope_id}", what, cure)
+            yield InstallationFinding(_("quota of {scope}", scope=quota.scope_id), what, cure)
 
 
 def _states(installation: Installation, releases: list[InstalledRelease]) -> Iterator[InstallationFinding]:

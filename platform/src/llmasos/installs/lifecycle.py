@@ -80,7 +80,7 @@ def failure_of(app: str, event: str, error: LlmasosError) -> LlmasosError:
             _("there is nothing that you must do"),
         ),
         "@event": (
-            _("what {app} may do is changed, but it failed when it was told so", app=app),
+            _("the permissions of {app} changed, but it failed when it was told so", app=app),
             _("if it does not work as it should, tell its author"),
         ),
     }[event]

@@ -126,17 +126,17 @@ def check_output(action: Action, text: str, limit_bytes: int, steps: int = MAX_S
     size = len(text.encode())
     if size > limit_bytes:
         raise ResourceLimit(
-            _("The action answered {size} bytes, over its limit of {limit_bytes}.", size=size, limit_bytes=limit_bytes),
+            _("The action returned {size} bytes, over its limit of {limit_bytes}.", size=size, limit_bytes=limit_bytes),
         )
     try:
         value: Json = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise AppFailed(_("The action's answer is not JSON; its author must mend it.")) from error
+        raise AppFailed(_("The action's result is not JSON; its author must fix it.")) from error
     faults = _faults(action.output_schema, value, steps)
     if faults:
         raise AppFailed(
             _(
-                "The action's answer is not what its schema promises, at {pointer}: {what}; its author must mend it.",
+                "The action's result does not fit its schema at {pointer}: {what}; its author must fix it.",
                 pointer=faults[0].pointer or "/",
                 what=faults[0].message,
             )
@@ -222,7 +222,7 @@ _NOTHING: Final[Any] = cast("Any", Registry)()
 
 
 _TOO_LARGE: Final = Fault("", _("it is too deep or too large to check"))
-_BROKEN: Final = Fault("", _("the action's schema is broken; its author must mend it"))
+_BROKEN: Final = Fault("", _("the action's schema is broken; its author must fix it"))
 
 
 def _faults(schema: Schema, value: Json, steps: int) -> list[Fault]:

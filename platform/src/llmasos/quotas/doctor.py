@@ -50,8 +50,8 @@ def faults(reserved: Mapping[int, int], holdings: Iterable[Holding], alive: froz
         Fault(
             "window",
             _(
-                "Window {window} of the ledger holds {reserved:,}, but its reservations hold {sums:,}: "
-                "something else than llmasos wrote to the database; put a copy back, or remove its quota and "
+                "Window {window} of the ledger holds {reserved:,}, but its reservations hold {sums:,}: a "
+                "program other than LLMasOS wrote to the database; restore a backup, or remove the quota and "
                 "set it again.",
                 window=window,
                 reserved=reserved.get(window, 0),

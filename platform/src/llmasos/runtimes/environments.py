@@ -221,7 +221,7 @@ def _key(digest: str) -> str:
 def _source(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise Unavailable(_("{package} is not installed beside the host", package=package))
+        raise Unavailable(_("{package} is not installed with the host", package=package))
     return Path(next(iter(spec.submodule_search_locations)))
 
 

@@ -34,7 +34,7 @@ def outcome_of(end: CallEnd) -> CallOutcome:
     try:
         msgspec.json.decode(output)
     except (msgspec.MsgspecError, RecursionError) as error:
-        failure = AppFailed(_("The app's answer is not JSON: {error}.", error=error))
+        failure = AppFailed(_("The app's result is not JSON: {error}.", error=error))
         return replace(usage, error=failure)
     return replace(usage, output=output)
 

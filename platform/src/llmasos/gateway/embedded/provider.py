@@ -220,7 +220,7 @@ def _checked(response: httpx.Response) -> httpx.Response:
     try:
         error = response.json()["error"]
     except (ValueError, KeyError, TypeError):
-        raise ModelUnavailable(_("The engine answered {status_code}.", status_code=response.status_code)) from None
+        raise ModelUnavailable(_("The engine returned {status_code}.", status_code=response.status_code)) from None
     message = str(error.get("message", ""))
     if error.get("type") == "exceed_context_size_error":
         asked, window = error.get("n_prompt_tokens"), error.get("n_ctx")
