@@ -206,6 +206,7 @@ def host(request) -> Iterator[Host]:
 
 @pytest.mark.parametrize(("module", "name", "on_names"), ATTACKS, ids=[name for _, name, _ in ATTACKS])
 def test_an_attack_succeeds_in_a_plain_process_and_fails_in_a_confined_one(host, module, name, on_names):
+    """SECURITY C3."""
     host.require_success_in_a_plain_process(module, name)
     before = host.state()
     for mode in ("confined", *host.lesser_modes):

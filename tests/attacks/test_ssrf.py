@@ -171,6 +171,7 @@ async def send(where, url, networks=LOOPBACK, **request):
 
 @pytest.mark.parametrize("url", REFUSED)
 async def test_a_request_into_the_hosts_network_is_refused(url):
+    """SECURITY R4."""
     with pytest.raises((Denied, Invalid, Unavailable)) as refused:
         await send(invocation(("*",)), url, networks=())
     assert "10.1.2.3" not in refused.value.message, "an app does not learn what a name resolves to here"
@@ -200,6 +201,7 @@ async def test_a_granted_name_that_resolves_inward_is_refused(server):
 
 
 async def test_a_name_that_moves_between_judging_and_connecting_changes_nothing(server):
+    """SECURITY R4."""
     answers = iter([["203.0.113.9"], ["127.0.0.1"]])
     asked = []
 
@@ -219,6 +221,7 @@ async def test_a_name_that_moves_between_judging_and_connecting_changes_nothing(
 
 @pytest.mark.parametrize("path", ["/redirect-private", "/redirect-other", "/redirect-file"])
 async def test_a_redirect_is_held_against_the_grant(server, path):
+    """SECURITY R4."""
     with pytest.raises((Denied, Invalid)):
         await send(invocation((f"http://server.test:{server}",)), f"http://server.test:{server}{path}")
 
@@ -259,6 +262,7 @@ async def test_a_header_value_cannot_start_another_header(server):
 
 
 async def test_a_secret_reaches_its_server_and_the_usual_echoes_of_it_are_hidden(server):
+    """SECURITY S1."""
     here, other = f"http://server.test:{server}", f"http://other.test:{server}"
     for place in (
         SecretPlace(name="token", host=here, header="authorization", prefix="Bearer "),

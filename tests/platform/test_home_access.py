@@ -36,7 +36,7 @@ def test_a_folder_inside_makes_the_home_private_too(tmp_path: Path) -> None:
 
 
 def test_a_database_and_all_beside_it_are_private(tmp_path: Path) -> None:
-    """11-S15: the database was readable by every user of the machine."""
+    """11-S15: the database was readable by every user of the machine. SECURITY P3."""
     home = tmp_path / "home"
     schema.ensure_schema(f"sqlite:///{home / 'llmasos.db'}", home)
     with Database(f"sqlite:///{home / 'llmasos.db'}") as database:
@@ -51,6 +51,7 @@ def test_a_database_and_all_beside_it_are_private(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["inspect nothing.llmapp", "list", "quota list", "doctor", "secrets list"])
 def test_a_first_command_leaves_nothing_open(command: str, tmp_path: Path) -> None:
+    """SECURITY P3."""
     home = tmp_path / "home"
     environment = {**os.environ, "LLMASOS_HOME": str(home)}
     words = [str(Path(sys.executable).with_name("llmasos")), *command.split()]

@@ -116,6 +116,7 @@ async def test_the_same_version_with_other_bytes_is_a_conflict(publishing: Publi
 async def test_a_binary_that_imports_more_than_it_declares_is_refused_before_it_runs(
     publishing: Publishing, runtime: FakeRuntime, catalog: Catalog, tmp_path: Path, name: str, told: str
 ) -> None:
+    """SECURITY C2."""
     runtime.imports += (name,)
     with pytest.raises(ComponentRejected, match=told):
         await publishing.publish(make_bundle(tmp_path / "made"), by="ann")

@@ -220,6 +220,7 @@ def test_another_method_is_refused(method: int) -> None:
 
 @pytest.mark.timeout(20)
 def test_bombs_are_refused_before_they_unpack() -> None:
+    """SECURITY C1."""
     began = time.perf_counter()
     assert "100 times" in rejected(zipped(lambda archive: archive.writestr("NOTICE", bytes(60 << 20))))
     assert "limit is 64 MiB" in rejected(zipped(lambda archive: archive.writestr("NOTICE", bytes(65 << 20))))
@@ -384,6 +385,7 @@ def test_ordinary_schemas_pass(schema: dict[str, object]) -> None:
 @settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_a_mutated_bundle_is_read_or_rejected(data: st.DataObject) -> None:
+    """SECURITY C1."""
     spoilt = bytearray(GOOD)
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(spoilt) - 1))

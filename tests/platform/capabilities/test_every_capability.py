@@ -148,6 +148,7 @@ async def test_it_works_when_granted(host: SmallHost, examples: Mapping[str, Exa
 
 @pytest.mark.parametrize("name", CAPABILITIES)
 async def test_it_is_denied_when_not_declared(host: SmallHost, examples: Mapping[str, Example], name: str) -> None:
+    """SECURITY R2."""
     with pytest.raises(PermissionNotDeclared, match=f'capability = "{name}"'):
         await call(host, examples[name], granted=False, declared=False)
 
@@ -156,5 +157,6 @@ async def test_it_is_denied_when_not_declared(host: SmallHost, examples: Mapping
 async def test_it_is_denied_when_declared_and_not_granted(
     host: SmallHost, examples: Mapping[str, Example], name: str
 ) -> None:
+    """SECURITY R2."""
     with pytest.raises(PermissionNotGranted):
         await call(host, examples[name], granted=False, declared=True)

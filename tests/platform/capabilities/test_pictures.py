@@ -92,14 +92,14 @@ async def test_a_granted_address_reaches_the_model_as_data(host, provider, serve
 
 @pytest.mark.parametrize("hosts", [(), ("https://example.com",)])
 async def test_an_address_without_a_grant_is_denied_and_nothing_is_sent(host, provider, server, hosts):
-    """11-S5: a model-only app reached the internet."""
+    """11-S5: a model-only app reached the internet. SECURITY L3."""
     with pytest.raises(Denied):
         await ask(host, f"{server}/cat.png", hosts=hosts)
     assert provider.requests == []
 
 
 async def test_a_private_address_is_refused_though_every_server_is_granted(host, provider):
-    """11-S5."""
+    """11-S5. SECURITY L3."""
     with pytest.raises(Denied):
         await ask(host, "http://169.254.169.254/latest/meta-data", hosts=("*",))
     assert provider.requests == []

@@ -141,6 +141,7 @@ async def test_wrong_arguments_are_refused(host: SmallHost, function: str, argum
 
 
 async def test_values_are_apart_for_each_app_user_and_workspace(host: SmallHost) -> None:
+    """SECURITY R6."""
     async for call in calling(host):
         await call("put", "k", "mine", False)
     other_app = InstalledApp("acme/two", "1.0", "i2", {"storage": GRANT}, frozenset({"storage"}))

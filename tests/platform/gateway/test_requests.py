@@ -116,7 +116,7 @@ def test_a_part_of_another_kind_or_with_more_fields_is_refused(part):
     ],
 )
 def test_unknown_fields_and_fields_without_bound_are_refused(fields):
-    """11-S6: a prompt hidden in them was sent, and not counted."""
+    """11-S6: a prompt hidden in them was sent, and not counted. SECURITY M2."""
     with pytest.raises(Invalid):
         parse(**fields)
 
@@ -144,7 +144,8 @@ GROWN = {
 
 @pytest.mark.parametrize("grow", GROWN.values(), ids=GROWN)
 def test_every_text_that_is_sent_is_counted(grow):
-    """11-S6: a prompt in `name`, `tool_call_id`, `tool_choice` or `stop` reserved 50 tokens and used 100,000."""
+    """11-S6: a prompt in `name`, `tool_call_id`, `tool_choice` or `stop` reserved 50 tokens and used 100,000.
+    SECURITY M2."""
     small, large = parse(**grow("x")), parse(**grow("x" * 5000))
     grown = len(json.dumps(large.as_sent())) - len(json.dumps(small.as_sent()))
     assert count(large) - count(small) >= grown > 90

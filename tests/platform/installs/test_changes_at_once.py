@@ -87,7 +87,7 @@ def uninstall(database: Database) -> None:
 
 
 async def test_a_revoked_grant_ends_with_the_call_before(host: SmallHost, database: Database) -> None:
-    """11-S12: after `grants revoke` a running invocation went on writing."""
+    """11-S12: after `grants revoke` a running invocation went on writing. SECURITY R3."""
     async with host.invocations.open(ME, app(), "act") as invocation:
         await host.kernel.call(invocation, Put("key", "before"))
         revoke(database)
@@ -146,6 +146,8 @@ async def test_a_write_that_was_authorised_before_an_uninstall_comes_to_nothing(
 async def test_what_runs_of_an_installation_is_ended_in_every_process(
     host: SmallHost, database: Database, tmp_path: Any
 ) -> None:
+    """SECURITY R3."""
+
     async def running(where: SmallHost, app_id: str, begun: asyncio.Event) -> None:
         async with where.invocations.open(ME, app(app_id), "act"):
             begun.set()

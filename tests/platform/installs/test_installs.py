@@ -150,6 +150,7 @@ async def test_installing_again_changes_nothing(setting: Setting) -> None:
 
 
 async def test_a_component_that_imports_more_than_it_declares_is_refused(setting: Setting) -> None:
+    """SECURITY C2."""
     setting.publish()
     setting.runtime.imports = ("llmasos:app/model@0.1.0", "llmasos:app/storage@0.1.0", "wasi:cli/stdin@0.2.0")
     with pytest.raises(ComponentRejected, match="imports storage"):
@@ -173,6 +174,7 @@ async def test_what_cannot_be_prepared_is_not_installed(setting: Setting) -> Non
 
 
 async def test_a_bundle_that_was_swapped_in_the_catalog_is_refused(setting: Setting) -> None:
+    """SECURITY P1."""
     setting.publish()
     setting.publish("1.0.1")
     first, second = (c.digest for c in setting.shelf.listed["acme/hello"])
@@ -250,6 +252,7 @@ async def test_an_upgrade_that_asks_for_no_more_needs_no_consent(setting: Settin
 
 
 async def test_an_upgrade_that_asks_for_more_waits_for_consent_while_the_old_release_runs(setting: Setting) -> None:
+    """SECURITY P1."""
     setting.publish(extra=MODEL_PERMISSION + "[limits]\ntokens_per_day = 5")
     await setting.install()
     setting.publish("2.0.0", MODEL_PERMISSION + STORAGE + "[limits]\ntokens_per_day = 5")

@@ -84,6 +84,7 @@ def test_the_database_itself_refuses_to_change_a_line(database: Database, statem
     ],
 )
 def test_a_change_is_found_where_it_begins(database: Database, statement: str, seq: int) -> None:
+    """SECURITY M4."""
     change(database, statement)
     found = verify(database)
     assert (found.intact, found.seq) == (False, seq)
@@ -119,6 +120,8 @@ def test_a_line_is_hashed_as_the_json_that_the_module_promises(detail: dict, tex
 
 
 def test_each_workspace_has_a_chain_of_its_own(database: Database) -> None:
+    """SECURITY M4."""
+
     def both(transaction) -> None:
         audit.append(transaction, Line("v", "u", "x"))
         audit.append(transaction, Line("w", "u", "y"))

@@ -108,6 +108,7 @@ def test_the_order_of_an_intersection_does_not_matter(pair: tuple[Permission, Pe
 
 @given(SETS, SETS)
 def test_a_callee_never_gets_more_than_it_or_its_caller_has(mine: list[Permission], theirs: list[Permission]) -> None:
+    """SECURITY R5."""
     a, b = ({p.capability: p for p in each} for each in (mine, theirs))
     for name, grant in intersect_all(a, b).items():
         assert is_within(grant, a[name])

@@ -393,6 +393,7 @@ async def test_a_guest_that_is_denied_in_a_loop_does_not_flood_the_audit(host: S
 
 
 async def test_invocations_of_others_are_not_found(host: SmallHost) -> None:
+    """SECURITY R6."""
     async with host.invocations.open(ME, APP, "act") as invocation:
         for other in (Principal("w", "other"), Principal("other", "u")):
             with pytest.raises(NotFound):
@@ -553,7 +554,7 @@ async def test_an_invocation_is_there_for_every_reader_from_its_beginning_to_its
 async def test_a_call_is_settled_before_its_answer_and_an_invocation_ends_before_its_answer(
     host: SmallHost, database: Database
 ) -> None:
-    """10-2: durability before speed, also of a stream's last part and of an end that is cancelled."""
+    """10-2: durability before speed, also of a stream's last part and of an end that is cancelled. SECURITY M3."""
     limit(database, 1000)
     async with host.invocations.open(ME, APP, "act") as invocation:
         await host.guest(invocation, "model", "generate", [20])

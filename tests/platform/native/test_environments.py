@@ -143,6 +143,7 @@ async def test_a_lock_that_is_not_wholly_pinned_and_hashed_is_refused(tmp_path, 
 
 
 async def test_a_wheel_whose_hash_changed_is_refused(tmp_path):
+    """SECURITY C5."""
     files = built(tmp_path / "project", "iniconfig==2.1.0")
     real = files["requirements.txt"].decode()
     wrong = "iniconfig==2.1.0 --hash=sha256:" + hashlib.sha256(b"another").hexdigest()
@@ -162,6 +163,7 @@ async def test_a_wheel_changed_after_the_install_is_refused(tmp_path):
 
 
 async def test_a_source_distribution_is_never_built(tmp_path, monkeypatch):
+    """SECURITY C5."""
     source = tmp_path / "source"
     (source / "evil").mkdir(parents=True)
     (source / "pyproject.toml").write_text('[project]\nname = "evil-sdist"\nversion = "1.0"\n')
@@ -198,6 +200,7 @@ def test_faults_of_a_project_are_told_with_the_cure(tmp_path):
 
 
 async def test_a_pth_file_of_a_wheel_is_never_run(tmp_path):
+    """SECURITY C5."""
     digest, code = code_in(tmp_path / "code", built(tmp_path / "project"))
     environment = await Environments(tmp_path / "environments").prepare(digest, code)
     environment.packages.chmod(0o755)
@@ -221,7 +224,7 @@ def with_module(files: dict[str, bytes], name: str, source: bytes) -> dict[str, 
 
 
 async def test_a_wheel_that_unpacks_to_gigabytes_is_refused_before_anything_unpacks_it(tmp_path):
-    """11-S2: a wheel of 3 MB unpacked to 3 GB, for good."""
+    """11-S2: a wheel of 3 MB unpacked to 3 GB, for good. SECURITY C1."""
     files = built(tmp_path / "project")
     wheel = next(name for name in files if name.endswith(".whl"))
     bomb = io.BytesIO()

@@ -323,6 +323,7 @@ async def test_what_fails_by_design_says_what_to_use_instead(host, action, input
 
 
 async def test_an_endless_loop_ends_at_its_deadline_and_the_runner_lives_on(host):
+    """SECURITY C7."""
     program = await host.install(ACTIONS)
     await host.run(program, "shout", text="a")
     began = time.monotonic()
@@ -607,6 +608,7 @@ async def test_compute_while_nobody_calls_is_ended_too(host):
 
 
 async def test_a_runner_that_lies_about_its_compute_is_charged_all_the_same(host):
+    """SECURITY C7."""
     program = await host.install(HOSTILE)
     result = await host.runtime.call(program, host.invocation(), "lie", "{}")
     assert result.fuel >= 0.3 * FUEL_PER_CPU_SECOND
@@ -639,6 +641,7 @@ async def test_where_bubblewrap_is_asked_for_and_missing_no_native_app_starts_no
 
 
 async def test_where_the_system_cannot_confine_a_native_app_is_refused_unless_trusted(host, monkeypatch):
+    """SECURITY C4."""
     monkeypatch.setattr(native_module, "confinement", lambda **_: Confinement((), "Landlock ABI 0; 2 is needed"))
     program = await host.install(ACTIONS)
     with pytest.raises(Unavailable, match=r"cannot confine it: Landlock ABI 0.*WASM build.*trusted_apps"):
@@ -712,7 +715,7 @@ def is_running(pid: int) -> bool:
 
 @pytest.mark.parametrize("trusted", [False, True])
 async def test_a_runner_dies_with_a_host_that_is_killed(host, trusted):
-    """11-S3: an app that kept its process from ending outlived the host."""
+    """11-S3: an app that kept its process from ending outlived the host. SECURITY C6."""
     program = await host.install(CLINGING)
     script = f"""
 import asyncio, json

@@ -200,6 +200,8 @@ class LedgerModel(RuleBasedStateMachine):
 
 
 def test_the_ledger_holds_what_the_model_holds(new_database_url: Callable[[], str]) -> None:
+    """SECURITY M1."""
+
     class OnThisDatabase(LedgerModel):
         pass
 

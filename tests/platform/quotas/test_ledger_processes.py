@@ -123,6 +123,7 @@ def killed(url: str, point: str) -> None:
 @pytest.mark.parametrize("kind", ["careful", "crowded"])
 @pytest.mark.parametrize(("amount", "expected"), [(12, 192), (10, 200), (201, 0), (200, 200), (199, 199)])
 def test_sixteen_processes_never_spend_one_unit_over(database: Database, kind: str, amount: int, expected: int) -> None:
+    """SECURITY M1."""
     quota(database)
     assert at_once(kind, database.url, amount, 4) == expected
     with database.read() as session:
@@ -286,7 +287,7 @@ print(json.dumps([outcomes, told]))
 
 
 def test_killed_at_any_statement_a_host_has_written_all_that_it_told(database: Database) -> None:
-    """10-2: durability before speed."""
+    """10-2: durability before speed. SECURITY M3."""
     quota(database, 1 << 30)
     done = subprocess.run([sys.executable, "-c", KILLED, database.url], capture_output=True, text=True, check=True)
     outcomes, told = json.loads(done.stdout)

@@ -78,6 +78,7 @@ async def test_an_import_that_the_contract_does_not_have_is_refused(runtime, tmp
 
 
 async def test_an_import_that_the_manifest_does_not_declare_is_refused(runtime, tmp_path):
+    """SECURITY C2."""
     core = wat.core_module(imports='(import "llmasos:app/secrets@0.1.0" "names" (func (param i32)))')
     world = "world tested { import secrets; export handler; }"
     path = wat.component(tmp_path / "undeclared.wasm", core, world=world)

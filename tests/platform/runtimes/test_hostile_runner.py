@@ -64,6 +64,7 @@ async def slow_host(_capability, _function, _arguments):
     ],
 )
 async def test_a_runner_that_misbehaves_costs_only_itself(action, words):
+    """SECURITY C6, R1."""
     runner = await Runner.start(start_message(), script=SCRIPT)
     descriptors = open_descriptors()
     waiting = asyncio.create_task(runner.call(call("wait", "two"), slow_host))

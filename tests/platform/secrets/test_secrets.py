@@ -13,6 +13,7 @@ OWNER = SecretOwner("default", "local")
 
 
 def test_a_secret_is_encrypted_at_rest_and_comes_back_to_the_host(database, tmp_path):
+    """SECURITY S1."""
     secrets = Secrets(tmp_path)
     with database.write() as session:
         secrets.set(session, OWNER, "token", "v3ry-s3cret")
@@ -73,7 +74,8 @@ async def test_an_app_sees_the_names_of_the_secrets_it_was_granted_alone(databas
 
 
 def test_no_app_can_name_a_key_of_the_operator_or_a_secret_of_another_app(database, tmp_path):
-    """11-S7: an app named the operator's model key as its own secret and had it sent to its author's server."""
+    """11-S7: an app named the operator's model key as its own secret and had it sent to its author's server.
+    SECURITY S2."""
     secrets = Secrets(tmp_path)
     with database.write() as session:
         secrets.set(session, OWNER, "token", "the operator's")

@@ -43,6 +43,7 @@ def test_a_token_stands_for_who_made_it(database: Database) -> None:
 
 
 def test_only_the_hash_is_kept(database: Database) -> None:
+    """SECURITY P5."""
     token = make(database)
     secret = token.token.rsplit("_", 1)[1] if token.token.count("_") == 2 else token.token[25:]
     assert secret not in str(row(database, token).model_dump())
@@ -87,6 +88,7 @@ def test_an_expired_token_stands_for_nobody(database: Database) -> None:
 
 
 def test_a_revoked_token_stands_for_nobody(database: Database) -> None:
+    """SECURITY P5."""
     token = make(database)
     with database.write() as session:
         revoke_token(session, "default", token.id)

@@ -40,7 +40,7 @@ def test_every_way_to_print_neutralises(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_release_stored_before_cannot_repaint_the_consent_screen(capsys: pytest.CaptureFixture[str]) -> None:
-    """11-S1: a reason erased the line that named the host, and a line feed faked lines of the screen."""
+    """11-S1: a reason erased the line that named the host, and a line feed faked lines of the screen. SECURITY P2."""
     manifest = parse_manifest(manifest_text(extra=MODEL_PERMISSION))
     permission = manifest.permissions[0]
     reason = permission.reason.model_copy(update={"en": SPOOF + NEW_LINES + "[red]markup[/red]"})

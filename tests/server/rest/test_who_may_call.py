@@ -24,7 +24,7 @@ async def test_without_a_good_token_the_answer_is_401_with_the_cure(served: Any,
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
 async def test_a_token_that_is_revoked_ends_what_runs_for_it(served: Any, accept: str) -> None:
-    """11-S12: a stream outlived its token."""
+    """11-S12: a stream outlived its token. SECURITY R3."""
     url = "/api/v1/apps/acme/tool/actions/wait"
     running = asyncio.create_task(served.client.post(url, headers={"accept": accept}))
     await served.until_started()
@@ -43,6 +43,7 @@ async def test_a_token_in_the_query_is_no_token(served: Any) -> None:
     ("token", "run", "read"), [("all", 200, 200), ("admin", 200, 200), ("run", 200, 403), ("read", 403, 200)]
 )
 async def test_a_scope_allows_what_it_names(served: Any, token: str, run: int, read: int) -> None:
+    """SECURITY P5."""
     headers = {"authorization": f"Bearer {token}"}
     ran = await served.client.post(ECHO, json={"text": "a"}, headers=headers)
     listed = await served.client.get("/api/v1/invocations", headers=headers)
@@ -54,6 +55,7 @@ async def test_a_scope_allows_what_it_names(served: Any, token: str, run: int, r
 
 
 async def test_no_payload_names_its_user(served: Any) -> None:
+    """SECURITY R1."""
     forged = {"x-user": "bob", "x-workspace": "other", "x-forwarded-user": "bob"}
     await served.client.post(ECHO, json={"text": "a"}, headers=forged)
     bob = {"authorization": "Bearer bob"}
@@ -62,6 +64,7 @@ async def test_no_payload_names_its_user(served: Any) -> None:
 
 @pytest.mark.parametrize("host", ["attacker.example", "attacker.example:80", "", "127.0.0.1.attacker.example", "[::2]"])
 async def test_a_name_that_was_rebound_to_this_machine_is_refused(served: Any, host: str) -> None:
+    """SECURITY P4."""
     answer = await served.client.get("/healthz", headers={"host": host})
     assert answer.status_code in (400, 421)  # h11 itself refuses some
     if answer.status_code == 421:
@@ -69,6 +72,7 @@ async def test_a_name_that_was_rebound_to_this_machine_is_refused(served: Any, h
 
 
 async def test_a_page_of_another_origin_is_refused(served: Any) -> None:
+    """SECURITY P4."""
     own = str(served.client.base_url).rstrip("/")
     for origin, status in [("https://attacker.example", 403), ("null", 403), ("http://127.0.0.1:1", 403), (own, 200)]:
         answer = await served.client.post(ECHO, json={"text": "a"}, headers={"origin": origin})
