@@ -24,6 +24,41 @@ _SYSTEM: Final = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", 
 _ZONES: Final = ("/etc/localtime", "/usr/share/zoneinfo")
 
 
+# systemd's table of users leaves 0x70000000 to 0x7ffdffff free.
+_MANY_USERS: Final = (0x70000000, 0x0FFD0000)
+# In a container with 65,536 users: those that systemd gives to services while they run.
+FEW_USERS: Final = (61184, 4336)
+_CAP_SETUID: Final = 1 << 7
+
+
+def app_users() -> tuple[int, int] | None:
+    """The first and the number of the users that this process can give to apps; None if it can become no other user.
+
+    Root can, but not the root of a user namespace that maps only itself, as `unshare -U -r` and some containers make.
+    """
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    if os.getuid() != 0 or not int(status["CapEff"], 16) & _CAP_SETUID:
+        return None
+    return next((users for users in (_MANY_USERS, FEW_USERS) if _are_mapped(*users)), None)
+
+
+def _are_mapped(start: int, count: int) -> bool:
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        inside, _, length = (int(word) for word in line.split())
+        if inside <= start and start + count <= inside + length:
+            return True
+    return False
+
+
+def is_root_outside() -> bool:
+    """Whether this process is root in the user namespace around its own, as far as can be seen from inside."""
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        inside, outside, _ = (int(word) for word in line.split())
+        if inside == os.getuid():
+            return outside == 0
+    return os.getuid() == 0
+
+
 @dataclass(frozen=True)
 class Profile:
     """How far a runner is confined. `confine.apply` takes these fields as a dict, since they come in a frame.
@@ -66,7 +101,7 @@ class Profile:
 
     @property
     def needs_own_user(self) -> bool:
-        """Whether root's runner must become another user: nothing else bounds root's number of threads."""
+        """Whether root's runner must become another user: nothing else limits root's number of threads."""
         return self.profile == "native"
 
 

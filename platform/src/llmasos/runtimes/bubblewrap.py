@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from llmasos.errors import CannotConfine
 from llmasos.i18n import Message, _, verbatim
-from llmasos_runner.profiles import parse, readable
+from llmasos_runner.profiles import app_users, parse, readable
 
 MECHANISM: Final = "bubblewrap"
 
@@ -122,7 +122,7 @@ def _unusable(why: Message) -> CannotConfine:
 
 def _arguments(interpreter: str, profile: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
     read = (*readable(parse(profile)), *_interpreter_files(interpreter, environment))
-    return arguments(read, environment, as_root=os.getuid() == 0)
+    return arguments(read, environment, as_root=app_users() is not None)
 
 
 def _interpreter_files(interpreter: str, environment: Mapping[str, str]) -> list[str]:

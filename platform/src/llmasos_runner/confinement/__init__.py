@@ -51,7 +51,7 @@ from typing import Any, Final
 from llmasos_runner.confinement import landlock, namespaces, privileges, rlimits, seccomp
 from llmasos_runner.confinement.kernel import ConfinementMissing, calls, die_with_parent, wipe_environment
 from llmasos_runner.confinement.rules import ABSENT, rules
-from llmasos_runner.profiles import Profile, parse, readable
+from llmasos_runner.profiles import Profile, app_users, is_root_outside, parse, readable
 
 __all__ = ["ConfinementMissing", "apply"]
 
@@ -80,7 +80,12 @@ def apply(profile: Mapping[str, Any]) -> list[str]:
     wanted = parse(profile)
     _require()
     read = readable(wanted)
-    as_root = os.getuid() == 0
+    as_root = app_users() is not None
+    if wanted.needs_own_user and not as_root and is_root_outside():
+        raise ConfinementMissing(
+            "this is root without other users to give to apps, and nothing limits root's threads; run the host as an "
+            "ordinary user, or as root in a namespace with at least 65,536 users"
+        )
     left = namespaces.enter(as_root=as_root, network=True) if wanted.namespaces else []
     # Not by the process id, which is the same for every runner in a process namespace of its own.
     user = privileges.user_of(wanted.identity or f"runner {os.urandom(8).hex()}") if as_root else None

@@ -1,4 +1,4 @@
-"""A user of its own for each app, where the host is root, and no capability for anybody."""
+"""A user of its own for each app, if the host is root and has users to give, and no capability for any runner."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import os
 import struct
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from llmasos_runner.confinement.kernel import (
@@ -20,29 +19,16 @@ from llmasos_runner.confinement.kernel import (
     prctl,
     syscall,
 )
+from llmasos_runner.profiles import FEW_USERS, app_users
 
-# systemd's table of users leaves 0x70000000 to 0x7ffdffff to nobody.
-_USERS: Final = (0x70000000, 0x0FFD0000)
-# In a container with 65,536 users: those that systemd gives to services for the time they run.
-_FEW_USERS: Final = (61184, 4336)
 _LAST_CAPABILITY: Final = 63
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
 
 def user_of(identity: str) -> int:
     """The user that an app runs as, of those that this user namespace has."""
-    start, count = _USERS
-    if not _is_mapped(start) or not _is_mapped(start + count - 1):
-        start, count = _FEW_USERS
+    start, count = app_users() or FEW_USERS
     return start + int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") % count
-
-
-def _is_mapped(user: int) -> bool:
-    for line in Path("/proc/self/uid_map").read_text().splitlines():
-        inside, _, length = (int(word) for word in line.split())
-        if inside <= user < inside + length:
-            return True
-    return False
 
 
 def forbid_new_privileges() -> None:
