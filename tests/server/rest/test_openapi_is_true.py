@@ -76,3 +76,30 @@ async def test_what_there_is_needs_the_scope_read(served: Any, path: str) -> Non
 async def test_models_are_listed_without_addresses_and_keys(served: Any) -> None:
     for model in (await served.client.get("/api/v1/models")).json()["items"]:
         assert not {"key", "api_base", "litellm", "gguf"} & set(model)
+
+
+async def test_everything_is_described_and_has_an_example(served: Any) -> None:
+    """11-42."""
+    document = (await served.client.get("/openapi.json")).json()
+    used = {tag for methods in document["paths"].values() for each in methods.values() for tag in each["tags"]}
+    assert used == {tag["name"] for tag in document["tags"] if tag["description"]} - {"catalog"}
+    for name, schema in document["components"]["schemas"].items():
+        assert schema["description"], name
+        assert schema["examples"], name
+        for field, described in schema["properties"].items():
+            assert described.get("description"), f"{name}.{field}"
+    for path, methods in document["paths"].items():
+        for each in methods.values():
+            for parameter in each.get("parameters", ()):
+                assert parameter.get("description"), f"{path} {parameter['name']}"
+            for status, answer in each["responses"].items():
+                schemas = [content.get("schema", {}) for content in answer.get("content", {}).values()]
+                assert all("HTTPValidationError" not in str(schema) for schema in schemas), f"{path} {status}"
+
+
+@pytest.mark.parametrize("name", ["GrantView", "InvocationView", "ModelView", "Problem", "QuotaView", "UsageView"])
+async def test_an_example_fits_its_schema_but_for_what_is_nested(served: Any, name: str) -> None:
+    document = (await served.client.get("/openapi.json")).json()
+    [example] = document["components"]["schemas"][name]["examples"]
+    errors = resolved(document, f"/components/schemas/{name}").iter_errors(example)
+    assert [error.message for error in errors if error.instance is not None] == []

@@ -92,6 +92,24 @@ async def test_health_needs_no_token_and_metrics_count_by_route(served: Any) -> 
 
 
 @pytest.mark.parametrize(
+    ("host", "token", "status"),
+    [
+        ("127.0.0.1", "", 200),
+        ("::1", "", 200),
+        ("192.0.2.7", "", 401),
+        ("192.0.2.7", "read", 200),
+        ("192.0.2.7", "run", 403),
+    ],
+)
+async def test_metrics_are_for_this_machine_or_for_a_token(served: Any, host: str, token: str, status: int) -> None:
+    """11-42."""
+    transport = httpx.ASGITransport(app=served.app, client=(host, 123))
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as client:
+        assert (await client.get("/metrics")).status_code == status
+
+
+@pytest.mark.parametrize(
     ("authority", "name"),
     [("a:80", "a"), ("A", "a"), ("[::1]:80", "::1"), ("[::1]", "::1"), ("", ""), ("127.0.0.1:8765", "127.0.0.1")],
 )

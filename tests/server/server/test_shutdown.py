@@ -67,8 +67,8 @@ async def test_sigterm_ends_streams_with_an_error_and_settles(tmp_path: Path) ->
                 rest = [line async for line in lines if line]
             async with asyncio.timeout(20):
                 await serving
-    assert rest[-2] == "event: error"
-    assert json.loads(rest[-1].removeprefix("data: "))["code"] == "stopping"
+    assert rest[-3] == "event: error"
+    assert json.loads(rest[-2].removeprefix("data: "))["code"] == "stopping"
     with Session(create_engine(settings.resolved_database_url)) as session:
         assert [row.status for row in session.exec(select(InvocationRow))] == ["cancelled"]
         assert list(session.exec(select(ReservationRow))) == []

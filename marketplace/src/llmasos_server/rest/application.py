@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 
 from llmasos.host import Host
-from llmasos_server.rest import actions, health, invocations, state
+from llmasos_server.rest import actions, health, invocations, openapi, state
 from llmasos_server.rest.guards import Guards
 from llmasos_server.rest.health import Measured, Metrics
 from llmasos_server.rest.identity import Authenticator
@@ -44,6 +45,7 @@ def create_api(lifespan: Any, *, hosts: Collection[str], routers: Collection[API
     app.add_middleware(Measured, metrics=metrics)
     for router in (actions.router, invocations.router, state.router, health.router, *routers):
         app.include_router(router)
+    app.openapi = partial(openapi.document, app)  # type: ignore[method-assign] # as FastAPI's documentation has it
     return app
 
 

@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz`, `/metrics`: for whoever watches the server. They need no token and tell nobody's data."""
+"""`/healthz`, `/readyz`, `/metrics`: for whoever watches the server. They tell nobody's data."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llmasos.errors import Unavailable
+from llmasos.errors import Unauthenticated, Unavailable
 from llmasos.i18n import _
 from llmasos.printable import one_line
 from llmasos_server.rest.context import host_of
-from llmasos_server.rest.problems import responses
+from llmasos_server.rest.identity import Watcher
+from llmasos_server.rest.problems import ScopeMissing, responses
 from llmasos_server.rest.schemas import Answer
 
 router = APIRouter(tags=["health"])
@@ -51,13 +52,20 @@ async def readyz(request: Request) -> Health:
 
 
 _METRICS: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    200: {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+    **responses(Unauthenticated, ScopeMissing),
 }
 
 
-@router.get("/metrics", operation_id="metrics", summary="Metrics", response_class=Response, responses=_METRICS)
-async def metrics(request: Request) -> Response:
-    """Counters and gauges of this process, for Prometheus."""
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    summary="Metrics",
+    response_class=Response,
+    responses=_METRICS | responses(Unauthenticated, ScopeMissing),
+)
+async def metrics(request: Request, _caller: Watcher) -> Response:
+    """Counters and gauges of this process, for Prometheus: from this machine, or with a token of the scope read."""
     measured: Metrics = request.app.state.metrics
     measured.active_runs.set(host_of(request).actions.active)
     return Response(generate_latest(measured.registry), media_type=CONTENT_TYPE_LATEST)

@@ -15,6 +15,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from llmasos.errors import Unauthenticated
 from llmasos.i18n import _, negotiate
 from llmasos.kernel.invocation import Principal
+from llmasos_server.rest.guards import is_loopback
 from llmasos_server.rest.problems import ScopeMissing
 
 logger = logging.getLogger(__name__)
@@ -122,6 +123,17 @@ def require(scope: Scope) -> Callable[..., object]:
     return caller
 
 
+async def _watcher(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+) -> None:
+    """Whoever may see how the server does: a program on this machine, or the holder of a token."""
+    if request.client is not None and is_loopback(request.client.host):
+        return
+    if not _authenticate(request, credentials).may(Scope.READ):
+        raise ScopeMissing
+
+
+Watcher = Annotated[None, Depends(_watcher)]
 Runner = Annotated[Caller, Depends(require(Scope.RUN))]
 Reader = Annotated[Caller, Depends(require(Scope.READ))]
 Admin = Annotated[Caller, Depends(require(Scope.ADMIN))]
