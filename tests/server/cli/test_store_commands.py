@@ -490,3 +490,23 @@ def test_an_install_asks_for_the_secrets_that_the_app_needs(home: Path, tmp_path
     assert "s3cret-value" not in terminal.seen
     assert answer("secrets", "list")["secrets"] == [{"name": "api_key", "app": "acme/keyed"}]
     assert "secrets set" not in llmasos("install", "acme/keyed").stderr
+
+
+def test_a_dry_run_shows_what_would_be_asked_and_changes_nothing(released: None) -> None:
+    [step] = answer("install", "acme/hello@1.0.0", "--dry-run")["items"]
+    assert (step["change"], step["version"], step["from_version"]) == ("install", "1.0.0", None)
+    assert [(each["capability"], each["status"]) for each in step["consent"]["permissions"]] == [("model", "asked")]
+    assert "Ask language models" in step["consent"]["permissions"][0]["text"]
+    assert [risk["code"] for risk in step["consent"]["risks"]] == ["unlimited-tokens"]
+    assert installed() == {}
+    answer("install", "acme/hello@1.0.0", "--yes")
+    [step] = answer("upgrade", "--dry-run")["items"]
+    assert (step["change"], step["from_version"], step["consent"]["needed"]) == ("upgrade", "1.0.0", True)
+    statuses = {each["capability"]: each["status"] for each in step["consent"]["permissions"]}
+    assert statuses == {"model": "same", "storage": "new"}
+    shown = llmasos("upgrade", "--dry-run")
+    assert "upgrade acme/hello 1.1.0" in shown.stdout
+    assert "[new] Keep up to" in shown.stderr
+    assert answer("list")["items"][0]["waiting"] is None
+    assert installed() == {"acme/hello": "1.0.0"}
+    assert "Nothing would change" in llmasos("install", "acme/hello", "--dry-run").stdout

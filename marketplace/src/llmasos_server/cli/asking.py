@@ -113,8 +113,8 @@ def decide(plan: InstallPlan, *, yes: bool, decline: Sequence[str], config: Mapp
     if not is_interactive():
         raise ConsentNeeded(
             _(
-                "{app} asks for permissions and there is no terminal to ask on: read them with `llmasos show "
-                "{app}` and pass --yes.",
+                "{app} asks for permissions and there is no terminal to ask on: read them with `llmasos install "
+                "{app} --dry-run` and pass --yes.",
                 app=plan.app_id,
             ),
         )

@@ -15,6 +15,7 @@ from llmasos_server.cli.completion import catalog_apps, installed_apps
 from llmasos_server.cli.output import (
     emit_json,
     is_interactive,
+    locale,
     message_of,
     note,
     options,
@@ -52,6 +53,8 @@ Decline = Annotated[
     ),
 ]
 
+DryRun = Annotated[bool, typer.Option("--dry-run", help=tr("Show what would be done and asked for; change nothing."))]
+
 
 def install(
     app: Annotated[
@@ -63,6 +66,7 @@ def install(
     yes: Yes = False,
     config: Config = None,
     decline: Decline = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Install an app, with what it depends on, after you agreed to what it may do; or set an installed one by -c."""
     from llmasos.installs.resolve import parse_requirement
@@ -74,6 +78,9 @@ def install(
         wanted = parse_requirement(app)
         local.catalog.app(wanted.app_id)
         plan = local.installer.plan_install(local.principal.workspace, wanted)
+        if dry_run:
+            _show_plans([plan])
+            return
         results = _carry_out(local, plan, yes=yes, decline=decline or [], config=values)
         if values and results[-1].outcome in ("already", "restored", "granted"):
             me = local.principal
@@ -89,6 +96,7 @@ def upgrade(
     yes: Yes = False,
     config: Config = None,
     decline: Decline = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Upgrade an app. One that asks for more waits for your consent, and the old release goes on running."""
     from llmasos.installs import repository
@@ -103,15 +111,22 @@ def upgrade(
         with local.database.read() as session:
             installed = [found.app_id for found, __ in repository.all_current(session, local.principal.workspace)]
         results: list[InstallResult] = []
+        plans: list[InstallPlan] = []
         failures: dict[str, LlmasosError] = {}
         for wanted in [parse_requirement(app)] if app else map(Requirement, installed):
             try:
                 plan = local.installer.plan_upgrade(local.principal.workspace, wanted)
+                plans.append(plan)
+                if dry_run:
+                    continue
                 results += _carry_out(local, plan, yes=yes, decline=decline or [], config=values)
             except LlmasosError as error:
                 if app is not None:
                     raise
                 failures[wanted.app_id] = error  # the others are upgraded all the same
+        if dry_run:
+            _show_plans(plans, failures)
+            return
         if app is None:
             results = [each for each in results if each.outcome != "already"]
         _report(results, failures, nothing=_nothing_to_upgrade(installed))
@@ -120,6 +135,28 @@ def upgrade(
         raise typer.Exit(next(iter(failures.values())).exit_code)
     if any(each.outcome == "waiting" for each in results):
         raise typer.Exit(ConsentNeeded.exit_code)
+
+
+def _show_plans(plans: list[InstallPlan], failures: Mapping[str, LlmasosError] = MappingProxyType({})) -> None:
+    """Print what plans would do and ask for."""
+    from llmasos.installs.schemas import plan_document
+    from llmasos_server.cli.asking import show_request
+
+    if options().json:
+        items = [step for plan in plans for step in plan_document(plan, locale())]
+        failed = [{"app": app, "change": "failed", "problem": problem_of(error)} for app, error in failures.items()]
+        emit_json({"items": [*items, *failed]})
+        return
+    steps = [step for plan in plans for step in plan.steps]
+    for step in steps:
+        version = step.bundle.manifest.version
+        say(f"{step.kind} {step.app_id} {version}")
+        if step.request.is_needed:
+            show_request(step.request)
+    for app, error in failures.items():
+        note(tr("{app} was not upgraded: {message_of}", app=app, message_of=message_of(error)))
+    if not steps:
+        say(tr("Nothing would change."))
 
 
 def _nothing_to_upgrade(installed: list[str]) -> str:
