@@ -22,6 +22,7 @@ import llmasos_server.tables  # noqa: F401  (the metadata is whole)
 from llmasos.database import schema
 from llmasos.database.engine import Database
 from llmasos.errors import Unavailable
+from llmasos.i18n import Message, from_text, render, to_text
 from llmasos.kernel import audit
 from llmasos.kernel.audit import Line
 
@@ -196,6 +197,48 @@ def test_the_audit_log_keeps_its_hashes_up_and_down(new_database_url) -> None:
     schema.migrate_to(url, "head")
     with Database(url) as database, database.read() as session:
         assert (audit.verify(session).intact, audit.verify(session).lines) == (True, 6)
+
+
+def test_stored_errors_keep_both_languages_up_and_down(bare_database_url: str) -> None:
+    """10, section 3: an old row shows its two texts, and a new one is rendered on the way down."""
+    url = bare_database_url
+    schema.migrate_to(url, "0003")
+    engine = create_engine(url)
+    metadata = MetaData()
+    metadata.reflect(engine)
+    invocation = metadata.tables["invocation"]
+    old = {
+        "both": ('It\'s {full}: "x".', "已满。"),
+        "english": ("no", None),
+        "same": ("no", "no"),
+        "none": (None, None),
+    }
+    with engine.begin() as connection:
+        for id_, (english, chinese) in old.items():
+            texts = {"id": id_, "error_message": english, "error_message_zh": chinese}
+            connection.execute(invocation.insert().values({**a_row(metadata, "invocation"), **texts}))
+
+    def stored(*columns: str) -> dict[str, tuple[str | None, ...]]:
+        with engine.connect() as connection:
+            found = connection.exec_driver_sql(f"SELECT id, {', '.join(columns)} FROM invocation").fetchall()
+        return {row[0]: tuple(row[1:]) for row in found}
+
+    schema.migrate_to(url, "0004")
+    messages = {id_: from_text(text) for id_, (text,) in stored("error_message").items() if text}
+    shown = {id_: (str(message), render(message, "zh")) for id_, message in messages.items()}
+    assert shown == {"both": old["both"], "english": ("no", "no"), "same": ("no", "no")}
+    new = Message("There is no such thing, or you may not see it.")
+    with engine.begin() as connection:
+        changed = invocation.c.id == "none"
+        connection.execute(invocation.update().where(changed).values(error_message=to_text(new)))
+    schema.migrate_to(url, "0003")
+    assert stored("error_message", "error_message_zh") == {
+        "both": old["both"],
+        "english": ("no", "no"),
+        "same": ("no", "no"),
+        "none": (str(new), "不存在，或者你无权查看。"),
+    }
+    engine.dispose()
 
 
 def test_a_broken_audit_log_is_not_made_whole_on_the_way_down(new_database_url) -> None:
