@@ -18,7 +18,7 @@ depends_on = None
 COLUMNS = "workspace_id, user_id, app_id, name, ciphertext, updated_at"
 
 
-def create(name: str, *more: sa.Column[str]) -> None:
+def create(name: str, *more: sa.Column[str], key: str | None = None) -> None:
     op.create_table(
         name,
         sa.Column("workspace_id", sa.String(), nullable=False),
@@ -27,15 +27,14 @@ def create(name: str, *more: sa.Column[str]) -> None:
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("ciphertext", sa.String(), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint(
-            "workspace_id", "user_id", *(column.name for column in more), "name", name=f"{name}_key"
-        ),
+        sa.PrimaryKeyConstraint("workspace_id", "user_id", *(column.name for column in more), "name", name=key),
     )
 
 
 def upgrade() -> None:
     op.execute("ALTER TABLE secret RENAME TO secret_before")
-    create("secret", sa.Column("app_id", sa.String(), nullable=False))
+    # PostgreSQL keeps the names of a renamed table's keys, so each shape of the table has its own.
+    create("secret", sa.Column("app_id", sa.String(), nullable=False), key="secret_key")
     op.execute(
         f"INSERT INTO secret ({COLUMNS}) SELECT workspace_id, user_id, '', name, ciphertext, updated_at"  # noqa: S608
         " FROM secret_before"
