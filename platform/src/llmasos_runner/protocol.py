@@ -193,7 +193,12 @@ def encode(message: object) -> bytes:
     Raises:
         FrameError: It is over `MAX_FRAME_BYTES`.
     """
-    return framed(_encode(message).encode())
+    text = _encode(message)
+    try:
+        return framed(text.encode())
+    except UnicodeEncodeError:
+        # Half a surrogate pair has no place in UTF-8: two halves are joined, and one alone becomes U+FFFD.
+        return framed(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode())
 
 
 def framed(body: bytes) -> bytes:

@@ -1,12 +1,15 @@
+import json
 import struct
 from contextlib import suppress
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmasos.errors import LlmasosError
 from llmasos.i18n import _, render, to_text
+from llmasos.json_text import replace_half_characters
 from llmasos.runtimes import frames
 from llmasos.runtimes.frames import DoneFrame, FailureFrame, FrameReader, ProtocolFault, SyscallFrame, decode
 from llmasos.runtimes.results import outcome_of
@@ -56,10 +59,47 @@ def test_a_runner_refuses_a_broken_frame(frame):
         take_frame(bytearray(frame))
 
 
-@pytest.mark.parametrize("text", ["\ud800", "x" * (MAX_FRAME_BYTES + 1)], ids=["a lone surrogate", "too large"])
-def test_what_cannot_be_sent_is_a_frame_error(text):
+def test_what_is_too_large_is_a_frame_error():
     with pytest.raises(FrameError):
-        frames.encode({"t": "reply", "id": "x", "seq": 1, "value": text})
+        frames.encode({"t": "reply", "id": "x", "seq": 1, "value": "x" * (MAX_FRAME_BYTES + 1)})
+
+
+@pytest.mark.parametrize("encoder", [frames.encode, encode])
+@pytest.mark.parametrize(
+    ("text", "sent"), [("a\ud83d", "a\ufffd"), ("\ude00b", "\ufffdb"), ("\ud83d\ude00", "😀"), ("é", "é")]
+)
+def test_half_a_character_is_replaced_and_two_halves_are_joined(encoder, text, sent):
+    """11-10: half an emoji in a text that crosses between host and runner ended the run."""
+    frame = bytearray(encoder({"t": "reply", "id": "x", "seq": 1, "value": text}))
+    assert take_frame(frame)["value"] == sent
+
+
+@pytest.mark.parametrize(
+    ("text", "sound"),
+    [
+        (r'"\\ud83d"', r'"\\ud83d"'),
+        (r'"a\ud83d"', r'"a\ufffd"'),
+        (r'"\uDE00b"', r'"\ufffdb"'),
+        (r'"\ud83d\ude00"', r'"\ud83d\ude00"'),
+        (r'"\ud83d\ud83d\ude00\n"', r'"\ufffd\ud83d\ude00\n"'),
+        (r'"\\\ud83dx"', r'"\\\ufffdx"'),
+    ],
+)
+def test_escapes_of_half_characters_in_json_text_are_replaced(text, sound):
+    """11-10: JavaScript and Python write them when they cut a text within an emoji, and strict parsers refuse them."""
+    assert replace_half_characters(text) == sound
+    assert msgspec.json.decode(replace_half_characters(text)) == json.loads(sound)
+
+
+@given(TEXTS)
+def test_sound_json_text_stays_as_it_is(text):
+    assert replace_half_characters(json.dumps(text)) == json.dumps(text)
+
+
+def test_half_a_character_in_an_answer_does_not_fail_the_action():
+    """11-10."""
+    outcome = outcome_of(CallEnd(DoneFrame("i", 0, 0, "", output=r'{"cut": "a\ud83d"}')))
+    assert json.loads(outcome.output_or_raise()) == {"cut": "a\ufffd"}
 
 
 @given(TEXTS, TEXTS)

@@ -15,6 +15,7 @@ import msgspec
 
 from llmasos.errors import Invalid
 from llmasos.i18n import _
+from llmasos.json_text import replace_half_characters
 from llmasos.kernel.calls import OpenStream
 from llmasos.kernel.capability import Capability, ContractFunction
 from llmasos.kernel.invocation import Invocation, Json
@@ -40,7 +41,7 @@ def json_argument(arguments: list[Json]) -> str:
     match arguments:
         case [str(text)]:
             check_json_depth(text)
-            return text
+            return replace_half_characters(text)
         case _:
             raise Invalid(_("This function takes one argument, a JSON text."))
 
@@ -53,7 +54,7 @@ def parse_json(text: str) -> Json:
     """
     check_json_depth(text)
     try:
-        return msgspec.json.decode(text)
+        return msgspec.json.decode(replace_half_characters(text))
     except (msgspec.DecodeError, UnicodeEncodeError):
         raise Invalid(_("An argument that must be JSON text is not JSON.")) from None
 

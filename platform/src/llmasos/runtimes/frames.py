@@ -13,7 +13,8 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from llmasos_runner.protocol import LENGTH, MAX_FRAME_BYTES, FrameError, framed
+from llmasos_runner import protocol
+from llmasos_runner.protocol import LENGTH, MAX_FRAME_BYTES, framed
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=200)]
@@ -90,13 +91,12 @@ def encode(message: object) -> bytes:
     """Encode a message to a runner as a frame: `protocol.encode` with the host's faster library.
 
     Raises:
-        FrameError: It is larger than `MAX_FRAME_BYTES`, or a text in it is not Unicode.
+        FrameError: It is larger than `MAX_FRAME_BYTES`.
     """
     try:
-        body = _encoder.encode(message)
-    except UnicodeEncodeError as error:
-        raise FrameError(f"a text holds what is no character: {error.reason}") from error
-    return framed(body)
+        return framed(_encoder.encode(message))
+    except UnicodeEncodeError:  # half a surrogate pair
+        return protocol.encode(msgspec.to_builtins(message))
 
 
 def decode(body: bytes | memoryview) -> Incoming:

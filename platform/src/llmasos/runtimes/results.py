@@ -9,6 +9,7 @@ import msgspec
 
 from llmasos.errors import AppFailed, Cancelled, ComponentRejected, LlmasosError, ResourceLimit, TimedOut, Unavailable
 from llmasos.i18n import _, from_text
+from llmasos.json_text import replace_half_characters
 from llmasos.kernel.invocation import InvocationLimits
 from llmasos.runtimes.frames import FailureFrame
 from llmasos.runtimes.runner import CallEnd
@@ -30,7 +31,7 @@ def outcome_of(end: CallEnd) -> CallOutcome:
         return replace(usage, error=end.error)
     if report.error is not None:
         return replace(usage, error=_error(report.error))
-    output = report.output or ""
+    output = replace_half_characters(report.output or "")
     try:
         msgspec.json.decode(output)
     except (msgspec.MsgspecError, RecursionError) as error:
