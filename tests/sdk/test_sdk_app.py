@@ -256,3 +256,20 @@ def test_pluggy_loads_an_app_and_calls_it_by_the_hooks() -> None:
     manager.hook.uninstall(host=host)
     manager.hook.event(host=host, event={"name": "tick", "payload": None})
     assert seen == ["installed", "1.0"]
+
+
+def test_halves_of_a_character_in_two_pieces_are_sent_as_one() -> None:
+    """11-10: half an emoji at the end of a model's piece was sent alone, and ended the run."""
+    cut = App()
+
+    @cut.action
+    def pieces(ctx: Context, parts: list[str]) -> Iterator[str]:
+        yield from parts
+
+    def sent(*parts: str) -> tuple[str, object]:
+        ctx = FakeContext()
+        answer = call(cut, "pieces", ctx, parts=list(parts))
+        return "".join(ctx.host.chunks), answer
+
+    assert sent("a\ud83d", "\ude00b") == ("a😀b", "a😀b")
+    assert sent("a", "é", "") == ("aé", "aé")

@@ -139,15 +139,25 @@ function guarded(host, run) {
 
 function send(name, host, pieces) {
   let sent = "";
+  // The first half of a character that a model's piece ended with waits for the other half.
+  let half = "";
+  const chunk = (text) => {
+    host.call("output", "chunk", text);
+    sent += text;
+  };
   for (;;) {
     const { value, done } = pieces.next();
-    if (done) return value === undefined ? sent : value;
+    if (done) {
+      if (half !== "") chunk(half);
+      return value === undefined ? sent : value;
+    }
     if (typeof value !== "string") {
       pieces.return();
       throw new AppFailed(`action ${name} yields a ${typeof value}; a piece is a text`);
     }
-    host.call("output", "chunk", value);
-    sent += value;
+    const text = half + value;
+    half = /[\ud800-\udbff]$/.test(text) ? text.slice(-1) : "";
+    chunk(text.slice(0, text.length - half.length));
   }
 }
 

@@ -167,3 +167,17 @@ test("a declined permission can be asked about (11-36)", () => {
   const ctx = new Context(new FakeHost({ storage: new MemoryStorage(), declined: ["model"] }));
   assert.deepEqual(["storage", "model", "http"].map((name) => ctx.has(name)), [true, false, false]);
 });
+
+test("halves of a character in two pieces are sent as one, and one alone as it is (11-10)", () => {
+  const app = new App();
+  app.action("pieces", { input: { pieces: { type: "array" } } }, function* (ctx, { pieces }) {
+    yield* pieces;
+  });
+  const sent = (pieces) => {
+    const host = new FakeHost({});
+    const answer = JSON.parse(app.call("pieces", JSON.stringify({ pieces }), host));
+    return [host.chunks.join(""), answer];
+  };
+  assert.deepEqual(sent(["a\ud83d", "\ude00b"]), ["a😀b", "a😀b"]);
+  assert.deepEqual(sent(["a\ud83d"]), ["a\ud83d", "a\ud83d"]);
+});

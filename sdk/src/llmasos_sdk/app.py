@@ -118,6 +118,8 @@ class Action:
 
     def _send(self, ctx: Context, pieces: Iterator[object]) -> object:
         sent: list[str] = []
+        # The first half of a character that a model's piece ended with waits for the other half.
+        half = ""
         try:
             while True:
                 piece = next(pieces)
@@ -129,9 +131,16 @@ class Action:
                             kind=type(piece).__name__,
                         )
                     )
+                # Through UTF-16, where two halves that meet are one character.
+                piece = (half + piece).encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+                half = piece[-1:] if "\ud800" <= piece[-1:] <= "\udbff" else ""
+                piece = piece[: len(piece) - len(half)]
                 ctx.host.call("output", "chunk", piece)
                 sent.append(piece)
         except StopIteration as end:
+            if half:
+                ctx.host.call("output", "chunk", half)
+                sent.append(half)
             return "".join(sent) if end.value is None else end.value
         finally:
             if isinstance(pieces, Generator):
