@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from llmasos.database.engine import Database
 from llmasos.database.sqlite import CHECKPOINT_WRITES
@@ -316,3 +316,62 @@ def test_nothing_is_begun_while_nothing_is_to_be_written(database: Database) -> 
     other.execute("COMMIT")
     other.close()
     assert pending.result(10) == 1
+
+
+@pytest.fixture
+def postgresql_alone(database_kind: str) -> None:
+    if database_kind != "postgresql":
+        pytest.skip("it is about a server's connection")
+
+
+def backend_of(database: Database) -> int:
+    return database.write_queue.submit(lambda it: it.one("SELECT pg_backend_pid()")).result()[0]
+
+
+def end_backend(database: Database, pid: int) -> None:
+    with database.engine.connect() as connection:
+        connection.execute(text(f"SELECT pg_terminate_backend({pid}, 10000)"))
+
+
+@pytest.mark.usefixtures("postgresql_alone")
+async def test_a_connection_that_the_server_ended_is_made_anew(database: Database) -> None:
+    end_backend(database, backend_of(database))
+    assert await database.write_queue.submit(add(1)) == 1
+
+    def ended_meanwhile(transaction: Transaction) -> None:
+        transaction.run("INSERT INTO n (v) VALUES (2)")
+        if not ended:
+            ended.append(1)
+            end_backend(database, transaction.one("SELECT pg_backend_pid()")[0])
+
+    ended: list[int] = []
+    with Held(database):
+        pending = [database.write_queue.submit(work) for work in (ended_meanwhile, add(3))]
+    await outcomes_of(pending)
+    assert await pending[1] == 1
+    assert values(database) == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("postgresql_alone")
+@pytest.mark.parametrize("made", [True, False])
+async def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_repeated(
+    database: Database, made: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10: a settlement that is repeated would charge twice."""
+    run, broken = Transaction.run, []
+
+    def breaks(transaction: Transaction, sql: str, *values: object) -> int:
+        if sql == "COMMIT" and not broken:
+            broken.append(1)
+            if made:
+                run(transaction, sql)
+            end_backend(database, transaction.connection.connection.driver_connection.info.backend_pid)
+            raise ConnectionError("the server's answer never came")
+        return run(transaction, sql, *values)
+
+    await database.write_queue.submit(lambda it: None)
+    monkeypatch.setattr(Transaction, "run", breaks)
+    with Held(database):
+        pending = [database.write_queue.submit(adds(n), WriteKind.FINAL) for n in (1, 2, 4)]
+    assert await outcomes_of(pending) == [1, 2, 4]
+    assert sum(values(database)) == 7

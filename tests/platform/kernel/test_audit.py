@@ -186,3 +186,17 @@ async def test_a_follower_tells_each_line_once_also_while_it_is_stopped(database
     await telling
     assert sorted(told) == sorted(line.event for line in lines)
     assert [event for event in told if int(event[1:]) % 2] == [line.event for line in lines[1::2]]
+
+
+def test_a_server_with_another_time_zone_verifies_all_the_same(database: Database, database_kind: str) -> None:
+    if database_kind == "sqlite":
+        pytest.skip("SQLite has no time zone")
+    with database.write() as session:
+        session.connection().execute(
+            text(f"ALTER DATABASE \"{database.engine.url.database}\" SET timezone TO 'Asia/Kolkata'")
+        )
+    with Database(database.url) as elsewhere:
+        with elsewhere.write() as session:
+            assert session.connection().execute(text("SHOW timezone")).scalar() == "Asia/Kolkata"
+            audit.record(session, Line("w", "u", "x"))
+        assert (verify(elsewhere).intact, verify(elsewhere).lines) == (True, 6)

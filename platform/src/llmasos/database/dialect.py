@@ -73,12 +73,19 @@ class Dialect(Protocol):
         """The connection of the write queue. It commits by itself outside of `BEGIN` … `COMMIT`."""
         ...
 
-    def begin_batch(self, connection: Connection) -> None:
+    def begin_batch(self, connection: Connection) -> str | None:
         """Open a transaction of the write queue; wait while another program holds the database.
+
+        Returns:
+            What `was_committed` knows it by; None if a commit that fails is none.
 
         Raises:
             Unavailable: It held it for too long.
         """
+        ...
+
+    def was_committed(self, engine: Engine, transaction_id: str) -> bool:
+        """Whether a transaction was committed whose connection broke before that was told."""
         ...
 
     def upkeep(self, connection: Connection, gate: Gate) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date, datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 from sqlmodel import Session
 
 from llmasos.database.dialect import Gate
@@ -14,6 +15,8 @@ from llmasos.database.dialect import Gate
 # Sessions that write decide on what they read, as on SQLite, where a writer is alone. They are rare (installing,
 # setting a quota), so one lock keeps them apart; the hot writes of the queue lock rows instead. A number at random.
 _WRITE_SESSIONS = 5_140_823_117
+# How long a server may take to notice that the connection of a transaction broke.
+DOUBT_SECONDS = 10.0
 
 
 class PostgreSql:
@@ -54,9 +57,21 @@ class PostgreSql:
         """The queue itself says BEGIN and COMMIT."""
         return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
-    def begin_batch(self, connection: Connection) -> None:
-        """Open a transaction."""
+    def begin_batch(self, connection: Connection) -> str:
+        """Open a transaction; returns its number."""
         _driver(connection).execute("BEGIN")
+        return str(_driver(connection).execute("SELECT pg_current_xact_id()").fetchone()[0])
+
+    def was_committed(self, engine: Engine, transaction_id: str) -> bool:
+        """Ask the server, over a new connection, until it has noticed that the old one is gone."""
+        give_up = time.monotonic() + DOUBT_SECONDS
+        while True:
+            with engine.connect() as connection:
+                query = text("SELECT pg_xact_status(CAST(:id AS xid8))")
+                status = connection.execute(query, {"id": transaction_id}).scalar()
+            if status != "in progress" or time.monotonic() > give_up:
+                return status == "committed"
+            time.sleep(0.05)
 
     def upkeep(self, connection: Connection, gate: Gate) -> None:
         """Nothing: the server does that."""

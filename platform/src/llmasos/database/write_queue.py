@@ -187,33 +187,36 @@ class WriteQueue:
 
     @contextmanager
     def _open(self) -> Generator[Transaction]:
-        transaction = Transaction(self._begin())
+        connection, transaction_id = self._begin()
+        transaction = Transaction(connection)
+        committing = False
         try:
             yield transaction
             transaction.flush()
+            committing = True
             transaction.run("COMMIT")
         except BaseException:
-            transaction.discard()
             try:
                 transaction.run("ROLLBACK")
             except Exception:  # the connection is lost, or the transaction ended by itself
                 self._disconnect()
+                if committing and transaction_id and self._dialect.was_committed(self._engine, transaction_id):
+                    logger.warning("the connection broke at a commit, which was made nevertheless")
+                    return
+            transaction.discard()
             raise
 
-    def _begin(self) -> Connection:
-        """A connection with an open transaction."""
+    def _begin(self) -> tuple[Connection, str | None]:
+        """A connection with an open transaction, and the name of that."""
         if (connection := self._connection) is not None:
             try:
-                self._dialect.begin_batch(connection)
+                return connection, self._dialect.begin_batch(connection)
             except LlmasosError:
                 raise
             except Exception:  # a server may have closed it while nothing was written
                 self._disconnect()
-            else:
-                return connection
         connection = self._connection = self._dialect.connect_queue(self._engine)
-        self._dialect.begin_batch(connection)
-        return connection
+        return connection, self._dialect.begin_batch(connection)
 
     def _fail(self, batch: Sequence[PendingWrite[Any]], error: BaseException) -> None:
         """Tell those who wait, and keep the final writes for the next attempt if there may be one."""
