@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -439,6 +440,31 @@ async def test_a_key_with_typographic_signs_is_named_as_the_cause(upstream, tmp_
     with pytest.raises(ModelUnavailable, match="paste it again"):
         await gateway.generate(ask())
     assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    "model", ["together_ai/meta-llama/Llama-2-7b", "replicate/meta/llama-3-8b", "cohere/command-r"]
+)
+async def test_counting_tokens_fetches_nothing(upstream, tmp_path, monkeypatch, model):
+    """11-3, its kind: for some names litellm fetched a tokeniser, and tried for 24 s without a network."""
+    looked_up = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **_: looked_up.append(address) or [])
+    gateway = upstream.gateway(tmp_path, upstream.entry(litellm=model))
+    assert await gateway.count_tokens("The sea is blue. <|endoftext|>", "remote") > 5
+    assert looked_up == []
+
+
+async def test_what_was_said_is_charged_though_nothing_can_count_it(gateway, upstream, ask, monkeypatch):
+    """11-1, its kind: a stream broke off because its engine crashed, and counting asked the same engine."""
+
+    async def crashed(*_arguments):
+        raise ModelUnavailable
+
+    monkeypatch.setattr(gateway._engine, "count_tokens", crashed)
+    upstream.say(Events((said("Half a"), said(" sen")), done=False))
+    with pytest.raises(StreamCut):
+        await read_all(gateway, ask())
+    assert read_all.used.completion_tokens == len("Half a sen")
 
 
 @pytest.mark.filterwarnings("default")

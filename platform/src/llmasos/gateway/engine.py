@@ -127,6 +127,8 @@ def load_litellm() -> Any:
         module.telemetry = False
         module.suppress_debug_info = True
         module.drop_params = True
+        # Counting the tokens of a text must not fetch a tokeniser from the network; a similar one is near enough.
+        module.disable_hf_tokenizer_download = True
         module.disable_streaming_logging = True
         module.callbacks = []
         module.success_callback = []

@@ -347,8 +347,11 @@ class Gateway:
             within = believed(reported, plan.prompt_tokens, limit, entry)
             if within is not None:
                 return within
-        prompt = min(await self._estimated_prompt(entry, plan), plan.prompt_tokens)
-        said = await self._engine.count_tokens(entry, completion) if completion else 0
+        try:
+            prompt = min(await self._estimated_prompt(entry, plan), plan.prompt_tokens)
+            said = await self._engine.count_tokens(entry, completion) if completion else 0
+        except LlmasosError:  # the engine that counts has crashed: what was said is still charged
+            prompt, said = plan.prompt_tokens, min(limit, len(completion.encode("utf-8", "surrogatepass")))
         return Counted(prompt, said, estimated=True, doubted=reported is not None)
 
     async def _estimated_prompt(self, entry: ModelEntry, plan: CallPlan) -> int:
