@@ -24,7 +24,7 @@ from llmasos_runner import hints
 from llmasos_runner.invocation import Ended
 from llmasos_runner.protocol import FUEL_PER_CPU_SECOND
 from llmasos_sdk.errors import AppError, CapabilityNotDeclared, from_tag
-from llmasos_sdk.hooks import GROUP, MOMENTS, plugin_manager
+from llmasos_sdk.hooks import GROUP, LIFECYCLE_EVENTS, plugin_manager
 from llmasos_sdk.messages import Message, to_text
 from llmasos_sdk.messages import message as _
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 _MESSAGE_CHARACTERS: Final = 4000
 
-# The moments of an installation, beside the actions, whose names begin with a letter.
-LIFECYCLE: Final = frozenset(f"@{moment}" for moment in MOMENTS)
+# The lifecycle events of an installation, beside the actions, whose names begin with a letter.
+LIFECYCLE: Final = frozenset(f"@{event}" for event in LIFECYCLE_EVENTS)
 
 
 class Interrupted(BaseException):

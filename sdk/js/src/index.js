@@ -7,8 +7,8 @@ export { Context } from "./context.js";
 export * from "./errors.js";
 export { Stream } from "./model.js";
 
-// The moments of an installation; the Python SDK's `hooks` say what holds at each.
-const MOMENTS = ["install", "upgrade", "uninstall", "event"];
+// The lifecycle events of an installation; the Python SDK's `hooks` say what holds at each.
+const LIFECYCLE_EVENTS = ["install", "upgrade", "uninstall", "event"];
 const NAME = /^[a-z][a-z0-9_]{0,63}$/;
 const GENERATOR = Object.getPrototypeOf(function* () {}).constructor;
 const ASYNC = Object.getPrototypeOf(async function () {}).constructor;
@@ -25,7 +25,7 @@ const sentence = (name) => {
 
 export class App {
   #actions = new Map();
-  #moments = new Map();
+  #hooks = new Map();
 
   /**
    * Make a function an action.
@@ -84,20 +84,20 @@ export class App {
     return this.#on("event", run);
   }
 
-  #on(moment, run) {
-    if (typeof run !== "function" || run instanceof ASYNC) throw new TypeError(`the hook of ${moment} is a plain function`);
-    if (this.#moments.has(moment)) throw new TypeError(`there is a hook of ${moment} already`);
-    this.#moments.set(moment, run);
+  #on(event, run) {
+    if (typeof run !== "function" || run instanceof ASYNC) throw new TypeError(`the hook of ${event} is a plain function`);
+    if (this.#hooks.has(event)) throw new TypeError(`there is a hook of ${event} already`);
+    this.#hooks.set(event, run);
     return this;
   }
 
-  /** What stands in `actions.json`: the actions, and the moments that the app hears of. */
+  /** What stands in `actions.json`: the actions, and the lifecycle events with a hook. */
   describe() {
-    const heard = MOMENTS.filter((moment) => this.#moments.has(moment)).map((moment) => ({ name: `@${moment}` }));
+    const heard = LIFECYCLE_EVENTS.filter((event) => this.#hooks.has(event)).map((event) => ({ name: `@${event}` }));
     return [...this.#actions.values()].map((action) => action.description).concat(heard);
   }
 
-  /** Run an action, or by a name such as `@install` the hook of a moment, on JSON text, and answer JSON text. */
+  /** Run an action, or by a name such as `@install` a lifecycle hook, on JSON text, and answer JSON text. */
   call(name, inputJson, host) {
     if (name.startsWith("@")) return this.#happen(name.slice(1), inputJson, host);
     const action = this.#actions.get(name);
@@ -114,9 +114,9 @@ export class App {
     });
   }
 
-  #happen(moment, inputJson, host) {
-    const run = this.#moments.get(moment);
-    if (run === undefined) throw new NotFound(`this app has no hook for @${moment}`);
+  #happen(event, inputJson, host) {
+    const run = this.#hooks.get(event);
+    if (run === undefined) throw new NotFound(`this app has no hook for @${event}`);
     return guarded(host, (ctx) => {
       run(ctx, ...Object.values(JSON.parse(inputJson || "{}")));
       return "null";

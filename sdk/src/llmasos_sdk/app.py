@@ -16,7 +16,7 @@ from llmasos_sdk import docstrings, schema
 from llmasos_sdk.context import Context
 from llmasos_sdk.errors import AppError, AppFailed, Invalid, NotFound, SchemaMismatch
 from llmasos_sdk.hints import Hint
-from llmasos_sdk.hooks import MOMENTS, hookimpl
+from llmasos_sdk.hooks import LIFECYCLE_EVENTS, hookimpl
 from llmasos_sdk.host import Host, JsonValue
 from llmasos_sdk.messages import Message
 from llmasos_sdk.messages import message as _
@@ -219,7 +219,7 @@ class App:
         self._actions[name] = Action(name, function, title or sentence_case(name))
 
     def on_install(self, function: Lifecycle) -> Lifecycle:
-        """Run `function(ctx)` after an installation; see `llmasos_sdk.hooks` for what holds at every moment."""
+        """Run `function(ctx)` after an installation; see `llmasos_sdk.hooks` for what holds for every hook."""
         return self._on("install", function)
 
     def on_upgrade(self, function: Lifecycle) -> Lifecycle:
@@ -234,25 +234,27 @@ class App:
         """Run `function(ctx, event)` at each event; `llmasos_sdk.hooks` lists them."""
         return self._on("event", function)
 
-    def _on(self, moment: str, function: Lifecycle) -> Lifecycle:
+    def _on(self, event: str, function: Lifecycle) -> Lifecycle:
         if inspect.iscoroutinefunction(function):
-            raise TypeError(f"on_{moment} is async; write it as a plain `def`")
-        if moment in self._lifecycle:
-            raise ValueError(f"there is an on_{moment} already")
-        self._lifecycle[moment] = function
+            raise TypeError(f"on_{event} is async; write it as a plain `def`")
+        if event in self._lifecycle:
+            raise ValueError(f"there is an on_{event} already")
+        self._lifecycle[event] = function
         return function
 
     def describe(self) -> list[dict[str, JsonValue]]:
-        """What stands in `actions.json`: the actions in the order of their registration, then the moments it hears of.
+        """What stands in `actions.json`: the actions in the order of their registration, then its lifecycle events.
 
         Raises:
             TypeError: A hint has no JSON Schema; the message names the action.
         """
-        heard: list[dict[str, JsonValue]] = [{"name": f"@{name}"} for name in MOMENTS if name in self._lifecycle]
-        return [action.description for action in self._actions.values()] + heard
+        events: list[dict[str, JsonValue]] = [
+            {"name": f"@{event}"} for event in LIFECYCLE_EVENTS if event in self._lifecycle
+        ]
+        return [action.description for action in self._actions.values()] + events
 
     def call(self, name: str, input_json: str, ctx: Context) -> str:
-        """Run an action on JSON text, and answer JSON text; or, by a name such as `@install`, the hook of a moment.
+        """Run an action on JSON text, and answer JSON text; or, by a name such as `@install`, a lifecycle hook.
 
         Raises:
             NotFound: There is no such action or hook.
@@ -260,7 +262,7 @@ class App:
             AppError: What a capability answered, where the action let it pass.
         """
         if name.startswith("@"):
-            return self._at_moment(name, input_json, ctx)
+            return self._at_event(name, input_json, ctx)
         action = self._actions.get(name)
         if action is None:
             known = list(self._actions) or _("none")
@@ -273,7 +275,7 @@ class App:
             raise Invalid(_("the input is a JSON object, with a key for each input of the action"))
         return _to_json(self._guard(ctx, lambda: action.run(ctx, value)))
 
-    def _at_moment(self, name: str, input_json: str, ctx: Context) -> str:
+    def _at_event(self, name: str, input_json: str, ctx: Context) -> str:
         if name[1:] not in self._lifecycle:
             raise NotFound(_("this app has no hook for {name}", name=name))
         told: dict[str, JsonValue] = json.loads(input_json or "{}")
@@ -320,8 +322,8 @@ class App:
     def _hook_event(self, host: Host, event: Mapping[str, JsonValue]) -> None:
         self._happen("event", Context(host), event)
 
-    def _happen(self, moment: str, ctx: Context, *arguments: object) -> None:
-        function = self._lifecycle.get(moment)
+    def _happen(self, event: str, ctx: Context, *arguments: object) -> None:
+        function = self._lifecycle.get(event)
         if function is not None:
             self._guard(ctx, lambda: function(ctx, *arguments))
 

@@ -6,7 +6,7 @@ A runner makes one `PluginManager` for one app:
     manager.load_setuptools_entrypoints(GROUP)
     manager.hook.call(host=host, action="translate", input_json="{}")
 
-Four of them are moments of an installation: `install`, `upgrade`, `uninstall` and `event`. An app hears of those that
+Four of them are lifecycle events: `install`, `upgrade`, `uninstall` and `event`. An app is told of those that
 it lists in `actions`, each by an entry such as {"name": "@install"}; an `App` lists those that have a function. A
 component hears of them by the same names, through `handler.call`. What holds at each:
 
@@ -29,8 +29,8 @@ from llmasos_sdk.host import Host, JsonValue
 GROUP: Final = "llmasos.apps"
 PROJECT: Final = "llmasos_apps"
 
-# The moments of an installation. In `actions` and `handler.call` each is named with an @ before it, as no action is.
-MOMENTS: Final = ("install", "upgrade", "uninstall", "event")
+# In `actions` and `handler.call` each is named with an @ before it, as no action is.
+LIFECYCLE_EVENTS: Final = ("install", "upgrade", "uninstall", "event")
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -41,7 +41,7 @@ class AppHooks:
 
     @hookspec(firstresult=True)
     def actions(self) -> list[dict[str, JsonValue]]:
-        """The actions and the moments it hears of, as they stand in `actions.json`."""
+        """The actions and the lifecycle events with a hook, as they stand in `actions.json`."""
         raise NotImplementedError
 
     @hookspec(firstresult=True)

@@ -476,9 +476,9 @@ class Heard:
         self.told: list[tuple[str, str, Any, dict[str, str]]] = []
         self.failing: Exception | None = None
 
-    async def __call__(self, principal: Principal, app_id: str, moment: str, value: Any) -> None:
+    async def __call__(self, principal: Principal, app_id: str, event: str, value: Any) -> None:
         assert principal == Principal("default", "ann")
-        self.told.append((app_id, moment, value, self.setting.states(app_id)))
+        self.told.append((app_id, event, value, self.setting.states(app_id)))
         if self.failing is not None:
             raise self.failing
 
@@ -523,7 +523,7 @@ async def test_a_pending_or_refused_change_is_no_lifecycle_event(setting: Settin
     setting.publish("1.0.0", MODEL_PERMISSION + '[dependencies]\n"acme/words" = ">=1"\n')
     setting.publish("1.1.0", MODEL_PERMISSION + STORAGE + '[dependencies]\n"acme/words" = ">=1"\n')
     await setting.install("acme/hello@1.0.0")
-    assert [(app, moment) for app, moment, *_ in heard.told] == [("acme/words", "@install"), ("acme/hello", "@install")]
+    assert [(app, event) for app, event, *_ in heard.told] == [("acme/words", "@install"), ("acme/hello", "@install")]
     await setting.upgrade(answers=ConsentAnswers())
     with pytest.raises(Conflict):
         await setting.installer.uninstall("default", "acme/words", "ann", delete_data=False)

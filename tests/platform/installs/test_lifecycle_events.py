@@ -1,4 +1,4 @@
-"""Moments of an installation: the host alone tells an app of them, as an invocation like any other."""
+"""Lifecycle events: the host alone tells an app of them, as an invocation like any other."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,9 +32,9 @@ class Setting:
         self.heard: list[tuple[str, dict]] = []
         self.host: Host
 
-    def hook(self, moment: str) -> FakeAction:
+    def hook(self, event: str) -> FakeAction:
         async def note(guest: Guest) -> None:
-            self.heard.append((moment, guest.input))
+            self.heard.append((event, guest.input))
 
         return FakeAction(note)
 
@@ -57,7 +57,7 @@ async def nothing(_guest: Guest) -> None:
 
 
 def test_the_lifecycle_events_are_those_of_the_sdk() -> None:
-    assert {f"@{name}" for name in hooks.MOMENTS} == LIFECYCLE_EVENTS
+    assert {f"@{name}" for name in hooks.LIFECYCLE_EVENTS} == LIFECYCLE_EVENTS
 
 
 async def test_an_app_hears_of_a_moment_as_an_invocation_that_is_metered_and_audited(setting: Setting) -> None:
@@ -79,7 +79,7 @@ async def test_an_app_without_the_hook_hears_nothing_and_nothing_starts(setting:
     assert setting.rows() == []
 
 
-async def test_no_caller_can_ask_for_a_moment(setting: Setting) -> None:
+async def test_no_caller_can_ask_for_a_lifecycle_event(setting: Setting) -> None:
     setting.apps.add("acme/a", act=FakeAction(nothing), **{"@uninstall": setting.hook("@uninstall")})
     with pytest.raises(NotFound, match="no action '@uninstall'; it has act"):
         await setting.host.actions.run(ANN, "acme/a", "@uninstall", {})

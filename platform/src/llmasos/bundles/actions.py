@@ -29,7 +29,7 @@ MAX_DEPTH: Final = 32
 # Parts of a default times parts of its schema: what checking one takes at most, about a tenth of a second.
 MAX_DEFAULT_STEPS: Final = 100_000
 # A caller can never name one, since no action's name has an @.
-LIFECYCLE_EVENTS: Final = frozenset(f"@{event}" for event in hooks.MOMENTS)
+LIFECYCLE_EVENTS: Final = frozenset(f"@{event}" for event in hooks.LIFECYCLE_EVENTS)
 NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 KEYS: Final = frozenset({"name", "title", "description", "input_schema", "output_schema", "streaming"})
 
