@@ -58,7 +58,7 @@ class Action:
         if inspect.isgeneratorfunction(inspect.unwrap(self.function)):
             return True
         hinted: object = get_origin(result_of(self.function))
-        return hinted in (Generator, Iterator, Iterable)
+        return any(hinted is each for each in (Generator, Iterator, Iterable))
 
     @cached_property
     def output(self) -> Hint:

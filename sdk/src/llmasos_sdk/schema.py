@@ -99,7 +99,7 @@ def _schema(hint: Hint, inside: tuple[Hint, ...]) -> Schema:  # noqa: PLR0911 (a
             return _annotated_schema(arguments[0], arguments[1:], inside)
         case typing.Literal:
             return _literal_schema(arguments)
-        case origin if origin in (list, dict) and not arguments:  # `List` and `Dict`, as typing has them
+        case origin if (origin is list or origin is dict) and not arguments:  # `List` and `Dict`, as typing has them
             return _schema(origin, inside)
         case origin if origin is list:
             return {"type": "array", "items": _schema(arguments[0], inside)}

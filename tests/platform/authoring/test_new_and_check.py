@@ -16,7 +16,6 @@ from llmasos.authoring.check import check, has_errors
 from llmasos.authoring.dev import watch
 from llmasos.authoring.process import BuildFailed, run_tool, said
 from llmasos.authoring.project import open_project
-from llmasos.authoring.python import late_imports
 from llmasos.authoring.testing import node_command, pytest_command
 from llmasos.errors import Conflict, Invalid, NotFound, Unavailable
 
@@ -131,12 +130,6 @@ def test_a_bad_manifest_is_one_finding_that_names_all_its_faults(tmp_path: Path)
 def test_a_folder_without_a_manifest_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="llmasos new NAME"):
         check(tmp_path)
-
-
-def test_imports_inside_functions_are_found_and_those_outside_are_not() -> None:
-    source = "import json\ndef f():\n    import decimal\n    from zoneinfo import ZoneInfo\n    from . import x\n"
-    assert late_imports(source) == {"decimal", "zoneinfo"}
-    assert late_imports("def (") == set()
 
 
 async def test_a_tool_that_fails_is_told_in_the_line_that_says_why(tmp_path: Path) -> None:

@@ -117,14 +117,27 @@ def build(
     started = time.monotonic()
     bundle = asyncio.run(_build(path, out))
     seconds = time.monotonic() - started
+    skipped = _left_out(path)
     if options().json:
         from llmasos.bundles.reader import read_bundle
 
         read = read_bundle(bundle)
-        emit_json({"path": str(bundle), "digest": read.digest, "size_bytes": read.size_bytes, "id": read.manifest.id})
+        told = {"path": str(bundle), "digest": read.digest, "size_bytes": read.size_bytes, "id": read.manifest.id}
+        emit_json({**told, "left_out": skipped})
         return
     size = bundle.stat().st_size / (1 << 20)
     say(tr("Built {bundle} ({size:.1f} MiB) in {seconds:.1f} s.", bundle=bundle, size=size, seconds=seconds))
+    if skipped:
+        note(tr("Left out of it: {names}.", names=", ".join(skipped)))
+
+
+def _left_out(path: Path) -> list[str]:
+    """What lies beside the app's source and is not in its bundle."""
+    from llmasos.authoring.project import left_out, open_project
+
+    project = open_project(path)
+    source = project.manifest.runtime.source
+    return left_out((project.root / source).parent) if source is not None else []
 
 
 async def _build(path: Path, out: Path | None) -> Path:

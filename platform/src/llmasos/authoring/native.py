@@ -28,7 +28,8 @@ from typing import Final
 from packaging.requirements import Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from llmasos.authoring.project import read_file
+from llmasos.authoring.project import read_file, source_files
+from llmasos.bundles import layout
 from llmasos.bundles.lock import check_lock
 from llmasos.bundles.manifest import Manifest
 from llmasos.errors import Invalid, NotFound
@@ -43,7 +44,6 @@ _BROUGHT: Final = frozenset({"llmasos-sdk", "llmasos"})
 _PYTHON: Final = "3.11"
 # The first moment that a zip can name.
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
-_LEFT_OUT: Final = frozenset({"tests", "test", "dist", "build", "node_modules", "__pycache__"})
 _RESOLVE_SECONDS: Final = 600
 
 
@@ -212,15 +212,10 @@ def _is_app(function: ast.expr) -> bool:
 
 
 def _modules(source: Path) -> Iterator[Path]:
-    """The source, the modules beside it, and the packages beside it with all that they hold."""
-    for path in sorted(source.parent.iterdir()):
-        name = path.name
-        if path.is_symlink() or name.startswith((".", "test_")) or name in _LEFT_OUT or name == "conftest.py":
-            continue
-        if path.is_dir() and (path / "__init__.py").is_file():
-            inside = (file for file in sorted(path.rglob("*")) if file.is_file() and not file.is_symlink())
-            yield from (file for file in inside if not _LEFT_OUT & set(file.relative_to(path).parts[:-1]))
-        elif path.suffix == ".py":
+    """The modules and data files of an app, without what a bundle holds besides its code."""
+    for path in source_files(source.parent):
+        of_bundle = path.name in {layout.MANIFEST, LOCK_IN_PROJECT} or layout.TEXTS.fullmatch(path.name)
+        if path.parent != source.parent or not of_bundle:
             yield path
 
 

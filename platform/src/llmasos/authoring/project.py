@@ -121,6 +121,22 @@ def read_file(root: Path, path: Path) -> bytes:
     return content
 
 
+def left_out(folder: Path) -> list[str]:
+    """What lies in a source folder and does not come along, by the outermost name: tests, tools' and hidden files."""
+    taken = {part for path in source_files(folder) for part in _prefixes(path.relative_to(folder))}
+    found: list[str] = []
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        name = relative.as_posix() + ("/" if path.is_dir() else "")
+        if relative not in taken and not any(relative.is_relative_to(each) for each in found):
+            found.append(name)
+    return found
+
+
+def _prefixes(path: Path) -> tuple[Path, ...]:
+    return (path, *path.parents)
+
+
 def source_files(folder: Path) -> Iterator[Path]:
     """The files of a source folder, in order, without tests, tools' folders and hidden ones.
 
@@ -131,9 +147,15 @@ def source_files(folder: Path) -> Iterator[Path]:
     total = 0
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if any(part.startswith(".") or part in NOT_SOURCE for part in parts) or not path.is_file():
+        if any(part.startswith(".") or part in NOT_SOURCE for part in parts):
             continue
         check_inside(folder, path)
+        if path.is_symlink() and not path.is_file():
+            raise BuildFailed(
+                _("{path} is a link to a folder or to nothing: copy what it names into the app's folder", path=path),
+            )
+        if not path.is_file():
+            continue
         if path.name == "conftest.py" or path.name.startswith("test_") or path.suffix in {".llmapp", ".wasm"}:
             continue
         total += path.stat().st_size

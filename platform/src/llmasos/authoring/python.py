@@ -1,80 +1,129 @@
 """Python source to a component, by componentize-py.
 
 The component's entry module joins the SDK and the author's module. componentize-py imports it once, at build time,
-and keeps the memory as it then is: imports cost a run nothing, but what is imported later is not there. So the
-entry also imports what the source imports inside functions.
+and keeps the memory as it then is: imports cost a run nothing, but no module and no file can be read later. So the
+entry also imports what is imported anywhere in the app's source, and keeps its data files; what fails, fails the build.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from llmasos.authoring import tools, wit
+from llmasos.authoring.imports import imports_of, late_in_library
 from llmasos.authoring.process import BuildFailed, run_tool
 from llmasos.authoring.project import source_files
 from llmasos.errors import Unavailable
 from llmasos.i18n import _
 
 ENTRY = "llmasos_entry"
-# The standard library imports these inside functions: `strptime`, and texts in encodings that are not UTF-8.
-LATE_IN_LIBRARY = ("_strptime", "encodings.ascii", "encodings.idna", "encodings.latin_1", "encodings.utf_8_sig")
 RESERVED = frozenset({ENTRY, "wit_world", "llmasos_sdk", "pluggy", "componentize_py_types"})
+# The standard library imports these inside functions: for `strptime`, and for texts that are not UTF-8.
+ENCODINGS = (
+    *("ascii", "big5", "charmap", "cp1251", "cp1252", "cp437", "euc_jp", "euc_kr", "gb18030", "gb2312", "gbk", "idna"),
+    *("iso8859_1", "iso8859_15", "koi8_r", "latin_1", "punycode", "raw_unicode_escape", "shift_jis", "unicode_escape"),
+    *("utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_7", "utf_8_sig", "base64_codec", "hex_codec", "zlib_codec"),
+)
+LATE_IN_LIBRARY = ("_strptime", *(f"encodings.{name}" for name in ENCODINGS))
 
 
-def late_imports(source: str) -> set[str]:
-    """The modules that a source imports inside functions; empty where it does not parse.
-
-    Relative imports are left out: their package is there once its modules are imported.
-    """
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):
-        return set()
-    found: set[str] = set()
-    for function in ast.walk(tree):
-        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
-        for node in ast.walk(function):
-            if isinstance(node, ast.Import):
-                found.update(alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-                found.add(node.module)
-    return found
-
-
-def entry_source(module: str, interfaces: Iterable[str], late: Iterable[str]) -> str:
+def entry_source(module: str, interfaces: Iterable[str], imports: AppImports) -> str:
     """The entry module of a component.
 
     Args:
         module: The author's.
         interfaces: What the world imports.
-        late: Modules to import besides; one that is not there is left for the run to report.
+        imports: What to import while the component is built, since nothing can be imported when it runs.
     """
     named = sorted(interfaces)
     table = ", ".join(f'"{name}": {name}' for name in named)
+    zones = "from llmasos_sdk import guest_zones\n\nzones = guest_zones.keep()\n" if imports.uses_zones else ""
+    loop = "from llmasos_sdk import guest_loop\n\nguest_loop.install()\n" if imports.uses_asyncio else ""
     return f"""\
 import contextlib
 import importlib
+import os.path
 
 import componentize_py_types
 from wit_world.imports import {", ".join(named)}, types
 
+from llmasos_sdk import guest_files
 from llmasos_sdk.app import find_app
 from llmasos_sdk.guest import handler
 
+{loop}{zones}
 app_module = importlib.import_module({module!r})
-for name in {sorted(late)!r}:
+for name in {sorted(imports.own)!r}:
+    importlib.import_module(name)
+for name, where in {sorted(imports.needed.items())!r}:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"{{where}}: {{error}}; a component has the standard library and the app's own modules")
+for name in {sorted(imports.optional)!r}:
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
+files = guest_files.keep(os.path.dirname(app_module.__file__))
 
 Handler = handler(find_app(app_module), {{{table}}}, types, componentize_py_types.Err)
 """
+
+
+@dataclass(frozen=True, slots=True)
+class AppImports:
+    """The modules that an app imports, anywhere in its source."""
+
+    own: frozenset[str]
+    """The app's own."""
+    needed: Mapping[str, str]
+    """Others that it cannot do without, each with the place that imports it."""
+    optional: frozenset[str]
+
+    @property
+    def uses_zones(self) -> bool:
+        """Whether it needs the data of time zones."""
+        return "zoneinfo" in self.needed or "zoneinfo" in self.optional
+
+    @property
+    def uses_asyncio(self) -> bool:
+        """Whether it needs an event loop."""
+        return "asyncio" in self.needed or "asyncio" in self.optional
+
+
+def app_imports(folder: Path) -> AppImports:
+    """What the sources in a folder import.
+
+    Args:
+        folder: With all of the app's modules, and nothing else.
+    """
+    sources = {path: _module_name(path.relative_to(folder)) for path in sorted(folder.rglob("*.py"))}
+    own = frozenset(name for name in sources.values() if name and name != "setup") - RESERVED
+    needed: dict[str, str] = {}
+    optional = set(LATE_IN_LIBRARY)
+    for path, name in sources.items():
+        text = path.read_text(encoding="utf-8", errors="replace")
+        for each in imports_of(text, name, is_package=path.name == "__init__.py"):
+            if each.optional:
+                optional.add(each.module)
+            else:
+                needed.setdefault(each.module, f"{path.relative_to(folder).as_posix()}, line {each.line}")
+    optional |= late_in_library([*needed, *optional])
+    own_packages = {name.partition(".")[0] for name in own} | RESERVED
+    elsewhere = {name: where for name, where in needed.items() if name.partition(".")[0] not in own_packages}
+    return AppImports(own, elsewhere, frozenset(optional) - own - RESERVED)
+
+
+def _module_name(path: Path) -> str:
+    """The dotted name of a source; empty if it cannot be imported by one."""
+    parts = path.with_suffix("").parts
+    parts = parts[:-1] if parts[-1] == "__init__" else parts
+    return ".".join(parts) if parts and all(part.isidentifier() for part in parts) else ""
 
 
 def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
@@ -82,6 +131,7 @@ def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
 
     Raises:
         BuildFailed: The source's name is taken.
+        Unavailable: The app uses time zones, whose data is not installed.
     """
     module = source.stem
     if module in RESERVED or not module.isidentifier():
@@ -89,19 +139,20 @@ def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
             _("{source} cannot be an app's module: rename it, such as app.py", source=source.name),
         )
     wit.write_world(capabilities, folder / "wit")
-    late = set(LATE_IN_LIBRARY)
     for path in source_files(source.parent):
         target = folder / "src" / path.relative_to(source.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-        if path.suffix == ".py":
-            late |= late_imports(path.read_text(encoding="utf-8", errors="replace"))
+    imports = app_imports(folder / "src")
+    ignored = shutil.ignore_patterns("__pycache__", "wit", "js", "testing.py", "fakes", "pytest_plugin.py")
     for package in ("llmasos_sdk", "pluggy"):
-        ignored = shutil.ignore_patterns("__pycache__", "wit", "js", "testing.py", "fakes", "pytest_plugin.py")
         shutil.copytree(_package_folder(package), folder / "lib" / package, ignore=ignored)
+    if imports.uses_zones:
+        tools.version("tzdata")
+        shutil.copytree(_package_folder("tzdata"), folder / "lib" / "tzdata", ignore=ignored)
     entry = folder / "entry" / f"{ENTRY}.py"
     entry.parent.mkdir()
-    entry.write_text(entry_source(module, wit.imported(capabilities), late - RESERVED), encoding="utf-8")
+    entry.write_text(entry_source(module, wit.imported(capabilities), imports), encoding="utf-8")
 
 
 def _package_folder(name: str) -> Path:

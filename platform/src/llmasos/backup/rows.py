@@ -8,6 +8,7 @@ a JSON column is its text, so that what the audit log hashed stays the same to t
 from __future__ import annotations
 
 import json
+import typing
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime
 from itertools import islice
@@ -127,8 +128,8 @@ def _parsed(
 ) -> Iterator[dict[str, object]]:
     for line in lines:
         try:
-            values: object = json.loads(line)
-            if not isinstance(values, list) or len(values) != len(columns):
+            values = _list_of(json.loads(line))
+            if len(values) != len(columns):
                 raise TypeError
             yield {name: read(value) for name, read, value in zip(columns, readers, values, strict=True)}
         except (ValueError, TypeError, RecursionError) as error:
@@ -160,6 +161,13 @@ def _reader_of_type(kind: object) -> Callable[[object], object]:
     if isinstance(kind, String | JsonText):
         return _text
     raise TypeError(f"a backup knows no columns of {kind!r}")
+
+
+def _list_of(value: object) -> list[object]:
+    """A JSON array."""
+    if not isinstance(value, list):
+        raise TypeError
+    return typing.cast("list[object]", value)
 
 
 def _of(kind: type[Any], value: object) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, event
@@ -37,8 +38,8 @@ def _connection(url: str, begin: str, postgresql: dict[str, Any]) -> Generator[C
     engine = engine_of(url)
     if engine.dialect.name == "sqlite":
         # pysqlite would begin a transaction only before the first write.
-        event.listen(engine, "connect", lambda connection, _record: setattr(connection, "isolation_level", None))
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+        event.listen(engine, "connect", _leave_transactions_to_us)
+        event.listen(engine, "begin", partial(_begin, begin))
     else:
         engine = engine.execution_options(**postgresql)
     try:
@@ -50,3 +51,11 @@ def _connection(url: str, begin: str, postgresql: dict[str, Any]) -> Generator[C
         ) from error
     finally:
         engine.dispose()
+
+
+def _leave_transactions_to_us(connection: Any, _record: object) -> None:
+    connection.isolation_level = None
+
+
+def _begin(statement: str, connection: Connection) -> None:
+    connection.exec_driver_sql(statement)

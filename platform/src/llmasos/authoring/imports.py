@@ -1,0 +1,127 @@
+"""What Python source imports anywhere in it, read without running it."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+# What the standard library imports for its own command lines and tests, or for what a component does not have.
+_NEVER_NEEDED: Final = frozenset(
+    {"argparse", "code", "ctypes", "doctest", "getopt", "multiprocessing", "pdb", "pydoc", "readline", "socket", "ssl"}
+    | {"subprocess", "test", "threading", "tkinter", "unittest", "webbrowser", "winreg", "msvcrt", "nt", "optparse"}
+)
+_CATCHES_IMPORT_ERRORS = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """One module that a line of source imports."""
+
+    module: str
+    line: int
+    optional: bool
+    """Whether the source goes on without it: the import is inside a `try` that catches its error, or what is named may
+    be a value of a package and no module."""
+    late: bool = False
+    """Whether it is imported inside a function."""
+
+
+def imports_of(source: str, module: str, *, is_package: bool = False) -> list[Import]:
+    """Every module that a source imports, at its top and inside functions; none if it is not Python.
+
+    Args:
+        source: The text.
+        module: The module's own name, from which relative imports are resolved.
+        is_package: Whether it is a package's `__init__`.
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return []
+    return list(_imports(tree, module if is_package else module.rpartition(".")[0], optional=False))
+
+
+def _imports(node: ast.AST, package: str, *, optional: bool) -> Iterator[Import]:
+    if isinstance(node, ast.Try) and any(map(_catches, node.handlers)):
+        for tried in node.body:
+            yield from _imports(tried, package, optional=True)
+        for child in (*node.handlers, *node.orelse, *node.finalbody):
+            yield from _imports(child, package, optional=optional)
+        return
+    if isinstance(node, ast.If) and _is_type_checking(node.test):
+        return
+    if isinstance(node, ast.Import):
+        yield from (Import(alias.name, node.lineno, optional) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        source = _absolute(node, package)
+        if source:
+            yield Import(source, node.lineno, optional)
+            names = (alias.name for alias in node.names if alias.name != "*")
+            yield from (Import(f"{source}.{name}", node.lineno, optional=True) for name in names)
+    elif isinstance(node, ast.Call) and (named := _imported_by_call(node)):
+        yield Import(named, node.lineno, optional)
+    inside_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    for inner in ast.iter_child_nodes(node):
+        for each in _imports(inner, package, optional=optional):
+            yield replace(each, late=True) if inside_function else each
+
+
+def late_in_library(modules: Iterable[str]) -> set[str]:
+    """What modules of the standard library import inside their functions, and those that they import so in turn.
+
+    Read from the standard library of this interpreter, which differs little from a component's; what is not there is
+    left out when the component is built.
+    """
+    waiting, found = [name for name in modules if name.partition(".")[0] in sys.stdlib_module_names], set[str]()
+    while waiting:
+        name = waiting.pop()
+        for each in _late_in(name):
+            if each not in found and each.partition(".")[0] in sys.stdlib_module_names - _NEVER_NEEDED:
+                found.add(each)
+                waiting.append(each)
+    return found
+
+
+def _late_in(module: str) -> set[str]:
+    try:
+        spec = importlib.util.find_spec(module)
+        if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+            return set()
+        text = Path(spec.origin).read_text(encoding="utf-8")
+    except (ImportError, ValueError, OSError):
+        return set()
+    is_package = spec.submodule_search_locations is not None
+    return {each.module for each in imports_of(text, module, is_package=is_package) if each.late}
+
+
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = package.split(".") if package else []
+    kept = parts[: len(parts) - node.level + 1]
+    return ".".join([*kept, *([node.module] if node.module else [])])
+
+
+def _imported_by_call(node: ast.Call) -> str:
+    """The module of `importlib.import_module("…")` or `__import__("…")`."""
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    first = node.args[0] if node.args else None
+    if name in {"import_module", "__import__"} and isinstance(first, ast.Constant) and isinstance(first.value, str):
+        return first.value if not first.value.startswith(".") else ""
+    return ""
+
+
+def _catches(handler: ast.ExceptHandler) -> bool:
+    if handler.type is None:
+        return True
+    types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(getattr(each, "id", getattr(each, "attr", "")) in _CATCHES_IMPORT_ERRORS for each in types)
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    return getattr(test, "id", getattr(test, "attr", "")) == "TYPE_CHECKING"
