@@ -24,7 +24,7 @@ def database(sqlite_template: Path, tmp_path: Path):
         yield database
 
 
-def test_a_writer_that_waits_for_long_says_for_whom(
+def test_a_writer_that_waits_for_long_names_the_holder(
     database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """11-S15: a shared lock on the gate froze every writer silently."""
@@ -47,7 +47,7 @@ def test_a_writer_that_waits_for_long_says_for_whom(
     assert pending.result(10) is None
 
 
-def test_a_lock_without_a_process_to_name_is_told_as_well(tmp_path: Path) -> None:
+def test_a_lock_whose_holder_is_unknown_is_reported_as_well(tmp_path: Path) -> None:
     gate = tmp_path / "x-gate"
     gate.touch()
     assert write_gate.holder_of(gate) is None

@@ -253,7 +253,7 @@ async def test_an_exit_in_the_middle_of_a_write_ends_that_write_alone(database: 
 
 
 @pytest.mark.usefixtures("sqlite_alone")
-async def test_what_happened_is_written_once_the_disk_has_room_and_the_waiter_is_told_at_once(
+async def test_a_final_write_is_retried_until_the_disk_has_room_and_its_waiter_fails_at_once(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     bound = ["PRAGMA max_page_count = 1"]

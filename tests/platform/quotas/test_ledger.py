@@ -81,7 +81,7 @@ async def test_it_holds_in_every_quota_that_applies(ledger: Ledger, database: Da
         assert session.exec(select(ReservationRow)).all() == []
 
 
-async def test_where_one_quota_has_no_room_nothing_is_held(ledger: Ledger, database: Database) -> None:
+async def test_if_one_quota_has_no_room_nothing_is_reserved(ledger: Ledger, database: Database) -> None:
     set_quota(database, 100, Scope.WORKSPACE)
     set_quota(database, 50, Scope.MODEL, window=Window.HOUR)
     with pytest.raises(QuotaExceeded) as caught:
@@ -139,9 +139,7 @@ async def test_an_unknown_price_is_refused_by_a_cost_quota_and_by_no_other(ledge
     assert "llmasos quota remove --user u --meter cost_micro_usd --window month" in caught.value.message
 
 
-async def test_what_was_reserved_is_charged_where_the_price_turns_out_unknown(
-    ledger: Ledger, database: Database
-) -> None:
+async def test_what_was_reserved_is_charged_if_the_price_turns_out_unknown(ledger: Ledger, database: Database) -> None:
     set_quota(database, 1000, meter=Meter.COST)
     held = await ledger.reserve(SUBJECT, Demand({Meter.COST: 70}))
     await ledger.settle(held, Used(cost_micro_usd=None))
@@ -211,9 +209,7 @@ async def test_a_run_has_limits_of_its_own(ledger: Ledger, database: Database) -
     await ledger.reserve(SUBJECT, tokens(100), RunAccount({}))
 
 
-async def test_a_quota_that_somebody_sets_or_changes_holds_from_the_next_call_on(
-    ledger: Ledger, database: Database
-) -> None:
+async def test_a_changed_quota_applies_from_the_next_call_on(ledger: Ledger, database: Database) -> None:
     set_quota(database, 50)
     for _ in range(3):
         await ledger.settle(await ledger.reserve(SUBJECT, tokens(10)), Used(prompt_tokens=10))
@@ -308,7 +304,7 @@ async def test_what_is_settled_after_its_lease_ended_is_charged_to_the_room_that
         assert session.exec(select(ReservationRow)).all() == []
 
 
-async def test_what_the_own_writer_frees_is_not_remembered_as_held(ledger: Ledger, database: Database) -> None:
+async def test_what_the_own_process_frees_is_not_remembered_as_reserved(ledger: Ledger, database: Database) -> None:
     set_quota(database, 100)
     held = await ledger.reserve(SUBJECT, tokens(100))
     ledger.lease.stop()

@@ -42,13 +42,13 @@ def test_a_window_that_holds_more_or_less_than_its_reservations_is_named(reserve
     assert "窗口 1 " in render(fault.message, "zh")
 
 
-def test_what_the_dead_hold_is_told_once_a_process() -> None:
+def test_what_a_dead_process_reserved_is_reported_once() -> None:
     (fault,) = faults({1: 8, 2: 4}, [Holding(1, "a", 4), Holding(2, "a", 4), Holding(1, "b", 4)], frozenset({"b"}))
     assert fault.kind == "lease"
     assert "2 reservations" in fault.message
 
 
-async def test_a_database_in_use_adds_up_until_somebody_else_changes_it(database: Database) -> None:
+async def test_a_database_in_use_adds_up_until_another_program_changes_it(database: Database) -> None:
     ledger = Ledger(database)
     held = await ledger.reserve(Subject("w", "u"), Demand({Meter.TOKENS: 40}))
     assert check(database) == []

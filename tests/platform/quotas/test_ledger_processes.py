@@ -189,7 +189,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("point", ["begun", "prepare", "execute", "answered", "in-batch"])
-def test_a_host_that_is_killed_leaves_nothing_held_and_nothing_running(database: Database, point: str) -> None:
+def test_a_host_that_is_killed_leaves_nothing_reserved_and_nothing_running(database: Database, point: str) -> None:
     quota(database, 60)
     killed(database.url, point)
     # The next host on this machine sees at once that the process is gone.
@@ -286,7 +286,7 @@ print(json.dumps([outcomes, told]))
 """
 
 
-def test_killed_at_any_statement_a_host_has_written_all_that_it_told(database: Database) -> None:
+def test_killed_at_any_statement_a_host_has_committed_all_that_it_answered(database: Database) -> None:
     """10-2: durability before speed. SECURITY M3."""
     quota(database, 1 << 30)
     done = subprocess.run([sys.executable, "-c", KILLED, database.url], capture_output=True, text=True, check=True)

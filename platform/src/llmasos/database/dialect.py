@@ -28,7 +28,7 @@ class Dialect(Protocol):
 
     @property
     def for_update(self) -> str:
-        """What a SELECT ends with to lock its rows, with a space before it; empty where a writer is alone."""
+        """What a SELECT ends with to lock its rows, with a space before it; empty if writers never overlap."""
         ...
 
     @property
@@ -80,12 +80,12 @@ class Dialect(Protocol):
             What `was_committed` knows it by; None if a commit that fails is none.
 
         Raises:
-            Unavailable: It held it for too long.
+            Unavailable: The other program kept it for too long.
         """
         ...
 
     def was_committed(self, engine: Engine, transaction_id: str) -> bool:
-        """Whether a transaction was committed whose connection broke before that was told."""
+        """Whether a transaction was committed whose connection broke before the answer came."""
         ...
 
     def upkeep(self, connection: Connection, gate: Gate) -> None:

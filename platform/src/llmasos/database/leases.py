@@ -1,8 +1,7 @@
 """Leases: how processes on one database know which of them are alive.
 
-What a process holds (reservations, running invocations) carries the id of its lease. A lease whose process is dead is
-swept: whoever keeps things under leases frees them in the same transaction. Nothing that a dead process held stays
-held.
+What belongs to a process (reservations, running invocations) carries the id of its lease. A lease whose process is
+dead is swept: the owners of those things free them in the same transaction, so that a dead process reserves nothing.
 
 Whether a process of this machine is alive is seen directly, by its id and start time, whatever the clock says: a
 laptop may sleep for a day, a process may stand in a debugger. Of another machine it is known by the lease alone,
@@ -32,7 +31,7 @@ LEASE_SECONDS = 30
 EXTEND_SECONDS = 10
 
 Release: TypeAlias = Callable[[Transaction, str], int]
-"""Frees what a dead lease held, in the transaction that ends it; returns how much it was."""
+"""Frees what belonged to a lease, in the transaction that ends it; returns how many things."""
 
 
 class HostLease(SQLModel, table=True):
@@ -42,7 +41,7 @@ class HostLease(SQLModel, table=True):
 
     id: str = Field(primary_key=True)
     machine: str
-    """Machine, boot and process namespace, so that `pid` is only looked up where it means something; or empty."""
+    """Machine, boot and process namespace, so that `pid` is looked up only if it means something here; or empty."""
     pid: int = Field(sa_type=Int64)
     born: str
     """When the process started, as its system counts: process ids are used again."""
@@ -51,7 +50,7 @@ class HostLease(SQLModel, table=True):
 
 
 class Lease:
-    """This process's lease on a database. Start it before the first thing is held under it."""
+    """This process's lease on a database. Start it before anything belongs to it."""
 
     def __init__(self, database: Database) -> None:
         self.id = uuid.uuid4().hex
@@ -71,7 +70,7 @@ class Lease:
             queue.submit(self._extend_and_sweep, WriteKind.HOUSEKEEPING)
 
     def stop(self) -> None:
-        """Give the lease back; what is still held under it is freed."""
+        """Give the lease back; what still belongs to it is freed."""
         if self._end is not None:
             self._end()
             self._end = None
@@ -101,7 +100,7 @@ class Lease:
         freed = sum(release(transaction, lease) for release in self._releases)
         transaction.run("DELETE FROM host_lease WHERE id = ?", lease)
         if freed and lease != self.id:
-            logger.warning("a host process died; %d things that it held were freed (lease %s)", freed, lease)
+            logger.warning("a host process died; %d things that belonged to it were freed (lease %s)", freed, lease)
 
 
 def living(session: Session) -> frozenset[str]:

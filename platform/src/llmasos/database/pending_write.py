@@ -1,4 +1,4 @@
-"""A write that was submitted, and whoever waits for it."""
+"""A write that was submitted, and its waiters."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class PendingWrite(Generic[T]):
 
 
 def resolve(batch: Iterable[PendingWrite[Any]]) -> None:
-    """Wake everyone who waits; one wake-up for each loop, since each is a system call."""
+    """Wake all waiters; one wake-up for each loop, since each is a system call."""
     loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
     for pending in batch:
         waiting = pending.finish()

@@ -12,7 +12,7 @@ from sqlmodel import Session
 
 from llmasos.database.dialect import Gate
 
-# Sessions that write decide on what they read, as on SQLite, where a writer is alone. They are rare (installing,
+# Sessions that write decide on what they read, as on SQLite, which has one writer at a time. They are rare (installing,
 # setting a quota), so one lock keeps them apart; the hot writes of the queue lock rows instead. A number at random.
 _WRITE_SESSIONS = 5_140_823_117
 # How long a server may take to notice that the connection of a transaction broke.

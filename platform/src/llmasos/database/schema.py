@@ -1,8 +1,8 @@
 """Brings the database to the schema that this code knows: once, whole or not at all.
 
 Alembic does it, in one transaction; the migrations stand in `migrations/` of the repository and travel in the wheel.
-Alembic itself is imported only where there is something to do: revisions are numbered files, so that the newest is
-known from their names.
+Alembic itself is imported only if there is something to do: revisions are numbered files, so their names tell the
+newest.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def database_file(url: str) -> Path | None:
 def open_to_read(file: Path) -> sqlite3.Connection:
     """A connection to a SQLite database that reads, and never makes one.
 
-    SQLite reads a database with a write-ahead log only where it may make an index beside it. Where it may not (the
+    SQLite reads a database with a write-ahead log only if it may make an index beside it. If it may not (the
     disk is full, or the home cannot be written) and the log is empty, the file alone is the whole database.
 
     Raises:
@@ -76,7 +76,7 @@ def open_to_read(file: Path) -> sqlite3.Connection:
 
 
 def revision_of(url: str) -> str | None:
-    """The revision that the database has; None where it has none yet.
+    """The revision that the database has; None if it has none yet.
 
     Raises:
         Unavailable: The database cannot be read.
@@ -92,7 +92,7 @@ def revision_of(url: str) -> str | None:
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             return None
-        if "disk i/o error" in str(error).lower():  # what SQLite says where it finds no room for its log
+        if "disk i/o error" in str(error).lower():  # what SQLite says if it finds no room for its log
             raise disk_full(f" ({file})") from error
         raise Unavailable(
             _("The database {file} cannot be read: {error}. Check its permissions.", file=file, error=error),
@@ -144,7 +144,7 @@ def ensure_schema(url: str, home: Path) -> bool:
 
     Args:
         url: The database's URL.
-        home: Where the lock stands; made where it is missing, for its owner alone.
+        home: The folder of the lock; made if it is missing, for its owner alone.
 
     Returns:
         Whether there was something to do.

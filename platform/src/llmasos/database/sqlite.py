@@ -65,7 +65,7 @@ class Sqlite:
         session.connection().exec_driver_sql("BEGIN IMMEDIATE")
 
     def connect_queue(self, engine: Engine) -> Connection:
-        """It asks for a lock again by itself: SQLite's own waiting sleeps for up to 100 ms at a time."""
+        """It does not wait for locks: `begin_batch` retries, since SQLite itself sleeps for up to 100 ms at a time."""
         connection = engine.connect()
         execute = _driver(connection).execute
         execute("PRAGMA busy_timeout = 0")

@@ -51,7 +51,7 @@ class Transaction:
 
     @classmethod
     def of(cls, session: Session) -> Transaction:
-        """The transaction that a session has open, after what the session held back is written."""
+        """The transaction that a session has open, after its pending changes are flushed."""
         session.flush()
         return cls(session.connection())
 

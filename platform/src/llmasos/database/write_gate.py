@@ -18,7 +18,7 @@ if sys.platform != "win32":
 
 logger = logging.getLogger(__name__)
 
-# A writer passes within milliseconds; whoever holds the gate for so long is stopped, or is no writer of ours.
+# A writer passes within milliseconds; a process that keeps the lock for so long is stopped, or is no writer of ours.
 BLOCKED_SECONDS: Final = 5.0
 
 
@@ -78,7 +78,7 @@ class WriteGate:
 
 
 class _Watch:
-    """Says who holds the gate once a writer has waited for too long. A blocked `flock` cannot do so itself."""
+    """Logs which process holds the lock once a writer has waited for too long. A blocked `flock` cannot."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -128,7 +128,7 @@ def blocked(path: Path) -> Message:
 
 
 def holder_of(path: Path) -> tuple[int, str] | None:
-    """The process that holds a lock on a file, and its command; None if there is none, or nobody can tell."""
+    """The process that holds a lock on a file, and its command; None if there is none, or it cannot be known."""
     try:
         status = path.stat()
         locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()

@@ -1,7 +1,7 @@
 """The process's one queue of small writes: every thread and task submits to it, one thread commits many at once.
 
 Writes run in the order in which they were submitted. One that fails takes no other with it: ordinary writes run in
-savepoints; and if a whole batch fails, each of its writes is run again in a transaction of its own.
+savepoints; and if a whole batch fails, each of its writes is retried in a transaction of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ T = TypeVar("T")
 BATCH = 256
 # With more writes waiting, new ones are refused: at 20,000 a second they would wait for longer than a second.
 MAX_WAITING = 20_000
-# How often a database that takes no writes is tried again.
+# How often a database that takes no writes is retried.
 RETRY_SECONDS = 1.0
 
 
@@ -106,7 +106,7 @@ class WriteQueue:
         return pending
 
     def every(self, seconds: float, work: Callable[[Transaction], object]) -> Callable[[], None]:
-        """Run a write again and again, also while nothing else happens. Returns a function that ends it."""
+        """Run a write periodically, also while nothing else happens. Returns a function that ends it."""
         periodic = _Periodic(seconds, work)
         self._periodic.append(periodic)
         # The thread may be in an endless wait that began when nothing was periodic.
@@ -219,7 +219,7 @@ class WriteQueue:
         return connection, self._dialect.begin_batch(connection)
 
     def _fail(self, batch: Sequence[PendingWrite[Any]], error: BaseException) -> None:
-        """Tell those who wait, and keep the final writes for the next attempt if there may be one."""
+        """Fail the waiters, and keep the final writes for a retry if one may succeed."""
         cause = error.__cause__ if isinstance(error, TransactionEnded) else None
         told, may_pass = told_of_database(cause or error)
         keep = may_pass and not self._closed
@@ -286,7 +286,7 @@ def _attempt(transaction: Transaction, run: Sequence[PendingWrite[Any]]) -> None
 
 
 def _logged(work: Callable[[Transaction], object]) -> Callable[[Transaction], object]:
-    """Nobody waits for it: the log is told if it fails."""
+    """Log its failure: it has no waiter."""
 
     def run(transaction: Transaction) -> object:
         try:

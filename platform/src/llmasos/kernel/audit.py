@@ -8,8 +8,8 @@ head behind, which counts them and keeps the last hash.
 Homes of before had one chain for all workspaces. It is sealed, under the head of the empty name, and every
 workspace's chain continues from its last line.
 
-What it cannot show: whoever may rewrite the whole database can also write a new chain and a new head. Keep the heads'
-hashes somewhere else (`llmasos audit verify --json` prints them) to see that too.
+What it cannot show: a program that may rewrite the whole database can also write a new chain and a new head. Keep
+the heads' hashes somewhere else (`llmasos audit verify --json` prints them) to see that too.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _bounded(value: Json) -> Json:
 
 
 def _locked_head(transaction: Transaction, workspace: str) -> tuple[int, str]:
-    """The end of a workspace's chain; nobody else adds to it until the transaction ends."""
+    """The end of a workspace's chain, locked until the transaction ends."""
     query = f"SELECT count, hash FROM audit_head WHERE workspace_id = ?{transaction.for_update}"  # noqa: S608
     head = transaction.one(query, workspace)
     if head is None:

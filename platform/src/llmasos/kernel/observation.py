@@ -1,4 +1,4 @@
-"""What observers are told: calls as they are settled, and lines of the audit log once they are committed."""
+"""What observers are notified of: calls as they are settled, and lines of the audit log once they are committed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class AuditFollower:
     """Tells an observer each line that any process adds to the log after the follower began.
 
     It reads what is committed, rather than being called while a transaction is open: a line that was rolled back
-    never was. Each workspace's lines are told in their order.
+    never was. Each workspace's lines come in their order.
     """
 
     def __init__(self, database: Database, observer: AuditObserver) -> None:

@@ -36,7 +36,7 @@ def faults(reserved: Mapping[int, int], holdings: Iterable[Holding], alive: froz
     """What does not add up. Pure.
 
     Args:
-        reserved: What each window says is held in it, by its id; all of one moment with the rest.
+        reserved: What each window says is reserved in it, by its id; from the same snapshot as the rest.
         holdings: What reservations say.
         alive: The leases of processes that live.
     """

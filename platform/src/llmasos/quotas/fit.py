@@ -10,7 +10,7 @@ from llmasos.quotas.meters import Demand, Meter
 
 
 def fit(demand: Demand, room: Mapping[Meter, int]) -> Demand | None:
-    """The demand, or as much of its answer as there is room for; None where even the floor does not fit.
+    """The demand, or as much of its answer as there is room for; None if even the floor does not fit.
 
     Args:
         demand: What is asked for.

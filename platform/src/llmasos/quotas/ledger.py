@@ -66,7 +66,7 @@ class Ledger:
         account: RunAccount | None = None,
         record: Callable[[Transaction], object] | None = None,
     ) -> Reservation:
-        """Hold a demand in every quota that applies, or as much of its answer as fits. Returns once it is committed.
+        """Reserve a demand in every quota that applies, or as much of its answer as fits; committed when it returns.
 
         Args:
             subject: Who it is charged to.
@@ -75,7 +75,7 @@ class Ledger:
             record: A batched write that goes with it, into the same commit.
 
         Raises:
-            QuotaExceeded: There is not enough room, or a cost quota meets an unknown price. Nothing is held.
+            QuotaExceeded: There is not enough room, or a cost quota meets an unknown price. Nothing is reserved.
             Unavailable: The database does not take writes.
         """
         if demand.is_empty and not demand.unknown_price:
@@ -96,7 +96,7 @@ class Ledger:
         try:
             return await pending
         except asyncio.CancelledError:
-            # It may be held already, or be held in a moment, and nobody will settle it.
+            # It may be reserved by now, or will be, and nobody else will settle it.
             pending.then(lambda reservation: self.settle(reservation, NOTHING_USED, counts=False))
             raise
 

@@ -1,6 +1,6 @@
 """The ledger's rows while a transaction is open: read and locked at once, changed in memory, written once at its end.
 
-A batch of writes reserves and settles again and again in the same few windows. Here their sums are kept, so that a
+A batch of writes reserves and settles many times in the same few windows. Here their sums are kept, so that a
 window costs one statement a batch. Rooms are checked against what is here, which is what the database holds and what
 the batch has yet to write.
 """
@@ -24,7 +24,7 @@ MOST = 1 << 48
 MAX_MODEL = 255
 
 Holds: TypeAlias = tuple[tuple[int, Meter, int], ...]
-"""What is held where: window id, meter, amount."""
+"""What is reserved in which window: window id, meter, amount."""
 
 # What decides which quotas apply, and in which windows: whom it is for, and the minute.
 _Key: TypeAlias = tuple[str, str, str | None, str | None, int]
@@ -42,7 +42,7 @@ class WindowState:
 
     @property
     def room(self) -> int:
-        """What may still be held below the limit of its row."""
+        """What may still be reserved below the limit of its row."""
         return self.limit - self.used - self.reserved
 
     def change(self, used: int, reserved: int, overrun: int) -> None:
@@ -65,7 +65,7 @@ class Limit:
 
     @property
     def room(self) -> int:
-        """What may still be held. Below 0 if the quota was lowered, or a provider went past it."""
+        """What may still be reserved. Below 0 if the quota was lowered, or a provider went past it."""
         at = self.state
         return self.quota.limit - at.used - at.reserved - at.overrun
 
@@ -109,7 +109,7 @@ class LedgerBatch:
         return found
 
     def limits(self, transaction: Transaction, subject: Subject, meters: Sequence[Meter], now: int) -> list[Limit]:
-        """The windows in which a demand on these meters is held."""
+        """The windows in which a demand on these meters is reserved."""
         key = _key(subject, now)
         bound = [quota for quota in self.quotas(transaction, subject, now) if _binds(quota, meters)]
         if key in self._subjects or any(quota.window_key not in self._window_ids for quota in bound):
@@ -130,16 +130,16 @@ class LedgerBatch:
         for limit in limits:
             at = limit.state
             at.change(0, amounts[limit.meter], 0)
-            # The row's limit follows the quota's, which somebody may have set meanwhile.
+            # The row's limit follows the quota's, which may have been changed meanwhile.
             at.limit = limit.quota.limit
         return tuple([(limit.window_id, limit.meter, amounts[limit.meter]) for limit in limits])
 
     def open(self, id_: str, lease_id: str, holds: Holds) -> None:
-        """Write down what is held, so that it is freed when the process dies."""
+        """Record a reservation, so that it is freed if the process dies."""
         self._opened[id_] = (lease_id, holds)
 
     def end(self, transaction: Transaction, id_: str, holds: Holds) -> set[int]:
-        """End a reservation; returns the windows in which it was still held."""
+        """End a reservation; returns the windows in which it still existed."""
         if self._opened.pop(id_, None) is not None:
             return {window_id for window_id, _meter, _amount in holds}
         if id_ not in self._held:
@@ -147,20 +147,20 @@ class LedgerBatch:
             self._load(transaction)
         return self._held.pop(id_)
 
-    def charge(self, window_id: int, held: int, used: int) -> None:
-        """Turn what is held in a window into what was used; what has no room goes into the overrun.
+    def charge(self, window_id: int, reserved: int, used: int) -> None:
+        """Turn what is reserved in a window into what was used; what has no room goes into the overrun.
 
         Args:
             window_id: Of a quota that may have been removed meanwhile.
-            held: 0 if no reservation holds it any more.
-            used: May be more than was held.
+            reserved: 0 if the reservation does not exist any more.
+            used: May be more than was reserved.
         """
         at = self._windows.get(window_id)
         if at is None:
             return
         used = _countable(used)
-        within = min(used, held or max(0, at.room))
-        at.change(within, -held, used - within)
+        within = min(used, reserved or max(0, at.room))
+        at.change(within, -reserved, used - within)
 
     def add_usage(self, subject: Subject, model: str | None, used: Used, now: int) -> None:
         """Add one call to the totals of its day."""

@@ -62,7 +62,7 @@ class Shrink:
     floor: int
     micro_usd_per_token: float = 0.0
     meter: Meter = Meter.TOKENS
-    """What `tokens` counts; another meter than tokens where, for instance, compute is cut."""
+    """What `tokens` counts; another meter than tokens if, for instance, compute is cut."""
 
 
 @dataclass(frozen=True, slots=True)

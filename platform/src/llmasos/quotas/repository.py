@@ -84,7 +84,7 @@ def lock_windows(transaction: Transaction, ids: Sequence[int]) -> list[Row]:
 
 
 def end_reservations(transaction: Transaction, ids: Sequence[str]) -> list[Row]:
-    """Delete reservations; returns id and window of each amount that was still held."""
+    """Delete reservations; returns id and window of each amount that was still reserved."""
     query = f"DELETE FROM reservation WHERE id IN ({_marks(ids)}) RETURNING id, window_id"  # noqa: S608 - marks alone
     return transaction.all(query, *ids)
 
@@ -94,7 +94,7 @@ def _marks(values: Sequence[object]) -> str:
 
 
 def release_lease(transaction: Transaction, lease_id: str) -> int:
-    """Free everything that a process held; returns how many reservations."""
+    """Free everything that a process reserved; returns how many reservations."""
     held = transaction.all(
         "SELECT window_id, SUM(amount) FROM reservation WHERE lease_id = ? GROUP BY window_id", lease_id
     )
@@ -135,7 +135,7 @@ def installed_apps(session: Session, workspace_id: str) -> list[str]:
 
 
 def windows_of(session: Session, quota_id: int, starts_at: int) -> LedgerWindow | None:
-    """A quota's window that starts then, where anything was held in it."""
+    """A quota's window that starts then; None if nothing was ever reserved in it."""
     return session.exec(
         select(LedgerWindow).where(LedgerWindow.quota_id == quota_id, LedgerWindow.starts_at == starts_at)
     ).first()
@@ -143,7 +143,7 @@ def windows_of(session: Session, quota_id: int, starts_at: int) -> LedgerWindow 
 
 @dataclass(frozen=True, slots=True)
 class UsageTotal:
-    """What was used of a model by an app on a day, or over days where `day` is None."""
+    """What was used of a model by an app on a day, or over several days if `day` is None."""
 
     day: date | None
     app_id: str

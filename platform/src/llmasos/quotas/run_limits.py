@@ -39,7 +39,7 @@ class RunHold:
     """None until it is settled."""
 
     def settle(self, used: int) -> None:
-        """Turn what is held into what was used; once."""
+        """Turn what is reserved into what was used. Idempotent."""
         if self.used is None:
             self.of.reserved -= self.amount
             self.of.used += used

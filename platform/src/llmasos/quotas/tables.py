@@ -36,7 +36,7 @@ class LedgerWindow(SQLModel, table=True):
 
     `overrun` is what a provider returned beyond what was reserved. It counts against the limit like `used`, but in a
     column of its own, since it may go past it: then every call is refused until the window ends. `limit` is what the
-    quota said when it was last set, or what was already spent where that is more.
+    quota said when it was last set, or what was already spent if that is more.
     """
 
     __tablename__ = "ledger_window"  # pyright: ignore[reportAssignmentType]
@@ -58,7 +58,7 @@ class LedgerWindow(SQLModel, table=True):
 
 
 class ReservationRow(SQLModel, table=True):
-    """An amount held in one window before a call, until it is settled or the lease of its process ends."""
+    """An amount reserved in one window before a call, until it is settled or the lease of its process ends."""
 
     __tablename__ = "reservation"  # pyright: ignore[reportAssignmentType]
     # Its rows live for one call: one tree to change, not a table and an index.
