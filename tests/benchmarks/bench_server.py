@@ -24,7 +24,7 @@ from llmasos.kernel.invocation import Event, InvocationLimits, Principal
 from llmasos.settings import Settings
 from llmasos.testing import FakeAction, FakeApps, Guest
 from llmasos_server.rest.application import create_api, serve_host
-from llmasos_server.rest.identity import Caller, Scope
+from llmasos_server.rest.identity import Caller, TokenScope
 
 STREAMS = 500
 PROBES = 200
@@ -33,7 +33,7 @@ LIMIT_MS = 50.0
 
 class Anybody:
     def authenticate(self, token: str) -> Caller | None:
-        return Caller(Principal(), frozenset({Scope.ADMIN}))
+        return Caller(Principal(), frozenset({TokenScope.ADMIN}))
 
 
 async def tick(guest: Guest) -> object:

@@ -210,7 +210,7 @@ _process = _Process()
 
 
 def connect(url: str | None = None, token: str | None = None) -> Client:
-    """A client of a running server, or of a host in this process where no URL is given or set.
+    """A client of a running server, or of a host in this process if no URL is given or set.
 
     Args:
         url: The server, such as `http://127.0.0.1:8765`; else `LLMASOS_URL`, else a host in this process.

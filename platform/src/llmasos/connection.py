@@ -20,7 +20,7 @@ from llmasos.errors import (
 )
 from llmasos.i18n import _, environment_locale
 from llmasos.invocations.result import InvocationResult
-from llmasos.kernel.invocation import Event, EventSink, Json, Principal, Usage, discard
+from llmasos.kernel.invocation import Event, EventSink, InvocationUsage, Json, Principal, discard
 from llmasos.settings import Settings
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class RemoteConnection:
 
     def __init__(self, url: str, token: str) -> None:
         """Reach the server at `url` with a token of it."""
-        import httpx  # noqa: PLC0415 - only who names a server needs it
+        import httpx  # noqa: PLC0415 - only a server's client needs it
 
         self._url = url
         # A run may take as long as its app's wall time; the server sends a heartbeat meanwhile.
@@ -143,7 +143,7 @@ class RemoteConnection:
 
         path = f"/api/v1/apps/{app_id}/actions/{action}"
         headers = {"accept": "text/event-stream"}
-        usage, notices = Usage(), list[str]()
+        usage, notices = InvocationUsage(), list[str]()
         try:
             async with self._client.stream("POST", path, json=value, headers=headers) as answer:
                 if answer.status_code != 200:
@@ -161,7 +161,7 @@ class RemoteConnection:
                             notices.append(content["message"])
                             await emit(Event("notice", content["message"]))
                         case "usage":
-                            usage = Usage(**content)
+                            usage = InvocationUsage(**content)
                         case "end":
                             return InvocationResult(content["id"], content["output"], usage, tuple(notices))
                         case _:
@@ -206,7 +206,7 @@ class RemoteConnection:
                 async for event in EventSource(answer).aiter_sse():
                     if event.data == "[DONE]":
                         return
-                    content = json.loads(event.data) if event.data else {}
+                    content: dict[str, Any] = json.loads(event.data) if event.data else {}
                     if "error" in content:
                         raise error_of(json.dumps(content["error"]).encode(), 500)
                     if content:

@@ -78,3 +78,11 @@ def test_a_chain_that_is_too_deep_is_denied():
 def test_malformed_arguments_are_refused(arguments):
     with pytest.raises(Invalid):
         prepared(AppsCapability(Runner(), 8), chain("acme/caller"), "call", arguments)
+
+
+def test_a_made_up_name_fills_no_log():
+    """11-S13: 20 lines of 1 MB in the append-only log, by a made-up action name."""
+    operation = prepared(
+        AppsCapability(Runner(), 8), chain("acme/caller"), "call", ["acme/callee", "x" * 1_000_000, "{}"]
+    )
+    assert len(str(operation.detail)) < 400

@@ -11,7 +11,7 @@ from llmasos.errors import Invalid, NotFound
 from llmasos.kernel.invocation import Principal
 from llmasos_server.accounts.service import NewToken, TokenAuthenticator, create_token, revoke_token
 from llmasos_server.accounts.tables import ApiToken
-from llmasos_server.rest.identity import Scope
+from llmasos_server.rest.identity import TokenScope
 
 ANN = Principal(workspace="default", user="ann")
 
@@ -33,12 +33,12 @@ def row(database: Database, token: NewToken) -> ApiToken:
 
 
 def test_a_token_stands_for_who_made_it(database: Database) -> None:
-    token = make(database, scopes=[Scope.RUN])
+    token = make(database, scopes=[TokenScope.RUN])
     caller = TokenAuthenticator(database, at_once).authenticate(token.token)
     assert caller is not None
     assert caller.principal == ANN
-    assert caller.may(Scope.RUN)
-    assert not caller.may(Scope.READ)
+    assert caller.may(TokenScope.RUN)
+    assert not caller.may(TokenScope.READ)
     assert caller.reaches("acme/anything")
 
 
@@ -51,9 +51,9 @@ def test_only_the_hash_is_kept(database: Database) -> None:
 
 
 def test_admin_allows_everything(database: Database) -> None:
-    caller = TokenAuthenticator(database, at_once).authenticate(make(database, scopes=[Scope.ADMIN]).token)
+    caller = TokenAuthenticator(database, at_once).authenticate(make(database, scopes=[TokenScope.ADMIN]).token)
     assert caller is not None
-    assert all(caller.may(scope) for scope in Scope)
+    assert all(caller.may(scope) for scope in TokenScope)
 
 
 def test_a_bounded_token_reaches_its_apps_and_no_others(database: Database) -> None:
@@ -117,7 +117,7 @@ def test_use_is_noted_at_most_once_a_minute(database: Database) -> None:
     [
         {"scopes": []},
         {"apps": ["not an app"]},
-        {"scopes": [Scope.ADMIN], "apps": ["acme/one"]},
+        {"scopes": [TokenScope.ADMIN], "apps": ["acme/one"]},
         {"life": timedelta(0)},
     ],
 )

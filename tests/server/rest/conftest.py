@@ -22,19 +22,19 @@ from llmasos.settings import Settings
 from llmasos.testing import FakeAction, FakeApps, Guest
 from llmasos_server.openai import endpoints as openai
 from llmasos_server.rest.application import create_api, serve_host
-from llmasos_server.rest.identity import Caller, Scope
+from llmasos_server.rest.identity import Caller, TokenScope
 
 ANN = Principal(user="ann")
 BOB = Principal(user="bob")
 
 
 CALLERS = {
-    "all": Caller(ANN, frozenset({Scope.RUN, Scope.READ})),
-    "admin": Caller(ANN, frozenset({Scope.ADMIN})),
-    "run": Caller(ANN, frozenset({Scope.RUN})),
-    "read": Caller(ANN, frozenset({Scope.READ})),
-    "bob": Caller(BOB, frozenset({Scope.RUN, Scope.READ})),
-    "bounded": Caller(ANN, frozenset({Scope.RUN, Scope.READ}), apps=frozenset({"acme/other"})),
+    "all": Caller(ANN, frozenset({TokenScope.RUN, TokenScope.READ})),
+    "admin": Caller(ANN, frozenset({TokenScope.ADMIN})),
+    "run": Caller(ANN, frozenset({TokenScope.RUN})),
+    "read": Caller(ANN, frozenset({TokenScope.READ})),
+    "bob": Caller(BOB, frozenset({TokenScope.RUN, TokenScope.READ})),
+    "bounded": Caller(ANN, frozenset({TokenScope.RUN, TokenScope.READ}), apps=frozenset({"acme/other"})),
 }
 
 

@@ -23,7 +23,7 @@ from llmasos.i18n import _
 from llmasos.kernel.invocation import Principal
 from llmasos_server.accounts import repository
 from llmasos_server.accounts.tables import ApiToken
-from llmasos_server.rest.identity import Caller, Scope
+from llmasos_server.rest.identity import Caller, TokenScope
 
 PREFIX = "llmasos_"
 _SHAPE = re.compile(r"llmasos_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
@@ -46,7 +46,7 @@ def create_token(
     principal: Principal,
     *,
     name: str = "",
-    scopes: Iterable[Scope] = (Scope.RUN, Scope.READ),
+    scopes: Iterable[TokenScope] = (TokenScope.RUN, TokenScope.READ),
     apps: Iterable[str] = (),
     life: timedelta | None = timedelta(days=DEFAULT_LIFE_DAYS),
 ) -> NewToken:
@@ -72,7 +72,7 @@ def create_token(
             raise Invalid(
                 _("{app!r} is not an app's id such as acme/translator.", app=app),
             )
-    if bounds and Scope.ADMIN in held:
+    if bounds and TokenScope.ADMIN in held:
         raise Invalid(
             _("A token with the scope admin reaches every app: leave out --app or that scope."),
         )
@@ -109,10 +109,10 @@ def revoke_token(session: WriteSession, workspace_id: str, token_id: str) -> Non
     token.revoked_at = token.revoked_at or datetime.now(UTC)
 
 
-def scopes_of(token: ApiToken) -> tuple[frozenset[Scope], frozenset[str] | None]:
+def scopes_of(token: ApiToken) -> tuple[frozenset[TokenScope], frozenset[str] | None]:
     """What a token allows, and the only apps it reaches, if it is bound to any."""
     apps = frozenset(str(scope).removeprefix(_APP) for scope in token.scopes if str(scope).startswith(_APP))
-    known = frozenset(Scope(scope) for scope in token.scopes if not str(scope).startswith(_APP))
+    known = frozenset(TokenScope(scope) for scope in token.scopes if not str(scope).startswith(_APP))
     return known, apps or None
 
 

@@ -52,12 +52,12 @@ def create(
     from llmasos.errors import Invalid
     from llmasos.kernel.invocation import Principal
     from llmasos_server.accounts.service import create_token
-    from llmasos_server.rest.identity import Scope
+    from llmasos_server.rest.identity import TokenScope
 
     try:
-        scopes = [Scope(each) for each in scope] if scope else [Scope.RUN, Scope.READ]
+        scopes = [TokenScope(each) for each in scope] if scope else [TokenScope.RUN, TokenScope.READ]
     except ValueError as error:
-        known = ", ".join(Scope)
+        known = ", ".join(TokenScope)
         raise Invalid(
             _("There is no scope {split}; there are {known}.", split=str(error).split()[0], known=known),
         ) from error

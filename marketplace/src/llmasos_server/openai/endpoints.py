@@ -6,7 +6,7 @@ Requests take the fields of `GenerateRequest` and `EmbedRequest`; what is unknow
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -33,7 +33,7 @@ from llmasos.kernel.invocation import Invocation, Principal
 from llmasos_server.rest import sse
 from llmasos_server.rest.context import host_of
 from llmasos_server.rest.following import GONE, end_when_revoked, json_body, unless_gone
-from llmasos_server.rest.identity import Caller, Runner
+from llmasos_server.rest.identity import Caller, MayRun
 from llmasos_server.rest.problems import (
     BodyTooLarge,
     InvalidJson,
@@ -83,11 +83,11 @@ def _body(description: str, example: dict[str, Any]) -> dict[str, Any]:
         **_FAILURES,
     },
     openapi_extra=_body(
-        "A chat-completion request. `tier`, `task` and `language` choose a model where none is named.",
+        "A chat-completion request. `tier`, `task` and `language` choose a model if none is named.",
         {"messages": [{"role": "user", "content": "Good morning"}], "max_tokens": 100},
     ),
 )
-async def create_chat_completion(request: Request, caller: Runner) -> Response:
+async def create_chat_completion(request: Request, caller: MayRun) -> Response:
     """Ask a model by name, or the one that suits. The answer's `llmasos` holds what to know of it."""
     value = _without_app(caller, await json_body(request))
     streamed = value.pop("stream", False)
@@ -119,7 +119,7 @@ async def create_chat_completion(request: Request, caller: Runner) -> Response:
     },
     openapi_extra=_body("Texts, and the model's name if it matters.", {"input": ["Good morning"]}),
 )
-async def create_embeddings(request: Request, caller: Runner) -> Response:
+async def create_embeddings(request: Request, caller: MayRun) -> Response:
     """One vector for each text."""
     value = _without_app(caller, await json_body(request))
     if isinstance(value.get("input"), str):
@@ -182,4 +182,4 @@ def _without_app(caller: Caller, value: Any) -> dict[str, Any]:
         raise ScopeMissing
     if not isinstance(value, dict):
         raise Invalid
-    return dict(value)
+    return dict(cast("dict[str, Any]", value))

@@ -26,7 +26,7 @@ from llmasos.kernel.invocation import Event
 from llmasos_server.rest import sse
 from llmasos_server.rest.context import PREFIX, host_of
 from llmasos_server.rest.following import GONE, end_when_revoked, json_body, unless_gone
-from llmasos_server.rest.identity import Runner
+from llmasos_server.rest.identity import MayRun
 from llmasos_server.rest.problems import (
     BodyTooLarge,
     InvalidJson,
@@ -84,7 +84,7 @@ _FAILURES: Final = responses(
 )
 async def run_action(
     request: Request,
-    caller: Runner,
+    caller: MayRun,
     publisher: Annotated[str, Path(max_length=64)],
     name: Annotated[str, Path(max_length=64)],
     action: Annotated[str, Path(max_length=128)],
@@ -118,12 +118,12 @@ async def run_action(
 )
 async def read_action(
     request: Request,
-    caller: Runner,
+    caller: MayRun,
     publisher: Annotated[str, Path(max_length=64)],
     name: Annotated[str, Path(max_length=64)],
     action: Annotated[str, Path(max_length=128)],
 ) -> ActionView:
-    """What an action of an installed app takes and answers."""
+    """What an action of an installed app takes and returns."""
     app_id = f"{publisher}/{name}"
     if not caller.reaches(app_id):
         raise not_installed(app_id)

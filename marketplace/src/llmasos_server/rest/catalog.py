@@ -54,7 +54,7 @@ def _same(request: Request, tag: str) -> bool:
 
 
 def _tagged(request: Request, body: BaseModel) -> Response:
-    """The answer under a tag of its bytes, or 304 where the caller has them."""
+    """The answer under a tag of its bytes, or 304 if the caller has them."""
     content = body.model_dump_json().encode()
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = {"etag": tag, "cache-control": REVALIDATE}

@@ -21,7 +21,7 @@ from llmasos_server.rest.problems import ScopeMissing
 logger = logging.getLogger(__name__)
 
 
-class Scope(StrEnum):
+class TokenScope(StrEnum):
     """What a token allows. `admin` allows what the others do, and sees the whole workspace."""
 
     RUN = "run"
@@ -36,7 +36,7 @@ class Caller:
     """Whom a token stands for, and what it allows."""
 
     principal: Principal
-    scopes: frozenset[Scope]
+    scopes: frozenset[TokenScope]
     apps: frozenset[str] | None = None
     """The only apps that the token reaches; None: every app of the workspace."""
     token_id: str = ""
@@ -44,9 +44,9 @@ class Caller:
     @property
     def is_admin(self) -> bool:
         """Whether the caller sees what belongs to others of the workspace."""
-        return Scope.ADMIN in self.scopes
+        return TokenScope.ADMIN in self.scopes
 
-    def may(self, scope: Scope) -> bool:
+    def may(self, scope: TokenScope) -> bool:
         """Whether the token allows `scope`."""
         return scope in self.scopes or self.is_admin
 
@@ -103,7 +103,7 @@ def _authenticate(
     return replace(known, principal=replace(known.principal, locale=negotiate(spoken)))
 
 
-def require(scope: Scope) -> Callable[..., object]:
+def require(scope: TokenScope) -> Callable[..., object]:
     """A dependency: the caller, whose token must allow `scope`."""
 
     # Async, so that it runs on the event loop: one indexed read is shorter than the way to a thread and back.
@@ -129,11 +129,11 @@ async def _watcher(
     """Whoever may see how the server does: a program on this machine, or the holder of a token."""
     if request.client is not None and is_loopback(request.client.host):
         return
-    if not _authenticate(request, credentials).may(Scope.READ):
+    if not _authenticate(request, credentials).may(TokenScope.READ):
         raise ScopeMissing
 
 
 Watcher = Annotated[None, Depends(_watcher)]
-Runner = Annotated[Caller, Depends(require(Scope.RUN))]
-Reader = Annotated[Caller, Depends(require(Scope.READ))]
-Admin = Annotated[Caller, Depends(require(Scope.ADMIN))]
+MayRun = Annotated[Caller, Depends(require(TokenScope.RUN))]
+MayRead = Annotated[Caller, Depends(require(TokenScope.READ))]
+MayAdminister = Annotated[Caller, Depends(require(TokenScope.ADMIN))]

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Request
 from llmasos.errors import NotFound, Unauthenticated
 from llmasos.invocations.tables import InvocationRow
 from llmasos_server.rest.context import PREFIX, host_of
-from llmasos_server.rest.identity import Caller, Reader, Runner
+from llmasos_server.rest.identity import Caller, MayRead, MayRun
 from llmasos_server.rest.paging import DEFAULT_LIMIT, Page, PageCursor, PageLimit, decode_cursor, encode_cursor
 from llmasos_server.rest.problems import InvalidCursor, ScopeMissing, responses
 from llmasos_server.rest.schemas import InvocationDetail, InvocationStatus, InvocationView
@@ -26,7 +26,7 @@ InvocationId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
     responses=responses(Unauthenticated, ScopeMissing, InvalidCursor),
 )
 async def list_invocations(
-    request: Request, caller: Reader, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
+    request: Request, caller: MayRead, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
 ) -> Page[InvocationView]:
     """The caller's own invocations, or with the scope admin the workspace's; the newest first."""
     before = cast("str", decode_cursor(cursor, str)[0]) if cursor is not None else None
@@ -45,7 +45,7 @@ async def list_invocations(
     summary="Read an invocation",
     responses=responses(Unauthenticated, ScopeMissing, NotFound),
 )
-async def read_invocation(request: Request, caller: Reader, invocation: InvocationId) -> InvocationDetail:
+async def read_invocation(request: Request, caller: MayRead, invocation: InvocationId) -> InvocationDetail:
     """One of the invocations that the caller may list, running or ended."""
     return InvocationDetail.of(await _found(request, caller, invocation), caller.principal.locale)
 
@@ -57,7 +57,7 @@ async def read_invocation(request: Request, caller: Reader, invocation: Invocati
     status_code=202,
     responses=responses(Unauthenticated, ScopeMissing, NotFound),
 )
-async def cancel_invocation(request: Request, caller: Runner, invocation: InvocationId) -> InvocationStatus:
+async def cancel_invocation(request: Request, caller: MayRun, invocation: InvocationId) -> InvocationStatus:
     """End one of the caller's own invocations, or with the scope admin one of the workspace's, wherever it runs.
 
     One that has ended stays as it is. What else there is to know of it needs the scope read.

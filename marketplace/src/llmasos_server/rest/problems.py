@@ -118,9 +118,9 @@ class Problem(BaseModel):
     instance: str | None = None
     """The path that was asked for."""
     invocation: str | None = None
-    """The invocation that failed, where one had begun."""
+    """The invocation that failed, if one had begun."""
     errors: list[Fault] | None = None
-    """Each fault of the input, where there are several."""
+    """Each fault of the input, if there are several."""
 
 
 class ProblemResponse(JSONResponse):
@@ -137,7 +137,7 @@ def problem_of(
     invocation: str | None = None,
     faults: Sequence[Fault] = (),
 ) -> Problem:
-    """The problem document of an error, in the caller's language where the error speaks it."""
+    """The problem document of an error, in the caller's language."""
     if isinstance(error, InputRejected):
         faults = [Fault(pointer=each.pointer, detail=render(each.message, locale)) for each in error.faults]
     return Problem(

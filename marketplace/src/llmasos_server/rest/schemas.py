@@ -1,4 +1,4 @@
-"""What the server answers, in JSON."""
+"""What the server returns, as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmasos.bundles.actions import Action
 from llmasos.i18n import from_text, render
 from llmasos.invocations.result import InvocationResult
 from llmasos.invocations.tables import InvocationRow
-from llmasos.kernel.invocation import Usage
+from llmasos.kernel.invocation import InvocationUsage
 
 
 class Answer(BaseModel):
@@ -25,14 +25,14 @@ class UsageView(Answer):
 
     prompt_tokens: int
     completion_tokens: int
-    cost_micro_usd: int | None = Field(description="Millionths of a US dollar; null where a price is unknown.")
+    cost_micro_usd: int | None = Field(description="Millionths of a US dollar; null if a price is unknown.")
     fuel: int = Field(description="WebAssembly instructions, roughly.")
     memory_bytes: int
     duration_ms: int
-    model: str | None = Field(description="The model that answered last; null where none was called.")
+    model: str | None = Field(description="The model that answered last; null if none was called.")
 
     @classmethod
-    def of(cls, usage: Usage | InvocationRow) -> Self:
+    def of(cls, usage: InvocationUsage | InvocationRow) -> Self:
         """As the kernel counted it."""
         return cls(
             prompt_tokens=usage.prompt_tokens,
@@ -128,13 +128,13 @@ def _fields(row: InvocationRow, locale: str) -> dict[str, Any]:
     }
 
 
-def utc(moment: datetime) -> datetime:
-    """A moment of the database, which keeps no zone and is in UTC, with its zone."""
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+def utc(at: datetime) -> datetime:
+    """A time of the database, which is in UTC and may have no zone, with its zone."""
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 class ActionView(Answer):
-    """An action: what it takes and what it answers."""
+    """An action: what it takes and what it returns."""
 
     name: str
     title: str

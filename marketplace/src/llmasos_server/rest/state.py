@@ -17,7 +17,7 @@ from llmasos.quotas import service as quotas
 from llmasos.quotas.repository import UsageTotal
 from llmasos.quotas.service import QuotaStatus
 from llmasos_server.rest.context import PREFIX, host_of
-from llmasos_server.rest.identity import Caller, Reader
+from llmasos_server.rest.identity import Caller, MayRead
 from llmasos_server.rest.paging import DEFAULT_LIMIT, Page, PageCursor, PageLimit, page_of
 from llmasos_server.rest.problems import InvalidCursor, ScopeMissing, responses
 from llmasos_server.rest.schemas import ActionView, Answer, utc
@@ -128,7 +128,7 @@ class ModelView(Answer):
     responses=_REFUSED,
 )
 def list_installations(
-    request: Request, caller: Reader, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
+    request: Request, caller: MayRead, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
 ) -> Page[InstallationView]:
     """The apps that are installed in the caller's workspace, by id."""
     with host_of(request).database.read() as session:
@@ -146,7 +146,7 @@ def list_installations(
     responses=responses(Unauthenticated, ScopeMissing, NotFound, InvalidCursor),
 )
 def list_grants(
-    request: Request, caller: Reader, installation: str, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
+    request: Request, caller: MayRead, installation: str, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
 ) -> Page[GrantView]:
     """What the installer consented to, what was revoked since included."""
     with host_of(request).database.read() as session:
@@ -173,7 +173,7 @@ def list_grants(
 )
 def read_usage(
     request: Request,
-    caller: Reader,
+    caller: MayRead,
     *,
     days: Annotated[int, Query(ge=1, le=3660, description="Over how many days, today counted.")] = 30,
     app: Annotated[str | None, Query(max_length=129, description="Only of this app.")] = None,
@@ -206,7 +206,7 @@ def read_usage(
 
 @router.get("/quotas", operation_id="list_quotas", summary="List quotas", tags=["usage"], responses=_REFUSED)
 def list_quotas(
-    request: Request, caller: Reader, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
+    request: Request, caller: MayRead, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
 ) -> Page[QuotaView]:
     """The quotas of the workspace that the caller meets, with what is used of each now."""
     with host_of(request).database.read() as session:
@@ -218,7 +218,7 @@ def list_quotas(
 
 @router.get("/models", operation_id="list_models", summary="List models", tags=["models"], responses=_REFUSED)
 def list_models(
-    request: Request, caller: Reader, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
+    request: Request, caller: MayRead, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
 ) -> Page[ModelView]:
     """The models of this host, in the order in which they are preferred."""
     ranked = enumerate(host_of(request).gateway.registry.models.values())

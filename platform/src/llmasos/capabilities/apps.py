@@ -74,9 +74,9 @@ def _decode(arguments: list[Json]) -> CallAction:
 class AppsCapability:
     """The capability `apps`. `depth` is how many apps may stand in a chain."""
 
-    name: Final = "apps"
-    audited: Final = True
-    contract: Final[Mapping[str, ContractFunction]] = {"call": ContractFunction(_decode, json_text)}
+    name: str = "apps"
+    audited: bool = True
+    contract: Mapping[str, ContractFunction] = {"call": ContractFunction(_decode, json_text)}
 
     def __init__(self, runner: AppRunner, depth: int) -> None:
         self._runner = runner

@@ -75,9 +75,9 @@ class ReadConfig(Operation[AppConfig]):
 class OutputCapability:
     """`output`: what the invocation shows its caller while it runs, up to `limits.output_bytes`."""
 
-    name: Final = "output"
-    audited: Final = False
-    contract: Final[Mapping[str, ContractFunction]] = {
+    name: str = "output"
+    audited: bool = False
+    contract: Mapping[str, ContractFunction] = {
         "chunk": ContractFunction.plain(ShowChunk, tuple[str]),
         "progress": ContractFunction.plain(ShowProgress, tuple[float, str]),
     }
@@ -118,9 +118,9 @@ class OutputCapability:
 class LogCapability:
     """`log`: lines kept with the invocation, up to `limits.log_bytes`; more are left out, and the log says so."""
 
-    name: Final = "log"
-    audited: Final = False
-    contract: Final[Mapping[str, ContractFunction]] = {"write": ContractFunction.plain(WriteLog, tuple[Level, str])}
+    name: str = "log"
+    audited: bool = False
+    contract: Mapping[str, ContractFunction] = {"write": ContractFunction.plain(WriteLog, tuple[Level, str])}
 
     def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[None]:
         """Ready a line."""
@@ -140,15 +140,15 @@ class LogCapability:
 class ConfigCapability:
     """`config`: what the installer chose, and the caller's language."""
 
-    name: Final = "config"
-    audited: Final = False
-    contract: Final[Mapping[str, ContractFunction]] = {"read": ContractFunction.plain(ReadConfig, tuple[()], json_text)}
+    name: str = "config"
+    audited: bool = False
+    contract: Mapping[str, ContractFunction] = {"read": ContractFunction.plain(ReadConfig, tuple[()], json_text)}
 
     def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[AppConfig]:
         """Ready the configuration."""
 
         async def read(_granted: Demand) -> Outcome[AppConfig]:
-            values = invocation.app.config if invocation.app else {}
+            values: Mapping[str, Json] = invocation.app.config if invocation.app else {}
             now_ms = time.time_ns() // 1_000_000
             granted = tuple(sorted(invocation.app.grants)) if invocation.app else ()
             return Outcome(AppConfig(dict(values), invocation.principal.locale, now_ms, invocation.id, granted))

@@ -50,9 +50,9 @@ def _decode(arguments: list[Json]) -> SendRequest:
 class HttpCapability:
     """The capability `http`."""
 
-    name: Final = "http"
-    audited: Final = True
-    contract: Final[Mapping[str, ContractFunction]] = {"request": ContractFunction(_decode, json_text)}
+    name: str = "http"
+    audited: bool = True
+    contract: Mapping[str, ContractFunction] = {"request": ContractFunction(_decode, json_text)}
 
     def __init__(
         self,

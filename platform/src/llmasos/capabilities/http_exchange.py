@@ -29,6 +29,7 @@ from llmasos.i18n import _
 from llmasos.kernel.capability import Outcome
 from llmasos.kernel.invocation import Invocation
 from llmasos.quotas.meters import Demand, Meter, Used
+from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
 
 # Long enough for a slow API, short enough that a server which never answers does not hold an invocation for minutes.
 TIMEOUT_SECONDS: Final = 30.0
@@ -193,7 +194,8 @@ class Exchange:
         )
 
     async def _read(self, response: httpx.Response) -> bytes:
-        limit = self.grant.max_response_bytes if self.grant else 1 << 20
+        # A grant may name more than one call can carry back to the app.
+        limit = min(self.grant.max_response_bytes if self.grant else MAX_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES)
         if response.headers.get("content-encoding", "identity") != "identity":
             # A compressed answer could unpack to any size; the request asked for none.
             raise Unavailable(

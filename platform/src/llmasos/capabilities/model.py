@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
 
@@ -68,9 +68,9 @@ class CountTokens(Operation[int]):
 class ModelCapability:
     """The capability `model`."""
 
-    name: Final = "model"
-    audited: Final = True
-    contract: Final[Mapping[str, ContractFunction]] = {
+    name: str = "model"
+    audited: bool = True
+    contract: Mapping[str, ContractFunction] = {
         "generate": ContractFunction(lambda arguments: Generate(_parsed(GenerateRequest, arguments)), json_text),
         "open": ContractFunction(lambda arguments: GenerateStream(_parsed(GenerateRequest, arguments)), json_text),
         "embed": ContractFunction(lambda arguments: Embed(_parsed(EmbedRequest, arguments)), json_text),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from llmasos.bundles.manifest import SecretsPermission
 from llmasos.database.engine import Database
@@ -51,9 +51,9 @@ class ListSecretNames(Operation[list[str]]):
 class SecretsCapability:
     """The capability `secrets`. No function of it returns a value."""
 
-    name: Final = "secrets"
-    audited: Final = True
-    contract: Final[Mapping[str, ContractFunction]] = {"names": ContractFunction.plain(ListSecretNames, tuple[()])}
+    name: str = "secrets"
+    audited: bool = True
+    contract: Mapping[str, ContractFunction] = {"names": ContractFunction.plain(ListSecretNames, tuple[()])}
 
     def __init__(self, source: UserSecrets) -> None:
         self._source = source

@@ -112,9 +112,9 @@ class CheckInstalled(Protocol):
 class StorageCapability:
     """`storage`: get, put, compare-and-set, delete, keys."""
 
-    name: Final = "storage"
-    audited: Final = False
-    contract: Final[Mapping[str, ContractFunction]] = {
+    name: str = "storage"
+    audited: bool = False
+    contract: Mapping[str, ContractFunction] = {
         "get": ContractFunction.plain(Get, tuple[str], lambda entry: entry and json_text(entry)),
         "put": ContractFunction.plain(Put, tuple[str, str, bool]),
         "compare-and-set": ContractFunction.plain(CompareAndSet, tuple[str, int | None, str, bool]),
@@ -278,7 +278,7 @@ class Area:
         return (row[0], row[1]) if row else None
 
     def _write(self, transaction: Transaction, key: str, value: Value) -> int:
-        # Versions never repeat, also across a delete: who read the old value must not overwrite the new one.
+        # Versions never repeat, also across a delete: a reader of the old value must not overwrite the new one.
         deleted_version = self._lock(transaction)
         version, before = self._there(transaction, key) or (deleted_version, 0)
         size = len(key.encode()) + value.size_bytes
@@ -335,7 +335,7 @@ def decoded(text: str, is_base64: bool) -> Value:
     """A value and its size.
 
     Raises:
-        Invalid: It is not base64 where it says so, or text that no database keeps.
+        Invalid: It is not base64 although it says so, or text that no database keeps.
     """
     if is_base64:
         try:
@@ -358,7 +358,7 @@ def _check_text(text: str) -> None:
 
 
 def _past(prefix: str) -> str | None:
-    """The first text after every text that starts with `prefix`; None where there is none."""
+    """The first text after every text that starts with `prefix`; None if there is none."""
     # U+10FFFF is the last character: after it, it is the one before that counts up.
     kept = prefix.rstrip("\U0010ffff")
     if not kept:

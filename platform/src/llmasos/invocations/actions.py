@@ -35,7 +35,7 @@ MAX_STEPS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class InputFault:
     """One thing wrong with a value: where, as a JSON pointer, and what, in English and Chinese."""
 
     pointer: str
@@ -52,7 +52,7 @@ class InputRejected(Invalid):
 
     code = "input-rejected"
 
-    def __init__(self, message: str | None = None, *, faults: tuple[Fault, ...] = ()) -> None:
+    def __init__(self, message: str | None = None, *, faults: tuple[InputFault, ...] = ()) -> None:
         super().__init__(message)
         self.faults = faults
 
@@ -62,7 +62,7 @@ class TooManySteps(Exception):
 
 
 async def checked(check: Callable[[int], Checked]) -> Checked:
-    """The answer of a check, run inline where it is short and in a thread where it is not.
+    """The answer of a check, run inline if it is short, else in a thread.
 
     Args:
         check: Is given how many steps it may take; raises `TooManySteps` past them.
@@ -163,7 +163,7 @@ def encode_input(value: Mapping[str, Json]) -> str:
     return text
 
 
-def _place(fault: Fault, fields: list[str]) -> int:
+def _place(fault: InputFault, fields: list[str]) -> int:
     """Where a form shows the field that is wrong; what is no field of it comes last."""
     name = fault.field.partition(".")[0]
     return fields.index(name) if name in fields else len(fields)
@@ -221,11 +221,11 @@ _Validator: Final[Any] = create(
 _NOTHING: Final[Any] = cast("Any", Registry)()
 
 
-_TOO_LARGE: Final = Fault("", _("it is too deep or too large to check"))
-_BROKEN: Final = Fault("", _("the action's schema is broken; its author must fix it"))
+_TOO_LARGE: Final = InputFault("", _("it is too deep or too large to check"))
+_BROKEN: Final = InputFault("", _("the action's schema is broken; its author must fix it"))
 
 
-def _faults(schema: Schema, value: Json, steps: int) -> list[Fault]:
+def _faults(schema: Schema, value: Json, steps: int) -> list[InputFault]:
     """What is wrong with a value, in its order."""
     token = _steps.set([steps])
     try:
@@ -241,7 +241,7 @@ def _faults(schema: Schema, value: Json, steps: int) -> list[Fault]:
     return [fault for error in errors for fault in _described(error)]
 
 
-def _described(error: ValidationError) -> Iterator[Fault]:
+def _described(error: ValidationError) -> Iterator[InputFault]:
     """One error of the validator in words; a missing or unknown field is named by its own pointer."""
     if error.validator in ("anyOf", "oneOf") and error.context:
         inner = cast("ValidationError | None", best_match(error.context))
@@ -256,15 +256,15 @@ def _described(error: ValidationError) -> Iterator[Fault]:
             # The validator reports each missing name by itself; the first report speaks for all.
             if error.message.startswith(repr(missing[0])):
                 for name in missing:
-                    yield Fault(f"{pointer}/{_escaped(name)}", _("is missing"))
+                    yield InputFault(f"{pointer}/{_escaped(name)}", _("is missing"))
         case "additionalProperties":
             known = list(cast("Schema", error.schema).get("properties", {}))
             unknown = _("there is no such field; there are: {known}", known=known or _("none"))
             for name in instance:
                 if name not in known:
-                    yield Fault(f"{pointer}/{_escaped(name)}", unknown)
+                    yield InputFault(f"{pointer}/{_escaped(name)}", unknown)
         case keyword:
-            yield Fault(pointer, _words(str(keyword), expected, error.message))
+            yield InputFault(pointer, _words(str(keyword), expected, error.message))
 
 
 _WORDS: Final[Mapping[str, str]] = {

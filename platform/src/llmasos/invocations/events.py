@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from llmasos.errors import LlmasosError
-from llmasos.kernel.invocation import Invocation, Usage
+from llmasos.kernel.invocation import Invocation, InvocationUsage
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class FollowedInvocation(Generic[ItemT, ResultT]):
         return self._invocation.result().id
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> InvocationUsage:
         """What was used so far. Only once it has begun."""
         return self._invocation.result().usage
 

@@ -117,7 +117,7 @@ class Invocations:
         try:
             reservation = await self._ledger.reserve(subject, demand, account, insert)
         except asyncio.CancelledError:
-            # It may have begun by now, or begin in a moment; the ledger gives back what it reserved.
+            # It may have begun by now, or begin soon; the ledger gives back what it reserved.
             nothing = Reservation("", subject, Demand())
             await _uninterrupted(self._write_end(invocation, nothing, "cancelled", Cancelled()))
             raise

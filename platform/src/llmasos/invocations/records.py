@@ -96,7 +96,7 @@ def lose(transaction: Transaction, lease_id: str) -> int:
 
 
 def request_cancel(transaction: Transaction, id_: str) -> int:
-    """Ask the process that runs it; 0 where it does not run any more."""
+    """Ask the process that runs it; 0 if it does not run any more."""
     return transaction.run("UPDATE invocation SET cancel_requested = ? WHERE id = ? AND status = 'running'", True, id_)
 
 
@@ -130,7 +130,7 @@ def to_cancel(session: Session, lease_id: str) -> list[str]:
 
 
 def find(session: Session, id_: str, workspace: str, user: str | None) -> InvocationRow | None:
-    """One of a user of the workspace; of anybody there where `user` is None."""
+    """One of a user of the workspace; of anybody there if `user` is None."""
     row = session.get(InvocationRow, id_)
     return row if row and row.workspace_id == workspace and user in (None, row.user_id) else None
 
@@ -151,7 +151,7 @@ def listing(
     before: InvocationRow | None = None,
     app_id: str | None = None,
 ) -> list[InvocationRow]:
-    """Those of a user and an app, or of all where one is None; newest first, and older than `before`.
+    """Those of a user and an app, or of all if one is None; newest first, and older than `before`.
 
     They come without their logs, which may be 64 KiB each.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmasos.kernel.invocation import Json, Usage
+from llmasos.kernel.invocation import InvocationUsage, Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,7 @@ class InvocationResult:
 
     id: str
     output: Json
-    usage: Usage
+    usage: InvocationUsage
     notices: tuple[str, ...] = ()
     """What the caller should know of the answer, such as that its model is not fit for the task."""
 

@@ -272,7 +272,7 @@ def _this_task() -> asyncio.Task[object]:
 
 
 def _with_config_hint(error: InputRejected, found: Runnable) -> InputRejected:
-    """The same, and where a field that the action lacks is one of the app's form, how that is set."""
+    """The same, and how the field is set if it is one of the app's settings and not of the action's inputs."""
     set_at_install = [fault.field for fault in error.faults if fault.field in found.app.config]
     if not set_at_install:
         return error

@@ -35,7 +35,7 @@ class InvocationRow(SQLModel, table=True):
     started_at: datetime
     ended_at: datetime | None = None
     lease_id: str
-    """The process that runs it; where its lease ended, a running invocation is none."""
+    """The process that runs it; once its lease has ended, nothing runs."""
     cancel_requested: bool = False
     """Another process asks the one that runs it to cancel it."""
     duration_ms: int = Field(default=0, sa_type=Int64)

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 from llmasos.errors import AppFailed, Cancelled, Invalid, LlmasosError, ResourceLimit, TimedOut, Unavailable
 from llmasos.i18n import _, recognise
 from llmasos.kernel.audit import Line
-from llmasos.kernel.capability import Stream
+from llmasos.kernel.capability import StreamSource
 from llmasos.kernel.deadline import Deadline, Expired
 from llmasos.kernel.invocation import Invocation, Json
 from llmasos.kernel.limits import MAX_STREAMS
@@ -28,13 +28,15 @@ T = TypeVar("T")
 
 # An app may be denied in an endless loop: as many lines of a kind say all there is to say; the rest are counted.
 MAX_FAILURE_LINES = 20
+# An error that names what an app made up may be long; such a one is not recognised when the app passes it on.
+MAX_TOLD = 4000
 
 
 # What a call costs the host at least, whatever it does: decoding, authorising, answering. Measured were 60 to 130 µs of
 # one core. An app pays for it as for its own compute.
 CALL_FUEL = FUEL_PER_CPU_SECOND // 10_000
 # An app that streams makes a hundred calls a second, one that fills its storage a few hundred. At this rate the host
-# gives an invocation a tenth of a core; who calls faster waits.
+# gives an invocation a tenth of a core; an app that calls faster waits.
 CALLS_PER_SECOND = 1000.0
 # So many come at once before the first waits.
 CALLS_AT_ONCE = 2000.0
@@ -61,7 +63,7 @@ class OpenStream(Generic[PartT]):
     number: int
     """Counted from 1 in its invocation."""
     call: ReservedCall
-    source: Stream[PartT]
+    source: StreamSource[PartT]
     _read: Callable[[OpenStream[Any]], Awaitable[Any]]
     _close: Callable[[OpenStream[Any]], Awaitable[None]]
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -155,8 +157,8 @@ class InvocationCalls:
 
     def note(self, error: LlmasosError) -> None:
         """Remember an error that the app gets, in case it passes it on."""
-        if len(self.told) < MAX_FAILURE_LINES:
-            self.told[str(error)] = error
+        if len(self.told) < MAX_FAILURE_LINES and len(text := str(error)) <= MAX_TOLD:
+            self.told[text] = error
 
     def origin_of(self, error: BaseException) -> BaseException:
         """The error that the host gave the app, if the app passes it on; else the error itself, the app's own."""

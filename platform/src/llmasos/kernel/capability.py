@@ -34,7 +34,7 @@ class Operation(Generic[AnswerT]):
     """Its function in the WIT contract."""
 
 
-class Stream(Protocol[PartT_co]):
+class StreamSource(Protocol[PartT_co]):
     """An answer that comes in parts. The kernel keeps the reservation until it ends or is closed."""
 
     async def read(self) -> PartT_co | None:
@@ -57,7 +57,7 @@ class Outcome(Generic[AnswerT]):
 
     answer: AnswerT | None = None
     used: Used = NOTHING_USED
-    stream: Stream[Any] | None = None
+    stream: StreamSource[Any] | None = None
 
 
 NO_DEMAND: Final = Demand()

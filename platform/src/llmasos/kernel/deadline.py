@@ -1,4 +1,4 @@
-"""The end of an invocation's time, for all that it waits for: one timer, where `asyncio.timeout` makes one a call."""
+"""The deadline of an invocation, for everything that it awaits: one timer, while `asyncio.timeout` makes one a call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Wait:
 
 
 class Deadline:
-    """A moment on the monotonic clock, in seconds. `stop` it at the end of the invocation."""
+    """An instant on the monotonic clock, in seconds. `stop` it at the end of the invocation."""
 
     __slots__ = ("_at", "_timer", "_waits")
 

@@ -50,7 +50,7 @@ def manifest_lines(capability: str) -> str:
 
 
 def denial(app: InstalledApp | None, capability: str) -> Denied | None:
-    """Why `app` may not use `capability`; None where it may. Without an app, it is the user's own right."""
+    """Why `app` may not use `capability`; None if it may. Without an app, it is the user's own right."""
     if app is None or capability in BASELINE_CAPABILITIES or capability in app.grants:
         return None
     if capability in app.declared:
@@ -112,7 +112,7 @@ def is_within(grant: Permission, permission: Permission) -> bool:
 
 
 def intersect(a: Permission, b: Permission) -> Permission | None:
-    """What both allow, None where that is nothing. Its reason is that of `a`; it is optional where `a` is."""
+    """What both allow, None if that is nothing. Its reason is that of `a`; it is optional if `a` is."""
     match a, b:
         case ModelPermission(), ModelPermission():
             return _models(a, b)

@@ -28,7 +28,7 @@ def json_text(value: object) -> str:
     try:
         return msgspec.json.encode(value).decode()
     except UnicodeEncodeError:
-        # Half a character, where a provider cut one in two. As an escape, the app can join it to its other half.
+        # Half a character: a provider cut one in two. As an escape, the app can join it to its other half.
         return json.dumps(msgspec.to_builtins(value))
 
 

@@ -69,7 +69,7 @@ async def discard(_event: Event) -> None:
 
 
 @dataclass(slots=True)
-class Usage:
+class InvocationUsage:
     """What was used so far. `cost_micro_usd` is None once a call had no known price."""
 
     prompt_tokens: int = 0
@@ -95,7 +95,7 @@ class Usage:
 class Invocation:
     """One run of one action, from its start until everything it held is settled.
 
-    The kernel alone makes and ends them (`Kernel.invocation`). `app` is None where a program calls a capability
+    The kernel alone makes and ends them (`Invocations.open`). `app` is None if a program calls a capability
     itself, by `/v1` or `import llmasos`: then the user's own rights apply, and quotas all the same.
     """
 
@@ -107,7 +107,7 @@ class Invocation:
     emit: EventSink = discard
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     started_monotonic: float = field(default_factory=time.monotonic)
-    usage: Usage = field(default_factory=Usage)
+    usage: InvocationUsage = field(default_factory=InvocationUsage)
     log: str = ""
     """What the app and its runner logged, capped by `limits.log_bytes`."""
     host_fuel: int = 0

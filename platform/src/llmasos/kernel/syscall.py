@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -26,7 +26,7 @@ from llmasos.kernel.calls import (
     code_of,
     usage_record,
 )
-from llmasos.kernel.capability import Capability, Operation, PreparedCall, Stream
+from llmasos.kernel.capability import Capability, Operation, PreparedCall, StreamSource
 from llmasos.kernel.grants import denial, intersect_all, not_granted_any_more
 from llmasos.kernel.invocation import Invocation
 from llmasos.kernel.observation import UsageObserver
@@ -159,7 +159,7 @@ class Kernel:
         return opened
 
     @contextmanager
-    def error_boundary(self, invocation: Invocation, event: str, *, audited: bool = False) -> Iterator[None]:
+    def error_boundary(self, invocation: Invocation, event: str, *, audited: bool = False) -> Generator[None]:
         """Let nothing out but a `LlmasosError`, and audit what is refused.
 
         Args:
@@ -259,7 +259,9 @@ class Kernel:
             line = audit_line(calls.invocation, event, error.code, {})
             self._database.write_queue.submit(partial(audit.append, line=line), WriteKind.FINAL)
 
-    async def _open_stream(self, calls: InvocationCalls, source: Stream[Any], call: ReservedCall) -> OpenStream[Any]:
+    async def _open_stream(
+        self, calls: InvocationCalls, source: StreamSource[Any], call: ReservedCall
+    ) -> OpenStream[Any]:
         try:
             calls.check_room_for_stream()
         except Invalid:
@@ -295,7 +297,7 @@ class Kernel:
             return part
 
     async def _end_stream(self, calls: InvocationCalls, opened: OpenStream[Any], code: str) -> None:
-        """Close a stream and settle what it used; once, whoever comes first."""
+        """Close a stream and settle what it used; once, whichever caller comes first."""
         if calls.streams.pop(opened.number, None) is None:
             return
         try:

@@ -53,7 +53,7 @@ class AuditHead(SQLModel, table=True):
 
 
 # The log only grows. The statements stand here as DDL events, so that `create_all` makes them; a migration runs the
-# same ones. They stop mistakes and ordinary tools; who owns the file can drop them, which is what the hashes are for.
+# same ones. They stop mistakes and ordinary tools; the file's owner can drop them, which is what the hashes are for.
 APPEND_ONLY_SQLITE = tuple(
     f"CREATE TRIGGER IF NOT EXISTS audit_entry_no_{verb} BEFORE {verb.upper()} ON audit_entry "
     "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
