@@ -87,7 +87,7 @@ def test_the_same_source_gives_the_same_bytes(tmp_path):
     assert one["requirements.txt"] == b""
 
 
-async def test_an_environment_is_built_once_and_nobody_may_write_it(tmp_path):
+async def test_an_environment_is_built_once_and_is_read_only(tmp_path):
     digest, code = code_in(tmp_path / "code", built(tmp_path / "project"))
     environments = Environments(tmp_path / "environments")
     results = await asyncio.gather(*(environments.prepare(digest, code) for _ in range(3)))
@@ -134,7 +134,7 @@ async def test_an_interrupted_build_is_built_again(tmp_path):
         ("-e .\n", "is an option"),
     ],
 )
-async def test_a_lock_that_is_not_wholly_pinned_and_hashed_is_refused(tmp_path, lock, said):
+async def test_a_lock_with_a_line_that_is_not_pinned_and_hashed_is_refused(tmp_path, lock, said):
     files = {**built(tmp_path / "project"), "requirements.txt": lock.encode()}
     digest, code = code_in(tmp_path / "code", files)
     with pytest.raises(BundleRejected, match=said):
@@ -185,7 +185,7 @@ async def test_a_source_distribution_is_never_built(tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
 
 
-def test_faults_of_a_project_are_told_with_the_cure(tmp_path):
+def test_errors_of_a_project_name_the_cure(tmp_path):
     project = project_in(tmp_path / "project")
     (project / "app.py").write_text("import os\n")
     with pytest.raises(Invalid, match=r"write `app = App\(\)`"):
@@ -255,7 +255,7 @@ async def test_a_source_that_the_compiler_cannot_hold_costs_neither_the_host_nor
 
 
 @pytest.mark.skipif(confinement().missing is not None, reason="this system cannot confine what compiles bytecode")
-async def test_bytecode_stands_beside_each_source_and_is_used(tmp_path):
+async def test_bytecode_lies_beside_each_source_and_is_used(tmp_path):
     digest, code = code_in(tmp_path / "code", built(tmp_path / "project"))
     environment = await Environments(tmp_path / "environments").prepare(digest, code)
     script = (

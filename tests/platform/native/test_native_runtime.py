@@ -598,7 +598,7 @@ async def test_an_app_that_was_uninstalled_meanwhile_is_held_to_its_compute_too(
             await task
 
 
-async def test_compute_while_nobody_calls_is_ended_too(host):
+async def test_an_app_that_computes_without_a_call_is_ended_too(host):
     program = await host.install(HOSTILE)
     assert await host.run(program, "leave_behind") == "innocent"
     runner = next(iter(host.runtime._slots.occupied)).runner

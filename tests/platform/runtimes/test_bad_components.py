@@ -140,7 +140,7 @@ async def test_bytes_that_are_not_the_installed_ones_are_refused(runtime, tmp_pa
         await runtime.prepare(program, path)
 
 
-async def test_a_compiled_file_that_somebody_changed_is_compiled_again(tmp_path):
+async def test_a_compiled_file_that_was_changed_is_compiled_again(tmp_path):
     path = wat.component(tmp_path / "echo.wasm", wat.core_module())
     digest = program_of(path).digest
     store = CompiledStore(tmp_path / "compiled")

@@ -124,7 +124,7 @@ def test_the_host_holds_a_native_app_to_its_compute_through_it(seen):
 
 
 @needs_bubblewrap
-def test_a_runner_that_ends_by_itself_tells_how_through_it(seen):
+def test_the_host_learns_through_it_how_a_runner_ended(seen):
     assert seen["native"]["leave"] == "RunnerDied: The app's runner died: exit code 3."
     assert seen["native"]["crash"] == "RunnerDied: The app's runner died: signal SIGSEGV."
 
@@ -167,7 +167,7 @@ async def test_without_it_no_runner_starts_and_the_message_has_the_cure(tmp_path
 
 @needs_bubblewrap
 @pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="root gives up a right for it by setpriv")
-def test_where_it_may_make_no_namespaces_that_is_told():
+def test_the_error_says_that_it_may_make_no_namespaces():
     code = (
         "from llmasos.runtimes.confinement import confinement\n"
         "try: confinement(bubblewrap=True)\n"

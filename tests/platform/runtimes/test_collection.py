@@ -134,7 +134,7 @@ def test_an_environment_that_was_removed_cannot_be_held(tmp_path):
         found.hold()
 
 
-async def test_preparing_again_makes_it_young(tmp_path):
+async def test_preparing_again_keeps_it_from_the_collector(tmp_path):
     path = wat.component(tmp_path / "echo.wasm", wat.core_module())
     digest, store = program_of(path).digest, CompiledStore(tmp_path / "compiled")
     await store.ensure(digest, path)

@@ -24,7 +24,7 @@ async def never(*_arguments):
     await asyncio.Event().wait()
 
 
-async def test_an_action_answers_and_tells_what_it_used(host):
+async def test_an_action_returns_its_output_and_what_it_used(host):
     result = await host.run("echo", '{"text": "é 中文"}')
     assert json.loads(result.output) == {"text": "é 中文"}
     assert result.fuel > 10_000

@@ -146,9 +146,7 @@ def test_frames_come_whole_however_the_stream_is_cut(cuts, count):
         (FailureFrame("conflict", "words of its own"), "words of its own", "words of its own"),
     ],
 )
-def test_what_ended_an_invocation_is_told_in_chinese_but_for_the_apps_own_words(
-    failure: FailureFrame, en: str, zh: str
-) -> None:
+def test_an_error_is_shown_in_chinese_except_for_the_apps_own_words(failure: FailureFrame, en: str, zh: str) -> None:
     error = outcome_of(CallEnd(DoneFrame("i", 0, 0, "", error=failure))).error
     assert isinstance(error, LlmasosError)
     assert (error.message, render(error.message, "zh")) == (en, zh)

@@ -100,6 +100,10 @@ def upgrade_wasmtime(_home: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(compiled, "version", lambda _package: "999.0")
 
 
+def move_to_another_machine(_home: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(compiled, "processor_features", lambda: "another")
+
+
 def upgrade_python(_home: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sys, "version", sys.version.replace(".", ".9", 1))
     patch.setattr(environments, "_key_suffix", environments._key_suffix.__wrapped__)
@@ -117,6 +121,7 @@ def change_sdk(home: Path, patch: pytest.MonkeyPatch) -> None:
 CASES = [
     ("wasm", delete_compiled),
     ("wasm", upgrade_wasmtime),
+    ("wasm", move_to_another_machine),
     ("python", delete_environments),
     ("python", upgrade_python),
     ("python", change_sdk),

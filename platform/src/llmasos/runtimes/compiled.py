@@ -16,7 +16,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -40,8 +40,27 @@ MEMORY_BYTES: Final = 4 << 30
 OUTPUT_BYTES: Final = 512 << 20
 # Raise it when `llmasos_runner.component.engine` changes: files made before do not fit then.
 ENGINE_CONFIGURATION: Final = 1
+# The extensions that wasmtime's compiler chooses instructions by, as Linux names them; others come and go with the
+# kernel's version.
+_EXTENSION: Final = re.compile(r"s?sse|avx|bmi|fma$|popcnt|abm|lzcnt|atomics|fp16|fphp|pac")
 # `<digest>-<engine>.cwasm` and its record; with a dot before and a random end while it is written.
 _FILE: Final = re.compile(r"(?P<temporary>\.?)(?P<key>[0-9a-f]{64}-.+?)\.(cwasm|json|lock)(\..+)?")
+
+
+@cache
+def processor_features() -> str:
+    """Return a short digest of the processor's extensions, which compiled code may use.
+
+    A home that moved to another machine has its components compiled again there: the engine refuses code for a
+    processor that can do more.
+    """
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, listed = line.partition(":")
+            if name.strip() in {"flags", "Features"}:
+                used = sorted(set(filter(_EXTENSION.match, listed.split())))
+                return hashlib.sha256(" ".join(used).encode()).hexdigest()[:8]
+    return "unknown"
 
 
 class CompiledRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,7 +78,7 @@ class CompiledStore:
     def __init__(self, folder: Path, *, bubblewrap: bool = False) -> None:
         self._folder = folder
         self._bubblewrap = bubblewrap
-        self._suffix = f"-{version('wasmtime')}-{platform.machine()}-{ENGINE_CONFIGURATION}"
+        self._suffix = f"-{version('wasmtime')}-{platform.machine()}.{processor_features()}-{ENGINE_CONFIGURATION}"
         self._checked: dict[str, tuple[CompiledRecord, int, int]] = {}
 
     def name(self, digest: str) -> str:
