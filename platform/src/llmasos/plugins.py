@@ -13,6 +13,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from types import MappingProxyType
 from typing import Final, Literal, TypeVar, cast
@@ -40,7 +41,7 @@ from llmasos.i18n import _
 from llmasos.kernel.capability import Capability
 from llmasos.plugin_results import Check
 from llmasos.runtimes.kinds import COMPONENTS, NATIVE
-from llmasos.runtimes.runtime import RuntimeKind
+from llmasos.runtimes.runtime import Runtime, RuntimeContext, RuntimeKind
 
 T = TypeVar("T")
 
@@ -197,7 +198,7 @@ class Plugins:
             if runtime.kind in found or not (name in BUILT_IN or runtime.kind.startswith("x-")):
                 logger.error("runtime refused", extra={"plugin": name, "kind": runtime.kind})
                 continue
-            found[runtime.kind] = runtime
+            found[runtime.kind] = runtime if name in BUILT_IN else replace(runtime, make=partial(_make, name, runtime))
         return found
 
     def commands(self) -> dict[str, str]:
@@ -297,6 +298,21 @@ class _GuardedFilter:
 
     def finish(self) -> str:
         return _fail_closed(self.plugin, "after_model_call", lambda: results.text(self.inner.finish()))
+
+
+def _make(name: str, kind: RuntimeKind, context: RuntimeContext) -> Runtime:
+    """Make a plugin's runtime.
+
+    Raises:
+        Unavailable: It cannot be made.
+    """
+    try:
+        return _contained(lambda: kind.make(context))
+    except PluginFailed as error:
+        logger.error("runtime failed", extra={"plugin": name, "kind": kind.kind}, exc_info=error)
+        raise Unavailable(
+            _("the plugin {name} cannot make its runtime {kind} ({error})", name=name, kind=kind.kind, error=error)
+        ) from error
 
 
 def _contained(act: Callable[[], T]) -> T:

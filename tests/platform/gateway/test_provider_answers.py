@@ -259,6 +259,24 @@ async def test_typed_answers_are_taken_out_of_what_surrounds_them(upstream, gate
     assert json.loads((await gateway.generate(ask(response_format=SHAPE))).text) == {"a": 1}
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('{"a": "}\\" {"}', '{"a": "}\\" {"}'),
+        ('```json\n{"a": [1, {"b": 2}]}\n```', '{"a": [1, {"b": 2}]}'),
+        ('Sure! Here [it] is: {"a": 1} Anything else, {you}?', '{"a": 1}'),
+        ("Sorry, I cannot.", "Sorry, I cannot."),
+        ('{"a": "cut', '{"a": "cut'),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 3, 100])
+async def test_streamed_data_is_taken_out_of_what_surrounds_it(upstream, gateway, ask, text, shown, step):
+    """11-5, its kind."""
+    pieces = [said(text[at : at + step]) for at in range(0, len(text), step)]
+    upstream.say(Events((*pieces, END)))
+    assert told(await read_all(gateway, ask(response_format=SHAPE))) == shown
+
+
 async def test_text_is_left_alone_where_no_data_was_asked_for(upstream, gateway, ask):
     upstream.say(answer({"content": 'See: {"a": 1}'}))
     assert (await gateway.generate(ask())).text == 'See: {"a": 1}'

@@ -381,6 +381,15 @@ async def test_nothing_that_a_plugins_capability_raises_ends_the_host(database, 
             await host.guest(invocation, "x-mine", "go", [])
 
 
+@pytest.mark.parametrize("error", [SystemExit(1), ZeroDivisionError()])
+async def test_a_plugins_runtime_that_cannot_be_made_is_named(tmp_path, error):
+    """10-14, its kind."""
+    broken = plugin(register_runtime=lambda: RuntimeKind("x-gpu", fault(error)))
+    async with Host.open(Settings(home=tmp_path), Parts(plugins=with_plugins(broken))) as host:
+        with pytest.raises(Unavailable, match="plugin-0 cannot make its runtime x-gpu"):
+            host.runtimes.of("x-gpu")
+
+
 async def test_a_runtime_of_a_plugin_is_made_once_and_an_unknown_kind_is_refused_with_the_cure(tmp_path):
     made = []
     mine = RuntimeKind(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmasos.gateway import answers
 from llmasos.gateway.guard import filtered
+from llmasos.gateway.json_stream import JsonOnly
 from llmasos.gateway.models import ModelEntry
 from llmasos.gateway.outcome import AnswerEnd
 from llmasos.gateway.plan import CallPlan
@@ -31,6 +32,7 @@ class AnswerStream:
         self._limit = limit
         self._filters = gateway.filters(plan)
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
+        self._json = JsonOnly(wants_object=plan.wants_object) if plan.wants_json else None
         self._pieces = ToolCallPieces()
         self._held_calls: dict[int, dict[str, Any]] = {}
         self._said: list[str] = []
@@ -69,7 +71,11 @@ class AnswerStream:
             if "tool_calls" in delta:
                 delta["tool_calls"] = [self._pieces.take(piece) for piece in delta["tool_calls"]]
             self._note(delta)
+            if self._json is not None and delta.get("content"):
+                delta["content"] = self._json.feed(delta["content"])
             self._filter(delta)
+            if delta.get("content") == "":
+                del delta["content"]
             if choice["finish_reason"]:
                 # Told in the last part, with the usage.
                 self._reason, choice["finish_reason"] = choice["finish_reason"], None
@@ -109,7 +115,9 @@ class AnswerStream:
 
     def _held_back(self) -> dict[str, Any]:
         """What the filters kept until the end."""
-        delta: dict[str, Any] = {"content": rest} if (rest := self._filters.finish()) else {}
+        rest = self._filters.feed(self._json.finish()) if self._json is not None else ""
+        rest += self._filters.finish()
+        delta: dict[str, Any] = {"content": rest} if rest else {}
         if self._held_calls:
             calls = {"tool_calls": list(self._held_calls.values())}
             delta |= filtered(partial(self._gateway.filters, self._plan), calls)
