@@ -71,7 +71,8 @@ def write(
         {"role": "assistant", "content": EXAMPLE_ANSWER},
         {"role": "user", "content": f"Write {language} code: {task}"},
     ]
-    answer = ctx.model.generate(turns, task="code", temperature=0.2, max_tokens=1000).text
+    # A model that is not fit for code writes programs that do something else, or never end.
+    answer = ctx.model.generate(turns, task="code", require_fit=True, temperature=0.2, max_tokens=1000).text
     code, explanation = split(answer)
     if language == "python" and code and (fault := syntax_fault(code)):
         ctx.output.progress(0.5, "The code does not parse; asking for a correction.")
@@ -79,7 +80,8 @@ def write(
             {"role": "assistant", "content": answer},
             {"role": "user", "content": f"That does not parse ({fault}). Write the corrected code."},
         ]
-        mended, why = split(ctx.model.generate(turns, task="code", temperature=0.2, max_tokens=1000).text)
+        again = ctx.model.generate(turns, task="code", require_fit=True, temperature=0.2, max_tokens=1000)
+        mended, why = split(again.text)
         if mended and syntax_fault(mended) is None:
             code, explanation = mended, why or explanation
     if not code:
@@ -99,4 +101,4 @@ def explain(
     """
     language = "Chinese" if ctx.locale == "zh" else "English"
     prompt = f"Explain step by step, in {language}, what this code does.\n\n```\n{code}\n```"
-    yield from ctx.model.stream(prompt, task="code", temperature=0.2, max_tokens=800)
+    yield from ctx.model.stream(prompt, task="code", require_fit=True, temperature=0.2, max_tokens=800)

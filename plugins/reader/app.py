@@ -14,7 +14,7 @@ import docx
 import openpyxl
 import pypdf
 
-from llmasos_sdk import App, Context, Field, Invalid
+from llmasos_sdk import App, Context, Field, Invalid, Unavailable
 
 app = App()
 
@@ -44,7 +44,7 @@ class Passage:
 
 @dataclass
 class Answer:
-    """An answer, and the passages that it rests on."""
+    """An answer, and the passages that it rests on; without a fit model the passages alone, and why."""
 
     answer: str
     passages: list[Passage]
@@ -183,7 +183,14 @@ def ask(
     language = "Chinese" if ctx.locale == "zh" else "English"
     system = f"Answer in {language}, in one or two sentences, from the passages alone. Say so if they do not answer."
     prompt = f"{shown}\n\nQuestion: {question}"
-    answer = ctx.model.generate(prompt, system=system, task="question", temperature=0, max_tokens=256)
+    try:
+        # A model that is not fit for questions makes up names and dates; the passages are the honest answer then.
+        answer = ctx.model.generate(
+            prompt, system=system, task="question", require_fit=True, temperature=0, max_tokens=256
+        )
+    except Unavailable as unavailable:
+        said = "以下段落与问题最相关。" if ctx.locale == "zh" else "These passages fit your question best. "
+        return Answer(f"{said}{unavailable}", found)
     return Answer(answer.text.strip(), found)
 
 

@@ -57,5 +57,6 @@ def translate(
         body = part.rstrip()
         turns = [{"role": "system", "content": system}, {"role": "user", "content": body}]
         if body:
-            yield from ctx.model.stream(turns, task="translate", temperature=0, max_tokens=2000)
+            # A model that is not fit for translation repeats one sentence in place of yours.
+            yield from ctx.model.stream(turns, task="translate", require_fit=True, temperature=0, max_tokens=2000)
         yield part[len(body) :]

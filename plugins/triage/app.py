@@ -26,11 +26,18 @@ EXAMPLES = (
     ("Do you offer discounts for students?", "general"),
 )
 
+# Phrases that hurry, and phrases that do not. Those that do not win: "not urgent" holds "urgent".
 HIGH = (
-    "today now immediately urgent urgently asap emergency blocked stolen fraud lawyer unacceptable twice "
-    "马上 立刻 紧急 今天 尽快"
-)
-LOW = "wondering whenever curious someday hours opening discount gift when you have time 有空 请问 想了解"
+    "today", "now", "immediately", "urgent", "urgently", "asap", "emergency", "blocked", "stolen", "fraud", "lawyer",
+    "unacceptable", "right away", "in an hour", "at once", "马上", "立刻", "紧急", "今天", "尽快",
+)  # fmt: skip
+LOW = (
+    "not urgent", "no rush", "no hurry", "wondering", "whenever", "curious", "someday", "opening hours", "gift",
+    "when you have time", "not in a hurry", "不急", "有空", "请问", "想了解",
+)  # fmt: skip
+
+# English endings, longest first, so that one word of the configuration stands for its forms.
+ENDINGS = ("ments", "ment", "ings", "ing", "ies", "ied", "ed", "es", "er", "ers", "y", "s", "e")
 
 
 @dataclass
@@ -60,18 +67,41 @@ def pairs(lines: list[str]) -> dict[str, str]:
     return parsed
 
 
+def stem(word: str) -> str:
+    """An English word without its ending, as far as three letters remain."""
+    for ending in sorted(ENDINGS, key=len, reverse=True):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            return word.removesuffix(ending)
+    return word
+
+
 def words_found(message: str, words: str) -> list[str]:
-    """Which of `words` the message holds: whole words, or for Chinese any part."""
+    """Which of `words` the message holds: in any form, or for Chinese as any part."""
     lowered = message.lower()
-    spoken = set(re.findall(r"[a-z']+", lowered))
-    return [word for word in words.lower().split() if (word in spoken if word.isascii() else word in lowered)]
+    spoken = {stem(word) for word in re.findall(r"[a-z]+", lowered)}
+    return [word for word in words.lower().split() if (stem(word) in spoken if word.isascii() else word in lowered)]
+
+
+def labels_by_words(message: str, labels: dict[str, str]) -> list[str]:
+    """The labels with the most of their words in the message; none if no word of any is there."""
+    found = {label: len(words_found(message, words)) for label, words in labels.items()}
+    most = max(found.values())
+    return [label for label in labels if found[label] == most] if most else []
+
+
+def holds(message: str, phrases: tuple[str, ...]) -> bool:
+    """Whether the message holds one of the phrases: whole words, or for Chinese any part."""
+    lowered = message.lower()
+    return any(
+        re.search(rf"\b{re.escape(phrase)}\b", lowered) if phrase.isascii() else phrase in lowered for phrase in phrases
+    )
 
 
 def urgency_of(message: str) -> Urgency:
     """How soon somebody should answer, by the words used."""
-    if words_found(message, HIGH) or message.count("!") > 1:
-        return "high"
-    return "low" if words_found(message, LOW) else "normal"
+    if holds(message, LOW):
+        return "low"
+    return "high" if holds(message, HIGH) or message.count("!") > 1 else "normal"
 
 
 def hints(message: str, words: str) -> str:
@@ -111,12 +141,11 @@ def classify(
     """
     labels = pairs(ctx.config["labels"])
     teams = pairs(ctx.config["routes"])
-    found = {label: words_found(message, words) for label, words in labels.items()}
-    most = max(len(words) for words in found.values())
-    by_words = [label for label in labels if len(found[label]) == most] if most else []
+    by_words = labels_by_words(message, labels)
     narrow = ctx.config["words_first"] and len(by_words) > 1
     label = by_model = ask_model(ctx, message, labels, by_words if narrow else list(labels))
     if ctx.config["words_first"] and by_words and by_model not in by_words:
         label = by_words[0]
     confidence = "medium" if not by_words else "high" if by_model in by_words else "low"
-    return Classification(label, teams.get(label, ""), urgency_of(message), confidence, found[label])
+    found = words_found(message, labels[label])
+    return Classification(label, teams.get(label, ""), urgency_of(message), confidence, found)

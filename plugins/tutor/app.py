@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
-from llmasos_sdk import App, Context, Field, Invalid, NotFound
+from llmasos_sdk import App, Context, Field, Invalid, NotFound, Unavailable
 
 app = App()
 
@@ -106,15 +106,18 @@ def blank(note: Note) -> str:
 
 
 def word_question(ctx: Context, note: Note) -> str:
-    """A question that the note answers, worded by the model; a gap to fill where that gives none."""
+    """A question that the note answers, worded by a model that is fit to; else a gap to fill."""
     task = "Write one question that this sentence answers.\n\nSentence: "
     turns = [
         {"role": "user", "content": task + "The heart pumps blood through the body."},
         {"role": "assistant", "content": "What does the heart do?"},
         {"role": "user", "content": task + note.text},
     ]
-    lines = ctx.model.generate(turns, task="write", temperature=0.3, max_tokens=48).text.strip().splitlines()
-    question = lines[0].strip() if lines else ""
+    try:
+        worded = ctx.model.generate(turns, task="question", require_fit=True, temperature=0.3, max_tokens=48).text
+    except Unavailable:
+        worded = ""
+    question = next(iter(worded.strip().splitlines()), "").strip()
     told = [word for word in telling_words(note.text) if any(same_word(word, one) for one in telling_words(question))]
     gives_away = len(told) >= RIGHT * len(telling_words(note.text))
     if not question.endswith(("?", "？")) or gives_away:

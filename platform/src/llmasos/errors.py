@@ -171,6 +171,12 @@ class ModelUnavailable(Unavailable):
     code = "model-unavailable"
 
 
+class ModelNotFit(ModelUnavailable):
+    """No model here is fit for this; connect one with `llmasos models add`."""
+
+    code = "model-not-fit"
+
+
 class TimedOut(LlmasosError):
     """It took longer than it may."""
 

@@ -3,7 +3,7 @@
 import pytest
 
 from llmasos_sdk import Unavailable
-from llmasos_sdk.testing import call
+from llmasos_sdk.testing import FakeContext, ScriptedModel, call
 
 GOOD = "```python\ndef f(text):\n    return text[::-1]\n```\nIt reverses the text."
 BROKEN = "```python\ndef f(text:\n    return\n```\nIt is broken."
@@ -44,3 +44,10 @@ def test_an_answer_without_code_is_an_error_with_a_cure(llmasos_app, fake_contex
 def test_an_explanation_is_streamed(llmasos_app, fake_context):
     fake_context.scripted.answers("It adds one to each.")
     assert call(llmasos_app, "explain", fake_context, code="[x + 1 for x in y]") == "It adds one to each."
+
+
+def test_without_a_fit_model_it_declines_and_says_what_to_connect(llmasos_app):
+    """11-37: the embedded model gave an endless program."""
+    ctx = FakeContext(model=ScriptedModel(is_fit=False))
+    with pytest.raises(Unavailable, match="llmasos models add"):
+        call(llmasos_app, "write", ctx, task="add two numbers")

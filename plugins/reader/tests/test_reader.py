@@ -10,7 +10,7 @@ import pytest
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
 from llmasos_sdk import Invalid
-from llmasos_sdk.testing import call
+from llmasos_sdk.testing import FakeContext, ScriptedModel, call
 
 TEXT = ["The bridge of Brava was opened in 1931.", "It cost four million crowns.", "Cheese is sold on the square."]
 
@@ -68,6 +68,15 @@ def test_an_answer_rests_on_the_pages_that_fit(llmasos_app, fake_context):
     assert answer["passages"][0]["where"] == "page 2"
     assert "four million" in fake_context.scripted.requests[0]["messages"][-1]["content"]
     assert "Cheese" not in fake_context.scripted.requests[0]["messages"][-1]["content"]
+
+
+def test_without_a_fit_model_the_passages_are_the_answer_and_it_says_what_to_connect(llmasos_app):
+    """11-37: the embedded model made up a date."""
+    ctx = FakeContext(model=ScriptedModel(is_fit=False))
+    answer = call(llmasos_app, "ask", ctx, document=pdf(), question="When was the bridge opened?")
+    assert "1931" in answer["passages"][0]["text"]
+    assert "models add" in answer["answer"]
+    assert "1931" not in answer["answer"]
 
 
 def test_where_nothing_fits_no_model_is_asked(llmasos_app, fake_context):

@@ -1,5 +1,8 @@
 """Translator, without a host."""
 
+import pytest
+
+from llmasos_sdk import Unavailable
 from llmasos_sdk.testing import FakeContext, ScriptedModel, call
 
 
@@ -34,3 +37,10 @@ def test_a_paragraph_without_end_is_cut_at_sentences(llmasos_app):
     text = "这是一句话。" * 600
     assert call(llmasos_app, "translate", ctx, text=text, target_language="Chinese") == text
     assert len(ctx.scripted.requests) == 3
+
+
+def test_without_a_fit_model_it_declines_and_says_what_to_connect(llmasos_app):
+    """11-37: the embedded model gave one garbage sentence thirty times over 99 s."""
+    ctx = FakeContext(model=ScriptedModel(is_fit=False), config={"formality": "neutral"})
+    with pytest.raises(Unavailable, match="llmasos models add"):
+        call(llmasos_app, "translate", ctx, text="Good morning", target_language="Chinese")

@@ -13,7 +13,7 @@ def test_words_and_model_agree_with_high_confidence(llmasos_app, fake_context):
     assert answer["team"] == "finance"
     assert answer["urgency"] == "high"
     assert answer["confidence"] == "high"
-    assert "charged" in answer["words"]
+    assert "charge" in answer["words"]
 
 
 def test_words_win_over_a_model_that_disagrees_and_say_so(llmasos_app, fake_context):
@@ -57,6 +57,28 @@ def test_labels_of_the_installers_own_are_used(llmasos_app):
     config = {"labels": ["sales: buy price", "press: interview"], "routes": ["press: media"], "words_first": True}
     ctx = FakeContext(model=ScriptedModel({"label": "press"}), config=config)
     assert call(llmasos_app, "classify", ctx, message="An interview please")["team"] == "media"
+
+
+@pytest.mark.parametrize(
+    ("message", "urgency"),
+    [
+        ("Not urgent, but the page is slow", "low"),
+        ("This is urgent", "high"),
+        ("I know the invoice is late", "normal"),
+        ("不急，有空再看", "low"),
+    ],
+)
+def test_how_soon_somebody_should_answer_is_said_by_phrases(llmasos_app, fake_context, message, urgency):
+    """11-37: "not urgent" was high, since it holds "urgent"."""
+    fake_context.scripted.answers({"label": "technical"})
+    assert call(llmasos_app, "classify", fake_context, message=message)["urgency"] == urgency
+
+
+def test_praise_is_not_billing(llmasos_app, fake_context):
+    """11-37."""
+    fake_context.scripted.answers({"label": "general"})
+    message = "Great service, worth every cent of the money I paid."
+    assert call(llmasos_app, "classify", fake_context, message=message)["label"] == "general"
 
 
 def test_a_configuration_line_without_a_colon_is_named(llmasos_app):

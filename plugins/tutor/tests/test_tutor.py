@@ -3,7 +3,7 @@
 import pytest
 
 from llmasos_sdk import Invalid, NotFound
-from llmasos_sdk.testing import call
+from llmasos_sdk.testing import FakeContext, MemoryStorage, ScriptedModel, call
 
 NOTES = "Photosynthesis turns light into chemical energy. Roots take up water."
 
@@ -39,6 +39,13 @@ def test_a_question_that_gives_the_answer_away_becomes_a_gap(llmasos_app, fake_c
     question = call(llmasos_app, "ask", fake_context)["question"]
     assert question == "Fill the gap: ____ turns light into chemical energy."
     assert call(llmasos_app, "check", fake_context, answer="photosynthesis")["right"]
+
+
+def test_without_a_fit_model_a_question_is_a_gap_to_fill(llmasos_app):
+    """11-37: the embedded model's questions made no sense."""
+    ctx = FakeContext(model=ScriptedModel(is_fit=False), storage=MemoryStorage())
+    learn(llmasos_app, ctx, "Roots take up water.")
+    assert call(llmasos_app, "ask", ctx)["question"] == "Fill the gap: ____ take up water."
 
 
 def test_what_is_known_least_is_asked_first(llmasos_app, fake_context):

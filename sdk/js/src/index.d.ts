@@ -34,6 +34,8 @@ export interface GenerateOptions {
     | "write" | "code" | "reason" | "question" | "other";
   /** Of the answer, BCP 47. */
   language?: string;
+  /** Fail rather than let a model answer that is not fit for the task and the language. */
+  requireFit?: boolean;
   maxTokens?: number;
   temperature?: number;
   topP?: number;

@@ -33,12 +33,13 @@ function callOf(calls, part, name) {
 
 /** The chat-completions request of a call, with nothing in it that was not asked for. */
 function requestOf(prompt, options) {
-  const { system, maxTokens, topP, toolChoice, output, ...given } = options;
+  const { system, maxTokens, topP, toolChoice, requireFit, output, ...given } = options;
   const messages = typeof prompt === "string" ? [{ role: "user", content: prompt }] : [...prompt];
   if (system) messages.unshift({ role: "system", content: system });
   const request = { messages, ...given };
   if (maxTokens !== undefined) request.max_tokens = maxTokens;
   if (topP !== undefined) request.top_p = topP;
+  if (requireFit !== undefined) request.require_fit = requireFit;
   if (toolChoice !== undefined) request.tool_choice = toolChoice;
   if (output !== undefined) {
     const described = { name: output.title ?? "answer", schema: output };

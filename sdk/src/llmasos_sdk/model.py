@@ -36,9 +36,10 @@ Tool: TypeAlias = "Mapping[str, Any] | Callable[..., object]"
 class Options(TypedDict):
     """How a model is chosen and asked; each may be left to the host.
 
-    `task` and `language` (of the answer, BCP 47) help the host to choose; `tier` and `model` choose. `max_tokens` is
-    cut to what the grant and the quotas leave. `tools` are functions, described by their hints and docstrings, or
-    objects in the chat-completions shape.
+    `task` and `language` (of the answer, BCP 47) help the host to choose; `tier` and `model` choose. With
+    `require_fit`, the call fails with `Unavailable` rather than let a model answer that is not fit for both.
+    `max_tokens` is cut to what the grant and the quotas leave. `tools` are functions, described by their hints and
+    docstrings, or objects in the chat-completions shape.
     """
 
     system: NotRequired[str | None]
@@ -46,6 +47,7 @@ class Options(TypedDict):
     tier: NotRequired[Tier | None]
     task: NotRequired[Task | None]
     language: NotRequired[str | None]
+    require_fit: NotRequired[bool]
     max_tokens: NotRequired[int | None]
     temperature: NotRequired[float | None]
     top_p: NotRequired[float | None]

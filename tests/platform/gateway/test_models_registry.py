@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+from functools import partial
+
 import pytest
 
 from llmasos.database.engine import Database
-from llmasos.errors import Conflict, Invalid, ModelUnavailable, NotFound
+from llmasos.errors import Conflict, Invalid, ModelNotFit, ModelUnavailable, NotFound
+from llmasos.gateway import nearby
 from llmasos.gateway.adding import entry_of_file, entry_of_string
 from llmasos.gateway.models import ModelEntry, Price
 from llmasos.gateway.registry import ModelRegistry
-from llmasos.gateway.routing import Reach, choose, language_of
+from llmasos.gateway.routing import Reach, check_fit, choose, language_of
 
 
 def entry(name: str, **fields) -> ModelEntry:
@@ -194,3 +198,25 @@ def test_within_its_fit_it_says_nothing(ask):
 )
 def test_the_script_tells_the_language(text, language):
     assert language_of(text) == language
+
+
+@pytest.mark.parametrize("fields", [{"task": "translate"}, {"language": "zh"}, {"task": "code", "model": "small"}])
+def test_a_request_that_requires_a_fit_model_gets_no_other(ask, fields):
+    """11-37: an app could not know that its model was not fit, and did harm."""
+    request = ask(require_fit=True, **fields)
+    choice = choose(request, models_of(SMALL), Reach(), "en")
+    with pytest.raises(ModelNotFit, match="llmasos models add"):
+        check_fit(choice.entry, request)
+    check_fit(entry("large"), request)
+    check_fit(SMALL, ask(require_fit=True, task="chat", language="en"))
+
+
+def test_the_error_names_a_server_that_listens_on_this_computer(ask, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as closed:
+        port, other = server.getsockname()[1], closed.getsockname()[1]
+        closed.close()
+        monkeypatch.setattr(nearby, "listening", partial(nearby.listening, (("Ollama", port), ("vLLM", other))))
+        with pytest.raises(ModelNotFit) as refused:
+            check_fit(SMALL, ask(require_fit=True, task="translate"))
+    assert f"Ollama (http://127.0.0.1:{port})" in refused.value.message
+    assert "vLLM" not in refused.value.message

@@ -24,7 +24,7 @@ from llmasos.gateway.outcome import AnswerEnd
 from llmasos.gateway.plan import FLOOR_TOKENS, TOKENS_AROUND_A_MESSAGE, CallPlan, make_plan, texts_of
 from llmasos.gateway.registry import ModelRegistry
 from llmasos.gateway.request import EmbedRequest, GenerateRequest
-from llmasos.gateway.routing import EVERYTHING, Reach, choose_embedding
+from llmasos.gateway.routing import EVERYTHING, Reach, check_fit, choose_embedding
 from llmasos.gateway.steps import ModelCall, ModelCaller, PlainSteps, Steps
 from llmasos.gateway.stream import AnswerStream
 from llmasos.gateway.usage import Counted, Spent, believed, reported_usage
@@ -142,11 +142,14 @@ class Gateway:
             NotFound: The named model is unknown, to a caller who may use every model.
             Denied: It is unknown or out of reach, to a caller who may not.
             ModelUnavailable: No model is there for it.
+            ModelNotFit: The request requires a fit model, and the chosen one is not.
         """
         models = self.registry.models
         if request.model is not None:
             self._reachable(request.model, reach, "chat")
         choice = self.steps.select(request, models, reach, locale)
+        if request.require_fit:
+            check_fit(choice.entry, request)
         names = choice.entry.fallbacks
         fallbacks = (models[name] for name in names if name in models and reach.includes(models[name]))
         entries = (choice.entry, *fallbacks)

@@ -235,6 +235,8 @@ class GenerateRequest(Shape):
     task: Task | None = None
     language: Annotated[str, StringConstraints(max_length=35)] | None = None
     """BCP 47, of the answer, if the caller knows it."""
+    require_fit: bool = False
+    """Whether to fail with `model-not-fit` rather than let a model answer that is not fit for the task and language."""
     max_tokens: Annotated[int, Field(ge=1, le=1 << 30)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from llmasos.bundles.manifest import Tier
-from llmasos.errors import ModelUnavailable
+from llmasos.errors import ModelNotFit, ModelUnavailable
+from llmasos.gateway import nearby
 from llmasos.gateway.models import TIERS, ModelEntry
 from llmasos.gateway.request import GenerateRequest
 from llmasos.i18n import Message, _, listing, render, verbatim
@@ -168,18 +169,48 @@ def _below(tiers: Iterable[Tier], usable: list[ModelEntry]) -> ModelEntry | None
     return max(lower, key=lambda entry: TIERS.index(entry.tier), default=None)
 
 
-def _with_notices(entry: ModelEntry, request: GenerateRequest, language: str | None, locale: str) -> Choice:
-    unfit: list[Message] = []
+def unfit(entry: ModelEntry, request: GenerateRequest, language: str | None) -> list[Message]:
+    """What a request needs that a model is not fit for: its task, its language, both or neither."""
+    needs: list[Message] = []
     if not entry.fits_task(request.task):
-        unfit.append(TASKS.get(request.task or "other", TASKS["other"]))
+        needs.append(TASKS.get(request.task or "other", TASKS["other"]))
     if not entry.fits_language(language):
         known = (language or "").lower().split("-")[0]
-        unfit.append(LANGUAGES.get(known) or verbatim(language or ""))
-    if not unfit:
+        needs.append(LANGUAGES.get(known) or verbatim(language or ""))
+    return needs
+
+
+def check_fit(entry: ModelEntry, request: GenerateRequest) -> None:
+    """Hold a chosen model against a request that requires a fit one.
+
+    Raises:
+        ModelNotFit: It is not fit for the task or the language; the message names what listens on this computer.
+    """
+    needs = unfit(entry, request, request.language or language_of(_last_text(request)))
+    if not needs:
+        return
+    servers = nearby.listening()
+    if servers:
+        raise ModelNotFit(
+            _(
+                "No model here is fit for {needs}. {servers} may be running on this computer: connect it with "
+                "`llmasos models add`.",
+                needs=listing(needs, " or "),
+                servers=listing(servers, ", "),
+            )
+        )
+    raise ModelNotFit(
+        _("No model here is fit for {needs}: connect one with `llmasos models add`.", needs=listing(needs, " or "))
+    )
+
+
+def _with_notices(entry: ModelEntry, request: GenerateRequest, language: str | None, locale: str) -> Choice:
+    needs = unfit(entry, request, language)
+    if not needs:
         return Choice(entry)
     said = _(
         "The model {entry} is not fit for {unfit}: the answer may be wrong. `llmasos models add` adds another.",
         entry=entry.name,
-        unfit=listing(unfit, " or "),
+        unfit=listing(needs, " or "),
     )
     return Choice(entry, (render(said, locale),))

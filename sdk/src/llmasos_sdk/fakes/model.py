@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, cast
 
 from llmasos_sdk import schema
-from llmasos_sdk.errors import AppError, Invalid, NotFound
+from llmasos_sdk.errors import AppError, Invalid, NotFound, Unavailable
 from llmasos_sdk.host import JsonValue
 from llmasos_sdk.results import Document, ToolCall
 
@@ -31,12 +31,16 @@ class ScriptedModel:
         *script: Answers. A function gets the request and returns one; a last function answers every call from there.
         max_output_tokens: As the permission's: answers are cut there, with `finish_reason` "length".
         notices: Lines for the user that each answer carries.
+        is_fit: Whether it is fit for what it is asked; if not, calls that require it fail, as a host's do.
     """
 
-    def __init__(self, *script: Script, max_output_tokens: int = 1024, notices: Iterable[str] = ()) -> None:
+    def __init__(
+        self, *script: Script, max_output_tokens: int = 1024, notices: Iterable[str] = (), is_fit: bool = True
+    ) -> None:
         self.requests: list[dict[str, Any]] = []
         self.max_output_tokens = max_output_tokens
         self.notices = list(notices)
+        self.is_fit = is_fit
         self._script: list[Script] = list(script)
         self._streams: dict[int, list[Document]] = {}
         self._opened = 0
@@ -84,6 +88,8 @@ class ScriptedModel:
         self.requests.append(request)
         if not request.get("messages"):
             raise Invalid("messages: at least one is needed")
+        if request.get("require_fit") and not self.is_fit:
+            raise Unavailable("No model here is fit for this: connect one with `llmasos models add`.")
         answer = self._next(request)
         if isinstance(answer, AppError):
             raise answer
