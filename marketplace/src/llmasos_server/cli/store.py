@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -194,7 +195,8 @@ def _carry_out(
         async with local.running():
             return await local.installer.carry_out(plan, agreed, local.principal.user)
 
-    with working(_("Preparing {app} {version} …", app=plan.app_id, version=plan.version)):
+    said = working(_("Preparing {app} {version} …", app=plan.app_id, version=plan.version))
+    with said if plan.steps else nullcontext():
         return asyncio.run(carry_out())
 
 

@@ -114,7 +114,7 @@ class Installer:
         return await self._told(Principal(workspace, user), result, before)
 
     async def uninstall(self, workspace: str, app_id: str, user: str, *, delete_data: bool) -> InstallResult:
-        """Tell an app that it goes, remove it, and end what of it is warm; see `changes.uninstall`."""
+        """Tell an app of its removal, end what it runs, and remove it; see `changes.uninstall`."""
         with self._database.read() as session:
             installation, release = changes.require_removable(session, workspace, app_id)
             going = InstallResult(app_id, release.version, "uninstalled", installation.id)
@@ -123,7 +123,7 @@ class Installer:
         if self._end_invocations is not None:
             await self._end_invocations(installation_id)
         result = await asyncio.to_thread(self._uninstall, workspace, app_id, user, delete_data)
-        with suppress(LlmasosError):  # nothing here runs apps of its kind: nothing of it is warm
+        with suppress(LlmasosError):  # nothing here runs apps of its kind, so it has no warm runner
             await self._runtime_of(kind).retire(result.installation_id)
         return replace(result, failure=failure)
 
