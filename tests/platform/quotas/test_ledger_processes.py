@@ -308,3 +308,58 @@ def test_killed_at_any_statement_a_host_has_committed_all_that_it_answered(datab
         rows = session.exec(select(LedgerWindow)).all()
         assert {(row.used, row.reserved) for row in rows} == {(7 * len(settled), 0)}
         assert session.exec(select(ReservationRow)).all() == []
+
+
+# Calls of two apps, two users and two models in every mixture, so that transactions of several processes want the same
+# windows and chains in different orders.
+MIXED = """
+import asyncio, random, sys
+from llmasos import tables
+from llmasos.database.engine import Database
+from llmasos.kernel import audit
+from llmasos.quotas.ledger import Ledger
+from llmasos.quotas.meters import Demand, Meter, Subject, Used
+
+async def main():
+    chance = random.Random(int(sys.argv[2]))
+    with Database(sys.argv[1]) as database:
+        ledger = Ledger(database)
+        async def one():
+            for _ in range(25):
+                subject = Subject("w", chance.choice("uv"), chance.choice(["a/b", "a/c"]), chance.choice("mn"))
+                held = await ledger.reserve(subject, Demand({Meter.TOKENS: 3}, model=subject.model))
+                def settle(transaction, held=held):
+                    ledger.settle_in(transaction, held, Used(prompt_tokens=2, model=held.subject.model))
+                    audit.append(transaction, audit.Line(chance.choice("wx"), "u", "call"))
+                await ledger.settle_with(held, settle)
+        await asyncio.gather(*(one() for _ in range(6)))
+        await ledger.close()
+
+asyncio.run(main())
+"""
+
+
+def test_processes_that_want_the_same_windows_never_wait_in_a_circle(database: Database) -> None:
+    """10: the ledger and the audit log on PostgreSQL, by many hosts: no deadlock, and every sum is right."""
+    with database.write() as session:
+        names = [("user", "v"), ("app", "a/b"), ("model", "n"), ("workspace", "w"), ("user", "u"), ("model", "m")]
+        for scope, scope_id in [*names, ("app", "a/c")]:
+            for window in (Window.DAY, Window.MONTH):
+                name = QuotaName("w", Scope(scope), scope_id, Meter.TOKENS, window)
+                service.set_quota(session, lambda event, detail: None, name, 1_000_000)
+    children = [
+        subprocess.Popen([sys.executable, "-c", MIXED, database.url, str(seed)], stderr=subprocess.PIPE, text=True)
+        for seed in range(4)
+    ]
+    assert [child.communicate()[1] for child in children] == [""] * 4
+    calls = 4 * 6 * 25
+    with database.read() as session:
+        assert audit.verify(session).lines == calls
+        rows = {status.name: status for status in service.list_quotas(session, "w")}
+        for scope in Scope:
+            used = [row.used for name, row in rows.items() if (name.scope, name.window) == (scope, Window.DAY)]
+            assert sum(used) == 2 * calls
+        assert not any(row.reserved or row.overrun for row in rows.values())
+        if database.engine.dialect.name == "postgresql":
+            query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+            assert session.connection().exec_driver_sql(query).scalar() == 0
