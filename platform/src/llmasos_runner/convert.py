@@ -14,7 +14,7 @@ wasmtime's memory and lowers Python values into it, without looking the type up 
 | variant, enum | `Case(name, payload)` |
 | own<R>, borrow<R> | `Handle(kind, rep)` of a resource of the host's |
 
-Arguments of a host function belong to wasmtime, which frees them; what is lowered is freed by whoever takes it.
+Arguments of a host function belong to wasmtime, which frees them; what is lowered is freed by its receiver.
 """
 
 # ruff: noqa: D102 -- `lift` and `lower` are documented once, on `Converter`

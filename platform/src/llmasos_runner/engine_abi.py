@@ -30,7 +30,7 @@ ffi: Any = _wasmtime_ffi
 Value: Any = ffi.wasmtime_component_val_t
 ValueList: Any = ffi.wasmtime_component_vallist_t
 VALUE_BYTES: Final[int] = ctypes.sizeof(Value)
-# Where the payload of a value stands in it; the same for every case of the union.
+# The offset of a value's payload; the same for every case of the union.
 PAYLOAD_OFFSET: Final[int] = Value.of.offset
 
 HOST_FUNCTION: Any = ffi.wasmtime_component_func_callback_t
@@ -78,7 +78,7 @@ def read_name(name: Any) -> str:
 
 
 def write_name(text: str, name: Any) -> None:
-    """Fill a `wasm_name_t` in place; whoever frees the value that holds it frees the bytes."""
+    """Fill a `wasm_name_t` in place; the bytes are freed with the value that holds it."""
     data = text.encode()
     ffi.wasm_byte_vec_new_uninitialized(ctypes.byref(name), len(data))
     if data:

@@ -54,7 +54,7 @@ def of(error: BaseException) -> Message | None:
     return place if place is _NETWORK else None
 
 
-def told(error: BaseException) -> Message:
+def described(error: BaseException) -> Message:
     """An error in one line, with what to use instead if that is known."""
     said = " ".join(str(error).split())[:_MESSAGE_CHARACTERS]
     line = f"{type(error).__name__}{': ' if said else ''}{said}"

@@ -100,7 +100,7 @@ class NativeRunner:
                     group=GROUP,
                 )
         except BaseException as error:  # an import may raise anything, SystemExit too
-            self._fault = _("The app cannot be loaded: {error}", error=hints.told(error))
+            self._fault = _("The app cannot be loaded: {error}", error=hints.described(error))
 
     def execute(self, invocation: GuestInvocation, call: Call) -> Done:
         """Run one invocation from its start to its end; never raises."""
@@ -145,7 +145,7 @@ class NativeRunner:
         except Interrupted:
             raise
         except BaseException as error:  # SystemExit, and an app's own BaseException
-            said = _("The app ended itself instead of answering: {error}", error=hints.told(error))
+            said = _("The app ended itself instead of answering: {error}", error=hints.described(error))
             return _failure("app-failed", said)
         if (size := len(output.encode(errors="replace"))) > invocation.limits["output_bytes"]:
             limit = invocation.limits["output_bytes"]

@@ -34,9 +34,9 @@ RESOURCES: Final = {
     "pollable": POLLABLE, "output-stream": OUTPUT, "input-stream": INPUT, "error": ERROR, "network": NETWORK,
 }  # fmt: skip
 
-# A guest may ask for as much randomness at once; its memory limit bounds nothing on this side.
+# The most random bytes per call: a guest's memory limit limits nothing on this side.
 MAX_RANDOM_BYTES: Final = 1 << 20
-# What a guest may write at once before it asks again, as wasmtime has it.
+# How much a guest may write before it asks again, as in wasmtime.
 WRITE_BYTES: Final = 1 << 20
 # A pollable's number is the time in milliseconds from the clock's zero at which it is ready; 0: always. Thirty-two
 # bits of them are 49 days, longer than a runner lives; a later one is the last.

@@ -128,8 +128,8 @@ def _arguments(interpreter: str, profile: Mapping[str, Any], environment: Mappin
 def _interpreter_files(interpreter: str, environment: Mapping[str, str]) -> list[str]:
     """The interpreter and its shared libraries, which are opened before the runner's first line."""
     libraries = [str(Path(sys.base_prefix, name)) for name in {"lib", sys.platlibdir}]
-    told = environment.get("LD_LIBRARY_PATH", "").split(":")
-    named = [interpreter, *libraries, *(folder for folder in told if Path(folder).is_absolute())]
+    searched = environment.get("LD_LIBRARY_PATH", "").split(":")
+    named = [interpreter, *libraries, *(folder for folder in searched if Path(folder).is_absolute())]
     return [name for path in named if Path(path).exists() for name in (path, os.path.realpath(path))]
 
 

@@ -207,11 +207,11 @@ def _check(digest: str, files: Mapping[str, bytes]) -> str:
 @cache
 def _key_suffix() -> str:
     """What else than the app an environment depends on: the Python, and the runner's own modules."""
-    told = hashlib.sha256(f"{sys.version}\n{base_python()}\n".encode())
+    hashed = hashlib.sha256(f"{sys.version}\n{base_python()}\n".encode())
     for package in _RUNNER_PACKAGES:
         for path in sorted(_source(package).rglob("*.py")):
-            told.update(path.read_bytes())
-    return told.hexdigest()[:16]
+            hashed.update(path.read_bytes())
+    return hashed.hexdigest()[:16]
 
 
 def _key(digest: str) -> str:

@@ -60,7 +60,7 @@ class NativeRuntime:
     Args:
         root: The folder for environments.
         handler: The kernel's handler of host calls.
-        idle_seconds: How long a runner stays that nobody uses.
+        idle_seconds: How long an unused runner stays.
         most_runners: How many stay at once; past it, the one that was unused for longest ends.
         trusted: Apps, by id, that run without confinement where this system has none.
         bubblewrap: Whether confined runners are also started behind bubblewrap.

@@ -1,7 +1,7 @@
-"""Prepared code on disk, of components and of native apps: who may write it, how much there is, and what may go.
+"""Prepared code on disk, of components and of native apps: its locks, its size, and the removal of what may go.
 
 Prepared code is a cache by digest. Under the home's `compiled/` and `environments/` an entry is written by the holder
-of its lock only, comes to stand by one rename, and is removed by the holder of its lock only. There is a fixed number
+of its lock only, is put in place by one rename, and is removed by the holder of its lock only. There is a fixed number
 of lock files, which are never removed: removing one that another process waits for would let two in.
 """
 

@@ -141,7 +141,7 @@ async def start(
     """
     before = await asyncio.to_thread(_before, message, script) if bubblewrap else []
     ours, theirs = socket.socketpair()
-    # A pipe of our own: the one of asyncio's would make `wait` wait for whoever else holds it open.
+    # A pipe of our own: the one of asyncio's would make `wait` wait for any other process that holds it open.
     read_end, write_end = os.pipe()
     output = _Output()
     reading, __ = await asyncio.get_running_loop().connect_read_pipe(lambda: output, os.fdopen(read_end, "rb", 0))

@@ -70,7 +70,7 @@ class Slots:
     """All slots of a runtime. Nothing in here but `ended` and `close` waits for a runner to end.
 
     Args:
-        idle_seconds: How long a runner stays that nobody uses.
+        idle_seconds: How long an unused runner stays.
         most_runners: How many stay at once.
         calls_each: How many calls a runner takes at once.
     """
@@ -130,7 +130,7 @@ class Slots:
             self.end(slot)
 
     def end_idle(self) -> None:
-        """End and forget what nobody used for long."""
+        """End and forget the runners that were unused for long."""
         limit = time.monotonic() - self._idle_seconds
         for key, slot in list(self._slots.items()):
             if slot.users == 0 and slot.last_used < limit:

@@ -1,7 +1,7 @@
 """Landlock: which files a process may open, and that it reaches no TCP port, abstract socket or other process.
 
 By the kernel's own documentation, userspace-api/landlock.rst, and <linux/landlock.h>. Landlock forbids what it
-handles and what no rule gives back; what an older ABI does not handle stays open, so each bit stands beside the ABI
+handles and what no rule gives back; what an older ABI does not handle stays open, so each bit is listed with the ABI
 that brought it.
 """
 
@@ -32,7 +32,7 @@ _RULE_PATH_BENEATH: Final = 1
 
 
 def abi() -> int:
-    """The kernel's Landlock version; 0 where there is none."""
+    """Return the kernel's Landlock version; 0 if it has none."""
     try:
         return syscall(calls()["landlock_create_ruleset"], None, 0, _CREATE_VERSION)
     except OSError:
@@ -45,7 +45,7 @@ def restrict(read: Iterable[str], write: Iterable[str] = (), null: str = os.devn
     It holds for the calling thread and what it starts, so it is called while there is one thread.
 
     Returns:
-        The ABI that stands.
+        The ABI that is in force.
 
     Raises:
         ConfinementMissing: The kernel has no Landlock of ABI 2 or newer.

@@ -56,7 +56,7 @@ def private_root(read: Sequence[str], write: Sequence[str]) -> bool:
     """Replace `/` by a folder that holds `read`, read only, and `write`, and `/dev/null`.
 
     Returns:
-        Whether it stands. Where the system refuses, the root is as it was.
+        Whether that succeeded. If the system refuses, the root is as it was.
     """
     stage = next((s for s in _STAGES if Path(s).is_dir() and not any(_beneath(p, s) for p in (*read, *write))), None)
     if stage is None:

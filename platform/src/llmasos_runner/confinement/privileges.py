@@ -32,7 +32,7 @@ def user_of(identity: str) -> int:
 
 
 def forbid_new_privileges() -> None:
-    """No program started from here gains rights, and nobody of the same user reads this process's memory."""
+    """Let no program that is started from here gain rights, and no process of the same user read this one's memory."""
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     prctl(PR_SET_DUMPABLE, 0)
 
@@ -42,7 +42,7 @@ def drop(user: int | None) -> None:
     for capability in range(_LAST_CAPABILITY + 1):
         try:
             prctl(PR_CAPBSET_DROP, capability)
-        except OSError:  # past the kernel's last one, or a plain user, who has none
+        except OSError:  # past the kernel's last one, or a plain user, which has none
             break
     if user is not None:
         os.setgroups([])

@@ -1,6 +1,6 @@
-"""Which system calls an app's process keeps, and with which arguments.
+"""The system calls that an app's process keeps, and with which arguments.
 
-What is not here it does not have. Left out with a reason worth remembering: `memfd_create`, `shm*`, `sem*`, `msg*`,
+It has no others. Left out with a reason worth remembering: `memfd_create`, `shm*`, `sem*`, `msg*`,
 shared writable mappings and `MAP_GROWSDOWN` (memory that no limit counts); `socket`, `connect`, `bind`, `sendmsg`
 (a name in `sendmsg` lies in memory, where a filter cannot look); `inotify_*`, `fanotify_*` (watching folders needs no
 right to read them); `chmod` and its family (Landlock does not handle it); `prlimit64` of others and with new limits;
@@ -81,7 +81,7 @@ def _one_of(index: int, values: tuple[int, ...]) -> Rule:
 _MMAP: Rule = [
     # Private and not executable: what RLIMIT_DATA counts.
     [Argument(2, 0, _PROT_EXEC), Argument(3, _MAP_PRIVATE, _MAP_TYPE | _UNCOUNTED)],
-    # A file, read only, shared with whoever else reads it.
+    # A file, read only, shared with its other readers.
     [Argument(2, 0, _PROT_EXEC | _PROT_WRITE), Argument(3, _MAP_SHARED, _MAP_TYPE | _MAP_ANONYMOUS | _UNCOUNTED)],
     # A file's code: shared libraries.
     [Argument(2, 0, _PROT_WRITE), Argument(3, _MAP_PRIVATE, _MAP_TYPE | _MAP_ANONYMOUS | _UNCOUNTED)],
