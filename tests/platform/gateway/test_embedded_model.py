@@ -258,7 +258,7 @@ async def test_a_quota_lets_a_call_through_that_fits_to_the_token(gateway, tmp_p
             assert [day.calls for day in session.exec(select(UsageDay)) if day.model] == [2]
 
 
-async def test_json_that_max_tokens_cuts_says_so(gateway, ask):
+async def test_json_cut_by_max_tokens_carries_a_notice(gateway, ask):
     schema = {"type": "object", "properties": {"text": {"type": "string", "minLength": 200}}, "required": ["text"]}
     shape = {"type": "json_schema", "json_schema": {"name": "long", "schema": schema}}
     answer = await gateway.generate(ask("Tell me all of it.", response_format=shape, max_tokens=10))
@@ -338,7 +338,7 @@ async def test_a_kill_in_the_middle_of_a_stream_is_an_error_and_the_next_call_wo
     assert answer.text
 
 
-def test_a_crash_loop_is_held_back(models):
+def test_a_crash_loop_delays_the_next_start(models):
     registry = ModelRegistry(models.parent)
     local = LocalModels(models, registry.get)
     engine = asyncio.run(local.engine("smollm2"))
@@ -453,7 +453,7 @@ async def test_a_loop_ends_the_generation(gateway, ask):
     assert whole.value["choices"][0]["finish_reason"] in ("length", "stop")
 
 
-async def test_its_server_answers_nobody_without_the_key(local):
+async def test_its_server_requires_the_key(local):
     engine = await local.engine("smollm2")
     async with engine.running() as address, httpx.AsyncClient(base_url=address.url, trust_env=False) as client:
         assert (await client.post("/v1/chat/completions", json={"messages": []})).status_code == 401

@@ -52,7 +52,7 @@ async def use(engine: EngineProcess) -> str:
         return address.url
 
 
-async def test_the_event_loop_goes_on_while_weights_load(engine):
+async def test_the_event_loop_keeps_running_while_weights_load(engine):
     """10-2: a second call took the lock that the first one's start held, on the event loop."""
     first = asyncio.create_task(use(engine))
     await asyncio.sleep(0.1)
@@ -70,14 +70,14 @@ async def test_callers_that_wait_for_weights_take_no_thread_from_others(engine):
     await asyncio.gather(*callers)
 
 
-async def test_a_caller_who_gives_up_leaves_the_start_to_the_others(engine):
+async def test_a_caller_who_gives_up_does_not_cancel_the_start_for_others(engine):
     first, second = asyncio.create_task(use(engine)), asyncio.create_task(use(engine))
     await asyncio.sleep(0.1)
     first.cancel()
     assert await second == "http://127.0.0.1:1"
 
 
-async def test_closing_ends_a_start_in_flight_and_its_callers_are_told(engine):
+async def test_closing_ends_a_start_in_flight_with_an_error_for_its_callers(engine):
     """10-2, its kind: closing waited for the lock until the weights were loaded."""
     caller = asyncio.create_task(use(engine))
     await asyncio.sleep(0.2)

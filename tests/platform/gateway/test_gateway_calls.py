@@ -77,7 +77,7 @@ async def test_usage_that_the_provider_does_not_tell_is_counted_and_flagged(gate
     assert 8 <= last["usage"]["completion_tokens"] <= 12
 
 
-async def test_json_that_was_cut_says_so(gateway, provider, ask):
+async def test_cut_json_carries_a_notice(gateway, provider, ask):
     provider.say(ScriptedReply(('{"label": "bil',), finish_reason="length"))
     shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
     answer = await gateway.generate(ask(response_format=shape, max_tokens=5))
@@ -152,7 +152,7 @@ def test_the_demand_bounds_every_model_that_may_answer(tmp_path: Path, provider,
     assert plan.granted_tokens(Demand({Meter.TOKENS: plan.prompt_tokens + 20})) == 20
 
 
-def test_an_unknown_price_is_told_and_is_not_zero(tmp_path: Path, provider, ask):
+def test_an_unknown_price_is_reported_and_is_not_zero(tmp_path: Path, provider, ask):
     gateway = scripted_gateway(tmp_path, provider, scripted_entry(price=None))
     demand = gateway.plan(ask()).demand
     assert demand.unknown_price

@@ -52,7 +52,7 @@ async def test_an_answer_and_its_cost_come_from_the_server(server, tmp_path, ask
 
 
 @pytest.mark.parametrize("told", [True, False])
-async def test_a_stream_takes_the_usage_that_is_told_and_else_counts(server, tmp_path, ask, told):
+async def test_a_stream_uses_the_reported_usage_or_else_counts(server, tmp_path, ask, told):
     server.usage = told
     stream = await server.gateway(tmp_path).stream(ask())
     parts = []
@@ -78,7 +78,7 @@ async def test_a_long_pause_that_the_provider_asks_for_is_not_waited_out(server,
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_the_next_model_answers_where_the_first_does_not_and_it_is_said(server, tmp_path, ask, streamed):
+async def test_a_fallback_answers_if_the_first_model_fails_and_a_notice_says_so(server, tmp_path, ask, streamed):
     server.failures = [(500, {"message": "oops"}, {})]
     first = server.entry(fallbacks=("second",))
     gateway = server.gateway(tmp_path, first, server.entry(name="second"))
@@ -129,7 +129,7 @@ async def test_closing_a_stream_ends_the_connection(server, tmp_path, ask):
     assert stream.used.completion_tokens >= 1
 
 
-async def test_nobody_at_the_address_is_a_clear_error(tmp_path, server, ask):
+async def test_an_address_without_a_server_is_a_clear_error(tmp_path, server, ask):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -138,7 +138,7 @@ async def test_nobody_at_the_address_is_a_clear_error(tmp_path, server, ask):
             await gateway.generate(ask())
 
 
-async def test_a_key_of_the_environment_is_not_sent_to_a_server_elsewhere(server, tmp_path, ask, monkeypatch):
+async def test_a_key_of_the_environment_is_not_sent_to_another_server(server, tmp_path, ask, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-for-somebody-else")
     await server.gateway(tmp_path).generate(ask())
     assert server.keys == ["Bearer none"]

@@ -56,7 +56,7 @@ def test_a_removed_model_is_gone_and_a_built_in_one_stays(tmp_path, database):
     ],
 )
 def test_a_model_string_without_a_known_provider_is_refused_when_it_is_added(string, said):
-    """11-12: `opnai/gpt` was accepted, and told by its effect."""
+    """11-12: `opnai/gpt` was accepted, and failed only when it was called."""
     with pytest.raises(Invalid, match=said):
         entry_of_string({"name": "x", "litellm": string}, {}, {"openai", "anthropic", "ollama"})
 
@@ -173,7 +173,7 @@ def test_a_lower_tier_answers_with_a_notice_and_a_higher_one_never(ask):
         ({"task": "code", "language": "zh"}, "zh", "不适合编写代码或中文"),
     ],
 )
-def test_a_model_outside_its_fit_says_so(ask, fields, locale, said):
+def test_a_model_outside_its_fit_carries_a_notice(ask, fields, locale, said):
     text = fields.pop("text", "hello")
     choice = choose(ask(text, **fields), models_of(SMALL), Reach(), locale)
     assert len(choice.notices) == 1
@@ -181,7 +181,7 @@ def test_a_model_outside_its_fit_says_so(ask, fields, locale, said):
     assert "\n" not in choice.notices[0]
 
 
-def test_within_its_fit_it_says_nothing(ask):
+def test_within_its_fit_there_is_no_notice(ask):
     assert choose(ask("hello", task="chat"), models_of(SMALL), Reach(), "en").notices == ()
 
 

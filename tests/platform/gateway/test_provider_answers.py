@@ -172,7 +172,7 @@ async def test_a_picture_without_a_reported_usage_counts_as_its_model_says(upstr
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/x.png", "https://example.com/cat.png"])
 @pytest.mark.parametrize("model", ["openai/m", "anthropic/m", "ollama/m", "gemini/m"])
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_an_address_that_nobody_fetched_goes_to_no_provider(upstream, tmp_path, ask, url, model, streamed):
+async def test_an_address_that_was_not_fetched_goes_to_no_provider(upstream, tmp_path, ask, url, model, streamed):
     """11-S5: for some providers litellm fetches `image_url` itself: any address and port, without a bound."""
     gateway = upstream.gateway(tmp_path, upstream.entry(litellm=model))
     upstream.say(answer())
@@ -277,7 +277,7 @@ async def test_streamed_data_is_taken_out_of_what_surrounds_it(upstream, gateway
     assert told(await read_all(gateway, ask(response_format=SHAPE))) == shown
 
 
-async def test_text_is_left_alone_where_no_data_was_asked_for(upstream, gateway, ask):
+async def test_text_is_unchanged_if_no_data_was_asked_for(upstream, gateway, ask):
     upstream.say(answer({"content": 'See: {"a": 1}'}))
     assert (await gateway.generate(ask())).text == 'See: {"a": 1}'
 
@@ -296,7 +296,7 @@ EMPTY = [
 
 @pytest.mark.parametrize(("message", "finish", "error", "words"), EMPTY)
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_an_answer_that_says_nothing_says_why(upstream, gateway, ask, message, finish, error, words, streamed):
+async def test_an_empty_answer_gives_its_reason(upstream, gateway, ask, message, finish, error, words, streamed):
     """11-6: a blank line, and success."""
     if streamed:
         upstream.say(Events((chunk(message), chunk(finish=finish), {**chunk(), "choices": [], "usage": usage(11, 4)})))
@@ -411,7 +411,7 @@ def vectors(*rows: tuple[object, object]) -> Whole:
 
 
 async def test_embeddings_out_of_order_are_put_in_order(upstream, tmp_path):
-    """11-11: they were numbered anew, silently wrong."""
+    """11-11: they were renumbered, silently wrong."""
     gateway = upstream.gateway(tmp_path, upstream.entry(kind="embedding"))
     upstream.say(vectors((2, [5.0, 0.0]), (0, [1.0, 0.0]), (1, [3.0, 0.0])))
     rows = (await gateway.embed(EmbedRequest(input=["a", "bbb", "ccccc"]))).value["data"]

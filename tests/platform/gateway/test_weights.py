@@ -89,18 +89,18 @@ def test_a_file_is_fetched_checked_and_put_in_place(server, tmp_path):
     assert len(server.asked) == 1
 
 
-def test_what_broke_off_goes_on_where_it_stopped(server, tmp_path):
+def test_an_interrupted_download_resumes(server, tmp_path):
     server.break_after = [300_000, 100_000]
     assert hub.fetch_file(MODEL, tmp_path, server.url).read_bytes() == CONTENT
     assert server.asked == [None, "bytes=300000-", "bytes=400000-"]
 
 
-def test_a_server_that_knows_no_ranges_starts_anew(server, tmp_path):
+def test_a_download_restarts_if_the_server_supports_no_ranges(server, tmp_path):
     server.break_after, server.ranges = [300_000], False
     assert hub.fetch_file(MODEL, tmp_path, server.url).read_bytes() == CONTENT
 
 
-def test_a_later_process_goes_on_with_what_an_earlier_one_left(server, tmp_path, monkeypatch):
+def test_a_later_process_resumes_the_download_of_an_earlier_one(server, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "ATTEMPTS", 1)
     server.break_after = [200_000]
     with pytest.raises(ModelUnavailable, match="goes on where it stopped"):
@@ -125,7 +125,7 @@ def test_a_hub_that_does_not_have_it_is_asked_once(server, tmp_path):
     assert len(server.asked) == 1
 
 
-def test_a_full_disk_is_told_before_anything_is_fetched(server, tmp_path):
+def test_a_full_disk_is_reported_before_anything_is_fetched(server, tmp_path):
     with pytest.raises(ModelUnavailable, match="MiB are free"):
         hub.fetch_file(replace(MODEL, size_bytes=1 << 60), tmp_path, server.url)
     assert server.asked == []
@@ -156,7 +156,7 @@ def test_pulling_by_address_adds_a_model_that_can_be_chosen(server, tmp_path):
     assert Path(entry.gguf).read_bytes() == CONTENT
 
 
-def test_pulling_what_is_nowhere_or_without_a_digest_is_refused(tmp_path):
+def test_pulling_an_unknown_model_or_one_without_a_digest_is_refused(tmp_path):
     registry = ModelRegistry(tmp_path)
     with pytest.raises(NotFound, match="give --url and --sha256"):
         pull(registry, tmp_path, "nothing", hub_url="http://unused")

@@ -103,7 +103,7 @@ def test_a_guard_that_fails_refuses_the_call_and_is_named(hook):
         plugins.after(CALL)
 
 
-def test_a_guard_that_refuses_says_so_in_its_own_words():
+def test_a_guard_refuses_with_its_own_message():
     def refuse(call):
         raise Denied("no weapons here")
 
@@ -118,7 +118,7 @@ def test_a_filter_that_fails_refuses_the_answer():
         text_filter.feed("text")
 
 
-def test_observers_are_told_and_one_that_raises_keeps_nobody_from_it(caplog):
+def test_every_observer_is_called_though_one_raises(caplog):
     seen = []
 
     def watch(record):

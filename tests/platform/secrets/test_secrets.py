@@ -49,7 +49,7 @@ def test_a_secret_that_was_pasted_in_quotes_is_refused(database, tmp_path, value
         Secrets(tmp_path).set(session, OWNER, "openai", value)
 
 
-def test_a_lost_key_says_to_set_the_secret_again(database, tmp_path):
+def test_the_error_of_a_lost_key_says_to_set_the_secret_again(database, tmp_path):
     with database.write() as session:
         Secrets(tmp_path).set(session, OWNER, "token", "value")
     (tmp_path / "secret.key").unlink()
