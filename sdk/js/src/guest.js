@@ -6,6 +6,12 @@ import { wellFormed } from "./index.js";
 
 const camel = (name) => name.replace(/-([a-z])/g, (_, letter) => letter.toUpperCase());
 
+const version = (given) => {
+  const number = Number(given);
+  if (!Number.isSafeInteger(number) || number < 0) throw new TypeError(`${given} is not a version of an entry`);
+  return number;
+};
+
 /** The port over the imports that the world names. */
 class ComponentHost {
   #interfaces;
@@ -17,8 +23,8 @@ class ComponentHost {
 
   call(capability, name, ...sent) {
     const carried = sent.map((value) => (typeof value === "string" ? wellFormed(value) : value));
-    // A version is a 64-bit number in the contract, which JavaScript has as BigInt.
-    if (name === "compare-and-set" && carried[1] != null) carried[1] = BigInt(carried[1]);
+    // QuickJS's binding takes a 64-bit number as a Number, and aborts at anything else, BigInt included.
+    if (name === "compare-and-set" && carried[1] != null) carried[1] = version(carried[1]);
     try {
       return this.#interfaces[capability][camel(name)](...carried);
     } catch (error) {

@@ -287,6 +287,12 @@ app.action("tell", { input: { premise: { type: "string" } } }, function* (ctx, {
 });
 app.action("claim", { input: { key: { type: "string" } } },
   (ctx, { key }: { key: string }) => ctx.storage.compareAndSet(key, undefined, "mine"));
+app.action("grow", (ctx) => {
+  const grown = [1, 2, 3].map(() => ctx.storage.updateJson("n", (n) => n + 1, 0));
+  const { version } = ctx.storage.entry("n");
+  const next = ctx.storage.compareAndSet("n", BigInt(version), "9");
+  return [...grown, next > version, ctx.storage.get("n"), [...ctx.storage.keys()]];
+});
 app.action("fail", () => { console.log("before"); throw new RangeError("gone"); });
 app.action("reach", (ctx) => ctx.http.get("https://example.com").status);
 export default app;
@@ -311,13 +317,34 @@ async def test_a_typescript_app_becomes_a_component_that_imports_no_more_than_it
     assert run.call("claim", key="a") == 1
     with pytest.raises(Conflict):
         run.call("claim", key="a")
-    with pytest.raises(Denied, match=r'capability = "http"'):
+    # 11-28: with a version that exists, every second update of a key trapped.
+    assert run.call("grow") == [1, 2, 3, True, "9", ["a", "n"]]
+    with pytest.raises(Denied, match=r'capability = \\*"http'):
         run.call("reach")
-    with pytest.raises(Exception, match="the app failed: RangeError: gone"):
+    with pytest.raises(Exception, match="RangeError: gone"):
         run.call("fail")
     assert ("info", "before") in run.host.logs
     again = await build(project, tmp_path / "again.llmapp", describe=describe)
     assert again.read_bytes() == bundle.read_bytes()
+
+
+@pytest.mark.node
+@pytest.mark.skipif(shutil.which("npm") is None, reason="needs Node.js")
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("undefinedFunction();", r"undefinedFunction is not defined \(app.js, line 4\)"),
+        ("app.action('a', async (ctx) => 1);", r"action a is async; write it as a plain function.*\(app.js, line 4\)"),
+        ("const x = ;", r"Unexpected token \(app.js, line 4\)"),
+        ("import './nowhere.js';", r"Could not resolve './nowhere.js'"),
+    ],
+)
+async def test_a_javascript_build_tells_the_authors_own_error(line: str, said: str, tmp_path: Path) -> None:
+    """11-19: it said "jco componentize failed: }"."""
+    source = f'import {{ App }} from "@llmasos/sdk";\n\nconst app = new App();\n{line}\nexport default app;\n'
+    project = write_project(tmp_path / "p", {"app.js": source}, 'kind = "wasm"\nsource = "app.js"', MODEL)
+    with pytest.raises(BuildFailed, match=said):
+        await build(project, describe=describe)
 
 
 async def test_without_node_a_javascript_app_says_what_to_install(

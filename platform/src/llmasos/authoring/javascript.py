@@ -10,6 +10,7 @@ import hashlib
 import importlib.resources
 import importlib.util
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 from llmasos.authoring import wit
 from llmasos.authoring.process import BuildFailed, run_tool
 from llmasos.authoring.project import source_files
+from llmasos.authoring.sourcemap import places
 from llmasos.errors import Unavailable
 from llmasos.home import default_home, make_private_folder
 from llmasos.i18n import _
@@ -34,7 +36,7 @@ export default {
   input: "entry.js",
   platform: "neutral",
   external: [/^llmasos:/],
-  output: { file: "bundle.js", format: "esm" },
+  output: { file: "bundle.js", format: "esm", sourcemap: "hidden" },
 };
 """
 
@@ -171,6 +173,26 @@ def collect_toolchains(home: Path) -> int:
     return freed
 
 
+_EVALUATION = re.compile(r"JavaScript module evaluation: (?P<said>.+)")
+
+
+_BUNDLING = re.compile(r"\[[A-Z_]+\] (?P<said>[^\n]+)(?:\n[^\n]*\[ src/(?P<file>[^:\]]+):(?P<line>\d+))?")
+
+
+def _authors_error(error: BuildFailed, staged: Path) -> BuildFailed:
+    """What the author's code said when it was run once, with the author's own line; else what the tool said."""
+    if bundling := _BUNDLING.search(error.detail):
+        place = f" ({bundling['file']}, line {bundling['line']})" if bundling["file"] else ""
+        told = bundling["said"].strip()[:300] + place
+        return BuildFailed(_("the source does not build: {error}", error=told), detail=error.detail)
+    evaluated = _EVALUATION.search(error.detail)
+    if evaluated is None:
+        return BuildFailed(_("the source does not build: {error}", error=error.message), detail=error.detail)
+    where = places(error.detail, staged / "bundle.js.map", "src")
+    told = evaluated["said"].strip()[:300] + (f" ({where[0]})" if where else "")
+    return BuildFailed(_("the source does not run: {error}", error=told), detail=error.detail)
+
+
 async def componentize(staged: Path, home: Path | None = None) -> bytes:
     """The component of a staged folder.
 
@@ -196,5 +218,5 @@ async def componentize(staged: Path, home: Path | None = None) -> bytes:
         for what, command in steps:
             await run_tool([node, *command], cwd=staged, what=what, env={"NO_COLOR": "1"})
     except BuildFailed as error:
-        raise BuildFailed(_("the source does not build: {error}", error=error.message), detail=error.detail) from None
+        raise _authors_error(error, staged) from None
     return (staged / "app.wasm").read_bytes()
