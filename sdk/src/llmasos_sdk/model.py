@@ -157,9 +157,10 @@ class Stream:
         if call is None:
             call = {"id": part.get("id") or "", "index": part.get("index"), "function": {"name": "", "arguments": ""}}
             self._calls.append(call)
-        if name != call["function"]["name"]:  # some servers repeat it with each piece
-            call["function"]["name"] += name
-        call["function"]["arguments"] += told.get("arguments") or ""
+        function = cast("dict[str, str]", call["function"])
+        if name != function["name"]:  # some servers repeat it with each piece
+            function["name"] += name
+        function["arguments"] += str(told.get("arguments") or "")
 
     def _call_of(self, part: Document, name: str) -> Document | None:
         """The call that a piece belongs to: by its id, then by its index, then the last; None begins another."""
