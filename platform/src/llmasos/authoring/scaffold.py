@@ -120,6 +120,9 @@ def new(name: str, folder: Path, *, kind: Kind = "wasm", language: Language = "p
         _write(templates, making, values, skip={"python", "javascript"})
         _write(templates / language, making, values, skip=set())
         (making / "gitignore").rename(making / ".gitignore")
+        # Editors complete and check the manifest by it.
+        schema = importlib.resources.files("llmasos_sdk") / "llmapp.schema.json"
+        (making / ".llmapp.schema.json").write_bytes(schema.read_bytes())
         parse_manifest((making / "llmapp.toml").read_text(encoding="utf-8"))
         making.chmod(0o755)
         if target.exists():
