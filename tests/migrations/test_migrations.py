@@ -20,11 +20,8 @@ from sqlmodel import SQLModel
 
 import llmasos_server.tables  # noqa: F401  (the metadata is whole)
 from llmasos.database import schema
-from llmasos.database.engine import Database
 from llmasos.errors import Unavailable
 from llmasos.i18n import Message, from_text, render, to_text
-from llmasos.kernel import audit
-from llmasos.kernel.audit import Line
 
 
 def url_of(home: Path) -> str:
@@ -156,49 +153,6 @@ def test_up_and_down_and_up_again_with_a_row_in_every_table(bare_database_url: s
     assert schema.revision_of(url) is None
 
 
-def test_the_audit_log_keeps_its_hashes_up_and_down(new_database_url) -> None:
-    """10: the single chain of before is sealed, each workspace's continues it, and one chain again is intact too."""
-    url = new_database_url()
-
-    def write(database: Database, *workspaces: str) -> None:
-        for name in workspaces:
-            with database.write() as session:
-                audit.record(session, Line(name, "u", "x", detail={"n": 1, "ü": "\ud800"}))
-
-    def chain(lines: str) -> list[tuple[Any, ...]]:
-        engine = create_engine(url)
-        with engine.connect() as connection:
-            rows = connection.exec_driver_sql(
-                f"SELECT seq, workspace_id, previous_hash, hash FROM {lines} ORDER BY seq"
-            )
-            found = [tuple(row) for row in rows]
-        engine.dispose()
-        return found
-
-    with Database(url) as database:
-        write(database, "v", "w", "v")
-    schema.migrate_to(url, "0004")
-    # The two chains became one, each line following the one before.
-    before = chain("audit_entry")
-    assert [row[0] for row in before] == [1, 2, 3]
-    assert [row[2] for row in before] == ["", before[0][3], before[1][3]]
-    schema.migrate_to(url, "head")
-    assert chain("audit_entry") == before, "no hash was changed"
-    with Database(url) as database:
-        with database.read() as session:
-            assert (audit.verify(session).intact, audit.verify(session).lines) == (True, 3)
-        write(database, "w", "x", "w")
-        with database.read() as session:
-            assert (audit.verify(session).intact, audit.verify(session).lines) == (True, 6)
-            assert audit.verify(session, "x").lines == 4, "it continues the sealed chain"
-    schema.migrate_to(url, "0004")
-    assert chain("audit_entry")[:3] == before
-    assert [row[0] for row in chain("audit_entry")] == [1, 2, 3, 4, 5, 6]
-    schema.migrate_to(url, "head")
-    with Database(url) as database, database.read() as session:
-        assert (audit.verify(session).intact, audit.verify(session).lines) == (True, 6)
-
-
 def test_stored_errors_keep_both_languages_up_and_down(bare_database_url: str) -> None:
     """10, section 3: an old row shows its two texts, and a new one is rendered on the way down."""
     url = bare_database_url
@@ -239,18 +193,6 @@ def test_stored_errors_keep_both_languages_up_and_down(bare_database_url: str) -
         "none": (str(new), "不存在，或者你无权查看。"),
     }
     engine.dispose()
-
-
-def test_a_broken_audit_log_is_not_made_whole_on_the_way_down(new_database_url) -> None:
-    url = new_database_url()
-    with Database(url) as database:
-        with database.write() as session:
-            audit.record(session, Line("w", "u", "x"))
-        with database.write() as session:
-            session.connection().exec_driver_sql("UPDATE audit_head SET count = 7")
-    with pytest.raises(RuntimeError, match="not intact"):
-        schema.migrate_to(url, "0004")
-    assert schema.revision_of(url) == schema.newest_revision()
 
 
 # One process imports everything, and forks a child for each statement at which to die.

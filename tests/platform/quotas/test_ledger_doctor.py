@@ -7,7 +7,7 @@ from llmasos import tables  # noqa: F401
 from llmasos.database.engine import Database
 from llmasos.i18n import render
 from llmasos.quotas import doctor, service
-from llmasos.quotas.doctor import Fault, Holding, faults
+from llmasos.quotas.doctor import Holding, LedgerFault, faults
 from llmasos.quotas.ledger import Ledger
 from llmasos.quotas.meters import Demand, Meter, Scope, Subject, Window
 from llmasos.quotas.service import QuotaName
@@ -22,7 +22,7 @@ def database(database: Database) -> Database:
     return database
 
 
-def check(database: Database) -> list[Fault]:
+def check(database: Database) -> list[LedgerFault]:
     with database.read() as session:
         return doctor.check(session)
 

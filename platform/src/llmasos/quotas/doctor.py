@@ -16,7 +16,7 @@ FaultKind: TypeAlias = Literal["window", "lease"]
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class LedgerFault:
     """One thing that does not add up, with its cure."""
 
     kind: FaultKind
@@ -32,7 +32,7 @@ class Holding:
     amount: int
 
 
-def faults(reserved: Mapping[int, int], holdings: Iterable[Holding], alive: frozenset[str]) -> list[Fault]:
+def faults(reserved: Mapping[int, int], holdings: Iterable[Holding], alive: frozenset[str]) -> list[LedgerFault]:
     """What does not add up. Pure.
 
     Args:
@@ -47,7 +47,7 @@ def faults(reserved: Mapping[int, int], holdings: Iterable[Holding], alive: froz
         if holding.lease_id not in alive:
             dead[holding.lease_id] = dead.get(holding.lease_id, 0) + 1
     found = [
-        Fault(
+        LedgerFault(
             "window",
             _(
                 "Window {window} of the ledger holds {reserved:,}, but its reservations hold {sums:,}: a "
@@ -62,7 +62,7 @@ def faults(reserved: Mapping[int, int], holdings: Iterable[Holding], alive: froz
         if reserved.get(window, 0) != sums.get(window, 0)
     ]
     found += [
-        Fault(
+        LedgerFault(
             "lease",
             _(
                 "A process that is no more (lease {lease}) still holds {count} reservations: run llmasos "
@@ -76,7 +76,7 @@ def faults(reserved: Mapping[int, int], holdings: Iterable[Holding], alive: froz
     return found
 
 
-def check(session: Session) -> list[Fault]:
+def check(session: Session) -> list[LedgerFault]:
     """What does not add up in a database. The session reads one snapshot."""
     reserved = {
         int(window): int(amount)
