@@ -127,7 +127,7 @@ class HttpClient:
 
 
 class SecretsClient:
-    """`ctx.secrets`: which secrets are set. Their values never reach the app."""
+    """`ctx.secrets`: which secrets are set. The host puts their values into requests; only a server could echo one."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
