@@ -96,6 +96,10 @@ def test_a_setting_that_does_not_exist_is_refused_by_every_reader(home: Path, re
         ('bubblewrap = "yes"', "bubblewrap: must be one of 'off' or 'on', not 'yes'"),
         ('trusted_apps = "acme/x"', "trusted_apps: must be an array, not 'acme/x'"),
         ('http_networks = ["10.1.0.0/99"]', "http_networks.0"),
+        (
+            "http_networks = [false]",
+            'http_networks: must be an array of networks, such as ["10.1.0.0/16"], not [False]',
+        ),
         ("token = 12345", "token: must be a string"),
     ],
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, cast
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -25,7 +25,7 @@ from typing_extensions import override
 from llmasos.errors import Invalid
 from llmasos.home import configured, database_url_of, default_home, expanded
 from llmasos.i18n import Message, _, listing
-from llmasos.validation import misfit
+from llmasos.validation import Misfit, misfit
 
 _PREFIX: Final = "LLMASOS_"
 # Their values are not repeated in a message.
@@ -87,6 +87,14 @@ class Settings(BaseSettings):
     @classmethod
     def _expanded(cls, home: Path) -> Path:
         return expanded(home)
+
+    @field_validator("http_networks", mode="before")
+    @classmethod
+    def _written_out(cls, networks: object) -> object:
+        # The library takes a number, even `false`, for an address.
+        if isinstance(networks, list) and any(isinstance(each, int | float) for each in cast("list[object]", networks)):
+            raise Misfit(_('must be an array of networks, such as ["10.1.0.0/16"]'))
+        return networks  # pyright: ignore[reportUnknownVariableType]
 
     @model_validator(mode="wrap")
     @classmethod
