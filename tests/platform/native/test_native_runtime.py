@@ -573,12 +573,10 @@ async def test_compute_in_threads_that_evades_the_runners_watch_is_ended_by_the_
     program = await host.install(HOSTILE)
     await host.run(program, "rest", seconds=0)
     limits = InvocationLimits(wall_seconds=30, fuel=FUEL_PER_CPU_SECOND // 2)
-    began = time.monotonic()
     many = Invocation(Principal(), host.invocation().app, "many", limits)
     outcome = await host.runtime.call(program, many, "many", "{}")
     assert isinstance(outcome.error, ResourceLimit)
     assert re.search(r"longer than the 0\.5 s of cpu_seconds, .*raise cpu_seconds", outcome.error.message)
-    assert time.monotonic() - began < 10
     assert "cpu_seconds" in render(outcome.error.message, "zh")
     assert outcome.fuel == limits.fuel, "what was computed is charged, though the runner told nothing"
     assert await host.run(program, "rest", seconds=0) == "rested"

@@ -71,6 +71,10 @@ class Guest(asyncio.Transport):
         message = {"seq": self.running[identifier], "capability": "apps", "function": "call", "arguments": []}
         self.send(t="syscall", id=identifier, **message)
 
+    def waits_for_nothing(self, identifier):
+        """Whether each of a call's host calls has its reply: only then does an honest guest make another."""
+        return self.replies[identifier] == self.running[identifier]
+
     def done(self, identifier):
         if self.running.pop(identifier, None) is not None:
             self.send(t="done", id=identifier, fuel=1, memory_bytes=1, log="", output="1")
@@ -113,7 +117,7 @@ class Interleaving:
         match what:
             case "call" if number not in self.tasks:
                 self.tasks[number] = asyncio.create_task(self.run(number))
-            case "nest" if started and number not in self.serving and number not in self.cancelled:
+            case "nest" if started and self.guest.waits_for_nothing(str(number)) and number not in self.cancelled:
                 self.guest.syscall(str(number))
             case "cancel" if number in self.tasks:
                 self.tasks[number].cancel()
