@@ -8,15 +8,13 @@ another type than the hook's (`plugin_results`).
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from types import MappingProxyType
-from typing import Final, Literal, TypeVar, cast
+from typing import Final, Literal, TypeVar
 
 import pluggy
 
@@ -39,6 +37,7 @@ from llmasos.hooks import (
 )
 from llmasos.i18n import _
 from llmasos.kernel.capability import Capability
+from llmasos.plugin_marks import implemented_hooks
 from llmasos.plugin_results import Check
 from llmasos.runtimes.kinds import COMPONENTS, NATIVE
 from llmasos.runtimes.runtime import Runtime, RuntimeContext, RuntimeKind
@@ -46,8 +45,6 @@ from llmasos.runtimes.runtime import Runtime, RuntimeContext, RuntimeKind
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-HOOK_NAMES: Final = tuple(sorted(name for name, value in vars(Hooks).items() if inspect.isfunction(value)))
 
 
 class Router:
@@ -151,7 +148,7 @@ class Plugins:
         """
         if any(loaded.name == name for loaded in self._loaded):
             raise Invalid(_("a plugin {name} is loaded already", name=name))
-        hooks = _contained(lambda: _implemented(name, plugin))
+        hooks = _contained(lambda: implemented_hooks(name, plugin))
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(Hooks)
         try:
@@ -362,48 +359,3 @@ def _fail_closed(plugin: _Loaded, hook: str, act: Callable[[], T]) -> T:
                 error=error,
             ),
         ) from error
-
-
-def _implemented(name: str, plugin: object) -> tuple[str, ...]:
-    """The hooks that a plugin implements.
-
-    Raises:
-        Invalid: It implements none, one that does not exist, or one in a way that the host does not call.
-    """
-    hooks: list[str] = []
-    for attribute in dir(plugin):
-        value = inspect.getattr_static(plugin, attribute)
-        options = getattr(value, f"{PROJECT}_impl", None)
-        if not isinstance(options, Mapping):
-            continue
-        marks = cast(Mapping[str, object], options)
-        hook = str(marks.get("specname") or attribute)
-        if hook not in HOOK_NAMES:
-            raise _unknown_hook(name, hook)
-        function = inspect.unwrap(getattr(value, "__func__", value))
-        strange = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-        plain = inspect.isroutine(getattr(plugin, attribute)) and not any(is_one(function) for is_one in strange)
-        if marks.get("wrapper") or marks.get("hookwrapper") or not plain:
-            raise Invalid(
-                _(
-                    "the plugin {name} implements {hook} as a wrapper, a generator, a coroutine or a class; the "
-                    "host calls plain functions only",
-                    name=name,
-                    hook=hook,
-                ),
-            )
-        hooks.append(hook)
-    if not hooks:
-        raise Invalid(
-            _("the plugin {name} implements no hook; mark its functions with llmasos.hooks.hookimpl", name=name),
-        )
-    return tuple(hooks)
-
-
-def _unknown_hook(name: str, hook: str) -> Invalid:
-    near = difflib.get_close_matches(hook, HOOK_NAMES, n=1)
-    hooks = ", ".join(HOOK_NAMES)
-    hint = _("did you mean {near}?", near=near[0]) if near else _("the hooks are {hooks}", hooks=hooks)
-    return Invalid(
-        _("the plugin {name} implements {hook}, which is not a hook; {hint}", name=name, hook=hook, hint=hint),
-    )

@@ -17,7 +17,8 @@ from llmasos.host import Host, Parts
 from llmasos.i18n import render
 from llmasos.kernel.capability import ContractFunction, Operation, PreparedCall
 from llmasos.kernel.invocation import Principal
-from llmasos.plugins import HOOK_NAMES, Plugins
+from llmasos.plugin_marks import HOOK_NAMES
+from llmasos.plugins import Plugins
 from llmasos.quotas.meters import Used
 from llmasos.runtimes.kinds import COMPONENTS, NATIVE
 from llmasos.runtimes.runtime import RuntimeKind

@@ -147,7 +147,7 @@ class CalledFunction(Shape):
     arguments: str
 
 
-class ToolCall(Shape):
+class ChatToolCall(Shape):
     """A tool call that an assistant's turn made."""
 
     id: Name
@@ -163,7 +163,7 @@ class ChatMessage(Shape):
     role: Literal["system", "user", "assistant", "tool"]
     content: str | list[Part] | None = None
     name: Name | None = None
-    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
+    tool_calls: Annotated[list[ChatToolCall], Field(max_length=MAX_TOOLS)] | None = None
     tool_call_id: Name | None = None
 
     @property
