@@ -11,13 +11,13 @@ from ipaddress import ip_network
 import pytest
 from capability_calls import answered, prepared
 
-from llmasos.bundles.manifest import HttpPermission, SecretPlace, SecretsPermission, Text
+from llmasos.bundles.manifest import HttpPermission, LocalisedText, SecretPlace, SecretsPermission
 from llmasos.capabilities.http import HttpCapability
 from llmasos.errors import Denied, Invalid, ResourceLimit, TimedOut, Unavailable
 from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
 from llmasos.settings import Settings
 
-WHY = Text(en="To test.")
+WHY = LocalisedText(en="To test.")
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 
 REFUSED = [

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from llmasos.bundles.manifest import ModelPermission, Text
+from llmasos.bundles.manifest import LocalisedText, ModelPermission
 from llmasos.capabilities.model import ModelCapability
 from llmasos.gateway.engine import load_litellm
 from llmasos.gateway.request import GenerateRequest
@@ -44,7 +44,7 @@ async def measure() -> None:
     provider = ScriptedProvider()
     gateway = scripted_gateway(Path(tempfile.mkdtemp()), provider)
     capability = ModelCapability(gateway)
-    permission = ModelPermission(capability="model", tiers=("fast",), reason=Text(en="x"))
+    permission = ModelPermission(capability="model", tiers=("fast",), reason=LocalisedText(en="x"))
     app = InstalledApp("acme/app", "1.0.0", "i", {"model": permission}, frozenset({"model"}))
     invocation = Invocation(Principal(), app, "act")
     request = GenerateRequest.model_validate({"messages": MESSAGES, "max_tokens": 100})

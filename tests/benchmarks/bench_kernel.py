@@ -23,7 +23,7 @@ from litellm import CustomLLM, ModelResponse
 from sqlmodel import SQLModel
 
 from llmasos import tables  # noqa: F401
-from llmasos.bundles.manifest import ModelPermission, Text
+from llmasos.bundles.manifest import LocalisedText, ModelPermission
 from llmasos.database.engine import Database
 from llmasos.kernel.capability import Operation, Outcome, PreparedCall
 from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
@@ -87,7 +87,7 @@ async def timed(call: Callable[[], Awaitable[object]], calls: int, at_once: int)
 async def main() -> None:
     calls = int(sys.argv[1]) if len(sys.argv) > 1 else 96
     litellm.custom_provider_map = [{"provider": "noop", "custom_handler": Nothing()}]
-    grant = ModelPermission(capability="model", tiers=("fast",), reason=Text(en="bench"))
+    grant = ModelPermission(capability="model", tiers=("fast",), reason=LocalisedText(en="bench"))
     app = InstalledApp("a/b", "1", "i", {"model": grant}, frozenset({"model"}))
     with tempfile.TemporaryDirectory() as folder, Database(f"sqlite:///{Path(folder) / 'b.db'}") as database:
         SQLModel.metadata.create_all(database.engine)

@@ -24,7 +24,7 @@ from pathlib import Path
 from awake import awake
 from bench_confine import ECHO, Echoes, installed
 
-from llmasos.bundles.manifest import StoragePermission, Text
+from llmasos.bundles.manifest import LocalisedText, StoragePermission
 from llmasos.capabilities.baseline import ConfigCapability, LogCapability
 from llmasos.capabilities.storage import StorageCapability
 from llmasos.database.engine import Database
@@ -141,7 +141,7 @@ async def main() -> int:
     """Measure, print, judge."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     print("confinement:", ", ".join(confinement().mechanisms) or confinement().missing)
-    grant = StoragePermission(capability="storage", reason=Text(en="bench"))
+    grant = StoragePermission(capability="storage", reason=LocalisedText(en="bench"))
     app = InstalledApp("acme/calls", "1.0.0", "one", {"storage": grant}, frozenset({"storage"}))
     held = True
     with tempfile.TemporaryDirectory(prefix="llmasos-bench-") as name:

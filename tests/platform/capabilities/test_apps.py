@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 from capability_calls import prepared
 
-from llmasos.bundles.manifest import AppsPermission, Text
+from llmasos.bundles.manifest import AppsPermission, LocalisedText
 from llmasos.capabilities.apps import AppsCapability
 from llmasos.errors import Denied, Invalid
 from llmasos.kernel.invocation import Event, InstalledApp, Invocation, Principal
@@ -19,7 +19,7 @@ class Result:
 def chain(*ids, apps=("acme/callee",), emit=None):
     """An invocation of the last app, called by those before it."""
     invocation = None
-    grant = AppsPermission(capability="apps", apps=apps, reason=Text(en="To test."))
+    grant = AppsPermission(capability="apps", apps=apps, reason=LocalisedText(en="To test."))
     for app_id in ids:
         app = InstalledApp(app_id, "1.0", app_id, {"apps": grant}, frozenset({"apps"}))
         options = {"emit": emit} if emit else {}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from llmasos.bundles.parts import StoragePermission, Text
+from llmasos.bundles.parts import LocalisedText, StoragePermission
 from llmasos.capabilities.baseline import ConfigCapability, LogCapability, OutputCapability
 from llmasos.database.engine import Database
 from llmasos.errors import Invalid, PermissionNotDeclared, PermissionNotGranted, ResourceLimit
@@ -85,7 +85,7 @@ async def test_config_answers_the_installers_values_and_the_callers_language(hos
 
 async def test_an_app_can_ask_what_it_was_granted(host: SmallHost) -> None:
     """11-36: an app could not tell a declined optional permission from a failure."""
-    storage = StoragePermission(capability="storage", reason=Text(en="x"))
+    storage = StoragePermission(capability="storage", reason=LocalisedText(en="x"))
     app = replace(APP, grants={"storage": storage}, declared=frozenset({"storage", "model"}))
     async with host.invocations.open(Principal(), app, "act") as invocation:
         assert json.loads(await host.guest(invocation, "config", "read", []))["granted"] == ["storage"]

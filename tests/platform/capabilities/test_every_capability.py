@@ -14,12 +14,12 @@ import pytest
 from llmasos.bundles.manifest import (
     AppsPermission,
     HttpPermission,
+    LocalisedText,
     ModelPermission,
     Permission,
     SecretPlace,
     SecretsPermission,
     StoragePermission,
-    Text,
 )
 from llmasos.capabilities.apps import AppsCapability
 from llmasos.capabilities.http import HttpCapability
@@ -35,7 +35,7 @@ from llmasos.secrets import SecretOwner, Secrets
 from llmasos.testing import SmallHost, small_host
 
 ME = Principal()
-WHY = Text(en="To test.")
+WHY = LocalisedText(en="To test.")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from threading import Thread
 import pytest
 from sqlmodel import select
 
-from llmasos.bundles.manifest import HttpPermission, Text
+from llmasos.bundles.manifest import HttpPermission, LocalisedText
 from llmasos.capabilities.http import HttpCapability
 from llmasos.database.engine import Database
 from llmasos.errors import LlmasosError, QuotaExceeded
@@ -66,7 +66,11 @@ async def host(database: Database) -> AsyncIterator[SmallHost]:
 
 async def request(host: SmallHost, granted: str, url: str) -> str:
     grant = HttpPermission(
-        capability="http", hosts=(granted,), methods=("GET",), max_response_bytes=1000, reason=Text(en="To test.")
+        capability="http",
+        hosts=(granted,),
+        methods=("GET",),
+        max_response_bytes=1000,
+        reason=LocalisedText(en="To test."),
     )
     app = InstalledApp("acme/one", "1.0", "i1", {"http": grant}, frozenset({"http"}))
     async with host.invocations.open(Principal(), app, "act") as invocation:

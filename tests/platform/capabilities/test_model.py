@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from capability_calls import prepared
 
-from llmasos.bundles.manifest import ModelPermission, StoragePermission, Text
+from llmasos.bundles.manifest import LocalisedText, ModelPermission, StoragePermission
 from llmasos.capabilities.model import ModelCapability
 from llmasos.errors import Denied, Invalid, PermissionNotGranted
 from llmasos.gateway.testing import ScriptedProvider, ScriptedReply, scripted_entry, scripted_gateway
@@ -16,7 +16,7 @@ from llmasos.kernel.capability import Capability
 from llmasos.kernel.invocation import Event, InstalledApp, Invocation, Principal
 from llmasos.quotas.meters import Demand, Meter
 
-REASON = Text(en="It is the point of the app.")
+REASON = LocalisedText(en="It is the point of the app.")
 
 
 @pytest.fixture

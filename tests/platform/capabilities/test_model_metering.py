@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import select
 
-from llmasos.bundles.manifest import ModelPermission, Text
+from llmasos.bundles.manifest import LocalisedText, ModelPermission
 from llmasos.capabilities.model import Embed, ModelCapability
 from llmasos.database.engine import Database
 from llmasos.errors import Denied, LlmasosError
@@ -29,7 +29,9 @@ from llmasos.quotas.service import QuotaName
 from llmasos.quotas.tables import LedgerWindow, UsageDay
 from llmasos.testing import SmallHost, small_host
 
-PERMISSION = ModelPermission(capability="model", tiers=("fast",), embeddings=True, reason=Text(en="for the test"))
+PERMISSION = ModelPermission(
+    capability="model", tiers=("fast",), embeddings=True, reason=LocalisedText(en="for the test")
+)
 APP = InstalledApp("acme/one", "1.0", "i1", {"model": PERMISSION}, frozenset({"model"}))
 ASKED = [json.dumps({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 50})]
 # A model that is not fit for the task says so, which is an event.

@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 from sqlmodel import select
 
-from llmasos.bundles.manifest import HttpPermission, ModelPermission, Text
+from llmasos.bundles.manifest import HttpPermission, LocalisedText, ModelPermission
 from llmasos.capabilities.http import HttpCapability
 from llmasos.capabilities.model import ModelCapability
 from llmasos.database.engine import Database
@@ -24,7 +24,7 @@ from llmasos.kernel.tables import AuditEntry
 from llmasos.testing import SmallHost, small_host
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"pixels" * 20
-REASON = Text(en="To test.")
+REASON = LocalisedText(en="To test.")
 
 
 class Server(BaseHTTPRequestHandler):

@@ -10,7 +10,7 @@ from threading import Barrier
 import pytest
 from sqlmodel import func, select
 
-from llmasos.bundles.manifest import StoragePermission, Text
+from llmasos.bundles.manifest import LocalisedText, StoragePermission
 from llmasos.capabilities import storage
 from llmasos.capabilities.storage import Area, StorageCapability, decoded
 from llmasos.capabilities.tables import StoredTotal, StoredValue
@@ -21,7 +21,7 @@ from llmasos.testing import SmallHost, small_host
 from llmasos_sdk.errors import AppError
 from llmasos_sdk.testing import MemoryStorage
 
-GRANT = StoragePermission(capability="storage", max_bytes=1000, reason=Text(en="for the test"))
+GRANT = StoragePermission(capability="storage", max_bytes=1000, reason=LocalisedText(en="for the test"))
 APP = InstalledApp("acme/one", "1.0", "i1", {"storage": GRANT}, frozenset({"storage"}))
 ME = Principal()
 Call = Callable[..., Awaitable[object]]

@@ -19,7 +19,7 @@ import pytest
 from sqlmodel import SQLModel, select
 
 from llmasos import tables  # noqa: F401
-from llmasos.bundles.manifest import ModelPermission, Text
+from llmasos.bundles.manifest import LocalisedText, ModelPermission
 from llmasos.capabilities.model import ModelCapability
 from llmasos.database.engine import Database
 from llmasos.errors import Invalid, ModelUnavailable, QuotaExceeded
@@ -223,7 +223,7 @@ async def test_a_quota_lets_a_call_through_that_fits_to_the_token(gateway, tmp_p
     text = "Name three colours of the sea in the evening, please."
     request = json.dumps({"messages": [{"role": "user", "content": text}], "max_tokens": 20})
     prompt = (await gateway.measured(gateway.plan(GenerateRequest.model_validate_json(request)))).prompt_tokens
-    permission = ModelPermission(capability="model", tiers=("fast",), reason=Text(en="for the test"))
+    permission = ModelPermission(capability="model", tiers=("fast",), reason=LocalisedText(en="for the test"))
     app = InstalledApp("acme/one", "1.0", "i1", {"model": permission}, frozenset({"model"}))
     with Database(f"sqlite:///{tmp_path}/t.db") as database:
         SQLModel.metadata.create_all(database.engine)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlmodel import select
 
-from llmasos.bundles.parts import StoragePermission, Text
+from llmasos.bundles.parts import LocalisedText, StoragePermission
 from llmasos.capabilities.storage import Get, Put, StorageCapability
 from llmasos.capabilities.tables import StoredValue
 from llmasos.database.engine import Database, utc_now
@@ -24,7 +24,7 @@ from llmasos.quotas.ledger import Ledger
 from llmasos.testing import SmallHost
 
 ME = Principal()
-GRANT = StoragePermission(capability="storage", max_bytes=1000, reason=Text(en="To test."))
+GRANT = StoragePermission(capability="storage", max_bytes=1000, reason=LocalisedText(en="To test."))
 APPS = ("acme/one", "acme/two")
 
 

@@ -6,16 +6,16 @@ from llmasos.bundles.parts import (
     AppsPermission,
     HttpPermission,
     LimitsRequest,
+    LocalisedText,
     ModelPermission,
     Permission,
     SecretPlace,
     SecretsPermission,
     StoragePermission,
-    Text,
 )
 from llmasos.kernel.grants import carry_over, difference, intersect, intersect_all, is_within
 
-WHY = Text(en="Because.")
+WHY = LocalisedText(en="Because.")
 # Few names, so that they meet often.
 HOSTS = st.sampled_from(
     ["*", "https://a.com", "https://a.com:443", "https://*.a.com", "https://b.a.com", "https://*.b.a.com", "http://a.com",

@@ -16,7 +16,7 @@ from sqlalchemy import event
 from sqlalchemy.orm.exc import DetachedInstanceError
 from sqlmodel import select
 
-from llmasos.bundles.manifest import ModelPermission, Text
+from llmasos.bundles.manifest import LocalisedText, ModelPermission
 from llmasos.database.engine import Database, utc_now
 from llmasos.database.transaction import Transaction
 from llmasos.database.write_queue import WriteKind
@@ -43,7 +43,7 @@ from llmasos.quotas.meters import Demand, Meter, Shrink, Used
 from llmasos.quotas.tables import LedgerWindow, Quota, ReservationRow, UsageDay
 from llmasos.testing import SmallHost, small_host
 
-WHY = Text(en="for the test")
+WHY = LocalisedText(en="for the test")
 APP = InstalledApp(
     "acme/one",
     "1.0",

@@ -147,7 +147,7 @@ def test_code_that_reads_and_then_adds_is_caught_by_the_same_test(database: Data
 HOLDER = """
 import asyncio, sys, os, signal
 from llmasos import tables
-from llmasos.bundles.manifest import ModelPermission, Text
+from llmasos.bundles.manifest import ModelPermission, LocalisedText
 from llmasos.database.engine import Database
 from llmasos.kernel.capability import Operation, Outcome, PreparedCall
 from llmasos.kernel.invocation import InstalledApp, Principal
@@ -173,7 +173,7 @@ class Model:
         return Outcome(1, Used(prompt_tokens=60, model="m"))
 
 async def main():
-    grant = ModelPermission(capability="model", tiers=("fast",), reason=Text(en="x"))
+    grant = ModelPermission(capability="model", tiers=("fast",), reason=LocalisedText(en="x"))
     app = InstalledApp("a/b", "1", "i", {"model": grant}, frozenset({"model"}))
     database = Database(sys.argv[1])
     me = Principal("w", "u")
@@ -224,7 +224,7 @@ def test_a_process_of_another_machine_is_given_the_time_of_its_lease(database: D
 KILLED = """
 import asyncio, json, os, signal, sys
 from llmasos import tables
-from llmasos.bundles.manifest import ModelPermission, Text
+from llmasos.bundles.manifest import ModelPermission, LocalisedText
 from llmasos.database.engine import Database
 from llmasos.database.transaction import Transaction
 from llmasos.kernel.capability import Operation, Outcome, PreparedCall
@@ -254,7 +254,7 @@ def die_at(step):
         setattr(Transaction, name, counted)
 
 async def main(told):
-    grant = ModelPermission(capability="model", tiers=("fast",), reason=Text(en="x"))
+    grant = ModelPermission(capability="model", tiers=("fast",), reason=LocalisedText(en="x"))
     app = InstalledApp("a/b", "1", "i", {"model": grant}, frozenset({"model"}))
     database = Database(sys.argv[1])
     async def one():

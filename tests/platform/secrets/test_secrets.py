@@ -3,7 +3,7 @@
 import pytest
 from capability_calls import answered
 
-from llmasos.bundles.manifest import SecretPlace, SecretsPermission, Text
+from llmasos.bundles.manifest import LocalisedText, SecretPlace, SecretsPermission
 from llmasos.capabilities.secrets import SecretsCapability, UserSecrets
 from llmasos.errors import Invalid, NotFound, Unavailable
 from llmasos.kernel.invocation import InstalledApp, Invocation, Principal
@@ -59,7 +59,7 @@ def test_the_error_of_a_lost_key_says_to_set_the_secret_again(database, tmp_path
 
 def caller(app_id="acme/app"):
     place = SecretPlace(name="token", host="https://api.example.com", header="authorization")
-    grant = SecretsPermission(capability="secrets", secrets=(place,), reason=Text(en="To test."))
+    grant = SecretsPermission(capability="secrets", secrets=(place,), reason=LocalisedText(en="To test."))
     app = InstalledApp(app_id, "1.0", "i", {"secrets": grant}, frozenset({"secrets"}))
     return Invocation(Principal(), app, "act")
 

@@ -14,7 +14,7 @@ from llmasos.errors import Denied, LlmasosError, NotFound, QuotaExceeded
 from llmasos.home import default_home, state_home_and_database_url
 from llmasos.settings import Settings
 from llmasos_server.cli import registry, shell
-from llmasos_server.cli.output import Options, options
+from llmasos_server.cli.output import CommandOptions, options
 
 
 def test_help_names_every_installed_command_and_imports_none_of_them() -> None:
@@ -104,7 +104,7 @@ def test_the_options_of_a_command_line_do_not_outlive_it(
     """10, section 6: `--json` of one command stayed set for whatever the process did next."""
     probe["raise"] = error
     CliRunner().invoke(shell.app, ["migrate", "--json", "--debug"])
-    assert options() == Options()
+    assert options() == CommandOptions()
 
 
 def test_ctrl_c_ends_with_130_and_says_nothing(probe: dict[str, BaseException | None]) -> None:

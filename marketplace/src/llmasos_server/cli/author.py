@@ -18,7 +18,7 @@ from llmasos.printable import one_line
 from llmasos_server.cli.output import emit_json, locale, message_of, note, options, say, tr
 
 if TYPE_CHECKING:
-    from llmasos.authoring.check import Finding
+    from llmasos.authoring.check import ProjectFinding
     from llmasos.authoring.project import Project as AppProject
     from llmasos.bundles.reader import Bundle
 
@@ -63,7 +63,7 @@ def check(path: Project = HERE) -> None:
         raise typer.Exit(1)
 
 
-def _tell(findings: list[Finding]) -> None:
+def _tell(findings: list[ProjectFinding]) -> None:
     words = {"error": tr("error"), "warning": tr("warning")}
     for finding in findings:
         say(f"{words[finding.level]}: {one_line(render(finding.line, locale()))}")

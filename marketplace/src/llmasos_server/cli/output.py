@@ -20,17 +20,17 @@ from llmasos.printable import json_safe, one_line, printable
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class CommandOptions:
     """What was asked of every command alike."""
 
     json: bool = False
     debug: bool = False
 
 
-_options: ContextVar[Options] = ContextVar("llmasos_cli_options", default=Options())  # noqa: B039 - it is frozen
+_options: ContextVar[CommandOptions] = ContextVar("llmasos_cli_options", default=CommandOptions())  # noqa: B039 - it is frozen
 
 
-def options() -> Options:
+def options() -> CommandOptions:
     """`--json` and `--debug` of the command that runs."""
     return _options.get()
 
@@ -44,7 +44,7 @@ def set_options(*, json: bool | None = None, debug: bool | None = None) -> None:
 @contextmanager
 def fresh_options() -> Generator[None]:
     """Start a command line without options, and forget the ones it set when it ends."""
-    token = _options.set(Options())
+    token = _options.set(CommandOptions())
     try:
         yield
     finally:

@@ -22,7 +22,7 @@ CAPABILITIES = frozenset({"model", "storage", "http", "secrets", "apps"})
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ProjectFinding:
     """One thing that is wrong (an error) or that may be (a warning), with where and the cure."""
 
     level: str
@@ -35,7 +35,7 @@ class Finding:
         return _("{where}: {message}", where=self.where, message=self.message)
 
 
-def check(path: Path) -> list[Finding]:
+def check(path: Path) -> list[ProjectFinding]:
     """Every finding of the app in a folder; none: it is fine.
 
     Raises:
@@ -46,43 +46,43 @@ def check(path: Path) -> list[Finding]:
     except LlmasosError as error:
         if error.tag == "not-found":
             raise
-        return [Finding("error", layout.MANIFEST, error.message)]
+        return [ProjectFinding("error", layout.MANIFEST, error.message)]
     return [*_files(project), *_code(project)]
 
 
-def has_errors(findings: list[Finding]) -> bool:
+def has_errors(findings: list[ProjectFinding]) -> bool:
     """Whether a build would fail, or an app would."""
     return any(finding.level == "error" for finding in findings)
 
 
-def _files(project: Project) -> Iterator[Finding]:
+def _files(project: Project) -> Iterator[ProjectFinding]:
     manifest = project.manifest
     if not (project.root / layout.README).is_file():
-        yield Finding(
+        yield ProjectFinding(
             "error",
             layout.README,
             _("it is missing; write what the app does, for its page"),
         )
     elif manifest.name.zh and not (project.root / "README.zh.md").is_file():
-        yield Finding(
+        yield ProjectFinding(
             "warning",
             "README.zh.md",
             _("the manifest speaks Chinese, and there is no Chinese README"),
         )
     if manifest.icon is None:
-        yield Finding("warning", layout.MANIFEST, _('the app has no icon: icon = "icon.svg"'))
+        yield ProjectFinding("warning", layout.MANIFEST, _('the app has no icon: icon = "icon.svg"'))
     elif not (project.root / manifest.icon).is_file():
-        yield Finding(
+        yield ProjectFinding(
             "error",
             layout.MANIFEST,
             _("icon = {icon!r}, and there is no such file", icon=manifest.icon),
         )
     elif (project.root / manifest.icon).stat().st_size > layout.MAX_ICON_BYTES:
         kib = layout.MAX_ICON_BYTES >> 10
-        yield Finding("error", manifest.icon, _("it is over {kib} KiB; make it smaller", kib=kib))
+        yield ProjectFinding("error", manifest.icon, _("it is over {kib} KiB; make it smaller", kib=kib))
 
 
-def _code(project: Project) -> Iterator[Finding]:
+def _code(project: Project) -> Iterator[ProjectFinding]:
     runtime = project.manifest.runtime
     for key in ("source", "component", "wheel"):
         named = getattr(runtime, key)
@@ -91,7 +91,7 @@ def _code(project: Project) -> Iterator[Finding]:
         path = project.root / named
         if not path.is_file():
             line = f"[runtime] {key} = {named!r}"
-            yield Finding("error", layout.MANIFEST, _("{line}, and there is no such file", line=line))
+            yield ProjectFinding("error", layout.MANIFEST, _("{line}, and there is no such file", line=line))
         elif key == "component":
             yield from _binary(path)
         elif key == "source":
@@ -99,36 +99,36 @@ def _code(project: Project) -> Iterator[Finding]:
             yield from _source(project, path)
 
 
-def _source(project: Project, path: Path) -> Iterator[Finding]:
+def _source(project: Project, path: Path) -> Iterator[ProjectFinding]:
     kind = project.manifest.runtime.kind
     if path.suffix == ".py":
         yield from _python(project, path)
     elif path.suffix not in javascript.SUFFIXES or kind == "python":
         line = f"[runtime] source = {project.manifest.runtime.source!r}"
         kinds = any_of([".py"] if kind == "python" else [".py", ".js", ".ts"])
-        yield Finding("error", layout.MANIFEST, _("{line} is not a {kinds} file", line=line, kinds=kinds))
+        yield ProjectFinding("error", layout.MANIFEST, _("{line} is not a {kinds} file", line=line, kinds=kinds))
 
 
-def _scaffold(project: Project, source: Path) -> Iterator[Finding]:
+def _scaffold(project: Project, source: Path) -> Iterator[ProjectFinding]:
     for name in scaffold_texts(project.root, source):
         said = _("it still says what the new project did: say what this app does")
-        yield Finding("warning", name, said)
+        yield ProjectFinding("warning", name, said)
 
 
-def _binary(path: Path) -> Iterator[Finding]:
+def _binary(path: Path) -> Iterator[ProjectFinding]:
     with path.open("rb") as file:
         head = file.read(8)
     if head[:4] != wrap.MAGIC or head[4:] not in (wrap.CORE, wrap.COMPONENT):
-        yield Finding(
+        yield ProjectFinding(
             "error",
             path.name,
             _("it is not WebAssembly; name the .wasm file that your compiler made"),
         )
 
 
-def _python(project: Project, source: Path) -> Iterator[Finding]:
+def _python(project: Project, source: Path) -> Iterator[ProjectFinding]:
     if source.stem in python.RESERVED or not source.stem.isidentifier():
-        yield Finding(
+        yield ProjectFinding(
             "error",
             source.name,
             _("it cannot be an app's module; rename it, such as app.py"),
@@ -137,7 +137,7 @@ def _python(project: Project, source: Path) -> Iterator[Finding]:
     try:
         paths = [path for path in source_files(source.parent) if path.suffix == ".py"]
     except BuildFailed as error:
-        yield Finding("error", source.parent.name, error.message)
+        yield ProjectFinding("error", source.parent.name, error.message)
         return
     for path in paths:
         where = path.relative_to(project.root).as_posix()
@@ -146,7 +146,7 @@ def _python(project: Project, source: Path) -> Iterator[Finding]:
         except (SyntaxError, ValueError) as error:
             line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
             said = getattr(error, "msg", error)
-            yield Finding("error", f"{where}{line}", _("it is not Python: {said}", said=said))
+            yield ProjectFinding("error", f"{where}{line}", _("it is not Python: {said}", said=said))
             continue
         yield from _names(where, tree)
         if path == source:
@@ -157,20 +157,20 @@ def _python(project: Project, source: Path) -> Iterator[Finding]:
     yield from _capabilities(project, used)
 
 
-def _names(where: str, tree: ast.Module) -> Iterator[Finding]:
+def _names(where: str, tree: ast.Module) -> Iterator[ProjectFinding]:
     for each in undefined_names(tree, where) or ():
         said = _("the name {name!r} is used, and nothing defines it: import or define it", name=each.name)
-        yield Finding("error", f"{where}, line {each.line}", said)
+        yield ProjectFinding("error", f"{where}, line {each.line}", said)
 
 
-def _capabilities(project: Project, used: dict[str, str]) -> Iterator[Finding]:
+def _capabilities(project: Project, used: dict[str, str]) -> Iterator[ProjectFinding]:
     """Hold what the source reaches for against what the manifest declares; `ctx` is the name by custom."""
     from llmasos_sdk.context import permission_lines  # noqa: PLC0415 (only Python sources need it)
 
     declared = project.manifest.capabilities
     for name in sorted(CAPABILITIES & used.keys() - declared):
         lines = permission_lines(name).replace("\n", "\n    ")
-        yield Finding(
+        yield ProjectFinding(
             "error",
             used[name],
             _(
@@ -182,10 +182,10 @@ def _capabilities(project: Project, used: dict[str, str]) -> Iterator[Finding]:
         )
     for name in sorted(declared - used.keys() - {"secrets"}):
         said = _("the permission {name!r} is requested, but the source never uses ctx.{name}; remove it", name=name)
-        yield Finding("warning", layout.MANIFEST, said)
+        yield ProjectFinding("warning", layout.MANIFEST, said)
 
 
-def _actions(where: str, tree: ast.Module) -> Iterator[Finding]:
+def _actions(where: str, tree: ast.Module) -> Iterator[ProjectFinding]:
     found = 0
     for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -196,16 +196,16 @@ def _actions(where: str, tree: ast.Module) -> Iterator[Finding]:
         place = f"{where}, line {node.lineno}"
         if isinstance(node, ast.AsyncFunctionDef):
             said = _("action {node} is async; write it as a plain `def`", node=node.name)
-            yield Finding("error", place, said)
+            yield ProjectFinding("error", place, said)
         parameters = [*node.args.posonlyargs, *node.args.args]
         if not parameters:
             line = f"def {node.name}(ctx: Context, ...)"
             said = _("action {node} takes no context: {line}", node=node.name, line=line)
-            yield Finding("error", place, said)
+            yield ProjectFinding("error", place, said)
         for parameter in [*parameters[1:], *node.args.kwonlyargs]:
             if parameter.annotation is None:
                 hint = f"`{parameter.arg}: str`"
-                yield Finding(
+                yield ProjectFinding(
                     "error",
                     place,
                     _(
@@ -217,13 +217,13 @@ def _actions(where: str, tree: ast.Module) -> Iterator[Finding]:
                 )
         if ast.get_docstring(node) is None:
             said = _("action {node} has no docstring; its first line tells people what it does", node=node.name)
-            yield Finding("warning", place, said)
+            yield ProjectFinding("warning", place, said)
     if not found and "App" in ast.dump(tree):
         said = _("the app has no action; write a function below `@app.action`")
-        yield Finding("error", where, said)
+        yield ProjectFinding("error", where, said)
     elif not found:
         said = _("there is no app in it; write `app = App()` and a function below `@app.action`")
-        yield Finding("error", where, said)
+        yield ProjectFinding("error", where, said)
 
 
 def _is_action(decorator: ast.expr) -> bool:

@@ -1,6 +1,6 @@
 """The file of a backup: a plain, uncompressed tar archive that any `tar` lists.
 
-    backup.json              what is in it: `Manifest`
+    backup.json              what is in it: `BackupManifest`
     config.toml              the operator's settings, if there are any
     rows/TABLE.jsonl         the rows of one table, one JSON array a line
     bundles/DIGEST.llmapp    the catalog's bundles
@@ -48,7 +48,7 @@ class BackupRejected(Invalid):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ArchiveEntry:
     """One file of a backup."""
 
     name: str
@@ -76,7 +76,7 @@ class SealedKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class BackupManifest:
     """What a backup holds."""
 
     made_at: str
@@ -84,7 +84,7 @@ class Manifest:
     """The version of LLMasOS that made it."""
     schema: str
     """The revision of the database's schema."""
-    files: tuple[Entry, ...]
+    files: tuple[ArchiveEntry, ...]
     tables: dict[str, TableRows]
     secrets_key: SealedKey | None = None
     format: int = field(default=FORMAT)
@@ -96,14 +96,14 @@ class Manifest:
         return json.dumps(content, sort_keys=True).encode()
 
 
-def describe(name: str, path: Path) -> Entry:
+def describe(name: str, path: Path) -> ArchiveEntry:
     """The entry of a file that goes into a backup."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return Entry(name, file.tell(), digest)
+        return ArchiveEntry(name, file.tell(), digest)
 
 
-def write(target: BinaryIO, manifest: Manifest, files: Iterable[tuple[Entry, Path]]) -> None:
+def write(target: BinaryIO, manifest: BackupManifest, files: Iterable[tuple[ArchiveEntry, Path]]) -> None:
     """Write a backup.
 
     Args:
@@ -135,7 +135,7 @@ def _write_file(target: BinaryIO, name: str, size: int, content: BinaryIO) -> No
     target.write(bytes(-size % _BLOCK))
 
 
-def read_manifest(source: BinaryIO) -> Manifest:
+def read_manifest(source: BinaryIO) -> BackupManifest:
     """Read a backup's manifest.
 
     Raises:
@@ -162,8 +162,8 @@ def read_manifest(source: BinaryIO) -> Manifest:
     )
 
 
-def _manifest(value: dict[str, Any]) -> Manifest:
-    files = tuple(Entry(_text(e["name"]), _count(e["size_bytes"]), _text(e["sha256"])) for e in value["files"])
+def _manifest(value: dict[str, Any]) -> BackupManifest:
+    files = tuple(ArchiveEntry(_text(e["name"]), _count(e["size_bytes"]), _text(e["sha256"])) for e in value["files"])
     names = [entry.name for entry in files]
     if len(set(names)) != len(names):
         raise _damaged(_("it lists a file twice"))
@@ -184,7 +184,7 @@ def _manifest(value: dict[str, Any]) -> Manifest:
     key = value["secrets_key"]
     sealed = None if key is None else SealedKey(*(_text(key[part]) for part in ("salt", "nonce", "ciphertext")))
     made_at, version, schema = (_text(value[part]) for part in ("made_at", "llmasos", "schema"))
-    return Manifest(made_at, version, schema, files, tables, sealed)
+    return BackupManifest(made_at, version, schema, files, tables, sealed)
 
 
 def _text(value: object) -> str:
@@ -199,7 +199,7 @@ def _count(value: object) -> int:
     return value
 
 
-def read_files(source: BinaryIO, manifest: Manifest, take: Callable[[str], BinaryIO]) -> None:
+def read_files(source: BinaryIO, manifest: BackupManifest, take: Callable[[str], BinaryIO]) -> None:
     """Read the files of a backup after its manifest, each held against its size and digest.
 
     Args:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from llmasos.backup import archive, rows
-from llmasos.backup.archive import Entry, Manifest, TableRows
+from llmasos.backup.archive import ArchiveEntry, BackupManifest, TableRows
 from llmasos.backup.sealing import seal
 from llmasos.backup.snapshot import snapshot
 from llmasos.database.schema import check_revision, revision_of
@@ -29,7 +29,7 @@ from llmasos.secrets.service import KEY_FILE
 MIN_PASSPHRASE_CHARACTERS: Final = 8
 _ATTEMPTS: Final = 3
 
-Seal: TypeAlias = Callable[[Manifest], Manifest]
+Seal: TypeAlias = Callable[[BackupManifest], BackupManifest]
 """Adds the encrypted key of the secrets to a manifest."""
 
 
@@ -39,7 +39,7 @@ class Backup:
 
     path: Path
     size_bytes: int
-    manifest: Manifest
+    manifest: BackupManifest
 
 
 def needs_passphrase(home: Path) -> bool:
@@ -84,7 +84,7 @@ def make_backup(home: Path, url: str, target: Path, passphrase: str | None) -> B
             ),
         )
 
-    def sealed(manifest: Manifest) -> Manifest:
+    def sealed(manifest: BackupManifest) -> BackupManifest:
         if key is None:
             return manifest
         return replace(manifest, secrets_key=seal(key, passphrase or "", manifest.authenticated()))
@@ -137,8 +137,8 @@ def _files(home: Path) -> Iterator[tuple[str, Path]]:
             yield f"code/{digest}/{path.name}", path
 
 
-def _manifest(revision: str, entries: list[Entry], tables: dict[str, TableRows]) -> Manifest:
-    return Manifest(
+def _manifest(revision: str, entries: list[ArchiveEntry], tables: dict[str, TableRows]) -> BackupManifest:
+    return BackupManifest(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         llmasos=metadata.version("llmasos-platform"),
         schema=revision,

@@ -24,7 +24,7 @@ from typing import BinaryIO, Final
 from sqlalchemy import Connection, Table, select, text, update
 
 from llmasos.backup import archive, rows
-from llmasos.backup.archive import BackupRejected, Manifest
+from llmasos.backup.archive import BackupManifest, BackupRejected
 from llmasos.backup.sealing import unseal
 from llmasos.backup.snapshot import snapshot, transaction
 from llmasos.database.engine import Database
@@ -51,7 +51,7 @@ _NEVER_EMPTY: Final = frozenset({"alembic_version", "host_lease", "workspace", "
 _PLACES: Final = ("home", "database_url")
 
 
-def read_backup(path: Path) -> Manifest:
+def read_backup(path: Path) -> BackupManifest:
     """What a backup holds, its files unread.
 
     Raises:
@@ -63,14 +63,16 @@ def read_backup(path: Path) -> Manifest:
         return _checked(archive.read_manifest(source))
 
 
-def _checked(manifest: Manifest) -> Manifest:
+def _checked(manifest: BackupManifest) -> BackupManifest:
     if not re.fullmatch(r"\d{4}", manifest.schema):
         raise BackupRejected
     check_revision(manifest.schema)
     return manifest
 
 
-def restore_backup(path: Path, home: Path, url: str, passphrase: str | None, *, replace: bool = False) -> Manifest:
+def restore_backup(
+    path: Path, home: Path, url: str, passphrase: str | None, *, replace: bool = False
+) -> BackupManifest:
     """Make a home what it was when a backup was made.
 
     Args:
@@ -148,7 +150,7 @@ def finish_restore(home: Path, url: str) -> bool:
     return True
 
 
-def _check_room(home: Path, manifest: Manifest) -> None:
+def _check_room(home: Path, manifest: BackupManifest) -> None:
     # Each file is written once; the rows once more, as a database with its indexes.
     needed = sum(entry.size_bytes * (3 if entry.name.startswith("rows/") else 1) for entry in manifest.files)
     free = shutil.disk_usage(home).free
@@ -196,7 +198,7 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _build_database(staging: Path, manifest: Manifest) -> None:
+def _build_database(staging: Path, manifest: BackupManifest) -> None:
     """Make a SQLite database of the rows: in the schema that they were written in, then migrated."""
     file = staging / _DATABASE
     url = f"sqlite:///{file}"

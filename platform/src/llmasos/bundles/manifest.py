@@ -27,16 +27,16 @@ from llmasos.bundles.parts import (
     Frozen,
     HttpPermission,
     LimitsRequest,
+    LocalisedText,
     Many,
     ModelPermission,
     Permission,
     RelativePath,
-    Runtime,
+    RuntimeSection,
     SecretPlace,
     SecretsPermission,
     Specifier,
     StoragePermission,
-    Text,
     Tier,
 )
 from llmasos.bundles.rules import ManifestParts, inconsistencies
@@ -56,14 +56,14 @@ __all__ = [
     "Frozen",
     "HttpPermission",
     "LimitsRequest",
+    "LocalisedText",
     "Manifest",
     "ModelPermission",
     "Permission",
-    "Runtime",
+    "RuntimeSection",
     "SecretPlace",
     "SecretsPermission",
     "StoragePermission",
-    "Text",
     "Tier",
     "parse_manifest",
 ]
@@ -85,9 +85,9 @@ class Manifest(Frozen):
     license: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     categories: Annotated[Many[Category], Field(max_length=10)] = ()
     icon: RelativePath | None = None
-    name: Text
-    summary: Text
-    runtime: Runtime
+    name: LocalisedText
+    summary: LocalisedText
+    runtime: RuntimeSection
     compat: Compat = Compat()
     permissions: Many[Permission] = ()
     limits: LimitsRequest = LimitsRequest()
@@ -200,7 +200,7 @@ def _table(value: object) -> dict[str, object]:
 
 
 _APP_ID: TypeAdapter[str] = TypeAdapter(AppId)
-_RUNTIME = TypeAdapter(Runtime)
+_RUNTIME = TypeAdapter(RuntimeSection)
 _PERMISSION: TypeAdapter[Permission] = TypeAdapter(Permission)
 _CONFIG = TypeAdapter(ConfigField)
 P = TypeVar("P")

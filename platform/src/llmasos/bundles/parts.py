@@ -84,7 +84,7 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True)
 
 
-class Text(Frozen):
+class LocalisedText(Frozen):
     """A text in English and, if the author wrote one, in Chinese."""
 
     en: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
@@ -99,7 +99,7 @@ class BasePermission(Frozen):
     """What every permission has: whether the app works without it, and why it is asked for."""
 
     optional: bool = False
-    reason: Text
+    reason: LocalisedText
 
 
 class ModelPermission(BasePermission):
@@ -230,7 +230,7 @@ def _kind(value: str) -> str:
     return value
 
 
-class Runtime(Frozen):
+class RuntimeSection(Frozen):
     """What runs the app, and from what: a source that `build` compiles, or a finished component or wheel."""
 
     kind: Annotated[str, AfterValidator(_kind)]
@@ -261,8 +261,8 @@ class ConfigField(Frozen):
     """One field of the form at install."""
 
     type: Literal["string", "integer", "number", "boolean", "array"]
-    title: Text
-    description: Text | None = None
+    title: LocalisedText
+    description: LocalisedText | None = None
     enum: Annotated[Many[Any], Field(min_length=1, max_length=200)] | None = None
     default: Any = None
     """Without one, the installer must give a value."""

@@ -9,7 +9,14 @@ from pathlib import PurePosixPath
 
 from llmasos.bundles.faults import ManifestFault
 from llmasos.bundles.hosts import HostPattern
-from llmasos.bundles.parts import AppsPermission, ConfigField, HttpPermission, Permission, Runtime, SecretsPermission
+from llmasos.bundles.parts import (
+    AppsPermission,
+    ConfigField,
+    HttpPermission,
+    Permission,
+    RuntimeSection,
+    SecretsPermission,
+)
 from llmasos.i18n import _, any_of, listing
 
 
@@ -18,7 +25,7 @@ class ManifestParts:
     """The parts of a manifest; a part that did not parse is None."""
 
     id: str | None
-    runtime: Runtime | None
+    runtime: RuntimeSection | None
     permissions: Sequence[Permission | None]
     config: Mapping[str, ConfigField | None]
     dependencies: frozenset[str]
@@ -46,7 +53,7 @@ _FINISHED = ("component", "wheel")
 _ENDINGS = {"component": (".wasm",), "wheel": (".whl",)}
 
 
-def _runtime(runtime: Runtime) -> Iterator[ManifestFault]:
+def _runtime(runtime: RuntimeSection) -> Iterator[ManifestFault]:
     given = {key: getattr(runtime, key) for key in ("source", "component", "wheel")}
     named = [key for key, value in given.items() if value is not None]
     fitting = _MADE_FROM.get(runtime.kind, _FINISHED)

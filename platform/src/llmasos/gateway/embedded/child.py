@@ -114,7 +114,7 @@ def _embedding(order: dict[str, Any]) -> tuple[int, Any]:
     model.query("loads what it loads late")
     key = f"Bearer {order['key']}".encode()
 
-    class Handler(BaseHTTPRequestHandler):
+    class EngineRequestHandler(BaseHTTPRequestHandler):
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass
 
@@ -136,7 +136,7 @@ def _embedding(order: dict[str, Any]) -> tuple[int, Any]:
             self.end_headers()
             self.wfile.write(body)
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server = HTTPServer(("127.0.0.1", 0), EngineRequestHandler)
     return int(server.server_address[1]), server.serve_forever
 
 
