@@ -100,7 +100,12 @@ class Interleaving:
             following = number + 1
             if following < CALLS and following not in self.tasks:
                 self.tasks[following] = asyncio.current_task()
-                (await self.run(following)).error  # noqa: B018 -- a nested call's end is its own
+                end = await self.run(following)
+                if isinstance(end.error, asyncio.CancelledError):
+                    if number in self.cancelled:
+                        raise end.error
+                    asyncio.current_task().uncancel()  # only the callee was cancelled: the kernel makes that an error
+                    return "cancelled"
             await self.gates[number].wait()
             return "answered"
         except asyncio.CancelledError:
@@ -119,7 +124,7 @@ class Interleaving:
                 self.tasks[number] = asyncio.create_task(self.run(number))
             case "nest" if started and self.guest.waits_for_nothing(str(number)) and number not in self.cancelled:
                 self.guest.syscall(str(number))
-            case "cancel" if number in self.tasks:
+            case "cancel" if started:  # the kernel cancels the task of an invocation only while that runs
                 self.tasks[number].cancel()
                 self.cancelled.add(number)
             case "answer":
