@@ -158,7 +158,7 @@ def test_errors_keep_their_case_across_the_component(python_component: Component
     python_component.host = FakeHost(model=ScriptedModel(), storage=MemoryStorage({"a": "theirs"}))
     with pytest.raises(Conflict, match="a has version 1, not None"):
         python_component.call("claim", key="a")
-    with pytest.raises(Denied, match=r'capability = "http"'):
+    with pytest.raises(Denied, match=r'capability = \\*"http'):
         python_component.call("reach")
     with pytest.raises(Exception, match=r"the app failed: KeyError: 'gone' \(app.py, line \d+\)"):
         python_component.call("fail")
