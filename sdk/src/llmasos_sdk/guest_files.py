@@ -13,7 +13,7 @@ import importlib.machinery
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
@@ -117,7 +117,8 @@ def keep(root: str) -> MemoryFiles:
 
 
 def _serve(files: MemoryFiles) -> None:
-    original_open, original_stat, original_list, original_scan = io.open, os.stat, os.listdir, os.scandir
+    original_open, original_stat, original_scan = io.open, os.stat, os.scandir
+    original_list = cast("Callable[[Any], list[Any]]", os.listdir)
     original_data = importlib.machinery.SourceFileLoader.get_data
 
     def open_(  # noqa: PLR0917 (the signature of `open`)
@@ -143,8 +144,7 @@ def _serve(files: MemoryFiles) -> None:
         found = files.path(path)
         if found is not None:
             return files.names(found)
-        there: list[Any] = original_list(path)
-        return there
+        return original_list(path)
 
     def scandir(path: Any = ".") -> Any:
         found = files.path(path)
