@@ -12,6 +12,7 @@ from wasmtime import Config, Engine, Store, WasiConfig
 from wasmtime import component as wasm
 
 from llmasos_sdk.errors import AppError, from_tag
+from llmasos_sdk.messages import from_text
 from llmasos_sdk.testing import FakeHost
 
 HANDLER = "llmasos:app/handler@0.1.0"
@@ -57,7 +58,7 @@ class ComponentRun:
     def call(self, action: str, **inputs: Any) -> Any:
         answer = self._instance()("call", action, json.dumps(inputs))
         if isinstance(answer, wasm.Variant):
-            raise from_tag(answer.tag, answer.payload)
+            raise from_tag(answer.tag, from_text(answer.payload))
         return json.loads(answer)
 
     @property

@@ -158,7 +158,7 @@ def test_errors_keep_their_case_across_the_component(python_component: Component
     python_component.host = FakeHost(model=ScriptedModel(), storage=MemoryStorage({"a": "theirs"}))
     with pytest.raises(Conflict, match="a has version 1, not None"):
         python_component.call("claim", key="a")
-    with pytest.raises(Denied, match=r'capability = \\*"http'):
+    with pytest.raises(Denied, match=r'capability = "http"'):
         python_component.call("reach")
     with pytest.raises(Exception, match=r"the app failed: KeyError: 'gone' \(app.py, line \d+\)"):
         python_component.call("fail")
@@ -319,9 +319,9 @@ async def test_a_typescript_app_becomes_a_component_that_imports_no_more_than_it
         run.call("claim", key="a")
     # 11-28: with a version that exists, every second update of a key trapped.
     assert run.call("grow") == [1, 2, 3, True, "9", ["a", "n"]]
-    with pytest.raises(Denied, match=r'capability = \\*"http'):
+    with pytest.raises(Denied, match=r'capability = "http"'):
         run.call("reach")
-    with pytest.raises(Exception, match="RangeError: gone"):
+    with pytest.raises(Exception, match="the app failed: RangeError: gone"):
         run.call("fail")
     assert ("info", "before") in run.host.logs
     again = await build(project, tmp_path / "again.llmapp", describe=describe)
