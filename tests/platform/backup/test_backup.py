@@ -219,7 +219,7 @@ def test_a_backup_replaces_no_file_and_an_empty_home_has_none(sqlite_home: Home,
 def rewrite(
     backup: Path,
     tmp_path: Path,
-    change: Callable[[archive.Manifest], archive.Manifest],
+    change: Callable[[archive.BackupManifest], archive.BackupManifest],
     contents: dict[str, bytes] | None = None,
 ) -> Path:
     """A backup with another manifest, and with other contents of some files."""
@@ -239,8 +239,8 @@ def rewrite(
     return target
 
 
-def named(name: str) -> Callable[[archive.Manifest], archive.Manifest]:
-    empty = archive.Entry(name, 0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
+def named(name: str) -> Callable[[archive.BackupManifest], archive.BackupManifest]:
+    empty = archive.ArchiveEntry(name, 0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
     return lambda manifest: replace(manifest, files=(*manifest.files, empty))
 
 
@@ -329,7 +329,7 @@ def test_a_list_of_contents_that_makes_no_sense_is_refused(text: str, tmp_path: 
     "line", [b'["x"]\n', b"{}\n", b"[" * 100_000 + b"\n", b"no end", b"[null, null, null, null, null]\n"]
 )
 def test_a_row_that_does_not_fit_its_table_is_refused(line: bytes, backup: Path, tmp_path: Path) -> None:
-    def change(manifest: archive.Manifest) -> archive.Manifest:
+    def change(manifest: archive.BackupManifest) -> archive.BackupManifest:
         return replace(
             manifest,
             files=tuple(
