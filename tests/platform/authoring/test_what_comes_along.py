@@ -186,7 +186,7 @@ async def test_a_module_that_does_not_import_fails_the_build_with_its_place(tmp_
     async def describe(*_: object) -> str:
         raise AssertionError("it was built")
 
-    with pytest.raises(BuildFailed, match=r"helpers/extra.py, line 2.*yaml.*the app's own modules"):
+    with pytest.raises(BuildFailed, match=r"helpers/extra.py, line 2.*yaml.*the app's own modules, and the packages"):
         await build(folder, tmp_path, describe=describe)
 
 

@@ -1,10 +1,9 @@
-"""The author's commands: new, check, dev, test, build, inspect."""
+"""The author's commands: new, add, check, dev, test, build, inspect."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import time
 from pathlib import Path
@@ -47,6 +46,20 @@ def new(
     say(f"  cd {shown} && llmasos test && llmasos build && llmasos publish . && llmasos install {identity}")
 
 
+def add(
+    packages: Annotated[list[str], typer.Argument(help=tr("Such as python-slugify, or numpy>=2; of npm: name@1."))],
+    path: Annotated[Path, typer.Option(help=tr("The app's folder."))] = HERE,
+) -> None:
+    """Add packages to an app, locked by hash."""
+    from llmasos.authoring.add import add as add_packages
+
+    added = asyncio.run(add_packages(path, packages))
+    if options().json:
+        emit_json({"added": added})
+        return
+    say(tr("Added {added}.", added=", ".join(added)))
+
+
 def check(path: Project = HERE) -> None:
     """Check an app's manifest and code."""
     from llmasos.authoring.check import check as findings_of
@@ -77,13 +90,14 @@ def test(
 ) -> None:
     """Run an app's tests, without a host."""
     from llmasos.authoring.project import open_project
+    from llmasos.authoring.testing import environment
 
     project = open_project(path)
     captured = options().json
     run = subprocess.run(
         [*_test_command(project), *(arguments or [])],
         cwd=project.root,
-        env=_test_environment(),
+        env=asyncio.run(environment(project)),
         check=False,
         stdout=subprocess.PIPE if captured else None,
         stderr=subprocess.STDOUT if captured else None,
@@ -100,10 +114,6 @@ def _test_command(project: AppProject) -> list[str]:
 
     suffix = Path(project.manifest.runtime.source or "").suffix
     return testing.node_command(project) if suffix in javascript.SUFFIXES else testing.pytest_command(project)
-
-
-def _test_environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def build(
@@ -170,6 +180,7 @@ async def _develop(path: Path) -> None:
     from llmasos.authoring.check import check as findings_of
     from llmasos.authoring.check import has_errors
     from llmasos.authoring.project import open_project
+    from llmasos.authoring.testing import environment
 
     findings = findings_of(path)
     if findings:
@@ -177,7 +188,8 @@ async def _develop(path: Path) -> None:
     if has_errors(findings):
         return
     project = open_project(path)
-    process = await asyncio.create_subprocess_exec(*_test_command(project), cwd=project.root, env=_test_environment())
+    env = await environment(project)
+    process = await asyncio.create_subprocess_exec(*_test_command(project), cwd=project.root, env=env)
     try:
         if await process.wait() != 0:
             return

@@ -50,6 +50,7 @@ _ROWS: Final[tuple[tuple[str, str, Section, Message], ...]] = (
     ("invocations", "invocations:invocations", "use", _("List what ran, and how it ended.")),
     ("logs", "invocations:logs", "use", _("Show what apps logged and why they failed.")),
     ("new", "author:new", "write", _("Start a new app.")),
+    ("add", "author:add", "write", _("Add packages to an app.")),
     ("check", "author:check", "write", _("Check an app's manifest and code.")),
     ("dev", "author:dev", "write", _("Rebuild and rerun an app on change.")),
     ("test", "author:test", "write", _("Run an app's tests.")),

@@ -17,8 +17,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from llmasos.authoring import javascript, python, tools, wrap
+from llmasos.authoring import javascript, npm, python, tools, wrap
 from llmasos.authoring.native import build_native
+from llmasos.authoring.packages import install_pure, lock
 from llmasos.authoring.process import BuildFailed
 from llmasos.authoring.project import Project, open_project, read_file
 from llmasos.bundles import layout
@@ -123,9 +124,13 @@ async def component_from_source(project: Project, folder: Path) -> bytes:
     staged.mkdir()
     capabilities = project.manifest.capabilities
     if source.suffix == ".py":
+        requirements = project.manifest.runtime.requirements
+        if locked := await asyncio.to_thread(lock, project.root, requirements):
+            await install_pure(locked, staged / python.PACKAGES)
         python.stage(source, capabilities, staged)
         built_by = f"componentize-py {tools.version('componentize-py')}"
     elif source.suffix in javascript.SUFFIXES:
+        await npm.install_pure(project.root, staged)
         javascript.stage(source, capabilities, staged)
         built_by = f"jco {javascript.toolchain_digest()}"
     elif source.suffix == ".wasm":

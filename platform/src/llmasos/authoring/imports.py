@@ -15,6 +15,8 @@ _NEVER_NEEDED: Final = frozenset(
     {"argparse", "code", "ctypes", "doctest", "getopt", "multiprocessing", "pdb", "pydoc", "readline", "socket", "ssl"}
     | {"subprocess", "test", "threading", "tkinter", "unittest", "webbrowser", "winreg", "msvcrt", "nt", "optparse"}
 )
+# What the standard library of a component imports late, and that of an older interpreter does not.
+_LATE_IN_COMPONENTS: Final = {"importlib.metadata": ("importlib.metadata._adapters", "email")}
 _CATCHES_IMPORT_ERRORS = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 
 
@@ -77,7 +79,9 @@ def late_in_library(modules: Iterable[str]) -> set[str]:
     Read from the standard library of this interpreter, which differs little from a component's; what is not there is
     left out when the component is built.
     """
-    waiting, found = [name for name in modules if name.partition(".")[0] in sys.stdlib_module_names], set[str]()
+    waiting = [name for name in modules if name.partition(".")[0] in sys.stdlib_module_names]
+    found = {late for name in waiting for late in _LATE_IN_COMPONENTS.get(name, ())}
+    waiting += found
     while waiting:
         name = waiting.pop()
         for each in _late_in(name):
@@ -85,6 +89,35 @@ def late_in_library(modules: Iterable[str]) -> set[str]:
                 found.add(each)
                 waiting.append(each)
     return found
+
+
+def reached_in_packages(folder: Path, modules: Iterable[str]) -> set[str]:
+    """What is imported, at the top or later, by modules of packages and by those that they import in turn.
+
+    Args:
+        folder: With the packages.
+        modules: Where to begin.
+    """
+    waiting, seen, reached = list(modules), set[str](), set[str]()
+    while waiting:
+        name = waiting.pop()
+        path = _source_in(folder, name)
+        if name in seen or path is None:
+            continue
+        seen.add(name)
+        text = path.read_text(encoding="utf-8", errors="replace")
+        found = {each.module for each in imports_of(text, name, is_package=path.name == "__init__.py")}
+        reached |= found
+        waiting += [*found, name.rpartition(".")[0]]
+    return reached
+
+
+def _source_in(folder: Path, module: str) -> Path | None:
+    parts = module.split(".")
+    if not all(part.isidentifier() for part in parts):
+        return None
+    base = folder.joinpath(*parts)
+    return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
 
 
 def _late_in(module: str) -> set[str]:

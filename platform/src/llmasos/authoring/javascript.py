@@ -36,6 +36,8 @@ export default {
   input: "entry.js",
   platform: "neutral",
   external: [/^llmasos:/],
+  // A neutral platform looks at `exports` alone; older packages name their file as `module` or `main`.
+  resolve: { mainFields: ["module", "main"] },
   output: { file: "bundle.js", format: "esm", sourcemap: "hidden" },
 };
 """
@@ -74,7 +76,10 @@ def sdk_folder() -> Path:
 
 
 def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
-    """Lay out what jco reads: the world, the entry, the author's files, and the SDK."""
+    """Lay out what jco reads: the world, the entry, the author's files, and the SDK.
+
+    The packages that come along are in the folder already, in `node_modules`.
+    """
     wit.write_world(capabilities, folder / "wit")
     for path in source_files(source.parent):
         if ".test." in path.name:
@@ -85,6 +90,7 @@ def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
     sdk = sdk_folder()
     shutil.copytree(sdk / "src", folder / "sdk")
     package = folder / "node_modules" / "@llmasos" / "sdk"
+    shutil.rmtree(package, ignore_errors=True)  # the app's tests may have one from npm
     package.mkdir(parents=True)
     shutil.copyfile(sdk / "package.json", package / "package.json")
     # Links would make two copies of the SDK of one: the entry's and the author's must share their errors.

@@ -3,9 +3,6 @@
 The wheel is written here rather than by a build backend: it is the author's modules, three small texts and a list of
 hashes, so it needs no network, runs nothing of the project, and the same source gives the same bytes. An app with
 machine code of its own is built by its author and named as `wheel = "dist/….whl"`.
-
-The lock pins every package to a version and the hashes of its files, and names no address. It is kept in the project
-as `requirements.lock`, so that a build tomorrow takes the same versions; remove the file to take newer ones.
 """
 
 from __future__ import annotations
@@ -14,37 +11,26 @@ import ast
 import base64
 import hashlib
 import io
-import os
-import subprocess
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from email.parser import Parser
 from pathlib import Path
 from typing import Final
 
 from packaging.requirements import Requirement
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
+from llmasos.authoring.packages import LOCK_IN_PROJECT, PYTHON, lock
 from llmasos.authoring.project import read_file, source_files
 from llmasos.bundles import layout
-from llmasos.bundles.lock import check_lock
 from llmasos.bundles.manifest import Manifest
 from llmasos.errors import Invalid, NotFound
 from llmasos.i18n import _
-from llmasos.runtimes.packages import find_uv
-from llmasos.uv import configuration
 
 ENTRY_POINT_GROUP: Final = "llmasos.apps"
-LOCK_IN_PROJECT: Final = "requirements.lock"
-# The runner brings these, at its own versions.
-_BROUGHT: Final = frozenset({"llmasos-sdk", "llmasos"})
-_PYTHON: Final = "3.11"
 # The first moment that a zip can name.
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
-_RESOLVE_SECONDS: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,51 +61,6 @@ def build_native(project: Path, manifest: Manifest) -> NativeCode:
         needed = manifest.runtime.requirements
         name, content = _write(project, manifest)
     return NativeCode(name, content, lock(project, needed))
-
-
-def lock(project: Path, requirements: Iterable[str]) -> str:
-    """Resolve what an app needs to pinned and hashed wheels; empty where it needs nothing.
-
-    Raises:
-        Invalid: There is no set of wheels that fits.
-        Unavailable: There is no `uv`.
-    """
-    wanted = sorted(r for r in requirements if canonicalize_name(Requirement(r).name) not in _BROUGHT)
-    if not wanted:
-        return ""
-    # In a folder of its own: uv follows a link that stands where it writes.
-    with tempfile.TemporaryDirectory(prefix="llmasos-lock-") as folder:
-        made = Path(folder) / LOCK_IN_PROJECT
-        with suppress(FileNotFoundError):
-            made.write_bytes(read_file(project, project / LOCK_IN_PROJECT))
-        text = _compiled(wanted, made)
-    check_lock(text)
-    _replace(project / LOCK_IN_PROJECT, text)
-    return text
-
-
-def _compiled(wanted: list[str], made: Path) -> str:
-    command = [
-        find_uv(), "pip", "compile", "-", "--quiet", "--generate-hashes", "--universal", "--python-version", _PYTHON,
-        "--only-binary", ":all:", "--no-emit-index-url", "--no-emit-find-links", "--no-header", "--no-annotate",
-        "--output-file", str(made), *configuration(),
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, input="\n".join(wanted), cwd=made.parent, capture_output=True, text=True,
-        timeout=_RESOLVE_SECONDS, check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        said = " ".join(done.stderr.replace("╰─▶", " ").replace("×", " ").split())[:600]
-        raise Invalid(_("the app's requirements cannot be locked to wheels: {said}", said=said))
-    return made.read_text()
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-    Path(name).chmod(0o644)
-    Path(name).replace(path)
 
 
 def _finished(project: Path, path: Path) -> tuple[str, bytes]:
@@ -173,7 +114,7 @@ def _write(project: Path, manifest: Manifest) -> tuple[str, bytes]:
     name = _app_in(source, read_file(project, source))
     texts = {
         "METADATA": f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {manifest.version}\n"
-        f"Requires-Python: >={_PYTHON}\n{needed}",
+        f"Requires-Python: >={PYTHON}\n{needed}",
         "WHEEL": "Wheel-Version: 1.0\nGenerator: llmasos\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         "entry_points.txt": f"[{ENTRY_POINT_GROUP}]\n{distribution} = {source.stem}:{name}\n",
     }

@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmasos.authoring import tools, wit
-from llmasos.authoring.imports import imports_of, late_in_library
+from llmasos.authoring.imports import imports_of, late_in_library, reached_in_packages
 from llmasos.authoring.process import BuildFailed, run_tool
 from llmasos.authoring.project import source_files
 from llmasos.errors import Unavailable
 from llmasos.i18n import _
 
 ENTRY = "llmasos_entry"
+# componentize-py mounts them by their numbers: the first as `/0`.
+PACKAGES = "packages"
+FOLDERS = ("entry", "src", "lib", PACKAGES)
 RESERVED = frozenset({ENTRY, "wit_world", "llmasos_sdk", "pluggy", "componentize_py_types"})
 # The standard library imports these inside functions: for `strptime`, and for texts that are not UTF-8.
 ENCODINGS = (
@@ -33,14 +36,16 @@ ENCODINGS = (
 LATE_IN_LIBRARY = ("_strptime", *(f"encodings.{name}" for name in ENCODINGS))
 
 
-def entry_source(module: str, interfaces: Iterable[str], imports: AppImports) -> str:
+def entry_source(module: str, interfaces: Iterable[str], imports: AppImports, *, has_packages: bool = False) -> str:
     """The entry module of a component.
 
     Args:
         module: The author's.
         interfaces: What the world imports.
         imports: What to import while the component is built, since nothing can be imported when it runs.
+        has_packages: Whether packages come along, whose data files are kept like the app's.
     """
+    packages = [f"/{FOLDERS.index(PACKAGES)}"] if has_packages else []
     named = sorted(interfaces)
     table = ", ".join(f'"{name}": {name}' for name in named)
     zones = "from llmasos_sdk import guest_zones\n\nzones = guest_zones.keep()\n" if imports.uses_zones else ""
@@ -65,11 +70,12 @@ for name, where in {sorted(imports.needed.items())!r}:
     try:
         importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"{{where}}: {{error}}; a component has the standard library and the app's own modules")
+        raise ImportError(f"{{where}}: {{error}}; a component has the standard library, the app's own modules, "
+            "and the packages that `llmasos add` brought")
 for name in {sorted(imports.optional)!r}:
-    with contextlib.suppress(ImportError):
+    with contextlib.suppress(Exception):
         importlib.import_module(name)
-files = guest_files.keep(os.path.dirname(app_module.__file__))
+kept = [guest_files.keep(folder) for folder in (os.path.dirname(app_module.__file__), *{packages!r})]
 
 Handler = handler(find_app(app_module), {{{table}}}, types, componentize_py_types.Err)
 """
@@ -96,11 +102,12 @@ class AppImports:
         return "asyncio" in self.needed or "asyncio" in self.optional
 
 
-def app_imports(folder: Path) -> AppImports:
+def app_imports(folder: Path, packages: Path | None = None) -> AppImports:
     """What the sources in a folder import.
 
     Args:
         folder: With all of the app's modules, and nothing else.
+        packages: With the packages that come along; what they import is optional.
     """
     sources = {path: _module_name(path.relative_to(folder)) for path in sorted(folder.rglob("*.py"))}
     own = frozenset(name for name in sources.values() if name and name != "setup") - RESERVED
@@ -113,6 +120,8 @@ def app_imports(folder: Path) -> AppImports:
                 optional.add(each.module)
             else:
                 needed.setdefault(each.module, f"{path.relative_to(folder).as_posix()}, line {each.line}")
+    if packages is not None:
+        optional |= reached_in_packages(packages, [*needed, *optional])
     optional |= late_in_library([*needed, *optional])
     own_packages = {name.partition(".")[0] for name in own} | RESERVED
     elsewhere = {name: where for name, where in needed.items() if name.partition(".")[0] not in own_packages}
@@ -129,6 +138,8 @@ def _module_name(path: Path) -> str:
 def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
     """Lay out what componentize-py reads: the world, the entry, the author's files, and the SDK.
 
+    The packages that come along are in the folder already, in `packages`.
+
     Raises:
         BuildFailed: The source's name is taken.
         Unavailable: The app uses time zones, whose data is not installed.
@@ -143,7 +154,8 @@ def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
         target = folder / "src" / path.relative_to(source.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    imports = app_imports(folder / "src")
+    packages = folder / PACKAGES
+    imports = app_imports(folder / "src", packages)
     ignored = shutil.ignore_patterns("__pycache__", "wit", "js", "testing.py", "fakes", "pytest_plugin.py")
     for package in ("llmasos_sdk", "pluggy"):
         shutil.copytree(_package_folder(package), folder / "lib" / package, ignore=ignored)
@@ -152,7 +164,8 @@ def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
         shutil.copytree(_package_folder("tzdata"), folder / "lib" / "tzdata", ignore=ignored)
     entry = folder / "entry" / f"{ENTRY}.py"
     entry.parent.mkdir()
-    entry.write_text(entry_source(module, wit.imported(capabilities), imports), encoding="utf-8")
+    text = entry_source(module, wit.imported(capabilities), imports, has_packages=packages.is_dir())
+    entry.write_text(text, encoding="utf-8")
 
 
 def _package_folder(name: str) -> Path:
@@ -178,7 +191,7 @@ async def componentize(staged: Path) -> bytes:
     (empty / "lib" / "site-packages").mkdir(parents=True)
     script = "import sys; from componentize_py import script; sys.argv[0] = 'componentize-py'; sys.exit(script())"
     command = [sys.executable, "-c", script, "-q", "-d", "wit", "-w", wit.WORLD, "componentize", ENTRY]
-    paths = [part for folder in ("entry", "src", "lib") for part in ("-p", folder)]
+    paths = [part for folder in FOLDERS if (staged / folder).is_dir() for part in ("-p", folder)]
     try:
         await run_tool(
             [*command, *paths, "-o", "app.wasm"],

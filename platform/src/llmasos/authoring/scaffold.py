@@ -26,11 +26,12 @@ SOURCES: dict[Language, str] = {"python": "app.py", "javascript": "app.js"}
 NOTES: dict[tuple[Kind, Language], str] = {
     ("wasm", "python"): (
         "It is built into a WebAssembly component: the source is imported once, while it is built, and pure Python\n"
-        "modules beside `app.py` go with it. There are no files, threads or sockets inside; `ctx` has what there is."
+        "modules beside `app.py` go with it, as do packages that `llmasos add` brings. There are no files, threads\n"
+        "or sockets inside; `ctx` has what there is."
     ),
     ("python", "python"): (
-        "It runs as a confined Python process. Name the packages that it needs under `[runtime]` as\n"
-        '`requirements = ["numpy>=2"]`; `llmasos build` pins them with their hashes, wheels only.'
+        "It runs as a confined Python process. `llmasos add numpy` names a package under\n"
+        "`[runtime]` and pins it, and all that it needs, with their hashes, wheels only."
     ),
     ("wasm", "javascript"): (
         "It is built into a WebAssembly component with QuickJS; building needs Node.js, running it does not. It may\n"

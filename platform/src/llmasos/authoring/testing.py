@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import sys
+from pathlib import Path
 
-from llmasos.authoring import javascript, tools
+from llmasos.authoring import javascript, npm, tools
+from llmasos.authoring.packages import packages_for_tests
 from llmasos.authoring.project import Project
 from llmasos.errors import NotFound, Unavailable
 from llmasos.i18n import _
+
+
+async def environment(project: Project) -> dict[str, str]:
+    """The environment of an app's tests, in which they can import the packages that the app needs.
+
+    Raises:
+        Invalid: The packages cannot be locked, or do not fit this machine.
+        Unavailable: They cannot be fetched.
+    """
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    suffix = Path(project.manifest.runtime.source or "").suffix
+    if suffix in javascript.SUFFIXES:
+        await npm.packages_for_tests(project.root)
+    elif (packages := await packages_for_tests(project)) is not None:
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(packages), env.get("PYTHONPATH")]))
+    return env
 
 
 def pytest_command(project: Project) -> list[str]:

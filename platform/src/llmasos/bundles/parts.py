@@ -238,7 +238,7 @@ class RuntimeSection(Frozen):
     component: RelativePath | None = None
     wheel: RelativePath | None = None
     requirements: Annotated[Many[PackageRequirement], Field(max_length=100)] = ()
-    """Of a `python` app made from a source: the packages that it imports, such as `numpy>=2`. `build` locks them."""
+    """Of an app made from a Python source: the packages that it imports, such as `numpy>=2`. `build` locks them."""
 
 
 class Compat(Frozen):

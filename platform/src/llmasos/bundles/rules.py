@@ -69,9 +69,9 @@ def _runtime(runtime: RuntimeSection) -> Iterator[ManifestFault]:
         )
         cure = _("give exactly one of {fitting}", fitting=listing(fitting, " and "))
         yield ManifestFault("runtime", both if named else neither, cure)
-    if runtime.requirements and (runtime.kind != "python" or runtime.source is None):
-        what = _('only a kind = "python" app made from a source names requirements')
-        cure = _("remove them; a finished wheel names its own")
+    if runtime.requirements and PurePosixPath(runtime.source or "").suffix != ".py":
+        what = _("only an app made from a Python source names requirements")
+        cure = _("remove them; a finished wheel names its own, and JavaScript has package.json")
         yield ManifestFault("runtime.requirements", what, cure)
     for key, endings in _ENDINGS.items():
         value = given[key]

@@ -45,6 +45,10 @@ _LOCKED: Final = (
 _DATA: Final = re.compile(r"[^/]+\.data/(?P<part>[^/]+)/(?P<rest>.+)")
 
 
+class NoWheel(AppFailed):
+    """A package has no wheel for this machine, and nothing is built here."""
+
+
 def find_uv() -> str:
     """Return the path of `uv`.
 
@@ -65,15 +69,21 @@ def base_python() -> str:
     return getattr(sys, "_base_executable", None) or sys.executable
 
 
-async def install_locked(lock: Path, target: Path) -> None:
+async def install_locked(lock: Path, target: Path, *platform: str) -> None:
     """Install the packages that a lock pins.
 
+    Args:
+        lock: The file.
+        target: The folder that they are installed into.
+        platform: Options of `uv` for another Python or machine than this one.
+
     Raises:
+        NoWheel: A package has no wheel that fits.
         AppFailed: A package cannot be had as a wheel with the hash that the lock names, or they are too large.
         Unavailable: There is no `uv`, or it cannot reach its index.
     """
     where = ["--python", base_python(), "--target", str(target)]
-    command = [find_uv(), *_LOCKED, str(lock), *where, *configuration()]
+    command = [find_uv(), *_LOCKED, str(lock), *where, *platform, *configuration()]
     # From the cache alone first: what was fetched before needs no network.
     for offline in (["--offline"], []):
         report = await _run(*command, *offline, folder=lock.parent)
@@ -204,7 +214,7 @@ def _failure(report: str) -> LlmasosError:
             _("a package is not the one that the lock pins, and is not installed: {said}", said=said),
         )
     if "no wheels" in lowered or "no usable wheels" in lowered or "only-binary" in lowered or "no-build" in lowered:
-        return AppFailed(
+        return NoWheel(
             _("a package has no wheel for this machine, and nothing is built here: {said}", said=said),
         )
     if "no space left" in lowered or "disk quota" in lowered:
