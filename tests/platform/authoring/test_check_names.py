@@ -1,5 +1,6 @@
 """11-40: `llmasos check` finds what would fail at the first call, and what was never written."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,39 @@ def test_texts_left_from_the_scaffold_are_found_once_the_app_does_something_else
         .replace("Writes the greeting.", "Shortens what you give it.")
     )
     assert not any("the new project did" in message for _, _, message in found(project))
+
+
+@pytest.mark.parametrize(
+    "line", ["import yaml", "from yaml.parts import load", "def late() -> None:\n    import yaml", "import yaml.parts"]
+)
+def test_an_import_that_nothing_provides_is_found(project: Path, line: str) -> None:
+    """11-40: the first run of the app found it."""
+    (project / "helpers").mkdir()
+    (project / "helpers" / "__init__.py").write_text(f"from . import more\n{line}\n")
+    number = 2 + line.count("\n")
+    [(level, where, message)] = found(project)
+    assert (level, where) == ("error", f"helpers/__init__.py, line {number}")
+    assert "module 'yaml'" in message
+    assert "`llmasos add PACKAGE`" in message
+
+
+def test_an_import_that_something_provides_is_not_found(project: Path) -> None:
+    (project / "words.py").write_text(
+        "import json, xml.dom, words, helpers.more\nfrom . import beside\nfrom llmasos_sdk import App\n"
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import numpy\n"
+        "try:\n    import ujson\nexcept ImportError:\n    ujson = None\n"
+    )
+    (project / "helpers").mkdir()
+    (project / "helpers" / "more.py").write_text("from helpers import more\nfrom .more import this\n")
+    assert [each for each in found(project) if "module" in each[2]] == []
+
+
+def test_an_import_of_a_package_is_looked_for_once_the_tests_installed_it(project: Path) -> None:
+    (project / "words.py").write_text("import slugify\nimport yaml\n")
+    manifest = project / "llmapp.toml"
+    manifest.write_text(manifest.read_text().replace("[runtime]", '[runtime]\nrequirements = ["python-slugify"]'))
+    (project / "requirements.lock").write_text("lock")
+    assert [each for each in found(project) if "module" in each[2]] == []
+    installed = project / ".llmasos" / "packages" / hashlib.sha256(b"lock").hexdigest()[:16]
+    (installed / "slugify").mkdir(parents=True)
+    assert [each[1] for each in found(project) if "module" in each[2]] == ["words.py, line 2"]

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmasos.authoring import javascript, python, wrap
+from llmasos.authoring.imports import importable, missing_imports
 from llmasos.authoring.leftovers import scaffold_texts, undefined_names
+from llmasos.authoring.packages import installed_packages
 from llmasos.authoring.process import BuildFailed
 from llmasos.authoring.project import Project, open_project, source_files
 from llmasos.bundles import layout
@@ -139,22 +141,45 @@ def _python(project: Project, source: Path) -> Iterator[ProjectFinding]:
     except BuildFailed as error:
         yield ProjectFinding("error", source.parent.name, error.message)
         return
+    known = _known_modules(project, source.parent)
     for path in paths:
         where = path.relative_to(project.root).as_posix()
         try:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            tree = ast.parse(text)
         except (SyntaxError, ValueError) as error:
             line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
             said = getattr(error, "msg", error)
             yield ProjectFinding("error", f"{where}{line}", _("it is not Python: {said}", said=said))
             continue
         yield from _names(where, tree)
+        if known is not None:
+            yield from _missing(where, text, path.relative_to(source.parent), known)
         if path == source:
             yield from _actions(where, tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ctx":
                 used.setdefault(node.attr, f"{where}, line {node.lineno}")
     yield from _capabilities(project, used)
+
+
+def _known_modules(project: Project, folder: Path) -> set[str] | None:
+    """What a source may import besides the standard library; None if its packages were never installed."""
+    known = {*importable(folder), "llmasos_sdk"}
+    if not project.manifest.runtime.requirements:
+        return known
+    packages = installed_packages(project)
+    return None if packages is None else known | importable(packages)
+
+
+def _missing(where: str, text: str, path: Path, known: set[str]) -> Iterator[ProjectFinding]:
+    module = ".".join(path.parent.parts if path.name == "__init__.py" else path.with_suffix("").parts)
+    for each in missing_imports(text, module, known, is_package=path.name == "__init__.py"):
+        said = _(
+            "neither the app, its packages nor Python has a module {module!r}; `llmasos add PACKAGE` adds one",
+            module=each.module.partition(".")[0],
+        )
+        yield ProjectFinding("error", f"{where}, line {each.line}", said)
 
 
 def _names(where: str, tree: ast.Module) -> Iterator[ProjectFinding]:

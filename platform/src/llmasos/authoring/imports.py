@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,9 @@ _NEVER_NEEDED: Final = frozenset(
 )
 # What the standard library of a component imports late, and that of an older interpreter does not.
 _LATE_IN_COMPONENTS: Final = {"importlib.metadata": ("importlib.metadata._adapters", "email")}
+# The library of this interpreter, and what that of a component has besides.
+_LIBRARY: Final = sys.stdlib_module_names | {"annotationlib", "compression"}
+_MODULES: Final = frozenset({".py", ".so", ".pyd"})
 _CATCHES_IMPORT_ERRORS = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 
 
@@ -71,6 +74,27 @@ def _imports(node: ast.AST, package: str, *, optional: bool) -> Iterator[Import]
     for inner in ast.iter_child_nodes(node):
         for each in _imports(inner, package, optional=optional):
             yield replace(each, late=True) if inside_function else each
+
+
+def importable(folder: Path) -> set[str]:
+    """The names of the modules and packages in a folder, as an import begins with them."""
+    return {path.name.partition(".")[0] for path in folder.iterdir() if path.is_dir() or path.suffix in _MODULES}
+
+
+def missing_imports(source: str, module: str, known: Set[str], *, is_package: bool = False) -> list[Import]:
+    """What a source cannot do without and nothing provides.
+
+    Args:
+        source: The text.
+        module: The module's own name.
+        known: The modules that there are besides the standard library, by the first part of their names.
+        is_package: Whether it is a package's `__init__`.
+    """
+    return [
+        each
+        for each in imports_of(source, module, is_package=is_package)
+        if not each.optional and each.module.partition(".")[0] not in known | _LIBRARY
+    ]
 
 
 def late_in_library(modules: Iterable[str]) -> set[str]:

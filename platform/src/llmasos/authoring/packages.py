@@ -153,6 +153,20 @@ def _not_pure(package: str) -> BuildFailed:
     )
 
 
+def installed_packages(project: Project) -> Path | None:
+    """The folder with the packages of the project's lock, if its tests have installed them."""
+    try:
+        text = read_file(project.root, project.root / LOCK_IN_PROJECT)
+    except FileNotFoundError:
+        return None
+    folder = _for_tests(project, text)
+    return folder if folder.is_dir() else None
+
+
+def _for_tests(project: Project, text: bytes) -> Path:
+    return project.root / _FOR_TESTS / hashlib.sha256(text).hexdigest()[:16]
+
+
 async def packages_for_tests(project: Project) -> Path | None:
     """The folder with the packages that an app's tests import, installed for this Python; None if it needs none.
 
@@ -165,7 +179,7 @@ async def packages_for_tests(project: Project) -> Path | None:
     text = lock(project.root, project.manifest.runtime.requirements)
     if not text:
         return None
-    ready = project.root / _FOR_TESTS / hashlib.sha256(text.encode()).hexdigest()[:16]
+    ready = _for_tests(project, text.encode())
     if ready.is_dir():
         return ready
     shutil.rmtree(ready.parent, ignore_errors=True)
