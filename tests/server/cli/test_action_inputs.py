@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -106,7 +108,7 @@ def test_a_missing_input_is_asked_for_until_it_fits(
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
-    actions = [action() | {"input_schema": SCHEMA}, action("part")]
+    actions = [action() | {"input_schema": SCHEMA, "output_schema": {"type": "object"}}, action("part")]
     path = folder / "app.llmapp"
     write_bundle(bundle_files(manifest_text(extra=""), minimal_component(json.dumps(actions)), actions), path)
     with pytest.MonkeyPatch.context() as patch:
@@ -152,3 +154,16 @@ def test_show_lists_the_inputs_of_each_action(home: Path, monkeypatch: pytest.Mo
     """11-29."""
     monkeypatch.setenv("LLMASOS_HOME", str(home))
     assert "tone    one of kind, curt, default kind" in llmasos("show", "acme/hello").stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other desktops have other programs")
+def test_run_opens_what_it_saved(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """11-30."""
+    monkeypatch.setenv("LLMASOS_HOME", str(home))
+    (tmp_path / "xdg-open").write_text(f'#!/bin/sh\ncat "$1" > "{tmp_path}/shown"\n')
+    (tmp_path / "xdg-open").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    saved = tmp_path / "answer.json"
+    done = llmasos("run", "acme/hello", "greet", "-p", "name=Ann", "-p", "times=1", "-o", str(saved), "--open")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads((tmp_path / "shown").read_text())["name"] == "Ann"

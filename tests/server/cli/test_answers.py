@@ -2,16 +2,19 @@
 
 import base64
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from llmasos.errors import Invalid
-from llmasos_server.cli.answers import files_in, in_words, save_answer, say_answer
+from llmasos_server.cli.answers import files_in, in_words, open_saved, save_answer, say_answer
 from llmasos_server.cli.output import say_table, width_of
+from llmasos_server.cli.shell import app
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"></svg>'
 PNG = {"media_type": "image/png", "base64": base64.b64encode(b"\x89PNG").decode()}
@@ -129,3 +132,41 @@ def test_other_answers_are_saved_as_text_or_json(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
     with pytest.raises(Invalid, match="cannot be written"):
         save_answer("hello", tmp_path / "none" / "a.txt")
+
+
+def _desktop(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A desktop whose program notes what it is to open."""
+    opener, opened = folder / "bin" / "xdg-open", folder / "opened"
+    opener.parent.mkdir()
+    opener.write_text(f'#!/bin/sh\nprintf %s "$1" > "{opened}"\n')
+    opener.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{opener.parent}:/usr/bin:/bin")
+    return opened
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other desktops have other programs")
+def test_a_saved_file_is_opened_by_the_desktop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """11-30: a name that begins with a hyphen is no option of the program."""
+    opened = _desktop(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    open_saved(Path("-chart.png"))
+    assert opened.read_text() == str(tmp_path / "-chart.png")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other desktops have other programs")
+def test_without_a_desktop_a_saved_file_stays_closed_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """11-30."""
+    monkeypatch.setenv("PATH", str(tmp_path))  # without an `xdg-open`
+    monkeypatch.setenv("LLMASOS_LOCALE", "en")
+    open_saved(tmp_path / "chart.png")
+    assert "Nothing here opens" in capsys.readouterr().err
+
+
+def test_nothing_is_opened_that_is_not_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """11-30: and the action is not run for it."""
+    monkeypatch.setenv("LLMASOS_LOCALE", "en")
+    done = CliRunner().invoke(app, ["run", "acme/none", "greet", "--open"])
+    assert done.exit_code == 1
+    assert "name it with -o FILE" in done.stderr

@@ -15,10 +15,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, TypeGuard
 
+import typer
+
 from llmasos.errors import Invalid
 from llmasos.i18n import _
 from llmasos.printable import one_line, printable
-from llmasos_server.cli.output import say, say_heading, say_table, tr
+from llmasos_server.cli.output import note, say, say_heading, say_table, tr
 
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)")
 _DATA_URL: Final = re.compile(r"data:([a-z]+/[a-z0-9.+-]+);base64,")
@@ -75,6 +77,14 @@ def save_answer(output: object, path: Path) -> None:
             raise Invalid(
                 _("{path} cannot be written: {reason}.", path=str(target), reason=error.strerror or str(error))
             ) from error
+
+
+def open_saved(path: Path) -> None:
+    """Open a saved file with the desktop's program; a note says so if there is none."""
+    # Absolute: a name that begins with a hyphen would be an option of the program.
+    # Waited for, `xdg-open` tells whether there is a program; macOS's `open` would wait until that is closed.
+    if typer.launch(str(path.absolute()), wait=sys.platform == "linux") != 0:
+        note(tr("Nothing here opens {path}.", path=str(path)))
 
 
 def files_in(output: object) -> Iterator[AnswerFile]:

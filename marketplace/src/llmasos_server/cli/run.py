@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from llmasos.errors import LlmasosError
+from llmasos.errors import Invalid, LlmasosError
+from llmasos.i18n import _
 from llmasos.printable import one_line
-from llmasos_server.cli.answers import save_answer, say_answer
+from llmasos_server.cli.answers import open_saved, save_answer, say_answer
 from llmasos_server.cli.completion import actions, installed_apps
 from llmasos_server.cli.fetching import fetching
 from llmasos_server.cli.inputs import ask_for_missing, given_inputs, parsed_parameters
@@ -77,8 +78,14 @@ def run(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help=tr("Save the answer, or the picture or file in it.")),
     ] = None,
+    open_it: Annotated[
+        bool,
+        typer.Option("--open", help=tr("Open what -o saved with the desktop's program.")),
+    ] = False,
 ) -> None:
     """Run an action of an installed app and print its answer. `llmasos run APP ACTION --help` shows its inputs."""
+    if open_it and out is None:
+        raise Invalid(_("--open opens a saved file: name it with -o FILE"))
     try:
         result = asyncio.run(_run(app, action, parameter or [], input_json, stream=stream, out=out))
     except LlmasosError as error:
@@ -87,6 +94,8 @@ def run(
 
             note_log(app, action, error)  # the app's own frames, before the host's
         raise
+    if open_it and out is not None:
+        open_saved(out)
     if options().json:
         usage = asdict(result.usage)
         model = usage.pop("model")
