@@ -21,7 +21,7 @@ import pytest
 from llmasos.authoring import javascript, npm, python
 from llmasos.authoring.add import add
 from llmasos.authoring.build import build
-from llmasos.authoring.packages import install_pure
+from llmasos.authoring.packages import install_pure, lock
 from llmasos.authoring.process import BuildFailed
 from llmasos.authoring.project import open_project
 from llmasos.authoring.testing import environment, node_command, pytest_command
@@ -175,6 +175,15 @@ async def test_a_package_that_is_not_the_locked_one_is_not_built_in(wheels: Path
     lock = f"marks==1.0 --hash=sha256:{'0' * 64}\n"
     with pytest.raises(Invalid, match="not the one that the lock pins"):
         await install_pure(lock, tmp_path / "packages")
+
+
+def test_a_lock_that_stays_the_same_is_not_written_again(tmp_path: Path) -> None:
+    """11-33: `llmasos dev` took the lock that each of its builds wrote for a change, and built without end."""
+    project = write_app(tmp_path / "p")
+    text = lock(project, ["wordy"])
+    before = (project / "requirements.lock").stat().st_ino
+    assert lock(project, ["wordy"]) == text
+    assert (project / "requirements.lock").stat().st_ino == before
 
 
 @pytest.mark.parametrize("kind", ["wasm", "python"])

@@ -94,7 +94,9 @@ def _compiled(wanted: list[str], made: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file of a project, whole or not at all."""
+    """Write a file of a project, whole or not at all; not if it has that text: `llmasos dev` watches it."""
+    if path.is_file() and not path.is_symlink() and path.read_bytes() == text.encode():
+        return
     handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text)
