@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from llmasos.authoring import javascript, npm, python
 from llmasos.authoring.add import add
@@ -29,6 +30,7 @@ from llmasos.bundles.reader import read_bundle
 from llmasos.bundles.testing import manifest_text
 from llmasos.errors import Conflict, Invalid, ManifestRejected
 from llmasos_sdk.testing import FakeHost
+from llmasos_server.cli.shell import app
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("component_runs", HERE / "component_runs.py")
@@ -205,6 +207,18 @@ async def test_the_tests_of_an_app_have_its_packages(kind: str, tmp_path: Path) 
     assert not {"wordy", ".llmasos"} & {path.name for path in python.source_files(project)}
 
 
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_the_command_says_what_it_added(arguments: list[str], tmp_path: Path) -> None:
+    project = write_app(tmp_path / "p")
+    done = CliRunner().invoke(app, ["add", "marks", "--path", str(project), *arguments])
+    assert done.exit_code == 0, done.stderr
+    assert "marks>=1.0" in done.stdout
+    assert requirements(project) == ["marks>=1.0"]
+    refused = CliRunner().invoke(app, ["add", "fast", "--path", str(project), *arguments])
+    assert refused.exit_code == 1
+    assert "--runtime python" in refused.stderr
+
+
 def test_javascript_names_no_python_packages(tmp_path: Path) -> None:
     project = write_app(tmp_path / "p", source="app.js")
     manifest = project / "llmapp.toml"
@@ -233,6 +247,7 @@ NPM: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {"lib.js": 'const { mark } = require("marks");\nmodule.exports = (text) => text.toUpperCase() + mark;\n'},
     ),
     "marks": ({"main": "index.js"}, {"index.js": 'exports.mark = "!";\n'}),
+    "holder": ({"main": "index.js"}, {"index.js": "", "node_modules/@deep/inner/build/fast.node": "machine code"}),
     "fast": ({"main": "index.js"}, {"index.js": "", "build/fast.node": "machine code"}),
     "nodish": ({"main": "index.js"}, {"index.js": 'module.exports = require("node:fs").readFileSync;\n'}),
     "script": ({"main": "index.js", "scripts": {"install": "touch ran"}}, {"index.js": ""}),
@@ -314,13 +329,13 @@ async def test_npm_packages_are_locked_and_there_in_the_tests(registry: dict[str
 
 @pytest.mark.node
 @needs_npm
-@pytest.mark.parametrize("name", ["fast", "script"])
+@pytest.mark.parametrize(("name", "told"), [("fast", "fast"), ("script", "script"), ("holder", "@deep/inner")])
 async def test_an_npm_package_with_machine_code_is_refused(
-    name: str, registry: dict[str, bytes], tmp_path: Path
+    name: str, told: str, registry: dict[str, bytes], tmp_path: Path
 ) -> None:
     """11-33: and the project stays as it was."""
     project = write_javascript(tmp_path / "p")
-    with pytest.raises(BuildFailed, match=f"{name} is not pure JavaScript.*--runtime python"):
+    with pytest.raises(BuildFailed, match=f"{told} is not pure JavaScript.*--runtime python"):
         await add(project, [name])
     assert not (project / "package.json").exists()
     assert not (project / "package-lock.json").exists()

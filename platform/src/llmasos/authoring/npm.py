@@ -129,15 +129,18 @@ def _check_lock(folder: Path) -> None:
 
 
 def _check(folder: Path) -> None:
-    """Refuse packages with machine code."""
+    """Refuse packages with machine code, nested ones too: dev and optional packages are not installed here."""
     _check_lock(folder)
-    for name, entry in _locked(folder):
-        place = folder / "node_modules" / name
-        if entry.get("hasInstallScript") or any(next(place.rglob(each), None) for each in _MACHINE_CODE):
-            raise BuildFailed(
-                _(
-                    "{name} is not pure JavaScript, and a component takes only packages that are. "
-                    "A native app takes machine code, in Python: `llmasos new NAME --runtime python`.",
-                    name=name,
-                ),
-            )
+    impure = [name for name, entry in _locked(folder) if entry.get("hasInstallScript")]
+    for pattern in _MACHINE_CODE:
+        for path in (folder / "node_modules").rglob(pattern):
+            inside = path.relative_to(folder).as_posix().rpartition("node_modules/")[2].split("/")
+            impure.append("/".join(inside[: 2 if inside[0].startswith("@") else 1]))
+    if impure:
+        raise BuildFailed(
+            _(
+                "{name} is not pure JavaScript, and a component takes only packages that are. "
+                "A native app takes machine code, in Python: `llmasos new NAME --runtime python`.",
+                name=impure[0],
+            ),
+        )
