@@ -1,11 +1,10 @@
 """Fresh databases for tests, on SQLite and on PostgreSQL.
 
-A test that uses `database`, `database_url` or `new_database_url` gets the marker `database` and runs once on each kind
-of database. Each test has a database of its own, a copy of one that the migrations made once.
+A test that uses `database`, `database_url` or `new_database_url` gets the marker `database` and runs on SQLite, or with
+`--database postgresql` on PostgreSQL. Each test has a database of its own, a copy of one that the migrations made once.
 
-PostgreSQL is the server that `LLMASOS_DATABASE_URL` names, and then the tests run on it alone; otherwise a private
-one, started from Debian's binaries when a test first asks for it. Without either, the PostgreSQL half is skipped.
-`--database sqlite` or `--database postgresql` runs one half.
+PostgreSQL is the server that `LLMASOS_DATABASE_URL` names, and then the tests run on it; otherwise a private one,
+started from Debian's binaries when a test first asks for it. Without either, the tests are skipped with the reason.
 """
 
 from __future__ import annotations
@@ -36,17 +35,17 @@ NewDatabaseUrl = Callable[[], str]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--database", choices=KINDS, help="run the tests of the database on this kind alone")
+    parser.addoption("--database", choices=KINDS, default="sqlite", help="run the tests of the database on it")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "database: touches the database, and runs on SQLite and on PostgreSQL")
+    config.addinivalue_line("markers", "database: touches the database, and runs on SQLite or on PostgreSQL")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "database_kind" in metafunc.fixturenames:
         chosen = "postgresql" if NAMED_SERVER else metafunc.config.getoption("--database")
-        metafunc.parametrize("database_kind", [chosen] if chosen else KINDS)
+        metafunc.parametrize("database_kind", [chosen])
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
