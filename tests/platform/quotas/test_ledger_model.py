@@ -98,7 +98,9 @@ class LedgerModel(RuleBasedStateMachine):
     @initialize(limits=st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 60)), max_size=5))
     def open(self, limits: list) -> None:
         self.database = Database(self.new_database_url())
-        self.ledger = Ledger(self.database, lambda: 1_800_000_000.0)
+        # One clock for both: a new quota begins with what its window holds by now.
+        self.ledger = Ledger(self.database)
+        self.settled: list[tuple[Subject, int]] = []
         self.limits: dict[tuple[str, str], int] = {}
         self.used: dict[tuple[str, str], int] = {}
         self.reserved: dict[tuple[str, str], int] = {}
@@ -112,8 +114,13 @@ class LedgerModel(RuleBasedStateMachine):
         with self.database.write() as session:
             service.set_quota(session, lambda event, detail: None, quota, limit)
         if name not in self.limits:
-            self.used[name] = self.reserved[name] = 0
+            self.used[name] = sum(used for subject, used in self.settled if self.counts(name, subject))
+            self.reserved[name] = 0
         self.limits[name] = limit
+
+    def counts(self, name: tuple[str, str], subject: Subject) -> bool:
+        """Whether a new quota counts what was used before: these calls named no model, so none by model does."""
+        return name in {("workspace", "w"), ("user", subject.user), ("app", subject.app)}
 
     def applying(self, subject: Subject) -> list[tuple[str, str]]:
         mine = {("workspace", "w"), ("user", subject.user), ("app", subject.app), ("model", subject.model)}
@@ -144,6 +151,7 @@ class LedgerModel(RuleBasedStateMachine):
         held, names, granted = entry
         used = int(granted * share)
         self.ledger.settle(held, Used(completion_tokens=used)).result()
+        self.settled.append((held.subject, used))
         for name in names:
             self.reserved[name] -= granted
             self.used[name] += used
@@ -164,7 +172,8 @@ class LedgerModel(RuleBasedStateMachine):
             return await asyncio.gather(*reserves, return_exceptions=True)
 
         outcomes = asyncio.run(at_once())
-        for _held, names, granted in ended:
+        for held, names, granted in ended:
+            self.settled.append((held.subject, int(granted * share)))
             for name in names:
                 self.reserved[name] -= granted
                 self.used[name] += int(granted * share)
