@@ -26,7 +26,8 @@ def doctor() -> None:
     """Check every part of the home and of this system, and say what to do. Ends with 1 where something is wrong."""
     import asyncio
 
-    from llmasos_server.doctor import Finding, examine
+    from llmasos_server.doctor import examine
+    from llmasos_server.doctor_machine import Finding
 
     home, url = state_home_and_database_url()
     found: list[Finding] = []
