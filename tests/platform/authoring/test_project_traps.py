@@ -102,7 +102,7 @@ def test_a_lock_that_is_a_link_is_not_written_through(
     """11-S16: uv writes through a link that stands where the lock belongs."""
     pinned = f"idna==3.20 --hash=sha256:{'0' * 64}\n"
     (project / LOCK_IN_PROJECT).symlink_to("../secret")
-    monkeypatch.setattr("llmasos.authoring.native._compiled", lambda _wanted, _made: pinned)
+    monkeypatch.setattr("llmasos.authoring.packages._compiled", lambda _wanted, _made: pinned)
     with pytest.raises(BuildFailed, match="is a link to a place outside"):
         lock(project, ["idna"])
     assert (tmp_path / "secret").read_text() == "the user's own"

@@ -1,11 +1,17 @@
 """Problem documents and cursors, apart from any route."""
 
+import importlib
+import pkgutil
+
 import httpx
 import pytest
 from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 
+import llmasos
+import llmasos_marketplace
+import llmasos_server
 from llmasos.errors import BY_TAG, LlmasosError, QuotaExceeded
 from llmasos_server.rest.paging import decode_cursor, encode_cursor
 from llmasos_server.rest.problems import InvalidCursor, Problem, install_problem_handlers
@@ -64,6 +70,10 @@ async def test_a_method_not_allowed_names_those_that_are(client: httpx.AsyncClie
 
 
 def test_each_code_belongs_to_one_error() -> None:
+    for package in (llmasos, llmasos_marketplace, llmasos_server):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith(("__main__", "_runner", "embedded.child")):
+                importlib.import_module(module.name)
     made = [error for error in every_error() if not error.__name__.startswith(("_", "Status"))]
     codes = [error.code for error in made]
     assert len(set(codes)) == len(codes)

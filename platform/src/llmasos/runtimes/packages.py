@@ -48,6 +48,8 @@ _DATA: Final = re.compile(r"[^/]+\.data/(?P<part>[^/]+)/(?P<rest>.+)")
 class NoWheel(AppFailed):
     """A package has no wheel for this machine, and nothing is built here."""
 
+    code = "no-wheel"
+
 
 def find_uv() -> str:
     """Return the path of `uv`.
