@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
-from threading import Thread
 
 import pytest
+from loopback import NoSecrets, QuietHandler, serving
 from sqlmodel import select
 
 from llmasos.bundles.manifest import HttpPermission, LocalisedText
 from llmasos.capabilities.http import HttpCapability
 from llmasos.database.engine import Database
 from llmasos.errors import LlmasosError, QuotaExceeded
-from llmasos.kernel.invocation import InstalledApp, Invocation, Principal
+from llmasos.kernel.invocation import InstalledApp, Principal
 from llmasos.kernel.tables import AuditEntry
 from llmasos.quotas import service
 from llmasos.quotas.meters import Meter, Scope, Window
@@ -26,8 +25,8 @@ from llmasos.testing import SmallHost, small_host
 LIMIT = 20
 
 
-class Server(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
+class Server(QuietHandler):
+    def do_GET(self) -> None:  # noqa: N802 - the name that `http.server` calls
         headers = {"/zipped": {"content-encoding": "gzip"}, "/elsewhere": {"location": "http://elsewhere.invalid/"}}
         body = b"x" * 2000 if self.path == "/large" else b"ok"
         self.send_response(302 if self.path in {"/elsewhere", "/loop"} else 200)
@@ -38,21 +37,11 @@ class Server(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_arguments: object) -> None:
-        pass
-
-
-class NoSecrets:
-    def value(self, _invocation: Invocation, _name: str) -> str | None:
-        return None
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as httpd:
-        Thread(target=httpd.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{httpd.server_port}"
-        httpd.shutdown()
+    with serving(Server) as address:
+        yield address
 
 
 @pytest.fixture

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
 from pathlib import Path
-from threading import Thread
 
 import pytest
+from loopback import NoSecrets, QuietHandler, serving
 from sqlmodel import select
 
 from llmasos.bundles.manifest import HttpPermission, LocalisedText, ModelPermission
@@ -19,7 +18,7 @@ from llmasos.capabilities.model import ModelCapability
 from llmasos.database.engine import Database
 from llmasos.errors import Denied, Invalid
 from llmasos.gateway.testing import ScriptedProvider, scripted_gateway
-from llmasos.kernel.invocation import InstalledApp, Invocation, Principal
+from llmasos.kernel.invocation import InstalledApp, Principal
 from llmasos.kernel.tables import AuditEntry
 from llmasos.testing import SmallHost, small_host
 
@@ -27,8 +26,8 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"pixels" * 20
 REASON = LocalisedText(en="To test.")
 
 
-class Server(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
+class Server(QuietHandler):
+    def do_GET(self) -> None:  # noqa: N802 - the name that `http.server` calls
         body = {"/cat.png": PNG, "/page": b"<html>cat</html>"}.get(self.path, b"")
         self.send_response(200 if body else 404)
         self.send_header("content-type", "image/png")
@@ -36,21 +35,11 @@ class Server(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_arguments: object) -> None:
-        pass
-
-
-class NoSecrets:
-    def value(self, _invocation: Invocation, _name: str) -> str | None:
-        return None
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as httpd:
-        Thread(target=httpd.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{httpd.server_port}"
-        httpd.shutdown()
+    with serving(Server) as address:
+        yield address
 
 
 @pytest.fixture
