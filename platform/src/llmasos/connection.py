@@ -121,7 +121,7 @@ class RemoteConnection:
         import httpx  # noqa: PLC0415 - only a server's client needs it
 
         self._url = url
-        # A run may take as long as its app's wall time; the server sends a heartbeat meanwhile.
+        # An invocation may take as long as its app's wall time; the server sends a heartbeat meanwhile.
         self._client = httpx.AsyncClient(
             base_url=url.rstrip("/"),
             headers={

@@ -1,8 +1,8 @@
 """What is refused before a route is reached: bodies that are too large, foreign hosts, foreign origins.
 
 A server on loopback can be reached by any page in the user's browser. A page that rebinds its name to 127.0.0.1 is
-known by the `host` header; one that sends across origins, by `origin`. Tokens protect the API all the same: this is
-the wall in front of it, and the one that pages with cookies will need.
+known by the `host` header; one that sends across origins, by `origin`. Tokens protect the API as well; pages
+with cookies depend on this check.
 """
 
 from __future__ import annotations

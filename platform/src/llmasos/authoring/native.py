@@ -29,7 +29,7 @@ from llmasos.errors import Invalid, NotFound
 from llmasos.i18n import _
 
 ENTRY_POINT_GROUP: Final = "llmasos.apps"
-# The first moment that a zip can name.
+# The earliest time that a zip can hold.
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 

@@ -87,7 +87,7 @@ async def run_tool(
 
 
 # A line that says what went wrong, before the last line that is none of a tool's own noise.
-_TELLING = re.compile(
+_ERROR_LINE = re.compile(
     r"^\s*(\w*(?:Error|Exception)\b.*|error(?:\[\w+\])?:.*|.*\bis not (?:found|exported).*)$", re.IGNORECASE
 )
 _NOISE = re.compile(r"^(npm warn|note:|\s*\d+:\s|Stack backtrace|Caused by:?$|Location:|\s*$)", re.IGNORECASE)
@@ -96,6 +96,6 @@ _NOISE = re.compile(r"^(npm warn|note:|\s*\d+:\s|Stack backtrace|Caused by:?$|Lo
 def said(text: str) -> str:
     """The line of a tool's output that says what went wrong, or its last."""
     lines = [line.strip() for line in text.splitlines() if not _NOISE.match(line)]
-    telling = [line for line in lines if _TELLING.match(line)]
-    found = telling[-1] if telling else lines[-1] if lines else "it said nothing"
+    errors = [line for line in lines if _ERROR_LINE.match(line)]
+    found = errors[-1] if errors else lines[-1] if lines else "it said nothing"
     return found if len(found) <= 300 else found[:297] + "..."

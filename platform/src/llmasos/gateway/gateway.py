@@ -281,7 +281,7 @@ class Gateway:
         return not entry.is_embedded or self._local is None or self._local.is_present(entry.name)
 
     def _reachable(self, name: str, reach: Reach, kind: str) -> None:
-        """Hold a named model against what the caller may use, without telling them whether it exists."""
+        """Check that the caller may use a named model, without revealing whether it exists."""
         entry = self.registry.models.get(name)
         if reach == EVERYTHING:
             entry = self.registry.get(name)

@@ -117,7 +117,7 @@ class EngineProcess:
         process = self._process
         if process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                # A killed process closes its sockets a moment before it can be waited for.
+                # A killed process closes its sockets shortly before it can be waited for.
                 await asyncio.to_thread(process.wait, 0.5)
         name = self.spec.name
         if self.pid is not None:

@@ -29,7 +29,7 @@ from llmasos.machine import unwritable
 Progress = Callable[[int, int], None]
 """Told (bytes so far, bytes in all), several times a second, from another thread."""
 
-# The clients unpack beside what they fetch, so that both are there for a moment.
+# The clients unpack beside what they fetch, so that both exist at the same time.
 SPACE_FACTOR = 2.5
 POLL_SECONDS = 0.2
 
