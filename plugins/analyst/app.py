@@ -229,6 +229,8 @@ def draw(kind: str, chosen: dict[str, np.ndarray]) -> str:
 def explain(ctx: Context, table: Table) -> str:
     """Say in words what the figures show; the figures themselves are counted, not guessed.
 
+    Without the permission for a model, the answer is the figures.
+
     Args:
         table: Comma, semicolon or tab between the cells.
     """
@@ -238,6 +240,8 @@ def explain(ctx: Context, table: Table) -> str:
         one = describe_column(name, values)
         lines.append(f"{name}: mean {one.mean:g}, from {one.minimum:g} to {one.maximum:g}, {one.slope:+g} a row.")
     lines += [f"{pair.first} and {pair.second} correlate by {pair.value:g}." for pair in correlations(columns)[:3]]
+    if not ctx.has("model"):
+        return "\n".join(lines)
     language = "Chinese" if ctx.locale == "zh" else "English"
     prompt = f"Explain these figures in {language}, in three short sentences.\n\n" + "\n".join(lines)
     return ctx.model.generate(prompt, task="summarise", temperature=0, max_tokens=200).text.strip()

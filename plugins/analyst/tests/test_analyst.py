@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import pytest
 
 from llmasos_sdk import Invalid
-from llmasos_sdk.testing import call
+from llmasos_sdk.testing import FakeContext, call
 
 TABLE = "month,units,price\n1,10,5.0\n2,20,4.5\n3,30,4.0\n4,40,3.5\n5,500,\n"
 
@@ -36,6 +36,12 @@ def test_the_model_words_figures_that_were_counted(llmasos_app, fake_context):
     fake_context.scripted.answers("Units rise.")
     assert call(llmasos_app, "explain", fake_context, table=TABLE) == "Units rise."
     assert "units: mean 120" in fake_context.scripted.requests[0]["messages"][-1]["content"]
+
+
+def test_without_a_model_the_figures_are_the_explanation(llmasos_app):
+    """11-36: its permission is optional."""
+    answer = call(llmasos_app, "explain", FakeContext(declined=["model"]), table=TABLE)
+    assert "units: mean 120" in answer
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 // What an action gets: the capabilities that the manifest declared, and nothing else.
 
-import { CapabilityNotDeclared, Conflict, Message } from "./errors.js";
+import { CapabilityNotDeclared, Conflict, Message, PermissionDeclined } from "./errors.js";
 import { ModelClient } from "./model.js";
 
 const PAGE = 200;
@@ -143,12 +143,24 @@ function undeclared(name, line) {
   );
 }
 
-/** One invocation, as its action sees it. A capability that the manifest does not declare is absent. */
+/** The error of an action that used a declined capability as if it were there. */
+export function declined(name) {
+  return new PermissionDeclined(
+    new Message(
+      'The app may not use {name}: its user declined that, or took it back. The app can ask ctx.has("{name}") ' +
+        "first and do without; to allow it, install the app again.",
+      { name },
+    ),
+  );
+}
+
+/** One invocation, as its action sees it. A capability that the manifest does not declare throws; a declined one is undefined. */
 export class Context {
   #host;
   #settings;
 
-  constructor(host) {
+  /** `missed` gets the names of the declined capabilities that the action looked for. */
+  constructor(host, missed = new Set()) {
     this.#host = host;
     this.output = {
       progress: (fraction, message = "") =>
@@ -157,15 +169,15 @@ export class Context {
     const write = (level) => (message) => host.call("log", "write", level, String(message));
     this.log = { debug: write("debug"), info: write("info"), warning: write("warning"), error: write("error") };
     for (const [name, [Client, line]] of Object.entries(CLIENTS)) {
-      if (host.capabilities.has(name)) {
-        this[name] = new Client(host);
-      } else {
-        Object.defineProperty(this, name, {
-          get() {
-            throw undeclared(name, line);
-          },
-        });
-      }
+      let client;
+      Object.defineProperty(this, name, {
+        get: () => {
+          if (!host.capabilities.has(name)) throw undeclared(name, line);
+          if (this.has(name)) return (client ??= new Client(host));
+          missed.add(name);
+          return undefined;
+        },
+      });
     }
   }
 

@@ -23,6 +23,7 @@ export class AppError extends Error {
 }
 export class Denied extends AppError { static tag = "denied"; }
 export class CapabilityNotDeclared extends Denied {}
+export class PermissionDeclined extends Denied {}
 export class QuotaExceeded extends AppError { static tag = "quota"; }
 export class Invalid extends AppError { static tag = "invalid"; }
 export class AppFailed extends Invalid {}

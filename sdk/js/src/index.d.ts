@@ -92,7 +92,10 @@ export interface HttpClient {
   get(url: string, options?: HttpOptions): Response;
   post(url: string, options?: HttpOptions): Response;
 }
-/** One invocation. A capability that the manifest does not declare is absent: using it throws. */
+/**
+ * One invocation. Using a capability that the manifest does not declare throws. One whose optional permission was
+ * declined is undefined: ask `has` before using it, and do without.
+ */
 export class Context {
   readonly model: ModelClient;
   readonly storage: StorageClient;
@@ -103,7 +106,7 @@ export class Context {
   readonly log: Record<"debug" | "info" | "warning" | "error", (message: string) => void>;
   readonly config: Readonly<Record<string, unknown>>;
   readonly locale: string;
-  /** Whether the action may use a capability: declared, and granted. An optional permission may have been declined. */
+  /** Whether the action may use a capability: declared, and granted. */
   has(capability: "model" | "storage" | "http" | "secrets" | "apps"): boolean;
 }
 export interface ActionOptions {
@@ -129,6 +132,7 @@ export class AppError extends Error {
 }
 export class Denied extends AppError {}
 export class CapabilityNotDeclared extends Denied {}
+export class PermissionDeclined extends Denied {}
 export class QuotaExceeded extends AppError {}
 export class Invalid extends AppError {}
 export class AppFailed extends Invalid {}

@@ -1,6 +1,6 @@
 // An app: its actions, described and called by JSON. The Python SDK has the same shape.
 
-import { Context } from "./context.js";
+import { Context, declined } from "./context.js";
 import { AppError, AppFailed, Invalid, Message, NotFound } from "./errors.js";
 
 export { Context } from "./context.js";
@@ -126,13 +126,15 @@ export class App {
 
 /** Run the author's code; an error of its own becomes one of the contract's, with its stack logged. */
 function guarded(host, run) {
-  const ctx = new Context(host);
+  const missed = new Set();
+  const ctx = new Context(host, missed);
   try {
     return run(ctx);
   } catch (error) {
     if (error instanceof AppError) throw error;
     const told = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
     ctx.log.error(`${told}\n${error?.stack ?? ""}`);
+    if (missed.size > 0 && error instanceof TypeError && told.includes("undefined")) throw declined([...missed].at(-1));
     throw new AppFailed(new Message("the app failed: {error}", { error: told.replace(/\s+/g, " ").trim() }));
   }
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { App, AppFailed, Conflict, Invalid, NotFound, QuotaExceeded } from "../src/index.js";
+import { App, AppFailed, Conflict, Invalid, NotFound, PermissionDeclined, QuotaExceeded } from "../src/index.js";
 import { Context } from "../src/context.js";
 import { handler } from "../src/guest.js";
 import { ModelClient } from "../src/model.js";
@@ -163,9 +163,15 @@ for (const [how, pieces] of Object.entries({
   });
 }
 
-test("a declined permission can be asked about (11-36)", () => {
-  const ctx = new Context(new FakeHost({ storage: new MemoryStorage(), declined: ["model"] }));
+test("a declined permission can be asked about, and is undefined (11-36)", () => {
+  const host = new FakeHost({ storage: new MemoryStorage(), declined: ["model"] });
+  const ctx = new Context(host);
   assert.deepEqual(["storage", "model", "http"].map((name) => ctx.has(name)), [true, false, false]);
+  assert.equal(ctx.model, undefined);
+  assert.notEqual(ctx.storage, undefined);
+  assert.throws(() => call(app, "greet", { name: "Ada" }, host), (error) => {
+    return error instanceof PermissionDeclined && error.message.includes('ctx.has("model")');
+  });
 });
 
 test("halves of a character in two pieces are sent as one, and one alone as it is (11-10)", () => {

@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 from llmasos_sdk import schema
-from llmasos_sdk.errors import CapabilityNotDeclared
+from llmasos_sdk.errors import CapabilityNotDeclared, PermissionDeclined
 from llmasos_sdk.host import Host
 from llmasos_sdk.messages import message as _
 from llmasos_sdk.model import ModelClient
@@ -158,21 +158,39 @@ class Context:
     """One invocation, as its action sees it.
 
     A capability that the manifest does not declare is absent: `hasattr(ctx, "http")` is false, and using it raises
-    `CapabilityNotDeclared` with the lines to add.
+    `CapabilityNotDeclared` with the lines to add. One whose optional permission the user declined is absent as well,
+    and using it raises `PermissionDeclined`.
     """
-
-    model: ModelClient
-    storage: StorageClient
-    http: HttpClient
-    secrets: SecretsClient
-    apps: AppsClient
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self.output = OutputClient(host)
         self.log = LogClient(host)
-        for name in host.capabilities & CLIENTS.keys():
-            setattr(self, name, CLIENTS[name](host))
+
+    @cached_property
+    def model(self) -> ModelClient:
+        """Language models."""
+        return ModelClient(self._host_for("model"))
+
+    @cached_property
+    def storage(self) -> StorageClient:
+        """Values kept for the app, apart for each user."""
+        return StorageClient(self._host_for("storage"))
+
+    @cached_property
+    def http(self) -> HttpClient:
+        """Requests to the servers that the manifest names."""
+        return HttpClient(self._host_for("http"))
+
+    @cached_property
+    def secrets(self) -> SecretsClient:
+        """Which secrets are set."""
+        return SecretsClient(self._host_for("secrets"))
+
+    @cached_property
+    def apps(self) -> AppsClient:
+        """Actions of other apps."""
+        return AppsClient(self._host_for("apps"))
 
     @property
     def host(self) -> Host:
@@ -202,22 +220,27 @@ class Context:
         """The language of whoever runs the action: `en` or `zh`."""
         return str(self._settings.get("locale") or "en")
 
-    def __getattr__(self, name: str) -> NoReturn:
-        if name in MANIFEST_LINES:
+    def _host_for(self, capability: str) -> Host:
+        """The host, for the client of a capability that is there.
+
+        Raises:
+            CapabilityNotDeclared: The manifest does not declare it.
+            PermissionDeclined: The installation does not grant it.
+        """
+        if capability not in self._host.capabilities:
             raise CapabilityNotDeclared(
                 _(
                     "ctx.{name} is not there: llmapp.toml does not declare it. Add:\n\n{lines}\n",
-                    name=name,
-                    lines=permission_lines(name),
+                    name=capability,
+                    lines=permission_lines(capability),
                 )
             )
-        raise AttributeError(f"a context has no {name!r}")
-
-
-CLIENTS = {
-    "model": ModelClient,
-    "storage": StorageClient,
-    "http": HttpClient,
-    "secrets": SecretsClient,
-    "apps": AppsClient,
-}
+        if not self.has(capability):
+            raise PermissionDeclined(
+                _(
+                    "The app may not use {name}: its user declined that, or took it back. "
+                    'The app can ask ctx.has("{name}") first and do without; to allow it, install the app again.',
+                    name=capability,
+                )
+            )
+        return self._host

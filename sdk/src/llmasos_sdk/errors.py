@@ -51,6 +51,10 @@ class CapabilityNotDeclared(Denied, AttributeError):
     """The app used a capability that its manifest does not declare."""
 
 
+class PermissionDeclined(Denied, AttributeError):
+    """The app used a capability that its user declined."""
+
+
 class Unavailable(AppError):
     """What the call needs is not available now."""
 

@@ -39,7 +39,7 @@ class FakeHost:
         http: Answers `ctx.http`: gets {"method", "url", "headers", "body"}, returns {"status", "headers"?, "body"?}.
         secrets: The names of the secrets that are set.
         apps: Answers `ctx.apps`: functions by app and action, `{"acme/glossary": {"look_up": function}}`.
-        declined: Optional capabilities that were declined: `ctx.has` says no, and a call is denied.
+        declined: Optional capabilities that were declined: `ctx.has` says no, and they are absent.
     """
 
     def __init__(
