@@ -88,7 +88,7 @@ async def test_if_one_quota_has_no_room_nothing_is_reserved(ledger: Ledger, data
         await ledger.reserve(SUBJECT, tokens(51))
     assert all(reserved == 0 for _used, reserved, _over in state(database))
     assert caught.value.message == (
-        "The quota of model m, 50 tokens an hour, has no room: 0 used, 0 held by running calls, "
+        "The quota of model m, 50 tokens an hour, has no room: 0 used, 0 reserved by running calls, "
         "and this call needs 51. It resets at 2027-01-15 13:00 UTC; "
         "to raise it: llmasos quota set --model m --meter tokens --window hour --limit 100"
     )

@@ -5,10 +5,10 @@ app, invocation, event, outcome and detail (as JSON text with sorted keys), with
 longer has its hash; one that was taken out breaks the chain at the next; lines that were cut from the end leave the
 head behind, which counts them and keeps the last hash.
 
-Homes of before had one chain for all workspaces. It is sealed, under the head of the empty name, and every
+Older homes had one chain for all workspaces. It is sealed, under the head with the empty name, and every
 workspace's chain continues from its last line.
 
-What it cannot show: a program that may rewrite the whole database can also write a new chain and a new head. Keep
+The limit of this: a program that can rewrite the whole database can also write a new chain and a new head. Keep
 the heads' hashes somewhere else (`llmasos audit verify --json` prints them) to see that too.
 """
 
@@ -34,7 +34,7 @@ from llmasos.i18n import Message, _
 from llmasos.kernel.invocation import Json
 from llmasos.kernel.tables import AuditEntry, AuditHead
 
-# The log only grows, and guests choose names: what they say is cut to so many characters, each value of a detail too.
+# The log only grows, and guests choose names: names and the values of a detail are cut to this many characters.
 MAX_EVENT, MAX_DETAIL = 120, 1000
 
 
@@ -53,9 +53,9 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Whether the log is as it was written.
+    """Whether the log is unchanged.
 
-    `lines` are those that are. Otherwise, `seq` is the number of the first line that is not, or that is missing, and
+    `lines` counts the intact lines. If any was changed, `seq` is the number of the first changed or missing one, and
     `workspace` whose it is; empty for the sealed chain.
     """
 
@@ -69,13 +69,13 @@ class Verification:
 
 
 class _Lines:
-    """The lines of a transaction. A buffer of `Transaction`: the chains are locked for as short as possible."""
+    """The lines of a transaction, as a `Buffer`, so that the chains are locked as briefly as possible."""
 
     def __init__(self) -> None:
         self.by_workspace: dict[str, list[tuple[datetime, Line]]] = {}
 
     def write(self, transaction: Transaction) -> None:
-        """Chain them to the last lines, and move the heads; in the order of workspaces, against deadlocks."""
+        """Chain them to the last lines and move the heads, in the order of workspaces to avoid deadlocks."""
         rows: list[tuple[SqlValue, ...]] = []
         heads: list[tuple[SqlValue, ...]] = []
         for workspace, lines in sorted(self.by_workspace.items()):
@@ -97,7 +97,7 @@ class _Lines:
         transaction.run_many("UPDATE audit_head SET count = ?, hash = ? WHERE workspace_id = ?", heads)
 
     def discard(self) -> None:
-        """Nothing but the database was changed."""
+        """Do nothing: only the database was changed."""
 
 
 def append(transaction: Transaction, line: Line) -> None:
@@ -112,7 +112,7 @@ def append(transaction: Transaction, line: Line) -> None:
 
 
 def _bounded(value: Json) -> Json:
-    """A value of a line's detail, no longer than `MAX_DETAIL`: the log only grows."""
+    """Cut a value of a line's detail to `MAX_DETAIL`, since the log only grows."""
     if isinstance(value, str):
         return value if len(value) <= MAX_DETAIL else storable(value, MAX_DETAIL)
     if isinstance(value, int | float | None):
@@ -206,12 +206,12 @@ def _line(number: int, what: Message) -> Message:
     return _("line {number} {what}", number=number, what=what)
 
 
-# Made once: `json.dumps` makes one at each call with such options.
+# Made once: with these options `json.dumps` would make an encoder for each call.
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
 def _canonical(detail: Mapping[str, Json]) -> str:
-    """As `_encode` writes it; what most lines hold, without the encoder, which takes several times as long."""
+    """Encode as `_encode` does; common values bypass the encoder, which takes several times as long."""
     fields: list[str] = []
     for key in sorted(detail):
         value = detail[key]
@@ -226,6 +226,6 @@ def _canonical(detail: Mapping[str, Json]) -> str:
 
 
 def _hash(previous: str, seq: int, texts: Iterable[str | None]) -> str:
-    # The same as the encoder writes, which takes five times as long for it.
+    # The same text as the encoder's, in a fifth of the time.
     fields = ",".join(["null" if text is None else encode_basestring_ascii(text) for text in texts])
     return hashlib.sha256(f"{previous}\n[{seq},{fields}]".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What the kernel knows of a running invocation: its limits, its deadline, its open streams, its failures."""
+"""What the kernel tracks of a running invocation: its limits, its deadline, its open streams, its failures."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from llmasos_runner.protocol import FUEL_PER_CPU_SECOND
 PartT = TypeVar("PartT")
 T = TypeVar("T")
 
-# An app may be denied in an endless loop: as many lines of a kind say all there is to say; the rest are counted.
+# An app may be denied in an endless loop: this many lines of one kind are logged; the rest are only counted.
 MAX_FAILURE_LINES = 20
-# An error that names what an app made up may be long; such a one is not recognised when the app passes it on.
+# An error may be long if it quotes what the app sent; a longer one is not recognised if the app passes it on.
 MAX_TOLD = 4000
 
 
-# What a call costs the host at least, whatever it does: decoding, authorising, answering. Measured were 60 to 130 µs of
+# The least that a call costs the host, whatever it does: decoding, authorising, replying. Measured: 60 to 130 µs of
 # one core. An app pays for it as for its own compute.
 CALL_FUEL = FUEL_PER_CPU_SECOND // 10_000
 # An app that streams makes a hundred calls a second, one that fills its storage a few hundred. At this rate the host
 # gives an invocation a tenth of a core; an app that calls faster waits.
 CALLS_PER_SECOND = 1000.0
-# So many come at once before the first waits.
+# A burst of this many calls passes before the first one waits.
 CALLS_AT_ONCE = 2000.0
 
 
@@ -55,7 +55,7 @@ class ReservedCall:
 
 @dataclass(slots=True, eq=False)
 class OpenStream(Generic[PartT]):
-    """An answer that its caller reads in parts, under the reservation of the call that opened it.
+    """A result that its caller reads in parts, under the reservation of the call that opened it.
 
     Iterate over it, or `read` it, and `close` it; the end of the invocation closes it too.
     """
@@ -82,7 +82,7 @@ class OpenStream(Generic[PartT]):
         """The next part; None at the end, and after it.
 
         Raises:
-            LlmasosError: It broke off; what was used is settled.
+            LlmasosError: The stream broke off; what was used is settled.
         """
         return cast("PartT | None", await self._read(self))
 
@@ -116,10 +116,10 @@ class InvocationCalls:
         self.deadline = Deadline(self.invocation.deadline_monotonic)
 
     async def pace(self) -> None:
-        """Count one call against the invocation's compute, and hold it up if it comes too fast.
+        """Count one call against the invocation's compute, and delay it if calls come too fast.
 
         Raises:
-            ResourceLimit: Its calls alone took all the compute that it may use.
+            ResourceLimit: The calls alone used up the invocation's compute.
             TimedOut: The deadline came first.
         """
         invocation = self.invocation
@@ -133,7 +133,7 @@ class InvocationCalls:
             await self.until_deadline(asyncio.sleep(-self._spare / CALLS_PER_SECOND))
 
     async def until_deadline(self, work: Awaitable[T]) -> T:
-        """Wait for `work` as long as the invocation may run.
+        """Wait for `work` until the invocation's deadline.
 
         Raises:
             TimedOut: The deadline came first; the work was cancelled.
@@ -145,10 +145,10 @@ class InvocationCalls:
             raise TimedOut(_("The run reached its limit of {seconds} seconds.", seconds=f"{seconds:g}")) from None
 
     def check_room_for_stream(self) -> None:
-        """Refuse one stream too many.
+        """Check that one more stream may be opened.
 
         Raises:
-            Invalid: As many are open as may be.
+            Invalid: The limit of open streams is reached.
         """
         if len(self.streams) >= MAX_STREAMS:
             raise Invalid(
@@ -156,12 +156,12 @@ class InvocationCalls:
             )
 
     def note(self, error: LlmasosError) -> None:
-        """Remember an error that the app gets, in case it passes it on."""
+        """Remember an error that the app received, in case the app passes it on."""
         if len(self.told) < MAX_FAILURE_LINES and len(text := str(error)) <= MAX_TOLD:
             self.told[text] = error
 
     def origin_of(self, error: BaseException) -> BaseException:
-        """The error that the host gave the app, if the app passes it on; else the error itself, the app's own."""
+        """Return the host's own error if the app passed one on; otherwise the app's error."""
         if not isinstance(error, AppFailed):
             return error
         for message, told in self.told.items():
@@ -199,7 +199,7 @@ def add_usage(invocation: Invocation, used: Used) -> None:
 
 
 def usage_record(invocation: Invocation, call: ReservedCall, used: Used, code: str) -> UsageRecord:
-    """What an observer is told of a call that ended."""
+    """What an observer receives about a call that ended."""
     capability, _, function = call.event.partition(".")
     seconds = time.monotonic() - call.started_monotonic
     app = invocation.app.id if invocation.app else None
@@ -216,7 +216,7 @@ def audit_line(invocation: Invocation, event: str, outcome: str, detail: Mapping
 
 
 def code_of(error: BaseException) -> str:
-    """The stable code of what ended something; an error that the host did not foresee is `unavailable`."""
+    """Return the stable code of an error; an unforeseen one is `unavailable`."""
     match error:
         case LlmasosError():
             return error.code

@@ -1,8 +1,8 @@
-"""What a capability is to the kernel: typed operations, held against a grant, bounded, and run.
+"""What a capability is to the kernel: typed operations, checked against a grant, bounded, and run.
 
 A caller in this process hands the kernel an operation, a value such as `storage.Get("key")`, and gets its typed answer.
-An app calls by name, with texts: `guest_calls` decodes that into the same operation by the capability's `contract`,
-and encodes the answer. Reserving, settling and auditing are the kernel's.
+An app calls by name, with text arguments: `guest_calls` decodes these into the same operation by the capability's
+`contract`, and encodes the answer. Reserving, settling and auditing are the kernel's.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Operation(Generic[AnswerT]):
 
 
 class StreamSource(Protocol[PartT_co]):
-    """An answer that comes in parts. The kernel keeps the reservation until it ends or is closed."""
+    """A result that comes in parts. The kernel keeps the reservation until the stream ends or is closed."""
 
     async def read(self) -> PartT_co | None:
         """The next part, or None at the end."""
@@ -53,7 +53,7 @@ class StreamSource(Protocol[PartT_co]):
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[AnswerT]):
-    """What a call returned, and what it used. A `stream` tells what it used itself, at its end."""
+    """What a call returned, and what it used. A `stream` reports its own use at its end."""
 
     answer: AnswerT | None = None
     used: Used = NOTHING_USED
@@ -64,7 +64,7 @@ NO_DEMAND: Final = Demand()
 
 
 def nothing_used(_granted: Demand) -> Used:
-    """What a call used that failed before it used anything."""
+    """The use of a call that failed before it used anything."""
     return NOTHING_USED
 
 
@@ -135,10 +135,10 @@ class Capability(Protocol):
         ...
 
     def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[Any]:
-        """Hold an operation against the grant, `invocation.app.grants[name]`, which is there.
+        """Check an operation against the grant, `invocation.app.grants[name]`, which exists.
 
         Raises:
-            Invalid: The operation makes no sense.
-            Denied: The grant does not reach so far.
+            Invalid: The operation's arguments are not valid.
+            Denied: The grant does not allow the operation.
         """
         ...

@@ -1,4 +1,4 @@
-"""The deadline of an invocation, for everything that it awaits: one timer, while `asyncio.timeout` makes one a call."""
+"""The deadline of an invocation, for everything that it awaits, on one timer; `asyncio.timeout` makes one per call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Expired(Exception):
-    """The deadline came before what was waited for."""
+    """The deadline came before the awaited result."""
 
 
 class _Wait:
@@ -34,10 +34,10 @@ class Deadline:
         self._waits: set[_Wait] = set()
 
     async def bound(self, work: Awaitable[T]) -> T:
-        """Wait for it until then.
+        """Await `work` until the deadline.
 
         Raises:
-            Expired: It was not done; it was cancelled.
+            Expired: The work was not done in time, and was cancelled.
         """
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._at - time.monotonic(), self._expire)
@@ -46,7 +46,7 @@ class Deadline:
         try:
             return await work
         except asyncio.CancelledError as error:
-            # Somebody else may have cancelled the task as well: then it stays cancelled.
+            # Another caller may have cancelled the task as well: then it stays cancelled.
             if self._end(wait) <= wait.cancelling and wait.expired:
                 raise Expired from error
             raise
@@ -54,13 +54,13 @@ class Deadline:
             self._end(wait)
 
     def stop(self) -> None:
-        """Forget the timer, unless something still waits."""
+        """Cancel the timer, unless something still waits."""
         if self._timer is not None and not self._waits:
             self._timer.cancel()
             self._timer = None
 
     def _end(self, wait: _Wait) -> int:
-        """Take back the cancellation by the timer, once; how many others asked for one."""
+        """Undo the timer's own cancellation, once, and return how many other cancellations were requested."""
         if wait in self._waits:
             self._waits.discard(wait)
             if wait.expired:
@@ -68,7 +68,7 @@ class Deadline:
         return wait.task.cancelling()
 
     def _expire(self) -> None:
-        # What begins to wait after it is ended by a timer of its own, at once.
+        # A wait that begins after the deadline is ended by a timer of its own, immediately.
         self._timer = None
         for wait in self._waits:
             if not wait.expired:

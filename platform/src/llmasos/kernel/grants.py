@@ -1,6 +1,6 @@
-"""What a grant reaches, compared, and what to say to an app that reaches further. Pure.
+"""Compares what grants allow, and words the denial for an app that asks for more. Pure.
 
-A grant is a permission as somebody consented to it. `optional` and `reason` are for the people who decide, and play no
+A grant is a permission as the installer consented to it. `optional` and `reason` are for people who decide, and play no
 part in comparisons.
 """
 
@@ -50,7 +50,7 @@ def manifest_lines(capability: str) -> str:
 
 
 def denial(app: InstalledApp | None, capability: str) -> Denied | None:
-    """Why `app` may not use `capability`; None if it may. Without an app, it is the user's own right."""
+    """Why `app` may not use `capability`; None if it may. Without an app, the user's own rights apply."""
     if app is None or capability in BASELINE_CAPABILITIES or capability in app.grants:
         return None
     if capability in app.declared:
@@ -112,7 +112,7 @@ def is_within(grant: Permission, permission: Permission) -> bool:
 
 
 def intersect(a: Permission, b: Permission) -> Permission | None:
-    """What both allow, None if that is nothing. Its reason is that of `a`; it is optional if `a` is."""
+    """What both allow; None if that is nothing. `reason` and `optional` are those of `a`."""
     match a, b:
         case ModelPermission(), ModelPermission():
             return _models(a, b)
@@ -132,14 +132,14 @@ def intersect(a: Permission, b: Permission) -> Permission | None:
 
 
 def intersect_all(a: Mapping[str, Permission], b: Mapping[str, Permission]) -> dict[str, Permission]:
-    """What both sets of grants allow, by capability: what an app may do that another app calls."""
+    """What both sets of grants allow, by capability: the rights of an app that another app calls."""
     shared = {name: intersect(grant, b[name]) for name, grant in a.items() if name in b}
     return {name: grant for name, grant in shared.items() if grant is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What a new release asks for, against what was asked and answered before."""
+    """What a new release asks for beyond what was asked and answered before."""
 
     added: tuple[Permission, ...]
     widened: tuple[Permission, ...]
@@ -149,7 +149,7 @@ class Difference:
 
     @property
     def asks_for_more(self) -> bool:
-        """Whether somebody must consent."""
+        """Whether new consent is needed."""
         return bool(self.added or self.widened or self.raised_limits)
 
 
@@ -178,14 +178,14 @@ def difference(
 
 
 def raised(old: LimitsRequest, new: LimitsRequest) -> tuple[str, ...]:
-    """The names of limits that are higher in `new`; none at all is the highest."""
+    """The names of limits that are higher in `new`; an absent limit counts as the highest."""
     return tuple(name for name in LimitsRequest.model_fields if not _at_most(getattr(new, name), getattr(old, name)))
 
 
 def carry_over(
     granted: Mapping[str, Permission], asked: Iterable[Permission], new: Iterable[Permission]
 ) -> dict[str, Permission]:
-    """The grants of a new release that needs no answer beyond those given: what was declined stays so."""
+    """The grants of a new release that needs no new consent: what was declined stays declined."""
     before = {permission.capability: permission for permission in asked}
     kept: dict[str, Permission] = {}
     for permission in new:
@@ -211,7 +211,7 @@ def _both(a: Iterable[T], b: Iterable[T]) -> tuple[T, ...]:
 
 
 def _place(place: SecretPlace) -> tuple[str, str, str | None, str | None, str, tuple[str, ...] | None]:
-    """A secret's place, apart from how it is spelt."""
+    """A secret's place, normalised in spelling."""
     header = place.header.lower() if place.header else None
     return place.name, str(HostPattern.parse(place.host)), header, place.query, place.prefix, place.fields
 

@@ -24,19 +24,19 @@ from llmasos.kernel.syscall import Kernel
 
 
 def json_text(value: object) -> str:
-    """A value as JSON text for an app."""
+    """Encode a value as JSON text for an app."""
     try:
         return msgspec.json.encode(value).decode()
     except UnicodeEncodeError:
-        # Half a character: a provider cut one in two. As an escape, the app can join it to its other half.
+        # A lone surrogate: a provider split a character. As an escape, the app can join it to its other half.
         return json.dumps(msgspec.to_builtins(value))
 
 
 def json_argument(arguments: list[Json]) -> str:
-    """The JSON text that is the only argument, not parsed yet.
+    """Return the only argument, JSON text that is not parsed yet.
 
     Raises:
-        Invalid: It is not one text, or nests too deep.
+        Invalid: There is not exactly one text argument, or it nests too deep.
     """
     match arguments:
         case [str(text)]:
@@ -47,7 +47,7 @@ def json_argument(arguments: list[Json]) -> str:
 
 
 def parse_json(text: str) -> Json:
-    """The value of an argument that is JSON text.
+    """Parse an argument that is JSON text.
 
     Raises:
         Invalid: It is not JSON, or nests too deep.
@@ -78,9 +78,9 @@ class GuestCalls:
             The answer as a WIT value.
 
         Raises:
-            LlmasosError: Denied, over quota, not valid, and so on; nothing else, and nothing of the host's insides.
+            LlmasosError: Denied, over quota, not valid, and so on. No other error leaves the host.
         """
-        # The names are the app's own: none of any length goes into the log.
+        # The app chose these names, so they are bounded before they go into the log.
         with self.kernel.error_boundary(invocation, f"{capability[:60]}.{function[:60]}"):
             check_arguments(arguments)
             await self.kernel.pace(invocation)
@@ -131,4 +131,4 @@ async def _read(opened: OpenStream[Any], encode: Callable[[Any], Json]) -> Json:
 
 
 async def _nothing() -> None:
-    """What a stream that has ended returns."""
+    """The value that a stream returns once it has ended."""

@@ -54,7 +54,7 @@ class InvocationLimits:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that an invocation shows its caller while it runs."""
+    """Something that an invocation sends its caller while it runs."""
 
     kind: Literal["chunk", "progress", "notice"]
     text: str = ""
@@ -65,12 +65,12 @@ EventSink: TypeAlias = Callable[[Event], Awaitable[None]]
 
 
 async def discard(_event: Event) -> None:
-    """The sink of a caller who does not look."""
+    """The sink of a caller that ignores events."""
 
 
 @dataclass(slots=True)
 class InvocationUsage:
-    """What was used so far. `cost_micro_usd` is None once a call had no known price."""
+    """What was used until now. `cost_micro_usd` is None once a call had no known price."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -82,21 +82,21 @@ class InvocationUsage:
 
     @property
     def tokens(self) -> int:
-        """Prompt and completion together."""
+        """Prompt and completion tokens."""
         return self.prompt_tokens + self.completion_tokens
 
     @property
     def amounts(self) -> tuple[int, int, int | None, int, int]:
-        """What was counted, in the order of the columns of an invocation."""
+        """The counted amounts, in the order of an invocation's columns."""
         return self.prompt_tokens, self.completion_tokens, self.cost_micro_usd, self.fuel, self.memory_bytes
 
 
 @dataclass(slots=True, eq=False)
 class Invocation:
-    """One run of one action, from its start until everything it held is settled.
+    """One run of one action, from its start until all its reservations are settled.
 
     The kernel alone makes and ends them (`Invocations.open`). `app` is None if a program calls a capability
-    itself, by `/v1` or `import llmasos`: then the user's own rights apply, and quotas all the same.
+    itself, by `/v1` or `import llmasos`: then the user's own rights apply, and quotas as well.
     """
 
     principal: Principal
@@ -116,7 +116,7 @@ class Invocation:
     """What was shown to the caller so far, in UTF-8."""
 
     def add_log(self, text: str) -> None:
-        """Keep `text`, as far as there is room; what has none is left out, and a mark says so."""
+        """Append `text` as far as there is room; a mark in the log says if anything was left out."""
         room = self.limits.log_bytes - len(self.log.encode())
         if room <= 0 or not text:
             return
@@ -131,12 +131,12 @@ class Invocation:
 
     @property
     def deadline_monotonic(self) -> float:
-        """When it ends, on the monotonic clock, in seconds."""
+        """The deadline on the monotonic clock, in seconds."""
         return self.started_monotonic + self.limits.wall_seconds
 
     @property
     def depth(self) -> int:
-        """How many invocations stand above this one."""
+        """How many invocations are in the chain of callers."""
         return 0 if self.parent is None else self.parent.depth + 1
 
     def subject(self, model: str | None = None) -> Subject:

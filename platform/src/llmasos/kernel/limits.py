@@ -1,4 +1,4 @@
-"""How large what an app sends in one call may be, and how deep its JSON. Pure."""
+"""Limits on the size of one call of an app, and on the depth of its JSON. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
 
 # The contract's longest function takes five arguments; structure is inside JSON text.
 MAX_ARGUMENTS: Final = 8
-# Requests of models nest messages, parts, tools and schemas: real ones stay under twenty.
+# Model requests nest messages, parts, tools and schemas: real ones stay under twenty levels.
 MAX_DEPTH: Final = 64
 # Streams that an invocation may have open at once: each holds a reservation and a connection.
 MAX_STREAMS: Final = 16
@@ -21,7 +21,7 @@ _BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[{\]}]')
 
 
 def check_arguments(arguments: list[Json]) -> None:
-    """Hold the arguments of a call against the limits.
+    """Check the arguments of a call against the limits.
 
     Raises:
         Invalid: They are too many or too large, or one is neither text, number nor flag.
@@ -41,7 +41,7 @@ def check_arguments(arguments: list[Json]) -> None:
 
 
 def check_payload(size_bytes: int) -> None:
-    """Hold what crosses in one call against the limit.
+    """Check the size of one call's payload against the limit.
 
     Raises:
         Invalid: It is too large.
@@ -57,12 +57,12 @@ def check_payload(size_bytes: int) -> None:
 
 
 def check_json_depth(text: str) -> None:
-    """Hold JSON text against the limit of depth, before it is parsed.
+    """Check JSON text against the limit of depth, before it is parsed.
 
     Raises:
         Invalid: It nests too deep.
     """
-    # Counting is quicker than looking, and nearly all texts have few brackets.
+    # Counting is quicker than scanning, and nearly all texts have few brackets.
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
     depth = 0

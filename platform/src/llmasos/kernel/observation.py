@@ -1,4 +1,4 @@
-"""What observers are notified of: calls as they are settled, and lines of the audit log once they are committed."""
+"""Notifies observers of calls as they are settled, and of lines of the audit log once they are committed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llmasos.quotas.meters import Used
 
 logger = logging.getLogger(__name__)
 
-# An observer of the log is told within a second; a shorter wait would read the database for nothing.
+# Observers see a line within a second; polling more often would only read the database for nothing.
 POLL_SECONDS: Final = 1.0
 LINES_AT_ONCE: Final = 500
 
@@ -57,17 +57,17 @@ AuditObserver: TypeAlias = Callable[[AuditRecord], None]
 
 
 class AuditFollower:
-    """Tells an observer each line that any process adds to the log after the follower began.
+    """Passes an observer each line that any process adds to the log after the follower started.
 
-    It reads what is committed, rather than being called while a transaction is open: a line that was rolled back
-    never was. Each workspace's lines come in their order.
+    It reads committed lines instead of being called inside the transaction: a line that was rolled back
+    is never seen. Each workspace's lines come in order.
     """
 
     def __init__(self, database: Database, observer: AuditObserver) -> None:
         self._database = database
         self._observer = observer
         self._task: asyncio.Task[None] | None = None
-        # Two threads may tell at once: the one that `stop` interrupted, and its own.
+        # Two threads may notify at once: the one that `stop` interrupted, and its own.
         self._telling = threading.Lock()
         with database.read() as session:
             self._told = _counts(session)
@@ -77,7 +77,7 @@ class AuditFollower:
         self._task = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
-        """Tell what is still untold, and end."""
+        """Pass on the remaining lines, and end."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -101,7 +101,7 @@ class AuditFollower:
                     self._told[workspace] = self._tell_some(workspace, told, count)
 
     def _tell_some(self, workspace: str, after: int, until: int) -> int:
-        """Tell the next lines of a workspace; returns the number of the last one."""
+        """Pass on the next lines of a workspace, and return the number of the last one."""
         query = select(AuditEntry).where(AuditEntry.workspace_id == workspace, col(AuditEntry.seq) > after)
         with self._database.read() as session:
             rows = session.exec(query.order_by(col(AuditEntry.seq)).limit(LINES_AT_ONCE)).all()

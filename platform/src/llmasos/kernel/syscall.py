@@ -50,8 +50,8 @@ class Kernel:
         database: The one database.
         ledger: Where quotas are kept.
         capabilities: The families of operations.
-        observer: Is told each call as it is settled.
-        grant_now: What an installation may do with a capability at this instant. Without it, grants are those of the
+        observer: Receives each call as it is settled.
+        grant_now: Returns an installation's current grant of a capability. Without it, grants are those of the
             invocation's start.
     """
 
@@ -71,26 +71,26 @@ class Kernel:
         self._admitted: dict[str, InvocationCalls] = {}
 
     def admit(self, invocation: Invocation, account: RunAccount) -> InvocationCalls:
-        """Take calls of an invocation from here on, under the limits of its run."""
+        """Accept calls of an invocation from now on, under the limits of its run."""
         calls = InvocationCalls(invocation, account)
         self._admitted[invocation.id] = calls
         return calls
 
     async def dismiss(self, calls: InvocationCalls, code: str) -> None:
-        """Take no more calls of an invocation, and settle its open streams as ended with `code`."""
+        """Accept no more calls of an invocation, and settle its open streams as ended with `code`."""
         self._admitted.pop(calls.invocation.id, None)
         calls.deadline.stop()
         for opened in list(calls.streams.values()):
             await self._end_stream(calls, opened, code)
 
     async def call(self, invocation: Invocation, operation: Operation[AnswerT]) -> AnswerT:
-        """One call, for an invocation of this kernel.
+        """Make one call, for an invocation of this kernel.
 
         Returns:
-            The operation's answer; of one that opens a stream, an `OpenStream`.
+            The operation's answer; an `OpenStream` if the operation opens a stream.
 
         Raises:
-            LlmasosError: Denied, over quota, not valid, and so on; nothing else, and nothing of the host's insides.
+            LlmasosError: Denied, over quota, not valid, and so on. No other error leaves the kernel.
         """
         event = f"{operation.capability}.{operation.function}"
         with self.error_boundary(invocation, event):
@@ -103,11 +103,11 @@ class Kernel:
             return await self._execute(calls, prepared, call)
 
     async def pace(self, invocation: Invocation) -> None:
-        """Count one call of an app, and hold it up if it comes too fast; see `InvocationCalls.pace`."""
+        """Count one call of an app, and delay it if calls come too fast; see `InvocationCalls.pace`."""
         await self._calls_of(invocation).pace()
 
     def authorise(self, invocation: Invocation, name: str) -> Capability:
-        """The capability that an invocation may use.
+        """Return a capability if the invocation may use it.
 
         Raises:
             Denied: Its app was not granted it.
@@ -129,7 +129,7 @@ class Kernel:
         return capability
 
     def _refresh_grants(self, invocation: Invocation) -> None:
-        """Narrow what an invocation may do to what its app, and those that called it, may do now."""
+        """Narrow an invocation's grants to the current grants of its app and of the apps that called it."""
         app = invocation.app
         if app is None or self._grant_now is None:
             return
@@ -145,7 +145,7 @@ class Kernel:
             invocation.app = replace(app, grants=kept)
 
     def stream(self, invocation: Invocation, capability: str, number: int) -> OpenStream[Any] | None:
-        """A stream that an invocation opened, by its number; None if it has ended.
+        """Find a stream that an invocation opened, by its number; None if it has ended.
 
         Raises:
             NotFound: No stream of that capability had the number.
@@ -160,12 +160,12 @@ class Kernel:
 
     @contextmanager
     def error_boundary(self, invocation: Invocation, event: str, *, audited: bool = False) -> Generator[None]:
-        """Let nothing out but a `LlmasosError`, and audit what is refused.
+        """Convert every exception into a `LlmasosError`, and audit refusals.
 
         Args:
             invocation: Who calls.
             event: What it calls, such as `model.generate`.
-            audited: Whether what fails inside writes its own line of the audit log.
+            audited: Whether the failing code inside writes its own line of the audit log.
         """
         try:
             yield
@@ -195,7 +195,7 @@ class Kernel:
         return calls
 
     async def _reserve(self, calls: InvocationCalls, prepared: PreparedCall[Any]) -> Reservation:
-        """Reserve the most that a call may use; if that does not fit, what it needs exactly."""
+        """Reserve the most that a call may use; if that does not fit, the exact amount that it needs."""
         demand, measure = prepared.demand, prepared.measure
         subject = calls.invocation.subject(demand.model)
         try:
@@ -223,7 +223,7 @@ class Kernel:
     async def _settle(self, calls: InvocationCalls, call: ReservedCall, used: Used, code: str) -> None:
         """Settle and audit a call in one write, and wait until it is committed.
 
-        The write is queued before the first await, so that a caller who is cancelled does not stop it.
+        The write is queued before the first await, so that cancelling the caller does not stop it.
         """
         invocation, reservation = calls.invocation, call.reservation
         add_usage(invocation, used)
@@ -249,12 +249,12 @@ class Kernel:
         try:
             await self._ledger.settle_with(reservation, settle)
         except Unavailable:
-            # Of a call that failed, its own error says more.
+            # If the call failed, its own error says more.
             if code == "ok":
                 raise
 
     def _audit_refusal(self, calls: InvocationCalls, event: str, error: LlmasosError) -> None:
-        """Write down what was refused before anything ran; nobody waits for it."""
+        """Record a refusal that came before anything ran, without waiting for the write."""
         if calls.is_worth_a_line(event, error.code):
             line = audit_line(calls.invocation, event, error.code, {})
             self._database.write_queue.submit(partial(audit.append, line=line), WriteKind.FINAL)
@@ -287,7 +287,7 @@ class Kernel:
             try:
                 part = await calls.until_deadline(opened.source.read())
             except asyncio.CancelledError:
-                # The end of the invocation closes it; a caller that gave up one read may read on.
+                # The end of the invocation closes the stream; a caller that cancelled one read may continue reading.
                 raise
             except BaseException as error:
                 await self._end_stream(calls, opened, code_of(error))
@@ -297,7 +297,7 @@ class Kernel:
             return part
 
     async def _end_stream(self, calls: InvocationCalls, opened: OpenStream[Any], code: str) -> None:
-        """Close a stream and settle what it used; once, whichever caller comes first."""
+        """Close a stream and settle what it used, exactly once."""
         if calls.streams.pop(opened.number, None) is None:
             return
         try:

@@ -41,8 +41,8 @@ class AuditEntry(SQLModel, table=True):
 class AuditHead(SQLModel, table=True):
     """The end of a workspace's chain: the number of its last line, and that line's hash.
 
-    Processes take turns at it, and a chain that was cut at its end no longer fits it. The head of the empty name is
-    that of the sealed chain, which all workspaces shared before each had its own, and which each continues.
+    Processes take turns at it, and a truncated chain no longer matches it. The head with the empty name is
+    that of the sealed chain, which all workspaces once shared and each workspace's chain continues.
     """
 
     __tablename__ = "audit_head"  # pyright: ignore[reportAssignmentType]
@@ -52,8 +52,8 @@ class AuditHead(SQLModel, table=True):
     hash: str = ""
 
 
-# The log only grows. The statements stand here as DDL events, so that `create_all` makes them; a migration runs the
-# same ones. They stop mistakes and ordinary tools; the file's owner can drop them, which is what the hashes are for.
+# The log only grows. The statements are DDL events here, so that `create_all` runs them; a migration runs the
+# same ones. They stop mistakes and ordinary tools; the file's owner can drop them, so the hashes detect that.
 APPEND_ONLY_SQLITE = tuple(
     f"CREATE TRIGGER IF NOT EXISTS audit_entry_no_{verb} BEFORE {verb.upper()} ON audit_entry "
     "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"

@@ -1,4 +1,4 @@
-"""Whether the ledger adds up: what the windows hold is what reservations say, and no dead process holds anything."""
+"""Checks that the ledger adds up: each window equals the sum of its reservations, and no dead process holds any."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FaultKind: TypeAlias = Literal["window", "lease"]
 
 @dataclass(frozen=True, slots=True)
 class LedgerFault:
-    """One thing that does not add up, with its cure."""
+    """One inconsistency, with its cure."""
 
     kind: FaultKind
     message: Message
@@ -25,7 +25,7 @@ class LedgerFault:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What one process holds in one window."""
+    """The amount that one process has reserved in one window."""
 
     window_id: int
     lease_id: str
@@ -33,12 +33,12 @@ class Holding:
 
 
 def faults(reserved: Mapping[int, int], holdings: Iterable[Holding], alive: frozenset[str]) -> list[LedgerFault]:
-    """What does not add up. Pure.
+    """Find the inconsistencies. Pure.
 
     Args:
-        reserved: What each window says is reserved in it, by its id; from the same snapshot as the rest.
-        holdings: What reservations say.
-        alive: The leases of processes that live.
+        reserved: The reserved amount that each window's row states, by window id; from the same snapshot as the rest.
+        holdings: The sums of the reservations.
+        alive: The leases of living processes.
     """
     sums: dict[int, int] = {}
     dead: dict[str, int] = {}
@@ -77,7 +77,7 @@ def faults(reserved: Mapping[int, int], holdings: Iterable[Holding], alive: froz
 
 
 def check(session: Session) -> list[LedgerFault]:
-    """What does not add up in a database. The session reads one snapshot."""
+    """Find the inconsistencies in a database. The session reads one snapshot."""
     reserved = {
         int(window): int(amount)
         for window, amount in session.exec(select(LedgerWindow.id, LedgerWindow.reserved))

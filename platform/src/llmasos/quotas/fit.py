@@ -1,4 +1,4 @@
-"""Making a demand fit into what is left. Pure."""
+"""Shrinks a demand to what is left. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from llmasos.quotas.meters import Demand, Meter
 
 
 def fit(demand: Demand, room: Mapping[Meter, int]) -> Demand | None:
-    """The demand, or as much of its answer as there is room for; None if even the floor does not fit.
+    """Return the demand, its answer shortened to the room; None if even the floor does not fit.
 
     Args:
         demand: What is asked for.
-        room: What is left of each limited meter. A meter that is not in it is not limited.
+        room: What is left of each limited meter. A meter that is absent has no limit.
     """
     excess = {
         meter: amount - room[meter] for meter, amount in demand.amounts.items() if amount > room.get(meter, amount)
@@ -42,7 +42,7 @@ def fit(demand: Demand, room: Mapping[Meter, int]) -> Demand | None:
 
 
 def _tokens_worth(micro_usd: int, price: float) -> int:
-    """The fewest tokens that cost at least so much, rounded down to whole micro-USD as the bill is."""
+    """The fewest tokens that cost at least this much, rounded down to whole micro-USD as the bill is."""
     tokens = math.ceil(micro_usd / price)
     while math.floor(tokens * price) < micro_usd:
         tokens += 1

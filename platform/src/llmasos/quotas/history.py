@@ -1,4 +1,4 @@
-"""What was used of a meter before a quota counted it: a new quota begins with what its window already holds."""
+"""Past use of a meter, from before a quota counted it: a new quota starts with the use of its current window."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from llmasos.database.transaction import Transaction
 from llmasos.quotas.meters import Meter, Scope, Window
 from llmasos.quotas.tables import Quota
 
-# Days and months: the totals of days. What is called of models stands under their names, invocations under none.
+# Days and months: the daily totals. Model calls are counted under the model's name, invocations under none.
 _OF_DAYS: Final = {
     Meter.TOKENS: "SELECT SUM(prompt_tokens + completion_tokens) FROM usage_day WHERE workspace_id = ? AND day >= ?",
     Meter.COST: "SELECT SUM(cost_micro_usd) FROM usage_day WHERE workspace_id = ? AND day >= ?",
     Meter.COMPUTE: "SELECT SUM(fuel) FROM usage_day WHERE workspace_id = ? AND day >= ?",
     Meter.INVOCATIONS: "SELECT SUM(calls) FROM usage_day WHERE workspace_id = ? AND day >= ? AND model = ''",
 }
-# Minutes and hours: the invocations that ended in them. What the callees of an app used is counted in its own row too.
+# Minutes and hours: the invocations that ended in them. A caller's row also includes what its callees used.
 _ENDED: Final = "FROM invocation WHERE workspace_id = ? AND ended_at >= ? AND parent_id IS NULL"
 _OF_INVOCATIONS: Final = {
     Meter.TOKENS: f"SELECT SUM(prompt_tokens + completion_tokens) {_ENDED}",
@@ -27,7 +27,7 @@ _OF_INVOCATIONS: Final = {
     Meter.COMPUTE: f"SELECT SUM(fuel) {_ENDED}",
     Meter.INVOCATIONS: f"SELECT COUNT(*) {_ENDED}",
 }
-# HTTP requests stand in the audit log alone; one that was refused was not sent.
+# HTTP requests are recorded in the audit log alone; a refused one was not sent.
 _REQUESTS: Final = (
     "SELECT COUNT(*) FROM audit_entry WHERE workspace_id = ? AND at >= ? AND event = 'http.request' AND outcome NOT IN"
     " ('denied', 'permission-not-declared', 'permission-not-granted', 'quota-exceeded', 'invalid')"
@@ -36,7 +36,7 @@ _COLUMNS: Final = {Scope.USER: "user_id", Scope.APP: "app_id", Scope.MODEL: "mod
 
 
 def used_before(session: Session, quota: Quota, starts_at: int) -> int:
-    """What was used since `starts_at`, in seconds since the epoch, of what a quota counts."""
+    """The use that a quota counts, since `starts_at` in seconds since the epoch."""
     meter, window, scope = Meter(quota.meter), Window(quota.window), Scope(quota.scope)
     if window is Window.RUN or (meter is Meter.REQUESTS and scope is Scope.MODEL):
         return 0

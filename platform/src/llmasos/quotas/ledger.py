@@ -1,7 +1,7 @@
-"""The ledger: what may be used, what is reserved for calls that run, what was used.
+"""The ledger: what may be used, what is reserved for running calls, what was used.
 
-A reservation holds in every quota that applies, or in none, in one write transaction: no number of processes at once
-can spend past a limit. What its process does not live to settle is freed with the process's lease.
+A reservation is made in every quota that applies, or in none, in one write transaction: concurrent processes cannot
+spend past a limit. If a process dies before it settles a reservation, the reservation is freed with its lease.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What a call may use. `granted` is the demand, or what of it there was room for. Its id is never used again."""
+    """What a call may use. `granted` is the demand, or the part that fits. Its id is never used again."""
 
     id: str
     subject: Subject
@@ -69,10 +69,10 @@ class Ledger:
         """Reserve a demand in every quota that applies, or as much of its answer as fits; committed when it returns.
 
         Args:
-            subject: Who it is charged to.
+            subject: Whom it is charged to.
             demand: The most that it may use.
             account: The limits of the run that it belongs to.
-            record: A batched write that goes with it, into the same commit.
+            record: A batched write that joins the same commit.
 
         Raises:
             QuotaExceeded: There is not enough room, or a cost quota meets an unknown price. Nothing is reserved.
@@ -96,17 +96,17 @@ class Ledger:
         try:
             return await pending
         except asyncio.CancelledError:
-            # It may be reserved by now, or will be, and nobody else will settle it.
+            # The reservation may exist already or be made later, and nothing else would settle it.
             pending.then(lambda reservation: self.settle(reservation, NOTHING_USED, counts=False))
             raise
 
     def settle(self, reservation: Reservation, used: Used, *, counts: bool = True) -> PendingWrite[list[Overrun]]:
-        """Turn what was reserved into what was used. It is queued when this returns, whatever becomes of the caller.
+        """Replace the reserved amount by the used one. The write is queued when this returns, even if the caller ends.
 
         Args:
-            reservation: Settled once.
-            used: What was really used. An unknown price is charged as what was reserved for it.
-            counts: Whether it is a call in the totals of the day.
+            reservation: Each is settled once.
+            used: What was really used. An unknown price is charged as the reserved amount.
+            counts: Whether it counts as a call in the totals of the day.
         """
         return self.settle_with(
             reservation, lambda transaction: self.settle_in(transaction, reservation, used, counts=counts)
@@ -132,7 +132,7 @@ class Ledger:
         demand: Demand,
         account: RunAccount | None = None,
     ) -> Reservation:
-        """`reserve`, inside a write of the caller's; if it raises, it changed nothing."""
+        """`reserve`, inside the caller's own write; if it raises, it changed nothing."""
         now = int(self._clock())
         batch = transaction.buffer(LedgerBatch)
         quotas = batch.quotas(transaction, subject, now)
@@ -162,7 +162,7 @@ class Ledger:
     def settle_in(
         self, transaction: Transaction, reservation: Reservation, used: Used, *, counts: bool = True
     ) -> list[Overrun]:
-        """`settle`, inside a write of the caller's; see `settle_with`."""
+        """`settle`, inside the caller's own write; see `settle_with`."""
         batch = transaction.buffer(LedgerBatch)
         granted = reservation.granted
         actual = {meter: _actual(meter, reservation, used) for meter in granted.amounts}
@@ -196,7 +196,7 @@ def _run_limits(account: RunAccount | None, quotas: Sequence[Applying], demand: 
 
 
 def _fitting(limits: Sequence[Limit], demand: Demand, now: int) -> Demand:
-    """The demand cut to what the windows have left."""
+    """Shrink the demand to what the windows have left."""
     granted = fit(demand, _least((limit.meter, max(0, limit.room)) for limit in limits))
     if granted is not None:
         return granted
@@ -207,7 +207,7 @@ def _fitting(limits: Sequence[Limit], demand: Demand, now: int) -> Demand:
 
 
 def _least(rooms: Iterable[tuple[Meter, int]]) -> dict[Meter, int]:
-    """The room of each meter: that of its tightest limit."""
+    """The room of each meter, which is that of its tightest limit."""
     least: dict[Meter, int] = {}
     for meter, room in rooms:
         least[meter] = min(room, least.get(meter, room))
@@ -215,7 +215,7 @@ def _least(rooms: Iterable[tuple[Meter, int]]) -> dict[Meter, int]:
 
 
 def _least_need(demand: Demand, meter: Meter) -> int:
-    """The least of a meter that would do for a demand."""
+    """The smallest amount of a meter that satisfies a demand."""
     amount = demand.amounts[meter]
     shrink = demand.shrink
     if shrink is None:
@@ -234,7 +234,7 @@ def _run_refusal(limits: Sequence[RunLimit], demand: Demand, quotas: Sequence[Ap
 
 
 def _actual(meter: Meter, reservation: Reservation, used: Used) -> int:
-    """What was used of a meter that was reserved."""
+    """The used amount of a reserved meter."""
     match meter:
         case Meter.TOKENS:
             return used.tokens

@@ -1,7 +1,7 @@
 """The ledger's rows while a transaction is open: read and locked at once, changed in memory, written once at its end.
 
-A batch of writes reserves and settles many times in the same few windows. Here their sums are kept, so that a
-window costs one statement a batch. Rooms are checked against what is here, which is what the database holds and what
+A batch of writes reserves and settles many times in the same few windows. Their sums are kept here, so that a
+window costs one statement per batch. Room is checked against these sums: what the database holds and what
 the batch has yet to write.
 """
 
@@ -18,21 +18,21 @@ from llmasos.quotas import repository
 from llmasos.quotas.meters import Meter, Subject, Used, Window
 from llmasos.quotas.repository import Applying
 
-# A provider that says more in one call, or less than nothing, does not fail the writes that share its commit.
+# A provider may report more than this in one call, or a negative number; that must not fail the shared commit.
 MOST = 1 << 48
-# A provider may make up the name of its model as well.
+# A provider may also report any name for its model.
 MAX_MODEL = 255
 
 Holds: TypeAlias = tuple[tuple[int, Meter, int], ...]
 """What is reserved in which window: window id, meter, amount."""
 
-# What decides which quotas apply, and in which windows: whom it is for, and the minute.
+# The key of the quotas and windows that apply: the subject and the minute.
 _Key: TypeAlias = tuple[str, str, str | None, str | None, int]
 
 
 @dataclass(slots=True)
 class WindowState:
-    """What a window holds, with what the batch has yet to write of it."""
+    """What a window holds, with the batch's unwritten changes."""
 
     used: int
     reserved: int
@@ -42,11 +42,11 @@ class WindowState:
 
     @property
     def room(self) -> int:
-        """What may still be reserved below the limit of its row."""
+        """What may still be reserved below the row's limit."""
         return self.limit - self.used - self.reserved
 
     def change(self, used: int, reserved: int, overrun: int) -> None:
-        """Add to each."""
+        """Add to each amount."""
         self.used += used
         self.reserved += reserved
         self.overrun += overrun
@@ -56,7 +56,7 @@ class WindowState:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A quota that applies, and its window of now."""
+    """A quota that applies, and its current window."""
 
     quota: Applying
     meter: Meter
@@ -71,10 +71,10 @@ class Limit:
 
 
 class LedgerBatch:
-    """What the writes of one transaction change of the ledger. A buffer of `Transaction`.
+    """The changes that the writes of one transaction make to the ledger, as a `Buffer`.
 
-    What is announced is read and locked together, in the order of ids, when the first of it is needed: transactions of
-    several processes then wait for each other, and never in a circle.
+    Announced rows are read and locked together, in the order of ids, when the first one is needed: transactions of
+    several processes then wait for each other without deadlock.
     """
 
     def __init__(self) -> None:
@@ -92,11 +92,11 @@ class LedgerBatch:
         self._undo: list[Callable[[], object]] = []
 
     def announce_reserve(self, subject: Subject, meters: Sequence[Meter], now: int) -> None:
-        """Something will be reserved for a subject, at `now` in seconds since the epoch."""
+        """Announce a reservation for a subject, at `now` in seconds since the epoch."""
         self._subjects.setdefault(_key(subject, now), (subject, now, set()))[2].update(meters)
 
     def announce_settle(self, id_: str, holds: Holds) -> None:
-        """A reservation will be settled."""
+        """Announce that a reservation will be settled."""
         if id_ not in self._opened:
             self._settling[id_] = holds
 
@@ -109,7 +109,7 @@ class LedgerBatch:
         return found
 
     def limits(self, transaction: Transaction, subject: Subject, meters: Sequence[Meter], now: int) -> list[Limit]:
-        """The windows in which a demand on these meters is reserved."""
+        """The windows in which a demand for these meters is reserved."""
         key = _key(subject, now)
         bound = [quota for quota in self.quotas(transaction, subject, now) if _binds(quota, meters)]
         if key in self._subjects or any(quota.window_key not in self._window_ids for quota in bound):
@@ -123,14 +123,14 @@ class LedgerBatch:
         return limits
 
     def hold(self, limits: Sequence[Limit], amounts: Mapping[Meter, int]) -> Holds | None:
-        """Hold in every window, or, if one has not enough room below its limit, in none: None."""
+        """Reserve in every window; return None, and reserve nothing, if one lacks room below its limit."""
         for limit in limits:
             if amounts[limit.meter] > limit.room:
                 return None
         for limit in limits:
             at = limit.state
             at.change(0, amounts[limit.meter], 0)
-            # The row's limit follows the quota's, which may have been changed meanwhile.
+            # The row's limit follows the quota's, which may have changed in the meantime.
             at.limit = limit.quota.limit
         return tuple([(limit.window_id, limit.meter, amounts[limit.meter]) for limit in limits])
 
@@ -148,10 +148,10 @@ class LedgerBatch:
         return self._held.pop(id_)
 
     def charge(self, window_id: int, reserved: int, used: int) -> None:
-        """Turn what is reserved in a window into what was used; what has no room goes into the overrun.
+        """Replace a window's reserved amount by the used one; the excess goes into the overrun.
 
         Args:
-            window_id: Of a quota that may have been removed meanwhile.
+            window_id: Of a quota that may have been removed since.
             reserved: 0 if the reservation does not exist any more.
             used: May be more than was reserved.
         """
@@ -172,16 +172,16 @@ class LedgerBatch:
         self._usage[key] = [*amounts] if before is None else [a + b for a, b in zip(before, amounts, strict=True)]
 
     def on_discard(self, undo: Callable[[], object]) -> None:
-        """Have `undo` called if the transaction is rolled back."""
+        """Call `undo` if the transaction is rolled back."""
         self._undo.append(undo)
 
     def discard(self) -> None:
-        """Undo what was changed outside of the database, newest first."""
+        """Undo the changes made outside the database, newest first."""
         while self._undo:
             self._undo.pop()()
 
     def write(self, transaction: Transaction) -> None:
-        """Write it all, rows of one table in one order."""
+        """Write all changes, the rows of each table in one fixed order."""
         changed = [(*at.unwritten, at.limit, id_) for id_, at in sorted(self._windows.items()) if any(at.unwritten)]
         if changed:
             transaction.run_many(_CHANGE_WINDOW, changed)
@@ -202,7 +202,7 @@ class LedgerBatch:
             transaction.run_many(_ADD_USAGE, rows)
 
     def _load(self, transaction: Transaction) -> None:
-        """Read and lock what was announced."""
+        """Read and lock the announced rows."""
         quotas: dict[tuple[int, int], Applying] = {}
         for subject, now, meters in self._subjects.values():
             for quota in self.quotas(transaction, subject, now):
@@ -235,7 +235,7 @@ def _countable(amount: int) -> int:
     return max(0, min(amount, MOST))
 
 
-# A day's number counts from it.
+# Day numbers count from here.
 _EPOCH = date(1970, 1, 1)
 _CHANGE_WINDOW = """
 UPDATE ledger_window SET used = used + ?, reserved = reserved + ?, overrun = overrun + ?, "limit" = ? WHERE id = ?

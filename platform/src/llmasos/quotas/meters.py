@@ -1,4 +1,4 @@
-"""The words of quotas: what is counted, over what, for whom."""
+"""The vocabulary of quotas: what is counted, over which window, for whom."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import MappingProxyType
 class Meter(StrEnum):
     """What a quota counts."""
 
-    # That of an enum is a Python function; a call looks meters up dozens of times.
+    # An enum's own hash is a Python function; one call looks meters up dozens of times.
     __hash__ = str.__hash__
 
     TOKENS = "tokens"
@@ -22,7 +22,7 @@ class Meter(StrEnum):
 
 
 class Window(StrEnum):
-    """Over what a quota counts; calendar windows are in UTC."""
+    """The window over which a quota counts; calendar windows are in UTC."""
 
     RUN = "run"
     MINUTE = "minute"
@@ -42,7 +42,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Who a demand is charged to: every quota of each of these that is set applies."""
+    """Whom a demand is charged to; all quotas of each of these apply."""
 
     workspace: str
     user: str
@@ -67,9 +67,9 @@ class Shrink:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """The most that one call may use. An unknown price is refused by a cost quota, never counted as zero.
+    """The most that one call may use. A cost quota refuses an unknown price and never counts it as zero.
 
-    A demand that was granted has in `shrink.tokens` what may be used of them.
+    In a granted demand `shrink.tokens` is the number of tokens that may be used.
     """
 
     amounts: Mapping[Meter, int] = field(default_factory=lambda: MappingProxyType({}))

@@ -1,4 +1,4 @@
-"""What a person reads whose call met a quota: which, how much of it is spent, when it resets, how to raise it."""
+"""The messages of a refused call: which quota, how much of it is spent, when it resets, how to raise it."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def used_up(quota: Applying, state: WindowState, need: int, now: int) -> QuotaEx
     command = set_command(quota.scope, quota.scope_id, quota.meter, quota.window, enough)
     return QuotaExceeded(
         _(
-            "The quota of {scope} {name}, {limit:,} {unit} {per}, has no room: {used:,} used, {reserved:,} held by "
-            "running calls, and this call needs {need:,}. It resets at {resets}; to raise it: {command}",
+            "The quota of {scope} {name}, {limit:,} {unit} {per}, has no room: {used:,} used, {reserved:,} reserved "
+            "by running calls, and this call needs {need:,}. It resets at {resets}; to raise it: {command}",
             scope=_SCOPES[quota.scope],
             name=quota.scope_id,
             limit=quota.limit,
@@ -87,7 +87,7 @@ def used_up_in_run(quota: Applying | None, run_limit: RunLimit, need: int) -> Qu
 
 
 def unknown_price(quota: Applying, model: str | None) -> QuotaExceeded:
-    """A cost quota cannot hold what has no known price."""
+    """A cost quota cannot limit a call whose price is unknown."""
     whom = "" if quota.scope is Scope.WORKSPACE else f" --{quota.scope.value} {quota.scope_id}"
     remove = f"llmasos quota remove{whom} --meter {quota.meter.value} --window {quota.window.value}"
     return QuotaExceeded(

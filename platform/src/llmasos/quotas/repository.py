@@ -18,7 +18,7 @@ from llmasos.quotas.windows import window_start
 
 @dataclass(frozen=True, slots=True)
 class Applying:
-    """A quota that applies to a subject, with its window of now; `window_id` is None if that has no row yet."""
+    """A quota that applies to a subject, with its current window; `window_id` is None if that has no row yet."""
 
     quota_id: int
     scope: Scope
@@ -62,7 +62,7 @@ def applying(transaction: Transaction, subject: Subject, now: int) -> list[Apply
 
 
 def open_window(transaction: Transaction, quota: Applying) -> int:
-    """The row of a quota's window, made if there is none."""
+    """The row of a quota's window, created if missing."""
     transaction.run(
         'INSERT INTO ledger_window (quota_id, starts_at, "limit", used, reserved, overrun)'
         " VALUES (?, ?, ?, 0, 0, 0) ON CONFLICT (quota_id, starts_at) DO NOTHING",
@@ -109,13 +109,13 @@ def release_lease(transaction: Transaction, lease_id: str) -> int:
 
 
 def quotas_of(session: Session, workspace_id: str) -> list[Quota]:
-    """Every quota of a workspace, in the order of scope, thing, meter and window."""
+    """Every quota of a workspace, ordered by scope, subject, meter and window."""
     order = (col(Quota.scope), col(Quota.scope_id), col(Quota.meter), col(Quota.window), col(Quota.source))
     return list(session.exec(select(Quota).where(Quota.workspace_id == workspace_id).order_by(*order)))
 
 
 def find_quota(session: Session, wanted: Quota) -> Quota | None:
-    """The quota of the same source, thing, meter and window."""
+    """The quota of the same source, subject, meter and window."""
     return session.exec(
         select(Quota).where(
             Quota.workspace_id == wanted.workspace_id,
@@ -135,7 +135,7 @@ def installed_apps(session: Session, workspace_id: str) -> list[str]:
 
 
 def windows_of(session: Session, quota_id: int, starts_at: int) -> LedgerWindow | None:
-    """A quota's window that starts then; None if nothing was ever reserved in it."""
+    """A quota's window by its start; None if nothing was ever reserved in it."""
     return session.exec(
         select(LedgerWindow).where(LedgerWindow.quota_id == quota_id, LedgerWindow.starts_at == starts_at)
     ).first()

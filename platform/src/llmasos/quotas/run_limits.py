@@ -1,4 +1,4 @@
-"""What one run may use: limits that live as long as an invocation, in the process that runs it."""
+"""What one run may use: limits that live as long as an invocation, in the process that executes it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class RunLimit:
         return max(0, self.limit - self.used - self.reserved)
 
     def hold(self, amount: int) -> RunHold:
-        """Hold an amount of it."""
+        """Reserve an amount of it."""
         self.reserved += amount
         return RunHold(self, amount)
 
 
 @dataclass(slots=True, eq=False)
 class RunHold:
-    """What one reservation holds of a run's limit."""
+    """One reservation's share of a run's limit."""
 
     of: RunLimit
     amount: int
@@ -39,21 +39,21 @@ class RunHold:
     """None until it is settled."""
 
     def settle(self, used: int) -> None:
-        """Turn what is reserved into what was used. Idempotent."""
+        """Replace the reserved amount by the used one. Idempotent."""
         if self.used is None:
             self.of.reserved -= self.amount
             self.of.used += used
             self.used = used
 
     def unsettle(self) -> None:
-        """Take `settle` back."""
+        """Undo `settle`."""
         if self.used is not None:
             self.of.reserved += self.amount
             self.of.used -= self.used
             self.used = None
 
     def release(self) -> None:
-        """Hold nothing any more: the reservation was rolled back."""
+        """Release the share: the reservation was rolled back."""
         self.of.reserved -= self.amount
         self.amount = 0
 
@@ -77,7 +77,7 @@ class RunAccount:
         return self if self.parent is None else self.parent.root
 
     def quota(self, quota_id: int, meter: Meter, limit: int) -> RunLimit:
-        """The limit that a quota over a run sets, which counts from the root."""
+        """The limit of a quota per run, which counts from the root."""
         found = self.root._quotas.setdefault(quota_id, RunLimit(meter, limit, quota_id))
         found.limit = limit
         return found

@@ -37,7 +37,7 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class QuotaName:
-    """Which quota: a limit on a meter over a window, for one thing."""
+    """Identifies a quota: a meter over a window, for one subject."""
 
     workspace: str
     scope: Scope
@@ -48,7 +48,7 @@ class QuotaName:
 
     @property
     def detail(self) -> dict[str, str]:
-        """As the audit log keeps it."""
+        """Return the form that the audit log keeps."""
         return {
             "scope": self.scope.value,
             "scope_id": self.scope_id,
@@ -58,7 +58,7 @@ class QuotaName:
         }
 
     def row(self, limit: int) -> Quota:
-        """As a row."""
+        """Return a row."""
         return Quota(
             workspace_id=self.workspace,
             scope=self.scope.value,
@@ -73,7 +73,7 @@ class QuotaName:
 
 @dataclass(frozen=True, slots=True)
 class QuotaStatus:
-    """A quota and what its window of now holds. `resets_at` is None for a run."""
+    """A quota and what its current window holds. `resets_at` is None for a run."""
 
     name: QuotaName
     limit: int
@@ -89,10 +89,10 @@ class QuotaStatus:
 
 
 def set_quota(session: WriteSession, record: Recorder, name: QuotaName, limit: int) -> Quota:
-    """Set a quota, or change its limit. What was used of its window already counts.
+    """Set a quota, or change its limit. What its window has already used counts.
 
     Raises:
-        Invalid: The limit or the name of the thing is not valid.
+        Invalid: The limit or the subject's name is not valid.
     """
     if not 0 <= limit <= MAX_LIMIT:
         raise Invalid(_("A limit is from 0 to {max_limit:,}.", max_limit=MAX_LIMIT))
@@ -118,7 +118,7 @@ def _check_name(name: QuotaName) -> None:
 
 
 def add_quota(session: WriteSession, quota: Quota) -> Quota:
-    """Add a quota that is not there yet, with what was used of its window before it was set."""
+    """Add a new quota, including what its window used before it was set."""
     session.add(quota)
     session.flush()
     starts_at = window_start(Window(quota.window), int(utc_now().timestamp()))
@@ -168,7 +168,7 @@ def remove_quota(session: WriteSession, record: Recorder, name: QuotaName) -> No
 
 
 def list_quotas(session: Session, workspace: str) -> list[QuotaStatus]:
-    """Every quota of a workspace with what is used of it now."""
+    """Every quota of a workspace with its current use."""
     now = int(utc_now().timestamp())
     found: list[QuotaStatus] = []
     for row in repository.quotas_of(session, workspace):

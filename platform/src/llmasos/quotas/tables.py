@@ -14,7 +14,7 @@ class Quota(SQLModel, table=True):
     """A limit on a meter over a window, at a scope. `source` is operator, or the installation that brought it."""
 
     __tablename__ = "quota"  # pyright: ignore[reportAssignmentType]
-    # Ids are never used twice: a call that is still running may hold the window of a quota that was removed.
+    # Ids are never reused: a running call may still refer to the window of a removed quota.
     __table_args__ = (
         UniqueConstraint("workspace_id", "scope", "scope_id", "meter", "window", "source"),
         {"sqlite_autoincrement": True},
@@ -61,7 +61,7 @@ class ReservationRow(SQLModel, table=True):
     """An amount reserved in one window before a call, until it is settled or the lease of its process ends."""
 
     __tablename__ = "reservation"  # pyright: ignore[reportAssignmentType]
-    # Its rows live for one call: one tree to change, not a table and an index.
+    # Rows live for one call, so one B-tree to change is cheaper than a table and an index.
     __table_args__ = ({"sqlite_with_rowid": False},)
 
     id: str = Field(primary_key=True)

@@ -9,7 +9,7 @@ from llmasos.quotas.meters import Window
 
 
 def window_start(window: Window, at: int) -> int:
-    """The first second of the window that `at` is in; 0 for a run, which has no place in the calendar."""
+    """The first second of the window that contains `at`; 0 for a run, which has no calendar window."""
     match window:
         case Window.RUN:
             return 0
@@ -28,7 +28,7 @@ def window_start(window: Window, at: int) -> int:
 
 
 def window_end(window: Window, at: int) -> int | None:
-    """The first second after the window that `at` is in; None for a run, which ends when it ends."""
+    """The first second after the window that contains `at`; None for a run, which has no fixed end."""
     start = window_start(window, at)
     match window:
         case Window.RUN:
