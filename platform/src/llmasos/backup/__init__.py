@@ -1,4 +1,4 @@
-"""One file with everything that a home is, and the way back.
+"""One file with everything in a home, and restoring a home from it.
 
 archive.py   the file: a plain tar archive, written in one pass and read by a strict, bounded reader
 rows.py      the database's rows in a form that SQLite and PostgreSQL share

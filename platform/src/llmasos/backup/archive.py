@@ -90,7 +90,7 @@ class BackupManifest:
     format: int = field(default=FORMAT)
 
     def authenticated(self) -> bytes:
-        """What the sealed key vouches for: all of the manifest besides itself, and so every file's digest."""
+        """What the sealed key authenticates: the whole manifest except itself, and so every file's digest."""
         content = asdict(self)
         content.pop("secrets_key")
         return json.dumps(content, sort_keys=True).encode()
@@ -107,12 +107,12 @@ def write(target: BinaryIO, manifest: BackupManifest, files: Iterable[tuple[Arch
     """Write a backup.
 
     Args:
-        target: Where to.
-        manifest: What it holds.
+        target: The stream to write to.
+        manifest: The list of its contents.
         files: Its entries in their order, each with the file that has its content.
 
     Raises:
-        OSError: A file was changed meanwhile, or cannot be read or written.
+        OSError: A file was changed in the meantime, or cannot be read or written.
     """
     content = json.dumps(asdict(manifest), indent=1).encode()
     _write_file(target, MANIFEST, len(content), io.BytesIO(content))
@@ -139,7 +139,7 @@ def read_manifest(source: BinaryIO) -> BackupManifest:
     """Read a backup's manifest.
 
     Raises:
-        BackupRejected: The file is no backup, or of a newer format.
+        BackupRejected: The file is not a backup, or has a newer format.
     """
     size = _next_file(source, MANIFEST)
     if size is None or size > MAX_MANIFEST_BYTES:
@@ -200,15 +200,15 @@ def _count(value: object) -> int:
 
 
 def read_files(source: BinaryIO, manifest: BackupManifest, take: Callable[[str], BinaryIO]) -> None:
-    """Read the files of a backup after its manifest, each held against its size and digest.
+    """Read the files of a backup after its manifest, and check each one's size and digest.
 
     Args:
-        source: Where `read_manifest` left it.
-        manifest: What it read.
+        source: The stream, at the position where `read_manifest` stopped.
+        manifest: What `read_manifest` returned.
         take: Returns where to write a file, by its name.
 
     Raises:
-        BackupRejected: What comes is not what the manifest lists.
+        BackupRejected: The contents differ from the manifest.
     """
     for entry in manifest.files:
         if _next_file(source, entry.name) != entry.size_bytes:

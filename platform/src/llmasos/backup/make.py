@@ -48,18 +48,18 @@ def needs_passphrase(home: Path) -> bool:
 
 
 def make_backup(home: Path, url: str, target: Path, passphrase: str | None) -> Backup:
-    """Write everything that a home is into one file, which only its owner may read.
+    """Write everything in a home into one file, which only its owner may read.
 
-    Weights of models, compiled components and environments are left out: they are fetched and made again.
+    Models' weights, compiled components and environments are left out: they are fetched and made again.
 
     Args:
         home: The home.
         url: Its database's URL.
         target: The file, which must not exist.
-        passphrase: Encrypts the secrets' key; not needed where there is none.
+        passphrase: Encrypts the secrets' key; not needed if there is no key.
 
     Raises:
-        NotFound: The home holds nothing.
+        NotFound: The home is empty.
         Conflict: The target exists.
         Invalid: There is a key and no passphrase, or one that is too short.
         Unavailable: The database cannot be read.
@@ -90,7 +90,7 @@ def make_backup(home: Path, url: str, target: Path, passphrase: str | None) -> B
         return replace(manifest, secrets_key=seal(key, passphrase or "", manifest.authenticated()))
 
     for __ in range(_ATTEMPTS):
-        # A file that was listed may be gone when it is read: an app was uninstalled meanwhile.
+        # A listed file may be gone when it is read: an app was uninstalled in the meantime.
         with suppress(FileNotFoundError):
             return _attempt(home, url, target, revision, sealed)
     raise Unavailable(
@@ -125,11 +125,11 @@ def _dump(url: str, folder: Path) -> dict[str, TableRows]:
 
 
 def _files(home: Path) -> Iterator[tuple[str, Path]]:
-    """The files of a home that a backup holds, by their names in it."""
+    """The files of a home that go into a backup, by their names in it."""
     if (home / archive.CONFIG).is_file():
         yield archive.CONFIG, home / archive.CONFIG
     for path in sorted((home / "bundles").glob("*.llmapp")):
-        if len(path.stem) == 64:  # another name is that of a file that is being written
+        if len(path.stem) == 64:  # any other name is that of a file that is being written
             yield f"bundles/{path.name}", path
     code = CodeStore.in_home(home)
     for digest in sorted(code.digests()):

@@ -45,17 +45,17 @@ from llmasos.secrets.service import KEY_FILE
 
 _DATABASE: Final = "llmasos.db"
 _TARGET: Final = "target.json"
-# Tables in which a database that was only opened has rows.
+# Tables that have rows in a database that was merely opened.
 _NEVER_EMPTY: Final = frozenset({"alembic_version", "host_lease", "workspace", "audit_head"})
-# Where a home and its database are is no part of what is restored.
+# The locations of the home and its database are not restored.
 _PLACES: Final = ("home", "database_url")
 
 
 def read_backup(path: Path) -> BackupManifest:
-    """What a backup holds, its files unread.
+    """Return a backup's manifest, without reading its files.
 
     Raises:
-        BackupRejected: It is none, or is damaged.
+        BackupRejected: It is not a backup, or is damaged.
         SchemaNewer: A newer LLMasOS made it.
         OSError: It cannot be read.
     """
@@ -73,17 +73,17 @@ def _checked(manifest: BackupManifest) -> BackupManifest:
 def restore_backup(
     path: Path, home: Path, url: str, passphrase: str | None, *, replace: bool = False
 ) -> BackupManifest:
-    """Make a home what it was when a backup was made.
+    """Restore a home to its state when the backup was made.
 
     Args:
         path: The backup.
         home: The home; made if it is missing.
         url: The URL of its database, of either kind.
-        passphrase: Of the backup, where it holds secrets.
+        passphrase: Of the backup, if it holds secrets.
         replace: Whether what the home holds may be deleted.
 
     Raises:
-        BackupRejected: It is no backup, or is damaged. Nothing was changed, as with each of the others.
+        BackupRejected: It is not a backup, or is damaged. Nothing was changed, as with every error below.
         WrongPassphrase: The passphrase is wrong, or the backup was changed.
         Conflict: The home holds data, or a host is using it.
         SchemaNewer: A newer LLMasOS made the backup.
@@ -125,7 +125,7 @@ def finish_restore(home: Path, url: str) -> bool:
     """Finish a restore that was committed; returns whether there was one. Idempotent, and safe to call concurrently.
 
     Raises:
-        Unavailable: It was into another database than this.
+        Unavailable: It was a restore into a different database.
     """
     pending = home / PENDING_RESTORE
     if not pending.is_dir():
@@ -143,7 +143,7 @@ def finish_restore(home: Path, url: str) -> bool:
                 ),
             )
         _apply(pending, home, url)
-        # Renamed first: half of the folder must not be taken for a restore.
+        # Renamed first, so that a half-deleted folder is not taken for a restore.
         done = Path(tempfile.mkdtemp(prefix=".restored-", dir=home))
         pending.rename(done / PENDING_RESTORE)
         shutil.rmtree(done, ignore_errors=True)
@@ -151,7 +151,7 @@ def finish_restore(home: Path, url: str) -> bool:
 
 
 def _check_room(home: Path, manifest: BackupManifest) -> None:
-    # Each file is written once; the rows once more, as a database with its indexes.
+    # Each file is written once; the rows a second time, as a database with its indexes.
     needed = sum(entry.size_bytes * (3 if entry.name.startswith("rows/") else 1) for entry in manifest.files)
     free = shutil.disk_usage(home).free
     if needed > free:
@@ -172,7 +172,7 @@ def _check_unused(url: str, replace: bool) -> None:
     with Database(url) as database, database.read() as session:
         if living(session):
             raise Conflict(
-                _("A host is using this home: stop llmasos serve and what else runs, and restore then."),
+                _("A host is using this home: stop `llmasos serve` and every other command, then restore."),
             )
     if replace:
         return
@@ -199,7 +199,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _build_database(staging: Path, manifest: BackupManifest) -> None:
-    """Make a SQLite database of the rows: in the schema that they were written in, then migrated."""
+    """Build a SQLite database from the rows, in the schema that they were written in, then migrate it."""
     file = staging / _DATABASE
     url = f"sqlite:///{file}"
     migrate_to(url, manifest.schema)
@@ -207,7 +207,7 @@ def _build_database(staging: Path, manifest: BackupManifest) -> None:
         tables = rows.tables_of(connection)
         if {table.name for table in tables} != set(manifest.tables):
             raise BackupRejected
-        for table in reversed(tables):  # the migrations write a few rows of their own
+        for table in reversed(tables):  # the migrations insert a few rows of their own
             connection.execute(table.delete())
         for table in tables:
             with (staging / "rows" / f"{table.name}.jsonl").open("rb") as lines:
@@ -216,10 +216,10 @@ def _build_database(staging: Path, manifest: BackupManifest) -> None:
             raise BackupRejected
     migrate_to(url, "head")
     with transaction(url) as connection:
-        # The processes that held these leases are not here: what they held is freed when a host starts.
+        # The processes that held these leases are gone: what they held is freed when a host starts.
         connection.execute(update(HostLease).values(machine="", expires_at=0))
     with closing(sqlite3.connect(file)) as connection:
-        connection.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+        connection.execute("PRAGMA journal_mode=DELETE")  # a single file, without a log beside it
     file.chmod(0o600)
     shutil.rmtree(staging / "rows")
 
@@ -232,7 +232,7 @@ def _bounded(lines: BinaryIO) -> Generator[bytes]:
 
 
 def _stage_config(staging: Path, home: Path) -> None:
-    """Keep where the home and its database are as the home's own `config.toml` says, and take the rest."""
+    """Keep the locations from the home's own `config.toml`, and take the rest from the backup."""
     staged, present = staging / archive.CONFIG, home / archive.CONFIG
     restored = staged.read_text(encoding="utf-8") if staged.is_file() else ""
     try:
@@ -265,7 +265,7 @@ def _apply(pending: Path, home: Path, url: str) -> None:
             _write_synced(pending / name, home / name)
     file = database_file(url)
     if file is not None:
-        for suffix in ("-wal", "-shm"):  # of the database that is replaced
+        for suffix in ("-wal", "-shm"):  # of the replaced database
             file.with_name(file.name + suffix).unlink(missing_ok=True)
         _write_synced(pending / _DATABASE, file)
     else:
@@ -273,7 +273,7 @@ def _apply(pending: Path, home: Path, url: str) -> None:
 
 
 def _write_synced(source: Path, target: Path) -> None:
-    """Replace a file by a copy of another, whole or not at all."""
+    """Atomically replace a file by a copy of another."""
     temporary = target.with_name(f".{target.name}.restoring")
     with source.open("rb") as content, os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
         file.truncate()
@@ -313,7 +313,7 @@ def _without_triggers(connection: Connection, tables: list[str]) -> Generator[No
 
 
 def _fingerprint(url: str) -> str:
-    """What tells one database from another without its password."""
+    """Identify a database, without its password."""
     return hashlib.sha256(url.encode()).hexdigest()
 
 

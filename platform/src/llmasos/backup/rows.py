@@ -1,8 +1,8 @@
 """The rows of a database in a form that SQLite and PostgreSQL share.
 
 The tables are read from the database itself and not from this code, so that a backup of an older schema is loaded into
-that schema, and migrated after. A value is what JSON has for it; instants are ISO 8601 in UTC, dates ISO 8601, and
-a JSON column is its text, so that what the audit log hashed stays the same to the letter.
+that schema, and migrated afterwards. Values are JSON; instants are ISO 8601 in UTC, dates ISO 8601, and
+a JSON column is its text, so that what the audit log hashed stays byte for byte the same.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from sqlalchemy.types import TypeDecorator
 from llmasos.backup.archive import BackupRejected, TableRows
 from llmasos.i18n import Message, _
 
-# Alembic writes its own table.
+# Alembic writes this table itself.
 LEFT_OUT: Final = frozenset({"alembic_version"})
-# Rows are read and written in batches of this many; a row has at most some 100 KiB of an app's log.
+# Rows are read and written in batches of this many; a row has at most about 100 KiB of an app's log.
 _BATCH: Final = 500
 MAX_LINE_BYTES: Final = 64 << 20
 _LARGEST_INTEGER: Final = 2**63 - 1
@@ -57,16 +57,16 @@ class JsonText(TypeDecorator[str]):
     cache_ok = True
 
     def bind_expression(self, bindparam: Any) -> Any:
-        """Have PostgreSQL parse what is written; SQLite keeps text."""
+        """Make PostgreSQL parse the text; SQLite keeps it as text."""
         return cast(type_coerce(bindparam, Text), JSON().with_variant(Text(), "sqlite"))
 
     def column_expression(self, column: Any) -> Any:
-        """Read the text as it was written."""
+        """Read the text unchanged."""
         return cast(column, Text)
 
 
 def tables_of(connection: Connection) -> list[Table]:
-    """The tables that a backup holds, each after those that it refers to."""
+    """The tables that a backup holds, each after the tables that it references."""
     metadata = MetaData()
     metadata.reflect(connection, resolve_fks=False)
     tables = [table for table in metadata.sorted_tables if table.name not in LEFT_OUT]
@@ -78,7 +78,7 @@ def tables_of(connection: Connection) -> list[Table]:
 
 
 def dump(connection: Connection, table: Table, target: BinaryIO) -> TableRows:
-    """Write a table's rows, and return what they are."""
+    """Write a table's rows, and return their description."""
     writers = [_writer(column) for column in table.columns]
     count = 0
     streamed = connection.execution_options(stream_results=True, yield_per=_BATCH)
@@ -99,7 +99,7 @@ def _writer(column: Column[Any]) -> Callable[[Any], Value]:
 
 
 def _in_utc(value: datetime) -> datetime:
-    # SQLite keeps no zone; what this project writes there is UTC.
+    # SQLite keeps no zone; this project writes UTC.
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
@@ -107,7 +107,7 @@ def load(connection: Connection, table: Table, saved: TableRows, lines: Iterable
     """Write rows into an empty table.
 
     Raises:
-        BackupRejected: They do not fit the table.
+        BackupRejected: They do not match the table.
     """
     if set(saved.columns) != set(table.columns.keys()):
         raise _unfit(table, _("its columns are others"))
@@ -164,7 +164,7 @@ def _reader_of_type(kind: object) -> Callable[[object], object]:
 
 
 def _list_of(value: object) -> list[object]:
-    """A JSON array."""
+    """Parse a JSON array."""
     if not isinstance(value, list):
         raise TypeError
     return typing.cast("list[object]", value)
@@ -183,7 +183,7 @@ def _integer(value: object) -> int:
 
 
 def _text(value: object) -> str:
-    # PostgreSQL keeps no NUL; an older LLMasOS let SQLite keep one that an app had printed.
+    # PostgreSQL stores no NUL; an older LLMasOS let SQLite store one that an app had printed.
     return str(_of(str, value)).replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
@@ -214,12 +214,12 @@ def _set_next_id(connection: Connection, table: Table, next_id: int) -> None:
 
 
 def _numbers_rows(connection: Connection) -> bool:
-    """Whether a SQLite database has a table whose ids are never used again."""
+    """Whether a SQLite database has a table whose ids are never reused."""
     return inspect(connection).has_table("sqlite_sequence")
 
 
 def _sequence(connection: Connection, table: Table) -> str | None:
-    """The name of the sequence that numbers a table's rows, on PostgreSQL."""
+    """The sequence that numbers a table's rows on PostgreSQL."""
     keys = list(table.primary_key.columns)
     if len(keys) != 1 or not isinstance(keys[0].type, Integer):
         return None

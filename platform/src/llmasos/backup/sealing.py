@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from llmasos.backup.archive import SealedKey
 from llmasos.errors import Denied
 
-# 64 MiB and a fifth of a second for each guess: what RFC 7914 and OWASP advise where nobody waits at a login.
+# 64 MiB and a fifth of a second per guess: the advice of RFC 7914 and OWASP if nobody waits at a login.
 _COST: Final = 1 << 16
 _SALT_BYTES: Final = 16
 _NONCE_BYTES: Final = 12
@@ -33,8 +33,8 @@ def seal(key: bytes, passphrase: str, authenticated: bytes) -> SealedKey:
 
     Args:
         key: The secrets' key.
-        passphrase: Of the operator.
-        authenticated: What must come along unchanged.
+        passphrase: The operator's passphrase.
+        authenticated: Data that must stay unchanged, authenticated with the key.
     """
     salt, nonce = os.urandom(_SALT_BYTES), os.urandom(_NONCE_BYTES)
     ciphertext = AESGCM(_derived(passphrase, salt)).encrypt(nonce, key, authenticated)
@@ -45,7 +45,7 @@ def unseal(sealed: SealedKey, passphrase: str, authenticated: bytes) -> bytes:
     """Decrypt a key.
 
     Raises:
-        WrongPassphrase: The passphrase is another, or something was changed.
+        WrongPassphrase: The passphrase differs, or something was changed.
     """
     try:
         salt, nonce, ciphertext = (bytes.fromhex(part) for part in (sealed.salt, sealed.nonce, sealed.ciphertext))

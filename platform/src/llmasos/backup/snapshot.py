@@ -1,4 +1,4 @@
-"""Connections that a backup and a restore use: one transaction, begun when the block begins."""
+"""The connections of backups and restores: one transaction each, opened when the block starts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from llmasos.i18n import _
 
 @contextmanager
 def snapshot(url: str) -> Generator[Connection]:
-    """A connection that sees the database as it is at this instant, whatever is written meanwhile."""
+    """Open a connection that reads the database as of this instant, whatever others write."""
     with _connection(url, "BEGIN", {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}) as connection:
         yield connection
 
 
 @contextmanager
 def transaction(url: str) -> Generator[Connection]:
-    """A connection whose writes are committed at the end of the block, or not at all.
+    """Open a connection whose writes are committed at the end of the block, or not at all.
 
     Foreign keys of a SQLite database are not enforced inside it; the caller checks them.
     """
@@ -37,7 +37,7 @@ def transaction(url: str) -> Generator[Connection]:
 def _connection(url: str, begin: str, postgresql: dict[str, Any]) -> Generator[Connection]:
     engine = engine_of(url)
     if engine.dialect.name == "sqlite":
-        # pysqlite would begin a transaction only before the first write.
+        # pysqlite would start a transaction only before the first write.
         event.listen(engine, "connect", _leave_transactions_to_us)
         event.listen(engine, "begin", partial(_begin, begin))
     else:

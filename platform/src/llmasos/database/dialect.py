@@ -12,14 +12,14 @@ SqlValue: TypeAlias = str | int | float | bool | datetime | date | bytes | None
 
 
 class Gate(Protocol):
-    """A context manager that admits one writer at a time, in the order in which they came."""
+    """A context manager that admits one writer at a time, in order of arrival."""
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_exc: object) -> None: ...
 
     def close(self) -> None:
-        """Free what it stands on."""
+        """Free its resources."""
         ...
 
 
@@ -28,21 +28,21 @@ class Dialect(Protocol):
 
     @property
     def for_update(self) -> str:
-        """What a SELECT ends with to lock its rows, with a space before it; empty if writers never overlap."""
+        """The suffix of a SELECT that locks its rows, with a leading space; empty if writers never overlap."""
         ...
 
     @property
     def for_key_share(self) -> str:
-        """What a SELECT ends with so that its rows cannot be deleted before the commit, as `for_update`."""
+        """The suffix of a SELECT that prevents the deletion of its rows before the commit; see `for_update`."""
         ...
 
     @property
     def upkeep_writes(self) -> int | None:
-        """After how many writes of the queue `upkeep` is due; None for never."""
+        """The number of queued writes after which `upkeep` is due; None for never."""
         ...
 
     def marked(self, sql: str) -> str:
-        """SQL with the driver's marks instead of `?`."""
+        """SQL with the driver's placeholders instead of `?`."""
         ...
 
     def instant(self, at: datetime) -> SqlValue:
@@ -58,7 +58,7 @@ class Dialect(Protocol):
         ...
 
     def gate(self, engine: Engine) -> Gate:
-        """Keeps writers apart if the database itself does not do that fairly."""
+        """Return a gate that separates writers if the database itself does not do so fairly."""
         ...
 
     def begin_reading(self, session: Session) -> None:
@@ -66,7 +66,7 @@ class Dialect(Protocol):
         ...
 
     def begin_writing(self, session: Session) -> None:
-        """Open a transaction that reads rows, decides, and writes: no other such transaction runs meanwhile."""
+        """Open a transaction that reads rows, decides, and writes; no other such transaction runs at the same time."""
         ...
 
     def connect_queue(self, engine: Engine) -> Connection:
@@ -77,19 +77,19 @@ class Dialect(Protocol):
         """Open a transaction of the write queue; wait while another program holds the database.
 
         Returns:
-            What `was_committed` knows it by; None if a commit that fails is none.
+            The transaction's id for `was_committed`; None if a failed commit never took effect.
 
         Raises:
-            Unavailable: The other program kept it for too long.
+            Unavailable: The other program kept the database for too long.
         """
         ...
 
     def was_committed(self, engine: Engine, transaction_id: str) -> bool:
-        """Whether a transaction was committed whose connection broke before the answer came."""
+        """Whether a transaction was committed although its connection broke before the reply."""
         ...
 
     def upkeep(self, connection: Connection, gate: Gate) -> None:
-        """Do what the database needs after `upkeep_writes` writes, outside of any transaction."""
+        """Maintain the database after `upkeep_writes` writes, outside of any transaction."""
         ...
 
     def now(self) -> str:

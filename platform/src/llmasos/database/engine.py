@@ -23,7 +23,7 @@ class ReadSession(Session):
 
     @override
     def flush(self, objects: Sequence[Any] | None = None) -> None:
-        """Refuse what was added or changed: it would be lost.
+        """Raise if anything was added or changed, since it would be lost.
 
         Raises:
             TypeError: Something was added or changed.
@@ -49,9 +49,9 @@ class Database:
         self._lookup_lock = threading.Lock()
 
     def lookup(self, sql: str, *values: SqlValue) -> Row | None:
-        """The first row that one statement returns, as it is committed now.
+        """Return the first row of one statement, from what is committed now.
 
-        Its connection is kept, since taking one from the pool and giving it back costs three times the statement.
+        It keeps its own connection, since a checkout from the pool costs three times the statement.
 
         Args:
             sql: As in `Transaction`.
@@ -73,14 +73,14 @@ class Database:
 
     @contextmanager
     def read(self) -> Generator[ReadSession]:
-        """A session for reading; everything that it reads is from one snapshot."""
+        """Open a session for reading from one snapshot."""
         with ReadSession(self.engine) as session:
             self._dialect.begin_reading(session)
             yield session
 
     @contextmanager
     def write(self) -> Generator[WriteSession]:
-        """A transaction that no other session's overlaps: committed at the end, rolled back on an error."""
+        """Open a transaction that overlaps no other session's: committed at the end, rolled back on an error."""
         with self.gate, WriteSession(self.engine) as session, session.begin():
             self._dialect.begin_writing(session)
             yield session

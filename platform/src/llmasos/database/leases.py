@@ -1,11 +1,11 @@
-"""Leases: how processes on one database know which of them are alive.
+"""Leases: how the processes on one database know which of them are alive.
 
-What belongs to a process (reservations, running invocations) carries the id of its lease. A lease whose process is
-dead is swept: the owners of those things free them in the same transaction, so that a dead process reserves nothing.
+A process's resources (reservations, running invocations) carry the id of its lease. A lease whose process is
+dead is swept: the owners of those resources free them in the same transaction, so that a dead process reserves nothing.
 
 Whether a process of this machine is alive is seen directly, by its id and start time, whatever the clock says: a
-laptop may sleep for a day, a process may stand in a debugger. Of another machine it is known by the lease alone,
-which a living process extends; both ends are measured by the database's clock.
+laptop may sleep for a day, a process may be paused in a debugger. On another machine only the lease tells,
+which a living process extends; it is measured by the database's clock.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from llmasos.database.write_queue import WriteKind
 
 logger = logging.getLogger(__name__)
 
-# Long enough for another machine that swaps; the dead of this one are known at once.
+# Long enough for another machine that swaps; a dead process of this machine is detected immediately.
 LEASE_SECONDS = 30
 EXTEND_SECONDS = 10
 
@@ -59,18 +59,18 @@ class Lease:
         self._end: Callable[[], None] | None = None
 
     def on_release(self, release: Release) -> None:
-        """Have `release` called for every lease that is swept."""
+        """Register `release` to be called for every lease that is swept."""
         self._releases.append(release)
 
     def start(self) -> None:
-        """Take the lease, free what the dead hold, and do both from time to time. Idempotent."""
+        """Acquire the lease, free what dead processes hold, and repeat both periodically. Idempotent."""
         if self._end is None:
             queue = self._database.write_queue
             self._end = queue.every(EXTEND_SECONDS, self._extend_and_sweep)
             queue.submit(self._extend_and_sweep, WriteKind.HOUSEKEEPING)
 
     def stop(self) -> None:
-        """Give the lease back; what still belongs to it is freed."""
+        """Release the lease and free what still belongs to it."""
         if self._end is not None:
             self._end()
             self._end = None
@@ -78,7 +78,7 @@ class Lease:
             free.result()
 
     def sweep(self, transaction: Transaction) -> int:
-        """Free what dead processes hold; returns how many leases ended."""
+        """Free what dead processes hold, and return how many leases ended."""
         now = transaction.now()
         leases = transaction.all(
             "SELECT id, machine, pid, born, expires_at FROM host_lease WHERE id <> ? ORDER BY id", self.id
@@ -104,21 +104,21 @@ class Lease:
 
 
 def living(session: Session) -> frozenset[str]:
-    """The leases of processes that are alive."""
+    """The leases of living processes."""
     now = Transaction.of(session).now()
     leases = session.exec(select(HostLease))
     return frozenset(it.id for it in leases if not is_dead(it.machine, it.pid, it.born, it.expires_at, now))
 
 
 def is_dead(machine: str, pid: int, born: str, expires_at: int, now: int) -> bool:
-    """Whether the holder of a lease is no more. `now` is the database's clock."""
+    """Whether the holder of a lease is dead. `now` is the database's clock."""
     if machine and machine == machine_id():
         return not is_alive(pid, born)
     return expires_at < now
 
 
 def machine_id() -> str:
-    """Names this boot of this machine and the namespace of its process ids; empty if that cannot be known."""
+    """Identify this boot of this machine and the namespace of its process ids; empty if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
@@ -127,9 +127,9 @@ def machine_id() -> str:
 
 
 def process_born(pid: int) -> str:
-    """When a process started, in ticks since boot; empty if there is none, or it has ended."""
+    """When a process started, in ticks since boot; empty if it does not exist or has ended."""
     try:
-        # The name, in parentheses, may hold anything: the fields are counted after its end.
+        # The name, in parentheses, may contain any character: the fields are counted after its end.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return ""
@@ -146,6 +146,6 @@ def is_alive(pid: int, born: str) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        # Another user's, and /proc hides it: let time decide.
+        # /proc hides another user's process: let the lease's time decide.
         return True
     return False

@@ -59,11 +59,11 @@ class PendingWrite(Generic[T]):
         return self._done
 
     def result(self, timeout_seconds: float | None = None) -> T:
-        """Its value, once it is committed.
+        """Wait for the commit and return the write's value.
 
         Raises:
-            TimeoutError: It was not committed in time; it still may be.
-            Exception: What the write raised; then nothing of it was written. A final write may be written later.
+            TimeoutError: It was not committed in time, but still may be.
+            Exception: What the write raised; then nothing of it was written. A final write may still be written later.
         """
         with self._lock:
             if not self._done and self._finished is None:
@@ -83,7 +83,7 @@ class PendingWrite(Generic[T]):
         return self._outcome()
 
     def then(self, action: Callable[[T], object]) -> None:
-        """Call `action` with its value once it is committed; not at all if it fails."""
+        """Call `action` with its value once it is committed; never if it fails."""
         with self._lock:
             if not self._done:
                 self._then = action
@@ -96,19 +96,19 @@ class PendingWrite(Generic[T]):
             raise self._error
         return cast("T", self._value)
 
-    # The rest is the queue's.
+    # The queue alone uses the rest.
 
     def reset(self) -> None:
-        """Forget the outcome of an attempt that was rolled back."""
+        """Discard the outcome of an attempt that was rolled back."""
         if not self._done:
             self._value = self._error = None
 
     def succeed(self, value: T) -> None:
-        """It ran, and is to be committed."""
+        """Record that it ran and is to be committed."""
         self._value = value
 
     def fail(self, error: BaseException) -> None:
-        """It raised, or was not committed."""
+        """Record that it raised, or was not committed."""
         self._error = self._error or error
 
     def finish(self) -> tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None:

@@ -1,4 +1,4 @@
-"""All that is particular to PostgreSQL: locks on rows, times with a zone, many processes that write at once."""
+"""Everything specific to PostgreSQL: row locks, times with a zone, many processes that write at once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sqlmodel import Session
 
 from llmasos.database.dialect import Gate
 
-# Sessions that write decide on what they read, as on SQLite, which has one writer at a time. They are rare (installing,
-# setting a quota), so one lock keeps them apart; the hot writes of the queue lock rows instead. A number at random.
+# Write sessions decide on what they read, as on SQLite, which has one writer at a time. They are rare (installing,
+# setting a quota), so one lock separates them; the queue's hot writes lock rows instead. The number is random.
 _WRITE_SESSIONS = 5_140_823_117
-# How long a server may take to notice that the connection of a transaction broke.
+# How long a server may take to notice that a transaction's connection broke.
 DOUBT_SECONDS = 10.0
 
 
@@ -27,38 +27,38 @@ class PostgreSql:
     upkeep_writes = None
 
     def marked(self, sql: str) -> str:
-        """With `%s`."""
+        """Return SQL with `%s` as its placeholders."""
         return _marked(sql)
 
     def instant(self, at: datetime) -> datetime:
-        """A time with its zone."""
+        """Keep the time's zone."""
         return at
 
     def day(self, day: date) -> date:
-        """A date."""
+        """Return the date itself."""
         return day
 
     def set_up(self, engine: Engine) -> None:
-        """Nothing."""
+        """Do nothing: connections need no preparation."""
 
     def gate(self, engine: Engine) -> Gate:
-        """None: the database lets many write."""
+        """Return a gate that admits everybody, since the database allows many writers."""
         return NullGate()
 
     def begin_reading(self, session: Session) -> None:
-        """All statements of the transaction read from one snapshot."""
+        """Open a transaction whose statements all read from one snapshot."""
         session.connection(execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True})
 
     def begin_writing(self, session: Session) -> None:
-        """Wait for the other sessions that write."""
+        """Open a transaction once no other session writes."""
         session.connection().exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_SESSIONS})")
 
     def connect_queue(self, engine: Engine) -> Connection:
-        """The queue itself says BEGIN and COMMIT."""
+        """Open a connection on which the queue itself runs BEGIN and COMMIT."""
         return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
     def begin_batch(self, connection: Connection) -> str:
-        """Open a transaction; returns its number."""
+        """Open a transaction and return its number."""
         _driver(connection).execute("BEGIN")
         return str(_driver(connection).execute("SELECT pg_current_xact_id()").fetchone()[0])
 
@@ -74,7 +74,7 @@ class PostgreSql:
             time.sleep(0.05)
 
     def upkeep(self, connection: Connection, gate: Gate) -> None:
-        """Nothing: the server does that."""
+        """Do nothing: the server maintains itself."""
 
     def now(self) -> str:
         """The server's clock."""

@@ -1,7 +1,7 @@
-"""Brings the database to the schema that this code knows: once, whole or not at all.
+"""Brings the database to the schema of this code: once, and completely or not at all.
 
-Alembic does it, in one transaction; the migrations stand in `migrations/` of the repository and travel in the wheel.
-Alembic itself is imported only if there is something to do: revisions are numbered files, so their names tell the
+Alembic does it, in one transaction; the migrations are in `migrations/` of the repository and in the wheel.
+Alembic itself is imported only if there is something to do: revisions are numbered files, so their names give the
 newest.
 """
 
@@ -50,7 +50,7 @@ def database_file(url: str) -> Path | None:
 
 
 def open_to_read(file: Path) -> sqlite3.Connection:
-    """A connection to a SQLite database that reads, and never makes one.
+    """Open a SQLite database for reading; never create one.
 
     SQLite reads a database with a write-ahead log only if it may make an index beside it. If it may not (the
     disk is full, or the home cannot be written) and the log is empty, the file alone is the whole database.
@@ -92,7 +92,7 @@ def revision_of(url: str) -> str | None:
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             return None
-        if "disk i/o error" in str(error).lower():  # what SQLite says if it finds no room for its log
+        if "disk i/o error" in str(error).lower():  # SQLite's error if it finds no room for its log
             raise disk_full(f" ({file})") from error
         raise Unavailable(
             _("The database {file} cannot be read: {error}. Check its permissions.", file=file, error=error),
@@ -118,7 +118,7 @@ def _revision_by_sqlalchemy(url: str) -> str | None:
 
 
 def check_revision(found: str | None) -> bool:
-    """Whether the database has the schema of this code.
+    """Check whether the database has the schema of this code.
 
     Raises:
         SchemaNewer: It has one that this code does not know.
@@ -139,8 +139,8 @@ def check_revision(found: str | None) -> bool:
 def ensure_schema(url: str, home: Path) -> bool:
     """Bring the database to the newest schema, at first use or after an upgrade.
 
-    It is one transaction: killed at any point, the database is as it was or as it should be. Of processes that begin
-    at once, one does it and the others wait.
+    It is one transaction: if it is killed, the database has the old or the new schema. If several processes start
+    at once, one migrates and the others wait.
 
     Args:
         url: The database's URL.
@@ -158,7 +158,7 @@ def ensure_schema(url: str, home: Path) -> bool:
             _("A restore was interrupted, and the next command finishes it: run llmasos doctor."),
         )
     if check_revision(revision_of(url)):
-        make_home(home)  # which is missing where another host made the tables of a server
+        make_home(home)  # missing if another host created the tables on a server
         return False
     with one_process(home):
         found = revision_of(url)
@@ -170,7 +170,7 @@ def ensure_schema(url: str, home: Path) -> bool:
 
 
 def migrate_to(url: str, revision: str) -> None:
-    """Go to a revision, up or down. The caller holds the lock.
+    """Migrate to a revision, up or down. The caller holds the lock.
 
     Raises:
         Unavailable: The database cannot be written.
@@ -201,10 +201,10 @@ def migrate_to(url: str, revision: str) -> None:
 
 
 def make_home(home: Path) -> None:
-    """Make the folder of a home if it is missing, for its owner alone.
+    """Create the folder of a home if it is missing, accessible to its owner alone.
 
     Raises:
-        Unavailable: It cannot be made.
+        Unavailable: It cannot be created.
     """
     try:
         make_private_folder(home)

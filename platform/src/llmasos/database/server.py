@@ -1,4 +1,4 @@
-"""A database server: connects to it, and tells an operator what keeps LLMasOS from using it."""
+"""A database server: connects to it, and reports what prevents LLMasOS from using it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sqlalchemy.pool import NullPool
 from llmasos.errors import Unavailable
 from llmasos.i18n import Message, _
 
-# `CREATE OR REPLACE TRIGGER`, which the migrations use, is of PostgreSQL 14.
+# `CREATE OR REPLACE TRIGGER`, which the migrations use, needs PostgreSQL 14.
 OLDEST_POSTGRESQL: Final = 14
 DRIVER: Final = "postgresql+psycopg"
 INSTALL_DRIVER: Final = "pip install 'psycopg[binary]>=3.2'"
 
 
 def engine_of(url: str) -> Engine:
-    """An engine that keeps no connection.
+    """Create an engine that keeps no connection.
 
     Raises:
         Unavailable: The URL is not that of a database that LLMasOS knows, or its driver is not installed.
@@ -56,7 +56,7 @@ def connected(url: str) -> Generator[Connection]:
     """A connection to a database.
 
     Raises:
-        Unavailable: It cannot be reached or read; the message has what the server said.
+        Unavailable: It cannot be reached or read; the message quotes the server.
     """
     engine = engine_of(url)
     try:
@@ -75,7 +75,7 @@ def connected(url: str) -> Generator[Connection]:
 
 
 def faults(url: str) -> list[Message]:
-    """What keeps a PostgreSQL server that answers from being used; each fault names its cure.
+    """What prevents the use of a reachable PostgreSQL server; each fault names its cure.
 
     Raises:
         Unavailable: It cannot be reached.

@@ -1,4 +1,4 @@
-"""All that is particular to SQLite: one writer at a time, a log that is moved into the database, times as text."""
+"""Everything specific to SQLite: one writer at a time, checkpoints of the log, times as text."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 # How long the write queue waits for a lock that another program (a backup, a shell) holds.
 BUSY_SECONDS = 30.0
-# Moving the log into the database waits for the disk several times, 5 ms and more each: rarely, so that it costs a
-# write 10 µs. So many writes fill about 16 MiB. SQLite itself moves it only if large values filled the log before.
+# A checkpoint waits for the disk several times, 5 ms and more each: it is rare, so that it costs a
+# write 10 µs. This many writes fill about 16 MiB. SQLite itself checkpoints only if large values fill the log earlier.
 CHECKPOINT_WRITES, CHECKPOINT_PAGES = 1200, 8000
 _MOVE_LOG = "PRAGMA wal_checkpoint(PASSIVE)"
 
@@ -35,37 +35,37 @@ class Sqlite:
     upkeep_writes = CHECKPOINT_WRITES
 
     def marked(self, sql: str) -> str:
-        """As it is."""
+        """Return it unchanged."""
         return sql
 
     def instant(self, at: datetime) -> str:
-        """Text without a zone, as SQLAlchemy stores it."""
+        """Return text without a zone, as SQLAlchemy stores it."""
         return at.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
 
     def day(self, day: date) -> str:
-        """ISO text."""
+        """Return ISO text."""
         return day.isoformat()
 
     def set_up(self, engine: Engine) -> None:
-        """Make its file, for its owner alone, and set its pragmas on each connection."""
+        """Create its file, accessible to its owner alone, and set its pragmas on each connection."""
         if engine.url.database and engine.url.database != ":memory:":
             make_private_file(Path(engine.url.database))
         event.listen(engine, "connect", _set_pragmas)
 
     def gate(self, engine: Engine) -> Gate:
-        """A lock in a file beside the database."""
+        """Return a gate that locks a file beside the database."""
         return WriteGate(engine.url.database)
 
     def begin_reading(self, session: Session) -> None:
-        """A deferred transaction reads from the snapshot of its first statement."""
+        """Open a deferred transaction, which reads from the snapshot of its first statement."""
         session.connection().exec_driver_sql("BEGIN")
 
     def begin_writing(self, session: Session) -> None:
-        """Take the write lock at once, so that two writers wait instead of failing in the middle."""
+        """Take the write lock immediately, so that a second writer waits instead of failing in the middle."""
         session.connection().exec_driver_sql("BEGIN IMMEDIATE")
 
     def connect_queue(self, engine: Engine) -> Connection:
-        """It does not wait for locks: `begin_batch` retries, since SQLite itself sleeps for up to 100 ms at a time."""
+        """Open a connection that does not wait for locks: `begin_batch` retries, as SQLite would sleep up to 100 ms."""
         connection = engine.connect()
         execute = _driver(connection).execute
         execute("PRAGMA busy_timeout = 0")
@@ -73,7 +73,7 @@ class Sqlite:
         return connection
 
     def begin_batch(self, connection: Connection) -> None:
-        """Take the write lock. A commit that fails is none: nothing is between this process and the file."""
+        """Take the write lock. A failed commit took no effect, since nothing is between this process and the file."""
         give_up = time.monotonic() + BUSY_SECONDS
         while True:
             try:
@@ -93,13 +93,13 @@ class Sqlite:
             time.sleep(0.005)
 
     def was_committed(self, engine: Engine, transaction_id: str) -> bool:
-        """No: `begin_batch` names none."""
+        """Return False: `begin_batch` returns no id."""
         return False
 
     def upkeep(self, connection: Connection, gate: Gate) -> None:
-        """Move the log into the database, so that it can begin anew.
+        """Checkpoint the log into the database, so that it can start over.
 
-        Most of it is moved while others write; then only what they added keeps them waiting.
+        Most of it is moved while others write; then they wait only for what they added.
         """
         execute = _driver(connection).execute
         try:
@@ -107,7 +107,7 @@ class Sqlite:
             with gate:
                 _busy, pages, moved = execute(_MOVE_LOG).fetchone()
                 if pages == moved:
-                    # The first write to a log that begins anew waits for the disk: here, not in somebody's call.
+                    # The first write to a restarted log waits for the disk: do it here, not in a caller's write.
                     (version,) = execute("PRAGMA user_version").fetchone()
                     execute(f"PRAGMA user_version = {version}")
         except Exception as error:
@@ -115,7 +115,7 @@ class Sqlite:
                 logger.exception("the log of the database could not be moved into it; retrying later")
 
     def now(self) -> str:
-        """The machine's clock."""
+        """Read the machine's clock."""
         return "SELECT CAST(strftime('%s', 'now') AS INTEGER)"
 
 

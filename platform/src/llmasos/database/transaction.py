@@ -22,14 +22,14 @@ B = TypeVar("B", bound="Buffer")
 
 
 class Buffer(Protocol):
-    """Gathers what many writes of one transaction change, to read and write it once."""
+    """Gathers the changes of many writes of one transaction, to read and write each row once."""
 
     def write(self, transaction: Transaction) -> None:
-        """Write it all."""
+        """Write all changes."""
         ...
 
     def discard(self) -> None:
-        """The transaction was rolled back: take back what was changed outside of the database."""
+        """Undo the changes made outside the database: the transaction was rolled back."""
         ...
 
 
@@ -51,12 +51,12 @@ class Transaction:
 
     @classmethod
     def of(cls, session: Session) -> Transaction:
-        """The transaction that a session has open, after its pending changes are flushed."""
+        """Return a session's open transaction, after flushing the session's pending changes."""
         session.flush()
         return cls(session.connection())
 
     def run(self, sql: str, *values: SqlValue) -> int:
-        """Execute a statement; returns how many rows it touched."""
+        """Execute a statement, and return how many rows it touched."""
         self._cursor.execute(self._marked(sql), values)
         return cast("int", self._cursor.rowcount)
 
@@ -65,12 +65,12 @@ class Transaction:
         self._cursor.executemany(self._marked(sql), rows)
 
     def all(self, sql: str, *values: SqlValue) -> list[Row]:
-        """Every row that a statement returns."""
+        """Execute a statement, and return every row."""
         self._cursor.execute(self._marked(sql), values)
         return cast("list[Row]", self._cursor.fetchall())
 
     def one(self, sql: str, *values: SqlValue) -> Row | None:
-        """The first row that a statement returns."""
+        """Execute a statement, and return its first row."""
         rows = self.all(sql, *values)
         return rows[0] if rows else None
 
@@ -87,14 +87,14 @@ class Transaction:
         return int(self.all(self.dialect.now())[0][0])
 
     def buffer(self, kind: type[B]) -> B:
-        """The buffer of a kind, empty at first. It is written before the transaction ends."""
+        """Return the buffer of a type, created empty. It is written before the transaction ends."""
         found = self._buffers.get(kind)
         if found is None:
             found = self._buffers[kind] = kind()
         return cast("B", found)
 
     def flush(self) -> None:
-        """Write what is buffered, and forget it."""
+        """Write and discard the buffers."""
         while self._buffers:
             buffers = list(self._buffers.values())
             self._buffers.clear()
@@ -103,7 +103,7 @@ class Transaction:
                 buffer.write(self)
 
     def discard(self) -> None:
-        """Take back what buffers changed outside of the database: it was rolled back."""
+        """Undo what buffers changed outside the database, after a rollback."""
         gathered = [*self._written, *self._buffers.values()]
         self._written, self._buffers = [], {}
         for buffer in reversed(gathered):
@@ -111,10 +111,10 @@ class Transaction:
 
     @contextmanager
     def savepoint(self) -> Generator[None]:
-        """Take back what the block did if it raises, and nothing else.
+        """Roll back what the block did, and nothing else, if it raises.
 
         Raises:
-            TransactionEnded: The error that is its cause ended the whole transaction.
+            TransactionEnded: Its cause is an error that ended the whole transaction.
         """
         self.flush()
         before, self._written = self._written, []
@@ -139,7 +139,7 @@ _DIALECTS: dict[str, Dialect] = {"sqlite": Sqlite(), "postgresql": PostgreSql()}
 
 
 def dialect_named(name: str) -> Dialect:
-    """The dialect that SQLAlchemy calls so.
+    """Return a dialect by SQLAlchemy's name for it.
 
     Raises:
         Invalid: It is neither SQLite nor PostgreSQL.

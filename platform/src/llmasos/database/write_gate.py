@@ -1,4 +1,4 @@
-"""The gate before a SQLite database: writers of all threads and processes pass one at a time, in turn."""
+"""The gate of a SQLite database: it admits the writers of all threads and processes one at a time, in order."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if sys.platform != "win32":
 
 logger = logging.getLogger(__name__)
 
-# A writer passes within milliseconds; a process that keeps the lock for so long is stopped, or is no writer of ours.
+# A writer needs milliseconds; a process that keeps the lock this long is stopped, or is not one of our writers.
 BLOCKED_SECONDS: Final = 5.0
 
 
 class WriteGate:
     """A lock in a file beside the database.
 
-    SQLite would keep writers apart as well, but its waiters poll, with sleeps of up to 100 ms, and an unlucky one
-    starves: among 16 processes that made stalls of seconds. Waiters of an advisory file lock are woken at once. Only
-    waiting time rests on it, correctness does not.
+    SQLite would separate writers as well, but its waiters poll, with sleeps of up to 100 ms, and an unlucky one
+    starves: with 16 processes some stalled for seconds. Waiters of an advisory file lock wake immediately. Only
+    waiting time depends on it, correctness does not.
     """
 
     def __init__(self, database_path: str | None) -> None:
@@ -39,9 +39,9 @@ class WriteGate:
 
     def __enter__(self) -> None:
         self._lock.acquire()
-        # On Windows SQLite's own lock keeps processes apart, without the fair queue.
+        # On Windows SQLite's own lock separates processes, without the fair queue.
         if sys.platform != "win32" and self.path is not None:
-            # A home without file locks, or that is full: SQLite's lock stands behind this one, with a better message.
+            # The home's file system has no locks, or is full: SQLite's own lock still applies, with a better message.
             with suppress(OSError):
                 if self._file is None:
                     self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -88,11 +88,11 @@ class _Watch:
         self._thread.start()
 
     def begin(self) -> None:
-        """A writer waits from now on."""
+        """Note that a writer waits."""
         self._waiting_since = time.monotonic()
 
     def end(self) -> None:
-        """It waits no longer."""
+        """Note that it no longer waits."""
         self._waiting_since = None
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class _Watch:
 
 
 def blocked(path: Path) -> Message:
-    """Who keeps the writers waiting, and what to do about it."""
+    """Say which process the writers wait for, and the cure."""
     holder = holder_of(path)
     if holder is None:
         return _(
@@ -128,7 +128,7 @@ def blocked(path: Path) -> Message:
 
 
 def holder_of(path: Path) -> tuple[int, str] | None:
-    """The process that holds a lock on a file, and its command; None if there is none, or it cannot be known."""
+    """The process that holds a lock on a file, and its command; None if there is none or it is unknown."""
     try:
         status = path.stat()
         locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
@@ -136,7 +136,7 @@ def holder_of(path: Path) -> tuple[int, str] | None:
         return None
     file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     for line in locks:
-        # Such as `1: FLOCK ADVISORY WRITE 6128 fe:00:110337 0 EOF`; those that wait have an arrow after the number.
+        # Such as `1: FLOCK ADVISORY WRITE 6128 fe:00:110337 0 EOF`; waiters have an arrow after the number.
         fields = line.split()
         if fields[1] == "FLOCK" and fields[5] == file and fields[4].isdigit():
             try:

@@ -1,7 +1,7 @@
-"""The process's one queue of small writes: every thread and task submits to it, one thread commits many at once.
+"""The process's one queue of small writes: every thread and task submits to it, and one thread commits many at once.
 
-Writes run in the order in which they were submitted. One that fails takes no other with it: ordinary writes run in
-savepoints; and if a whole batch fails, each of its writes is retried in a transaction of its own.
+Writes run in the order of submission. A failing write does not affect others: ordinary writes run in
+savepoints, and if a whole batch fails, each of its writes is retried in a transaction of its own.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ T = TypeVar("T")
 
 # A batched write takes about 20 µs, so a full batch holds SQLite's lock for 5 ms.
 BATCH = 256
-# With more writes waiting, new ones are refused: at 20,000 a second they would wait for longer than a second.
+# Past this many waiting writes, new ones are refused: at 20,000 a second they would wait for over a second.
 MAX_WAITING = 20_000
-# How often a database that takes no writes is retried.
+# How often a database that refuses writes is retried.
 RETRY_SECONDS = 1.0
 
 
 class WriteKind(Enum):
-    """How a write runs, and what becomes of it when it cannot."""
+    """How a write runs, and what happens to it if it cannot."""
 
     ORDINARY = "ordinary"
     """Any statements, in a savepoint. It is refused while too many writes wait."""
@@ -67,7 +67,7 @@ class WriteQueue:
         self._lock = threading.Lock()
         self._closed = False
         self._periodic: list[_Periodic] = []
-        # The rest belongs to the thread.
+        # Only the thread uses the rest.
         self._kept: list[PendingWrite[Any]] = []
         self._refused = False
         self._connection: Connection | None = None
@@ -81,13 +81,13 @@ class WriteQueue:
         kind: WriteKind = WriteKind.ORDINARY,
         announce: Callable[[Transaction], object] | None = None,
     ) -> PendingWrite[T]:
-        """Queue a write. It will run, whatever becomes of the caller.
+        """Queue a write. It runs even if the caller ends.
 
         Args:
-            work: Gets the transaction; what it returns is the value of the pending write. It may run twice, if the
+            work: Receives the transaction; its return value is the value of the pending write. It may run twice if the
                 first transaction was rolled back.
-            kind: What it does, and what becomes of it.
-            announce: For a batched write: tells the buffers what `work` will need, so that all of a batch is read and
+            kind: How it runs, and what happens if it fails.
+            announce: For a batched write: tells the buffers what `work` will need, so that the whole batch is read and
                 locked at once, in one order.
 
         Raises:
@@ -106,10 +106,10 @@ class WriteQueue:
         return pending
 
     def every(self, seconds: float, work: Callable[[Transaction], object]) -> Callable[[], None]:
-        """Run a write periodically, also while nothing else happens. Returns a function that ends it."""
+        """Run a write periodically, even while nothing else happens. Returns a function that stops it."""
         periodic = _Periodic(seconds, work)
         self._periodic.append(periodic)
-        # The thread may be in an endless wait that began when nothing was periodic.
+        # The thread may be in an unbounded wait that began before anything was periodic.
         self._queue.put(None)
 
         def end() -> None:
@@ -126,11 +126,11 @@ class WriteQueue:
         if self._thread is not threading.current_thread():
             self._thread.join()
 
-    # All below runs in the thread.
+    # Everything below runs in the thread.
 
     def _serve(self) -> None:
         while True:
-            closing = self._closed  # read first: what was submitted before is in the queue by now
+            closing = self._closed  # read first: everything submitted before is in the queue by now
             if batch := self._take():
                 self._commit(batch)
             if closing and self._queue.empty():
@@ -138,7 +138,7 @@ class WriteQueue:
         self._disconnect()
 
     def _take(self) -> list[PendingWrite[Any]]:
-        """Wait for writes; those that were kept come first, in their order."""
+        """Wait for writes; those kept for a retry come first, in order."""
         batch, self._kept = self._kept, []
         with suppress(queue.Empty):
             taken = self._queue.get(timeout=self._seconds_to_wait(bool(batch)))
@@ -162,7 +162,7 @@ class WriteQueue:
         return min([*waits, RETRY_SECONDS] if keeps else waits, default=None)
 
     def _commit(self, batch: Sequence[PendingWrite[Any]]) -> None:
-        """Run and commit writes in one transaction; if that fails, each in its own."""
+        """Run and commit writes in one transaction; if that fails, each in a transaction of its own."""
         began = False
         try:
             with self._gate, self._open() as transaction:
@@ -172,7 +172,7 @@ class WriteQueue:
                 for run in _runs(batch):
                     _attempt(transaction, run)
         except BaseException as error:
-            # A database that does not even begin takes none of them.
+            # The database cannot even begin a transaction: none of them can be written.
             if began and len(batch) > 1:
                 for each in batch:
                     self._commit([each])
@@ -207,13 +207,13 @@ class WriteQueue:
             raise
 
     def _begin(self) -> tuple[Connection, str | None]:
-        """A connection with an open transaction, and the name of that."""
+        """Return a connection with an open transaction, and the transaction's id."""
         if (connection := self._connection) is not None:
             try:
                 return connection, self._dialect.begin_batch(connection)
             except LlmasosError:
                 raise
-            except Exception:  # a server may have closed it while nothing was written
+            except Exception:  # a server may have closed the idle connection
                 self._disconnect()
         connection = self._connection = self._dialect.connect_queue(self._engine)
         return connection, self._dialect.begin_batch(connection)
@@ -245,13 +245,13 @@ class WriteQueue:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             with suppress(Exception):
-                # Its settings are its own: it does not go back to the pool.
+                # The connection has settings of its own, so it does not return to the pool.
                 connection.invalidate()
                 connection.close()
 
 
 def _runs(batch: Sequence[PendingWrite[Any]]) -> Iterator[Sequence[PendingWrite[Any]]]:
-    """Neighbours that are batched, together; the others alone."""
+    """Group adjacent batched writes; the others stand alone."""
     start = 0
     for end, each in enumerate(batch):
         if not each.batched:
@@ -274,7 +274,7 @@ def _attempt(transaction: Transaction, run: Sequence[PendingWrite[Any]]) -> None
             except LlmasosError as refusal:
                 each.fail(refusal)
         else:
-            # What others buffered fails the batch, not this write.
+            # A failure of other writes' buffered changes fails the batch, not this write.
             transaction.flush()
             try:
                 with transaction.savepoint():
@@ -286,7 +286,7 @@ def _attempt(transaction: Transaction, run: Sequence[PendingWrite[Any]]) -> None
 
 
 def _logged(work: Callable[[Transaction], object]) -> Callable[[Transaction], object]:
-    """Log its failure: it has no waiter."""
+    """Log its failure, as it has no waiter."""
 
     def run(transaction: Transaction) -> object:
         try:
