@@ -1,7 +1,7 @@
-"""Calls of other apps: the callee runs with what both were granted, and the first caller pays.
+"""Calls to other apps: the callee runs with what both were granted, and the first caller pays.
 
-Bounded by depth, and by refusing an app that is already in the chain of callers: a cycle would go on until the depth or
-the quota ended it, for nothing.
+Bounded by depth, and by refusing an app that is already in the chain of callers: a cycle would continue until the depth
+or the quota ended it, for nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llmasos.kernel.guest_calls import json_text, parse_json
 from llmasos.kernel.invocation import Event, EventSink, Invocation, Json, Principal
 from llmasos.quotas.meters import Demand
 
-# No app and no action has a longer name. The audit log keeps no more of one that an app made up.
+# No app and no action has a longer name. The audit log truncates an invented one to this.
 MAX_NAME: Final = 128
 
 
@@ -27,7 +27,7 @@ class ActionResult(Protocol):
 
     @property
     def output(self) -> Json:
-        """Its output."""
+        """The callee's output."""
         ...
 
 
@@ -37,12 +37,12 @@ class AppRunner(Protocol):
     async def __call__(
         self, principal: Principal, app_id: str, action: str, value: Json, emit: EventSink, *, parent: Invocation | None
     ) -> ActionResult:
-        """Run it to its end, as part of `parent`."""
+        """Run an action to its end, as part of `parent`."""
         ...
 
 
 def callers(invocation: Invocation) -> Iterator[str]:
-    """The apps in the chain, the one that calls first."""
+    """The apps in the chain, the caller first."""
     step: Invocation | None = invocation
     while step is not None:
         if step.app is not None:
@@ -72,7 +72,7 @@ def _decode(arguments: list[Json]) -> CallAction:
 
 
 class AppsCapability:
-    """The capability `apps`. `depth` is how many apps may stand in a chain."""
+    """The capability `apps`. `depth` is the largest length of a chain of apps."""
 
     name: str = "apps"
     audited: bool = True
@@ -83,7 +83,7 @@ class AppsCapability:
         self._depth = depth
 
     def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[Json]:
-        """Hold the callee against the grant and the chain of callers."""
+        """Check the callee against the grant and the chain of callers."""
         match operation:
             case CallAction(app_id, action, value):
                 pass
@@ -116,7 +116,7 @@ class AppsCapability:
             )
 
         async def notices(event: Event) -> None:
-            # Its notices reach the user; its chunks are the caller's to show.
+            # Its notices reach the user; its chunks are for the caller, which decides what to show.
             if event.kind == "notice":
                 await invocation.emit(event)
 

@@ -1,4 +1,4 @@
-"""What every app has without a grant: output to its own caller, a log, its configuration."""
+"""The capabilities that need no grant: output to an app's own caller, a log, its configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmasos.kernel.guest_calls import json_text
 from llmasos.kernel.invocation import Event, Invocation, Json
 from llmasos.quotas.meters import Demand
 
-# A line under a progress bar.
+# One line under a progress bar.
 MAX_PROGRESS_MESSAGE: Final = 500
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 
@@ -41,7 +41,7 @@ class ShowProgress(Operation[None]):
 
 @dataclass(frozen=True, slots=True)
 class WriteLog(Operation[None]):
-    """Keeps a line with the invocation."""
+    """Adds a line to the invocation's log."""
 
     level: Level
     message: str
@@ -51,7 +51,7 @@ class WriteLog(Operation[None]):
 
 @dataclass(frozen=True, slots=True)
 class AppConfig:
-    """What an app may know of where it runs."""
+    """What an app may know of its environment."""
 
     values: Mapping[str, Json]
     """What the installer chose."""
@@ -66,7 +66,7 @@ class AppConfig:
 
 @dataclass(frozen=True, slots=True)
 class ReadConfig(Operation[AppConfig]):
-    """Reads what the installer chose, and the caller's language."""
+    """Reads the installer's choices and the caller's language."""
 
     capability: ClassVar[str] = "config"
     function: ClassVar[str] = "read"
@@ -83,7 +83,7 @@ class OutputCapability:
     }
 
     def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[None]:
-        """Ready an event.
+        """Prepare an event.
 
         Raises:
             Invalid: The fraction is not from 0 to 1.
@@ -99,7 +99,7 @@ class OutputCapability:
                 raise TypeError(operation)
 
         async def show(_granted: Demand) -> Outcome[None]:
-            # An empty one counts as well: an event costs something even if it says nothing.
+            # An empty chunk counts as well, since every event has a cost.
             size = len(event.text.encode(errors="surrogatepass")) + 8
             if invocation.output_bytes + size > invocation.limits.output_bytes:
                 raise ResourceLimit(
@@ -116,14 +116,14 @@ class OutputCapability:
 
 
 class LogCapability:
-    """`log`: lines kept with the invocation, up to `limits.log_bytes`; more are left out, and the log says so."""
+    """`log`: lines kept with the invocation, up to `limits.log_bytes`; the log says if more were left out."""
 
     name: str = "log"
     audited: bool = False
     contract: Mapping[str, ContractFunction] = {"write": ContractFunction.plain(WriteLog, tuple[Level, str])}
 
     def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[None]:
-        """Ready a line."""
+        """Prepare a line."""
         match operation:
             case WriteLog(level, message):
                 pass
@@ -138,14 +138,14 @@ class LogCapability:
 
 
 class ConfigCapability:
-    """`config`: what the installer chose, and the caller's language."""
+    """`config`: the installer's choices and the caller's language."""
 
     name: str = "config"
     audited: bool = False
     contract: Mapping[str, ContractFunction] = {"read": ContractFunction.plain(ReadConfig, tuple[()], json_text)}
 
     def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[AppConfig]:
-        """Ready the configuration."""
+        """Prepare the configuration."""
 
         async def read(_granted: Demand) -> Outcome[AppConfig]:
             values: Mapping[str, Json] = invocation.app.config if invocation.app else {}

@@ -1,8 +1,8 @@
-"""What a server may send back of a secret that it was sent. Pure.
+"""Removes the secret that was sent to a server from the server's response. Pure.
 
-Nothing here is a promise: a server that means to can spell a secret in a way that no filter knows. What is replaced are
-the spellings that honest servers use when they echo a request. Whoever must be sure declares `fields` for the secret:
-then the app gets the status and those fields alone.
+This guarantees nothing: a malicious server can spell a secret in a way that no filter knows. It replaces
+the spellings that honest servers use when they echo a request. An author who must be sure declares `fields` for the
+secret: then the app gets the status and those fields alone.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any, Final, cast
 from urllib.parse import quote, quote_plus
 
 MARK: Final = "[secret]"
-# Shorter spellings than this stand in answers by chance.
+# Spellings shorter than this occur in responses by chance.
 SHORTEST: Final = 6
 
 
 def hidden(text: str, values: Iterable[str]) -> str:
-    """The text without the usual spellings of secrets."""
+    """Remove the usual spellings of secrets from a text."""
     for value in values:
         for spelling in spellings(value):
             text = text.replace(spelling, MARK)
@@ -28,7 +28,7 @@ def hidden(text: str, values: Iterable[str]) -> str:
 
 
 def spellings(value: str) -> list[str]:
-    """The secret itself, and how it is usually encoded; the longest first."""
+    """The secret itself and its usual encodings, the longest first."""
     raw = value.encode()
     percent = quote(value, safe="")
     found = {
@@ -41,9 +41,9 @@ def spellings(value: str) -> list[str]:
 
 
 def _in_base64(raw: bytes) -> Iterable[str]:
-    """What of base64 stays the same wherever the bytes stand in what is encoded, with both alphabets."""
+    """The parts of base64 that do not depend on the position of the bytes in the encoded data, in both alphabets."""
     for before in range(3):
-        # Of the characters, the first and last few hold bits of the neighbours.
+        # The first and last few characters also hold bits of the neighbouring bytes.
         first = (before * 4 + 2) // 3
         last = len(raw + b"x" * before) * 8 // 6
         text = base64.b64encode(b"\0" * before + raw).decode()[first:last]
@@ -52,7 +52,7 @@ def _in_base64(raw: bytes) -> Iterable[str]:
 
 
 def declared(body: str, pointers: Iterable[str]) -> str:
-    """The parts of a JSON answer that the pointers name, as JSON: {pointer: value}; what is not there is left out."""
+    """The parts of a JSON response that the pointers name, as JSON: {pointer: value}, without those that are absent."""
     try:
         value: Any = json.loads(body)
     except (ValueError, RecursionError):
@@ -60,7 +60,7 @@ def declared(body: str, pointers: Iterable[str]) -> str:
     found: dict[str, Any] = {}
     for pointer in pointers:
         at, there = _at(value, pointer)
-        # Only plain values: a declared field must not carry whatever the server puts inside it.
+        # Only scalar values, so that the server cannot put arbitrary content into a declared field.
         if there and not isinstance(at, dict | list):
             found[pointer] = at
     return json.dumps(found, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Requests to the servers that the grant names, and to no other; `http_exchange` sends them."""
+"""Requests to the servers that the grant names, and no others; `http_exchange` sends them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llmasos.quotas.meters import Demand, Meter
 if TYPE_CHECKING:
     from llmasos.capabilities.addresses import Network
 
-# Of a server's name in the audit log: no name of the DNS is longer.
+# The limit of a server's name in the audit log: no DNS name is longer.
 MAX_SERVER: Final = 280
 
 
@@ -43,7 +43,7 @@ def _decode(arguments: list[Json]) -> SendRequest:
         return SendRequest(msgspec.json.decode(json_argument(arguments), type=HttpRequest))
     except (msgspec.MsgspecError, UnicodeEncodeError) as error:
         raise Invalid(
-            _("http.request takes a JSON object with method and url: {error}", error=error),
+            _("http.request accepts a JSON object with method and url: {error}", error=error),
         ) from None
 
 
@@ -60,11 +60,11 @@ class HttpCapability:
         allowed_networks: tuple[Network, ...] = (),
         resolver: Callable[..., Iterable[Any]] | None = None,
     ) -> None:
-        """Send requests; see `HttpSettings`."""
+        """Send requests with these settings; see `HttpSettings`."""
         self._settings = HttpSettings(secrets, allowed_networks, resolver)
 
     def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[HttpResponse]:
-        """Hold the method and the server of a request against the grant."""
+        """Check the method and the server of a request against the grant."""
         match operation:
             case SendRequest(request):
                 pass
@@ -83,7 +83,7 @@ class HttpCapability:
             places=_places(grants.get("secrets")),
         )
         exchange.hop(request.method, request.url, exchange.body)
-        # Method and server: never the path, the body or a header, which may hold secrets.
+        # Only method and server: the path, the body and headers may hold secrets.
         parts = urlsplit(request.url)
         detail = {"method": request.method, "server": f"{parts.scheme}://{parts.netloc}"[:MAX_SERVER]}
         return PreparedCall(exchange.execute, _DEMAND, detail, exchange.used)

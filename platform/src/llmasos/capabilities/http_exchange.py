@@ -1,8 +1,8 @@
 """One request of an app with its redirects, sent by the host.
 
-Redirects are followed here, not by the client: each hop is held against the grant, and against the table of addresses,
-as the first one was. Secrets are put in by the host, at each hop anew, so that none follows a redirect to a server it
-is not for. Imported with the first request: the clients take a tenth of a second of every command that runs an app.
+Redirects are followed here, not by the client: each hop is checked against the grant and the table of addresses,
+as the first one was. The host inserts secrets anew at each hop, so that none follows a redirect to a server it
+is not for. Imported with the first request: importing the clients would cost every run of an app a tenth of a second.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from llmasos.kernel.invocation import Invocation
 from llmasos.quotas.meters import Demand, Meter, Used
 from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
 
-# Long enough for a slow API, short enough that a server which never answers does not hold an invocation for minutes.
+# Long enough for a slow API, short enough that an unresponsive server does not block an invocation for minutes.
 TIMEOUT_SECONDS: Final = 30.0
-# What the connection itself decides, what would let an app speak for a proxy, and the encoding that `_read` relies on.
+# Headers of the connection itself, headers by which an app could pose as a proxy, and the encoding that `_read` needs.
 _RESERVED_HEADERS: Final = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect"}
     | {"proxy-authorization", "proxy-connection", "accept-encoding", "forwarded", "x-forwarded-for"}
 )
-# Byte by byte, a part of an answer shows a secret that no filter finds.
+# Ranges would reveal a secret byte by byte, which no filter can detect.
 _PARTIAL: Final = frozenset({"range", "if-range"})
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -46,7 +46,7 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One request of a chain of redirects."""
+    """One request in a chain of redirects."""
 
     method: str
     url: str
@@ -70,15 +70,15 @@ class Exchange:
     """Whether the app gets the answer whole, and not its status and declared fields alone."""
 
     def used(self, _granted: Demand) -> Used:
-        """What was sent."""
+        """The requests that were sent."""
         return Used(amounts={Meter.REQUESTS: self.sent})
 
     def hop(self, method: str, url: str, body: bytes) -> Hop:
-        """A request that the grant allows.
+        """Check a request against the grant.
 
         Raises:
-            Denied: The grant does not name that server or method.
-            Invalid: The URL is none.
+            Denied: The grant does not include that server or method.
+            Invalid: The URL is not valid.
         """
         try:
             parsed = httpx.URL(url)
@@ -123,7 +123,7 @@ class Exchange:
             )
 
     async def execute(self, granted: Demand) -> Outcome[HttpResponse]:
-        """Send it, follow its redirects, and read the answer up to the granted size."""
+        """Send it, follow its redirects, and read the response up to the granted size."""
         hop = self.hop(self.request.method, self.request.url, self.body)
         seconds = min(TIMEOUT_SECONDS, max(0.1, self.invocation.deadline_monotonic - time.monotonic()))
         try:
@@ -141,7 +141,7 @@ class Exchange:
         except TimeoutError:
             raise TimedOut(_("the server did not respond within {seconds:.0f} seconds", seconds=seconds)) from None
         except SSRFGuardError:
-            # Nothing was sent. Which address it was would tell the app about a network that it may not see.
+            # Nothing was sent. Naming the address would reveal to the app a network that it may not see.
             self.sent -= 1
             raise Denied(
                 _(
@@ -180,7 +180,7 @@ class Exchange:
         told = {name: value for name, value in response.headers.items() if name != "set-cookie"}
         self.readable = all(place.fields is None for place, _value in secrets)
         if not self.readable:
-            # The app asked for a part of the answer alone, so that what carries a secret is not its to read.
+            # The manifest declares only fields of this response, so the app must not read the whole of it.
             pointers = [pointer for place, _value in secrets for pointer in place.fields or ()]
             text, encoded = declared(text, pointers) if not encoded else "{}", False
             told = {name: value for name, value in told.items() if name == "location"}
@@ -194,10 +194,10 @@ class Exchange:
         )
 
     async def _read(self, response: httpx.Response) -> bytes:
-        # A grant may name more than one call can carry back to the app.
+        # A grant may allow more than one call can return to the app.
         limit = min(self.grant.max_response_bytes if self.grant else MAX_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES)
         if response.headers.get("content-encoding", "identity") != "identity":
-            # A compressed answer could unpack to any size; the request asked for none.
+            # A compressed response could inflate to any size; the request asked for none.
             raise Unavailable(
                 _("the server compressed its answer although it was asked not to"),
             )

@@ -1,4 +1,4 @@
-"""Requests of apps and their answers, and what the host sends them with."""
+"""Requests of apps, their responses, and the host's settings for sending them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_REDIRECTS: Final = 5
 
 
 class SecretSource(Protocol):
-    """Gives the host the secrets of a user, never an app."""
+    """Gives the secrets of a user to the host, never to an app."""
 
     def value(self, invocation: Invocation, name: str) -> str | None:
         """A secret's value, or None if it is not set."""
@@ -25,7 +25,7 @@ class SecretSource(Protocol):
 
 
 class HttpRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the app asks for."""
+    """A request as the app states it."""
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
     url: str
@@ -35,7 +35,7 @@ class HttpRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HttpResponse(msgspec.Struct, frozen=True):
-    """What the app gets back."""
+    """A response as the app receives it."""
 
     status: int
     headers: dict[str, str]
@@ -46,7 +46,7 @@ class HttpResponse(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """What requests are sent with."""
+    """The settings for sending requests."""
 
     secrets: SecretSource
     """Gives the values that the host puts into requests."""

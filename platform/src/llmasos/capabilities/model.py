@@ -40,7 +40,7 @@ class Generate(Operation[dict[str, Any]]):
 
 @dataclass(frozen=True, slots=True)
 class GenerateStream(Operation[OpenStream[dict[str, Any]]]):
-    """An answer of a model as it is made: chat-completion chunks."""
+    """An answer of a model as it is generated: chat-completion chunks."""
 
     request: GenerateRequest
     capability: ClassVar[str] = "model"
@@ -58,7 +58,7 @@ class Embed(Operation[dict[str, Any]]):
 
 @dataclass(frozen=True, slots=True)
 class CountTokens(Operation[int]):
-    """The tokens of a text, as the model counts them that would answer."""
+    """The number of tokens in a text, as counted by the model that would be selected."""
 
     text: str
     capability: ClassVar[str] = "model"
@@ -83,11 +83,11 @@ class ModelCapability:
         self._send_http = send_http
 
     def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[Any]:
-        """Hold a call against the grant; without an app, the user may use every model.
+        """Check a call against the grant; without an app, the user may use every model.
 
         Raises:
-            Denied: The grant does not reach so far.
-            ModelUnavailable: No model is there for it.
+            Denied: The grant does not allow it.
+            ModelUnavailable: No model is available for it.
         """
         grant: ModelPermission | None = None
         if invocation.app is not None:
@@ -136,7 +136,7 @@ class ModelCapability:
     def _embedding(self, grant: ModelPermission | None, request: EmbedRequest) -> PreparedCall[dict[str, Any]]:
         if grant is not None and not grant.embeddings:
             raise _not_granted("embeddings = true")
-        # A grant for embeddings is for whichever model embeds; one that is named must be granted by name or tier.
+        # A grant for embeddings covers any embedding model; a model named in the call must be granted by name or tier.
         reach = _reach(grant) if request.model is not None else EVERYTHING
         plan = self._gateway.plan_embedding(request, reach=reach)
         spent = Spent()
@@ -169,11 +169,11 @@ class _Generation:
         self._stream: AnswerStream | None = None
 
     def whole(self) -> PreparedCall[dict[str, Any]]:
-        """The call for a whole answer."""
+        """Call for a whole answer."""
         return self._prepared(self._generate)
 
     def parts(self) -> PreparedCall[OpenStream[dict[str, Any]]]:
-        """The call for a stream."""
+        """Call for a stream."""
         return self._prepared(self._open)
 
     def _prepared(self, execute: Callable[[Demand], Awaitable[Outcome[AnswerT]]]) -> PreparedCall[AnswerT]:
@@ -183,9 +183,10 @@ class _Generation:
         return PreparedCall(execute, plan.demand, detail, self._used, measure)
 
     def _used(self, granted: Demand) -> Used:
-        """What the provider used before the call failed or was cancelled.
+        """What the provider charged before the call failed or was cancelled.
 
-        Whoever gives up on a provider that has not reported yet owes what was reserved: it may work on.
+        If the provider has not reported its use yet, the whole reservation is charged, since it may still be
+        generating.
         """
         if self._stream is not None:
             return self._stream.used
@@ -220,7 +221,7 @@ class _Generation:
 
 
 class _NoticedStream:
-    """A streamed answer that shows the notices of its last part."""
+    """A streamed answer that emits the notices of its last part."""
 
     def __init__(self, stream: AnswerStream, invocation: Invocation) -> None:
         self._stream = stream
@@ -244,7 +245,7 @@ class _NoticedStream:
 
 
 async def show_notices(invocation: Invocation, notices: Iterable[str]) -> None:
-    """Tell the user what to know of an answer."""
+    """Show the user an answer's notices."""
     for text in notices:
         await invocation.emit(Event("notice", text))
 
@@ -268,10 +269,10 @@ def _parsed(shape: type[RequestT], arguments: list[Json]) -> RequestT:
 
 
 def generation(request: Mapping[str, Any]) -> Generate:
-    """The operation of a request that a program made.
+    """Build the operation of a program's request.
 
     Raises:
-        Invalid: A field is unknown or has a value that it cannot have.
+        Invalid: A field is unknown or has an invalid value.
     """
     return Generate(_validated(GenerateRequest, request))
 

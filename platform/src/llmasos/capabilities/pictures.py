@@ -1,4 +1,4 @@
-"""Pictures that a request of a model names by address: fetched for the app under its own grant, and put in as data.
+"""Fetches the pictures that a model request names by address, under the app's own grant, and inlines them as data.
 
 No provider, and no library on the way to one, ever fetches an address that an app wrote.
 """
@@ -22,7 +22,7 @@ SendHttp: TypeAlias = Callable[[Invocation, SendRequest], Awaitable[HttpResponse
 
 MAX_ADDRESSES: Final = 8
 
-# A picture is known by its first bytes: what a server says of it is the server's word.
+# A picture is recognised by its first bytes, as the server's media type cannot be trusted.
 _SIGNATURES: Final = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -32,11 +32,11 @@ _SIGNATURES: Final = (
 
 
 async def with_pictures_inlined(plan: CallPlan, invocation: Invocation, send: SendHttp) -> CallPlan:
-    """The plan with each picture as data.
+    """Return the plan with each picture as data.
 
     Raises:
         Denied: The app was not granted http for an address.
-        Invalid: There are too many, or what is there is no picture, or too large.
+        Invalid: There are too many, or one is not a picture, or is too large.
     """
     addresses = plan.picture_addresses
     if not addresses:
@@ -57,5 +57,5 @@ async def _fetched(address: str, invocation: Invocation, send: SendHttp) -> str:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         kind = "image/webp"
     if not kind:
-        raise Invalid(_("What is at the picture's address is no PNG, JPEG, WebP or GIF."))
+        raise Invalid(_("The picture's address returned no PNG, JPEG, WebP or GIF."))
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

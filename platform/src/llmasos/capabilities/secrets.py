@@ -1,4 +1,4 @@
-"""What an app may know of the user's secrets: which of those it asked for are set, and nothing else."""
+"""What an app may know of the user's secrets: which of the granted ones are set, and nothing else."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class UserSecrets:
     secrets: Secrets
 
     def value(self, invocation: Invocation, name: str) -> str | None:
-        """A secret of the app in clear, or None if it is not set."""
+        """A secret of the app in plain text, or None if it is not set."""
         with self.database.read() as session:
             return self.secrets.value(session, _owner(invocation), name)
 
     def names(self, invocation: Invocation) -> list[str]:
-        """The names that are set for the app."""
+        """The names of the secrets that are set for the app."""
         with self.database.read() as session:
             return self.secrets.names(session, _owner(invocation))
 
@@ -59,7 +59,7 @@ class SecretsCapability:
         self._source = source
 
     def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[list[str]]:
-        """Ready the list."""
+        """Prepare the list."""
         grant = invocation.app.grants.get(self.name) if invocation.app else None
 
         async def names(_granted: Demand) -> Outcome[list[str]]:

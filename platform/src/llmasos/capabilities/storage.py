@@ -1,4 +1,4 @@
-"""Values that an app keeps, apart for each user of each workspace, within the bytes that the grant allows."""
+"""Values that an app stores, separately for each user of each workspace, within the bytes that the grant allows."""
 
 # ruff: noqa: S608 - the statements are put together from constants of this module; values are always parameters
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value as it crosses: text, or bytes as base64."""
+    """A value in a call: text, or bytes as base64."""
 
     text: str
     is_base64: bool
@@ -83,7 +83,7 @@ class CompareAndSet(Operation[int]):
 
 @dataclass(frozen=True, slots=True)
 class Delete(Operation[bool]):
-    """Removes a value; returns whether it was there."""
+    """Removes a value; returns whether it existed."""
 
     key: str
     capability: ClassVar[str] = "storage"
@@ -92,7 +92,7 @@ class Delete(Operation[bool]):
 
 @dataclass(frozen=True, slots=True)
 class ListKeys(Operation[list[str]]):
-    """Lists keys that start with `prefix`, in order, those after `after`."""
+    """Lists keys that start with `prefix` and sort after `after`, in order."""
 
     prefix: str
     after: str | None
@@ -102,10 +102,10 @@ class ListKeys(Operation[list[str]]):
 
 
 class CheckInstalled(Protocol):
-    """Holds a write of an app against its removal."""
+    """Guards an app's write against the app's removal."""
 
     def __call__(self, transaction: Transaction, installation_id: str) -> None:
-        """Raise `Denied` if the installation is gone; from here to the commit it cannot go."""
+        """Raise `Denied` if the installation is gone; otherwise lock it against removal until the commit."""
         ...
 
 
@@ -123,27 +123,27 @@ class StorageCapability:
     }
 
     def __init__(self, database: Database, check_installed: CheckInstalled | None = None) -> None:
-        """Keep values in `database`.
+        """Store values in `database`.
 
         Args:
             database: The one database.
-            check_installed: Fails a write of an app that was uninstalled, inside the write. Without it, every app that
-                calls is taken for installed.
+            check_installed: Refuses, inside the write, an app that was uninstalled. Without it, every app that
+                calls is considered installed.
         """
         self._database = database
         self._check_installed = check_installed
 
     def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[Any]:
-        """Ready an access to the app's own area.
+        """Prepare an access to the app's own area.
 
         Raises:
             Invalid: A key or value is not valid.
-            Denied: No app calls: only apps keep values.
+            Denied: The caller is not an app: only apps store values.
         """
         app = invocation.app
         grant = app.grants.get(self.name) if app else None
         if app is None or not isinstance(grant, StoragePermission):
-            raise Denied(_("Only an app has a storage; run this as an action of one."))
+            raise Denied(_("Only an app has storage; run this as an action of an app."))
         principal = invocation.principal
         area = Area(
             self._database,
@@ -194,7 +194,7 @@ def _write(work: Callable[[], Awaitable[T]]) -> PreparedCall[T]:
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """What one app keeps for one user of one workspace."""
+    """What one app stores for one user of one workspace."""
 
     database: Database
     owner: tuple[str, str, str]
@@ -203,18 +203,18 @@ class Area:
     """Fails a write, inside its transaction, if the app was uninstalled."""
 
     def get(self, key: str) -> StoredEntry | None:
-        """The value and its version; None if the key is absent."""
+        """Read a value and its version; None if the key is absent."""
         row = self.database.lookup(
             f"SELECT value, base64, version FROM stored_value {_WHERE} AND key = ?", *self.owner, key
         )
         return None if row is None else StoredEntry(row[0], bool(row[1]), row[2])
 
     async def put(self, key: str, value: Value) -> int:
-        """Write a value; its new version."""
+        """Write a value, and return its new version."""
         return await self.database.write_queue.submit(lambda transaction: self._write(transaction, key, value))
 
     async def compare_and_set(self, key: str, expected: int | None, value: Value) -> int:
-        """Write a value while the version is the expected one; its new version."""
+        """Write a value if the version is the expected one, and return the new version."""
 
         def write(transaction: Transaction) -> int:
             self._lock(transaction)
@@ -230,7 +230,7 @@ class Area:
         return await self.database.write_queue.submit(write)
 
     async def delete(self, key: str) -> bool:
-        """Remove a value; whether it was there."""
+        """Remove a value, and return whether it existed."""
 
         def delete(transaction: Transaction) -> bool:
             deleted_version = self._lock(transaction)
@@ -248,7 +248,7 @@ class Area:
         return await self.database.write_queue.submit(delete)
 
     def keys(self, prefix: str, after: str | None, limit: int) -> list[str]:
-        """Keys that start with `prefix`, in the order of their characters, those after `after`."""
+        """Keys that start with `prefix` and sort after `after`, in the order of their characters."""
         conditions, values = "AND key >= ?", [prefix]
         if (end := _past(prefix)) is not None:
             conditions, values = f"{conditions} AND key < ?", [*values, end]
@@ -261,7 +261,7 @@ class Area:
         return [row[0] for row in rows]
 
     def _lock(self, transaction: Transaction) -> int:
-        """Let one writer at a time change the area, in whatever process; the highest version of a deleted key."""
+        """Lock the area against other writers of any process, and return the highest version of a deleted key."""
         if self.check is not None:
             self.check(transaction)
         transaction.run(
@@ -273,12 +273,12 @@ class Area:
         return int(row[0]) if row else 0
 
     def _there(self, transaction: Transaction, key: str) -> tuple[int, int] | None:
-        """The version and size of a value."""
+        """Read the version and size of a value."""
         row = transaction.one(f"SELECT version, size_bytes FROM stored_value {_WHERE} AND key = ?", *(*self.owner, key))
         return (row[0], row[1]) if row else None
 
     def _write(self, transaction: Transaction, key: str, value: Value) -> int:
-        # Versions never repeat, also across a delete: a reader of the old value must not overwrite the new one.
+        # Versions never repeat, even across a delete: a reader of the old value must not overwrite the new one.
         deleted_version = self._lock(transaction)
         version, before = self._there(transaction, key) or (deleted_version, 0)
         size = len(key.encode()) + value.size_bytes
@@ -293,7 +293,7 @@ class Area:
         return version + 1
 
     def _grow(self, transaction: Transaction, by: int) -> None:
-        """Count bytes; a value that shrinks is allowed also if a new grant is smaller than what is kept."""
+        """Count bytes. A shrinking value is always allowed, even if a new grant is smaller than what is stored."""
         grown = transaction.run(
             f"UPDATE stored_total SET size_bytes = size_bytes + ? {_WHERE} AND (size_bytes + ? <= ? OR ? <= 0)",
             *(by, *self.owner, by, self.max_bytes, by),
@@ -310,17 +310,17 @@ class Area:
 
 
 def forget(session: WriteSession, workspace: str, app_id: str) -> int:
-    """Delete everything that an app keeps in a workspace, for all users; how many values there were."""
+    """Delete everything that an app stores in a workspace, for all users, and return how many values there were."""
     transaction = Transaction.of(session)
     transaction.run("DELETE FROM stored_total WHERE workspace_id = ? AND app_id = ?", workspace, app_id)
     return transaction.run("DELETE FROM stored_value WHERE workspace_id = ? AND app_id = ?", workspace, app_id)
 
 
 def check_key(key: str) -> None:
-    """Hold a key against the rules.
+    """Check a key against the rules.
 
     Raises:
-        Invalid: It is empty or too long, or has control characters or halves of surrogate pairs.
+        Invalid: It is empty or too long, or has control characters or lone surrogates.
     """
     _check_text(key)
     if not key or len(key.encode()) > MAX_KEY_BYTES:
@@ -332,10 +332,10 @@ def check_key(key: str) -> None:
 
 
 def decoded(text: str, is_base64: bool) -> Value:
-    """A value and its size.
+    """Decode a value, and return it with its size.
 
     Raises:
-        Invalid: It is not base64 although it says so, or text that no database keeps.
+        Invalid: It is declared as base64 but is not, or is text that no database stores.
     """
     if is_base64:
         try:
@@ -359,10 +359,10 @@ def _check_text(text: str) -> None:
 
 def _past(prefix: str) -> str | None:
     """The first text after every text that starts with `prefix`; None if there is none."""
-    # U+10FFFF is the last character: after it, it is the one before that counts up.
+    # U+10FFFF is the last character: it cannot be incremented, so the character before it is.
     kept = prefix.rstrip("\U0010ffff")
     if not kept:
         return None
     last = ord(kept[-1]) + 1
-    # The surrogates are no characters of a text.
+    # Surrogates are not characters of a text.
     return kept[:-1] + chr(0xE000 if 0xD800 <= last <= 0xDFFF else last)

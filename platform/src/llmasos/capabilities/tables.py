@@ -1,4 +1,4 @@
-"""Values that apps keep."""
+"""Values that apps store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmasos.database.columns import Int64
 
 
 class StoredValue(SQLModel, table=True):
-    """One value of one app, for one user of a workspace. Bytes are kept as base64, as they crossed.
+    """One value of one app, for one user of a workspace. Bytes are kept as base64, as in the call.
 
     Its `size_bytes` is that of the key and of the value, decoded.
     """
@@ -29,7 +29,7 @@ class StoredValue(SQLModel, table=True):
 
 
 class StoredTotal(SQLModel, table=True):
-    """What one app keeps for one user: the size of its keys and values together, held against the grant."""
+    """What one app stores for one user: the size of its keys and values together, which the grant limits."""
 
     __tablename__ = "stored_total"  # pyright: ignore[reportAssignmentType]
 

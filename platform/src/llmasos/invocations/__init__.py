@@ -1,8 +1,8 @@
 # The life of invocations, over the kernel:
 #
-# lifecycle.py  Invocations: begin, end, cancel, find, list
-# running.py    those of this process, and requests of other processes to cancel one
+# lifecycle.py  Invocations: begins, ends, cancels, finds and lists them
+# running.py    those of this process, and requests from other processes to cancel one
 # run.py        ActionRunner: runs actions of installed apps, and their hooks
-# actions.py    what an input must be, and what an output must be
-# events.py     an invocation that a request began, followed to its end
+# actions.py    checks inputs and outputs
+# events.py     an invocation that a request started, followed to its end
 # records.py    every query; tables.py: the rows; result.py: how an action ended

@@ -1,8 +1,8 @@
-"""Actions as their callers see them: what an input must be, and what an output must be.
+"""Checks the inputs and outputs of actions against their schemas.
 
-The schemas come from a bundle, so from a stranger; `bundles.actions` refuses the worst of them. The validator knows
-the keywords whose work grows with the value alone, counts its steps, and follows no reference out of the schema: no
-schema can hold up the host or reach a network.
+The schemas come from a bundle, so they are not trusted; `bundles.actions` refuses the worst of them. The validator
+knows only keywords whose work grows with the value alone, counts its steps, and follows no reference out of the schema:
+no schema can hold up the host or reach a network.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ Json: TypeAlias = Any
 Schema: TypeAlias = Mapping[str, Any]
 Checked = TypeVar("Checked")
 
-# A step takes about 10 µs. A form takes dozens of steps, a list of 50,000 numbers that many.
+# A step takes about 10 µs. A form takes dozens of steps, a list of 50,000 numbers takes 50,000.
 INLINE_STEPS: Final = 300
 MAX_STEPS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
 class InputFault:
-    """One thing wrong with a value: where, as a JSON pointer, and what, in English and Chinese."""
+    """One fault of a value: its place, as a JSON pointer, and its description."""
 
     pointer: str
     message: Message
 
     @property
     def field(self) -> str:
-        """The place as a person would name it: `who.name`."""
+        """The place as a person writes it: `person.name`."""
         return " ".join(self.pointer.lstrip("/").replace("/", ".").split())
 
 
@@ -58,14 +58,14 @@ class InputRejected(Invalid):
 
 
 class TooManySteps(Exception):
-    """A check took more steps than it was given, of fewer than `MAX_STEPS`; repeat it off the event loop."""
+    """A check exceeded a step limit that is below `MAX_STEPS`; repeat it off the event loop."""
 
 
 async def checked(check: Callable[[int], Checked]) -> Checked:
-    """The answer of a check, run inline if it is short, else in a thread.
+    """Run a check inline if it is short, else in a thread, and return its result.
 
     Args:
-        check: Is given how many steps it may take; raises `TooManySteps` past them.
+        check: Receives the number of steps that it may take; raises `TooManySteps` beyond it.
     """
     try:
         return check(INLINE_STEPS)
@@ -74,7 +74,7 @@ async def checked(check: Callable[[int], Checked]) -> Checked:
 
 
 def action_named(actions: Mapping[str, Action], name: str) -> Action:
-    """One of an app's actions.
+    """Find one of an app's actions.
 
     Raises:
         NotFound: It has no such action.
@@ -89,15 +89,15 @@ def action_named(actions: Mapping[str, Action], name: str) -> Action:
 
 
 def check_input(action: Action, value: Json, steps: int = MAX_STEPS) -> dict[str, Json]:
-    """The input as the action takes it: checked, with defaults filled in.
+    """Check the input of an action, and fill in defaults.
 
     Args:
         action: Whose input it is.
-        value: One JSON value, decoded.
+        value: A decoded JSON value.
         steps: How long the check may take; see `checked`.
 
     Raises:
-        InputRejected: It does not fit; the message names the field.
+        InputRejected: It does not match; the message names the field.
     """
     if not isinstance(value, dict):
         raise InputRejected(_("The input must be a JSON object."))
@@ -111,17 +111,17 @@ def check_input(action: Action, value: Json, steps: int = MAX_STEPS) -> dict[str
 
 
 def check_output(action: Action, text: str, limit_bytes: int, steps: int = MAX_STEPS) -> Json:
-    """The output that an action answered with.
+    """Check and decode the output of an action.
 
     Args:
         action: Whose output it is.
-        text: JSON, as the app gave it.
-        limit_bytes: How much the invocation may answer.
+        text: JSON text from the app.
+        limit_bytes: The largest output that the invocation may return.
         steps: How long the check may take; see `checked`.
 
     Raises:
         ResourceLimit: It is too large.
-        AppFailed: It is not JSON, or not what the action promises.
+        AppFailed: It is not JSON, or does not match the action's schema.
     """
     size = len(text.encode())
     if size > limit_bytes:
@@ -145,17 +145,17 @@ def check_output(action: Action, text: str, limit_bytes: int, steps: int = MAX_S
 
 
 def encode_input(value: Mapping[str, Json]) -> str:
-    """The input as JSON text.
+    """Encode the input as JSON text.
 
     Raises:
-        InputRejected: It is larger than any action takes.
+        InputRejected: It is larger than any action accepts.
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     size = len(text.encode(errors="surrogatepass"))
     if size > MAX_PAYLOAD_BYTES:
         raise InputRejected(
             _(
-                "The input has {size:,} bytes; an action takes at most {max_payload_bytes:,}.",
+                "The input has {size:,} bytes; an action accepts at most {max_payload_bytes:,}.",
                 size=size,
                 max_payload_bytes=MAX_PAYLOAD_BYTES,
             ),
@@ -164,7 +164,7 @@ def encode_input(value: Mapping[str, Json]) -> str:
 
 
 def _place(fault: InputFault, fields: list[str]) -> int:
-    """Where a form shows the field that is wrong; what is no field of it comes last."""
+    """The position of the faulty field in a form; anything that is not a field comes last."""
     name = fault.field.partition(".")[0]
     return fields.index(name) if name in fields else len(fields)
 
@@ -209,7 +209,7 @@ _KNOWN: Final = (
     *("items", "prefixItems", "minItems", "maxItems", "minLength", "maxLength"),
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
 )
-# Without a version: a named one would take the place of the dialect's own validator for everybody.
+# Without a version: a named one would replace the dialect's own validator globally.
 _Validator: Final[Any] = create(
     meta_schema=Draft202012Validator.META_SCHEMA,
     validators={name: _counted(cast("Keyword", Draft202012Validator.VALIDATORS[name])) for name in _KNOWN},
@@ -226,7 +226,7 @@ _BROKEN: Final = InputFault("", _("the action's schema is broken; its author mus
 
 
 def _faults(schema: Schema, value: Json, steps: int) -> list[InputFault]:
-    """What is wrong with a value, in its order."""
+    """The faults of a value, in the value's order."""
     token = _steps.set([steps])
     try:
         errors: list[ValidationError] = list(_Validator(schema, registry=_NOTHING).iter_errors(value))
@@ -242,7 +242,7 @@ def _faults(schema: Schema, value: Json, steps: int) -> list[InputFault]:
 
 
 def _described(error: ValidationError) -> Iterator[InputFault]:
-    """One error of the validator in words; a missing or unknown field is named by its own pointer."""
+    """Describe one error of the validator; a missing or unknown field is named by its own pointer."""
     if error.validator in ("anyOf", "oneOf") and error.context:
         inner = cast("ValidationError | None", best_match(error.context))
         if inner is not None and list(inner.absolute_path) != list(error.absolute_path):
@@ -253,7 +253,7 @@ def _described(error: ValidationError) -> Iterator[InputFault]:
     match error.validator:
         case "required":
             missing = [name for name in expected if name not in instance]
-            # The validator reports each missing name by itself; the first report speaks for all.
+            # The validator reports each missing name separately; the first report covers all of them.
             if error.message.startswith(repr(missing[0])):
                 for name in missing:
                     yield InputFault(f"{pointer}/{_escaped(name)}", _("is missing"))

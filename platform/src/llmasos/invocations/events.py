@@ -1,4 +1,4 @@
-"""An invocation that a request began: what it shows in a short queue, its end, and the way to stop it."""
+"""An invocation that a request started: a short queue of its events, its end, and its cancellation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmasos.kernel.invocation import Invocation, InvocationUsage
 
 logger = logging.getLogger(__name__)
 
-# How many events a slow reader may lag behind before the app waits for it.
+# How many events a slow reader may lag behind before the app has to wait.
 QUEUED_EVENTS: Final = 64
 
 ItemT = TypeVar("ItemT")
@@ -56,7 +56,7 @@ class _Queue(Generic[ItemT]):
 
 
 class FollowedInvocation(Generic[ItemT, ResultT]):
-    """Begins an invocation at once; `begun` waits for its admission, which a response's status depends on."""
+    """Starts an invocation immediately; `begun` waits for its admission, which decides a response's status."""
 
     def __init__(self, start: Start[ItemT, ResultT], *, streamed: bool) -> None:
         """Run `start`; keep its events only if they are `streamed`."""
@@ -90,7 +90,7 @@ class FollowedInvocation(Generic[ItemT, ResultT]):
         """Wait until it is admitted.
 
         Raises:
-            LlmasosError: What kept it from starting.
+            LlmasosError: Why it could not start.
         """
         either: set[asyncio.Future[Any]] = {self._task, self._invocation}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -99,15 +99,15 @@ class FollowedInvocation(Generic[ItemT, ResultT]):
 
     @property
     def was_cancelled(self) -> bool:
-        """Whether `cancel` or `end` ended it, because its caller went away."""
+        """Whether `cancel` or `end` ended it because its caller left."""
         return self.ended_for is None and (self._task.cancelling() > 0 or self._task.cancelled())
 
     async def next_event(self) -> ItemT | None:
-        """The next event; None once it has ended and all were taken."""
+        """The next event; None once it has ended and all events were read."""
         return await self._events.get()
 
     async def result(self) -> ResultT:
-        """How it ended.
+        """Return its result.
 
         Raises:
             LlmasosError: How it failed.
@@ -120,29 +120,29 @@ class FollowedInvocation(Generic[ItemT, ResultT]):
             raise
 
     def when_ended(self, callback: Callable[[], object]) -> None:
-        """Call `callback` once it has ended, whatever its end."""
+        """Call `callback` once it has ended in any way."""
         self._task.add_done_callback(lambda _: callback())
 
     def end_for(self, error: LlmasosError) -> None:
-        """Have it end with an error that its caller is told. Does nothing once it has ended."""
+        """End it with an error that its caller receives. Does nothing once it has ended."""
         if self.ended_for is None and not self._task.done():
             self.ended_for = error
             self._task.cancel()
 
     def cancel(self) -> None:
-        """Have it end. Does nothing once it has."""
+        """Request its end. Does nothing once it has ended."""
         self._task.cancel()
 
     async def settled(self) -> None:
-        """Wait until it has ended, whatever its end, and holds nothing any more."""
+        """Wait until it has ended in any way and its reservations are settled."""
         await asyncio.wait({self._task})
 
     async def end(self) -> None:
-        """End it and wait until it holds nothing any more. Safe to call again."""
+        """End it and wait until its reservations are settled. Idempotent."""
         self._task.cancel()
         await asyncio.wait({self._task})
         if not self._task.cancelled():
-            self._task.exception()  # read, so that asyncio does not log it: its caller has gone
+            self._task.exception()  # retrieved, so that asyncio does not log it: the caller has left
 
     async def _run(self, start: Start[ItemT, ResultT], emit: Sink[ItemT]) -> ResultT:
         try:
@@ -161,4 +161,4 @@ class FollowedInvocation(Generic[ItemT, ResultT]):
 
 
 async def _drop(_item: object) -> None:
-    """The sink of a caller who does not look."""
+    """The sink of a caller that ignores events."""

@@ -1,4 +1,4 @@
-"""The life of an invocation: its row, its reservation, and its end, however it ends."""
+"""The lifecycle of an invocation: its row, its reservation, and its end on every path."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from llmasos.quotas.run_limits import RunAccount
 
 logger = logging.getLogger(__name__)
 
-# Below this much compute an app cannot finish importing: it is refused rather than started to fail.
+# Below this much compute an app cannot finish importing, so it is refused instead of started.
 FUEL_FLOOR: Final = 500_000_000
-# How long a close waits for what it cancelled.
+# How long `close` waits for what it cancelled.
 CLOSE_SECONDS: Final = 10.0
-# How often the end of what another process runs is looked for.
+# How often another process's invocations are polled for their end.
 END_POLL_SECONDS: Final = 0.1
 _ONE_INVOCATION: Final = Demand({Meter.INVOCATIONS: 1})
 
 
 class Invocations:
-    """Begins and ends invocations, and finds them. Use it as an async context manager: its end ends what still runs."""
+    """Begins, ends and finds invocations. An async context manager, which cancels what still runs when it exits."""
 
     def __init__(self, database: Database, ledger: Ledger, kernel: Kernel) -> None:
         self._database = database
@@ -56,7 +56,7 @@ class Invocations:
         await self.close()
 
     async def close(self) -> None:
-        """Cancel what runs, settle it, and give back the process's lease. Safe to call twice."""
+        """Cancel what runs, settle it, and release the process's lease. Safe to call twice."""
         await self._running.end_all(CLOSE_SECONDS)
         await self._ledger.close()
 
@@ -71,10 +71,10 @@ class Invocations:
         emit: EventSink = discard,
         parent: Invocation | None = None,
     ) -> AsyncGenerator[Invocation]:
-        """One invocation: its row, its reservation of a run and of compute, and at its end what it used.
+        """Open an invocation: write its row, reserve a run and compute, and record its use at the end.
 
-        Enter and leave it in one task: that is what `cancel` cancels, and the block then ends with `Cancelled`. When
-        the block was left, the end, its usage and its audit line are committed. Hand what the runtime measured to
+        Enter and leave it in one task: `cancel` cancels that task, and the block then ends with `Cancelled`. When
+        the block exits, the end, the usage and the audit line are committed. Pass the runtime's measurements to
         `Invocation.measured` before that.
 
         Raises:
@@ -117,7 +117,7 @@ class Invocations:
         try:
             reservation = await self._ledger.reserve(subject, demand, account, insert)
         except asyncio.CancelledError:
-            # It may have begun by now, or begin soon; the ledger gives back what it reserved.
+            # It may have begun by now, or begin soon; the ledger releases what it reserved.
             nothing = Reservation("", subject, Demand())
             await _uninterrupted(self._write_end(invocation, nothing, "cancelled", Cancelled()))
             raise
@@ -134,12 +134,12 @@ class Invocations:
         return running
 
     async def _end(self, running: RunningInvocation, error: BaseException | None) -> None:
-        """Settle open streams, then the invocation itself: if one fails, the other is done all the same."""
+        """Settle open streams, then the invocation itself, even if the streams fail."""
         invocation = running.invocation
         try:
             await self._kernel.dismiss(running.calls, "ok" if error is None else code_of(error))
         finally:
-            # What its calls took counts as its own compute, up to what was reserved for it.
+            # The time of its host calls counts as its own compute, up to its reservation.
             usage = invocation.usage
             usage.fuel = max(usage.fuel, min(usage.fuel + invocation.host_fuel, invocation.limits.fuel))
             invocation.usage.duration_ms = int((time.monotonic() - invocation.started_monotonic) * 1000)
@@ -175,12 +175,12 @@ class Invocations:
         try:
             await self._ledger.settle_with(reservation, end)
         except Unavailable:
-            # Nobody is told that it succeeded before that is written; why it failed says more than this.
+            # A success is reported only once it is written; a failure's own error says more than this one.
             if error is None:
                 raise
 
     async def cancel(self, id_: str, principal: Principal, *, of_anybody: bool = False) -> None:
-        """Cancel an invocation, in whichever process it runs. One that ended stays as it is.
+        """Cancel an invocation, in whichever process it runs. Does nothing if it has ended.
 
         Raises:
             NotFound: As `find`.
@@ -193,9 +193,9 @@ class Invocations:
             await self._database.write_queue.submit(lambda transaction: records.request_cancel(transaction, id_))
 
     async def end_of_installation(self, installation_id: str) -> None:
-        """Cancel what runs of an installation, in every process, and wait until it is settled.
+        """Cancel an installation's invocations in every process, and wait until they are settled.
 
-        Waits no longer than `CLOSE_SECONDS`: what a process that hangs runs is refused its next call all the same.
+        Waits at most `CLOSE_SECONDS`: an invocation in a process that hangs is refused its next call in any case.
         """
         await self._database.write_queue.submit(
             lambda transaction: records.request_cancel_of_installation(transaction, installation_id)
@@ -203,7 +203,7 @@ class Invocations:
         self._running.cancel_of_installation(installation_id)
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
-                # The rows say when they ended, of processes that share no event with this one.
+                # Poll the rows, as other processes share no event with this one.
                 while await asyncio.to_thread(self._is_running, installation_id):  # noqa: ASYNC110
                     await asyncio.sleep(END_POLL_SECONDS)
 
@@ -212,7 +212,7 @@ class Invocations:
             return records.is_running(session, installation_id)
 
     async def find(self, id_: str, principal: Principal, *, of_anybody: bool = False) -> InvocationRow:
-        """An invocation of the principal's own, or of anybody in the workspace.
+        """Find an invocation of the principal's own, or of anybody in the workspace.
 
         Raises:
             NotFound: There is none, or it is not the principal's to see.
@@ -244,13 +244,13 @@ class Invocations:
 
 
 def _message_of(error: BaseException) -> Message:
-    """What the person reads; nothing of the host's insides."""
+    """The message for the person; it reveals nothing of the host's internals."""
     told = error if isinstance(error, LlmasosError) else Unavailable()
     return told.message
 
 
 async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
-    """Do it to its end, however often the task is cancelled meanwhile; then be cancelled."""
+    """Finish the work however often the task is cancelled, then re-raise the cancellation."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

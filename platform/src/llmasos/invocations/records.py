@@ -15,23 +15,23 @@ from llmasos.i18n import Message, _, to_text, verbatim
 from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel.invocation import Invocation
 
-# The message of an error is for the person who ran the app; a guest's may be long.
+# An error message is for the person who ran the app; a guest's may be long.
 MAX_MESSAGE = 4000
-# Names of actions and models are short; a guest may make up others.
+# Names of actions and models are short; a guest may invent others.
 MAX_NAME = 255
-# Far more than any run can use, and it fits its column.
+# Far more than any run can use, and within the column's range.
 MOST = 1 << 62
 
 
 class _Records:
-    """Invocations that began and ended in a batch of writes. A buffer of `Transaction`."""
+    """Invocations that began or ended in a batch of writes, as a `Buffer`."""
 
     def __init__(self) -> None:
         self.begun: dict[str, tuple[SqlValue, ...]] = {}
         self.ended: dict[str, tuple[SqlValue, ...]] = {}
 
     def write(self, transaction: Transaction) -> None:
-        """Write them all; one that began and ended in the same batch takes one statement."""
+        """Write all of them; one that began and ended in the same batch needs one statement."""
         if self.begun:
             running = ("running", *(None,) * 3, 0, None, *(0,) * 5, "")
             rows = [(*begun, *(self.ended.pop(id_, running)), id_) for id_, begun in self.begun.items()]
@@ -40,7 +40,7 @@ class _Records:
             transaction.run_many(_END, [(*ended, id_) for id_, ended in self.ended.items()])
 
     def discard(self) -> None:
-        """Nothing but the database was changed."""
+        """Do nothing: only the database was changed."""
 
 
 _BEGIN = """
@@ -57,7 +57,7 @@ log = ? WHERE id = ?
 
 
 def insert(transaction: Transaction, invocation: Invocation, lease_id: str) -> None:
-    """Write down that it runs."""
+    """Record that it runs."""
     app, parent = invocation.app, invocation.parent
     whose = invocation.principal.workspace, invocation.principal.user
     release = (app.id, app.version, app.installation_id) if app else (None, None, None)
@@ -69,7 +69,7 @@ def insert(transaction: Transaction, invocation: Invocation, lease_id: str) -> N
 def finish(
     transaction: Transaction, invocation: Invocation, status: str, code: str | None, message: Message | None
 ) -> None:
-    """Write down how it ended."""
+    """Record how it ended."""
     usage = invocation.usage
     counts = [None if amount is None else max(0, min(amount, MOST)) for amount in usage.amounts]
     outcome = status, code, storable(_bounded(message)) if message else None
@@ -83,11 +83,11 @@ def _bounded(message: Message) -> str:
     return text if len(text) <= MAX_MESSAGE else to_text(verbatim(message[: MAX_MESSAGE // 2]))
 
 
-_DIED = _("The host process that ran it ended; what it held was freed. Run it again.")
+_DIED = _("The host process that ran it ended, and its reservations were released. Run it again.")
 
 
 def lose(transaction: Transaction, lease_id: str) -> int:
-    """The process that ran them died: they failed."""
+    """Mark them as failed: the process that ran them died."""
     return transaction.run(
         "UPDATE invocation SET status = 'failed', error_code = 'host-died',"
         " error_message = ?, ended_at = ? WHERE status = 'running' AND lease_id = ?",
@@ -96,7 +96,7 @@ def lose(transaction: Transaction, lease_id: str) -> int:
 
 
 def request_cancel(transaction: Transaction, id_: str) -> int:
-    """Ask the process that runs it; 0 if it does not run any more."""
+    """Ask the process that runs it to cancel it; returns 0 if it no longer runs."""
     return transaction.run("UPDATE invocation SET cancel_requested = ? WHERE id = ? AND status = 'running'", True, id_)
 
 
@@ -117,7 +117,7 @@ def is_running(session: Session, installation_id: str) -> bool:
 
 
 def to_cancel(session: Session, lease_id: str) -> list[str]:
-    """Which of a process's invocations others asked it to cancel."""
+    """A process's invocations that others asked it to cancel."""
     return list(
         session.exec(
             select(InvocationRow.id).where(
@@ -130,13 +130,13 @@ def to_cancel(session: Session, lease_id: str) -> list[str]:
 
 
 def find(session: Session, id_: str, workspace: str, user: str | None) -> InvocationRow | None:
-    """One of a user of the workspace; of anybody there if `user` is None."""
+    """Find an invocation of a user of the workspace; of anybody there if `user` is None."""
     row = session.get(InvocationRow, id_)
     return row if row and row.workspace_id == workspace and user in (None, row.user_id) else None
 
 
 def starting_with(session: Session, workspace: str, start: str, limit: int) -> list[InvocationRow]:
-    """The invocations of a workspace whose ids start like this."""
+    """The invocations of a workspace whose ids start with this prefix."""
     named = col(InvocationRow.id).startswith(start, autoescape=True)
     query = select(InvocationRow).where(InvocationRow.workspace_id == workspace, named)
     return list(session.exec(query.order_by(col(InvocationRow.id)).limit(limit)))
@@ -151,9 +151,9 @@ def listing(
     before: InvocationRow | None = None,
     app_id: str | None = None,
 ) -> list[InvocationRow]:
-    """Those of a user and an app, or of all if one is None; newest first, and older than `before`.
+    """List those of a user and an app, or of all if one is None; newest first, older than `before`.
 
-    They come without their logs, which may be 64 KiB each.
+    Logs are not included, as each may be 64 KiB.
     """
     without_log = defer(cast("Any", InvocationRow.log), raiseload=True)
     query = select(InvocationRow).options(without_log).where(InvocationRow.workspace_id == workspace)

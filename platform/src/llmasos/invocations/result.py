@@ -1,4 +1,4 @@
-"""How an action ended, known without the host: a program that calls a server imports no more than this."""
+"""How an action ended. It needs no host, so a program that calls a server imports nothing else."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ class InvocationResult:
 
     @property
     def model(self) -> str | None:
-        """The model that answered last, if one did."""
+        """The model that was used last, if any."""
         return self.usage.model

@@ -1,4 +1,4 @@
-"""Running actions: each in its caller's task, which its caller, another request or the host's end can stop."""
+"""Runs actions, each in its caller's task, which the caller, another request or the host's end can stop."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def not_installed(app_id: str) -> NotFound:
 
 @dataclass(frozen=True, slots=True)
 class Runnable:
-    """The release of an app that runs now: who it is to the kernel, its program, its actions, its limits."""
+    """The current release of an app: its identity in the kernel, its program, its actions, its limits."""
 
     app: InstalledApp
     program: Program
@@ -58,10 +58,10 @@ class Runnable:
 
 
 class Runnables(Protocol):
-    """Finds what is installed."""
+    """Finds installed apps."""
 
     def runnable(self, workspace: str, app_id: str) -> Runnable:
-        """The current release of an installed app. Takes about a millisecond.
+        """Find the current release of an installed app, in about a millisecond.
 
         Raises:
             NotFound: The workspace has no such installation.
@@ -69,7 +69,7 @@ class Runnables(Protocol):
         ...
 
     def code(self, found: Runnable) -> Path:
-        """The code that a runtime prepares, whole and as it was installed.
+        """Return the code that a runtime prepares, complete and as it was installed.
 
         Raises:
             Unavailable: It is gone or damaged.
@@ -77,13 +77,13 @@ class Runnables(Protocol):
         ...
 
 
-# Somebody waits at a prompt meanwhile, and an app that is being removed must not hold that up.
+# A user waits at a prompt, which a hook of an app that is being removed must not delay for long.
 LIFECYCLE_EVENT_SECONDS: Final = 30.0
 
 
 @dataclass(slots=True, eq=False)
 class _Active:
-    """An action that runs. `stopped` once the host has ended it."""
+    """A running action. `stopped` is set once the host has ended it."""
 
     task: asyncio.Task[object]
     ended: asyncio.Future[None]
@@ -94,7 +94,7 @@ class ActionRunner:
     """Runs actions of installed apps."""
 
     def __init__(self, invocations: Invocations, runnables: Runnables, runtime_of: Callable[[str], Runtime]) -> None:
-        """Run what `runnables` finds as `invocations`, by the runtime of its kind, wasm or python."""
+        """Run what `runnables` finds, as `invocations`, in the runtime of its kind."""
         self._invocations = invocations
         self._runnables = runnables
         self._runtime_of = runtime_of
@@ -103,11 +103,11 @@ class ActionRunner:
 
     @property
     def active(self) -> int:
-        """How many run now."""
+        """How many actions run now."""
         return len(self._active)
 
     def action(self, workspace: str, app_id: str, name: str) -> Action:
-        """One action of an installed app.
+        """Find an action of an installed app.
 
         Raises:
             NotFound: There is no such app, or no such action.
@@ -125,34 +125,34 @@ class ActionRunner:
         parent: Invocation | None = None,
         on_start: Callable[[Invocation], None] | None = None,
     ) -> InvocationResult:
-        """Run an action until it ended and its end is committed. Cancelling the task ends the app and settles its use.
+        """Run an action until its end is committed. Cancelling the task ends the app and settles its use.
 
         Args:
             principal: Who runs it, and pays.
             app_id: An installed app.
             action: One of its actions.
-            value: The input, one decoded JSON value.
-            emit: Gets chunks, progress and notices while it runs.
+            value: The input, a decoded JSON value.
+            emit: Receives chunks, progress and notices while it runs.
             parent: The invocation whose app calls this one.
-            on_start: Is told the invocation once it is admitted; what fails before that never began.
+            on_start: Receives the invocation once it is admitted; a failure before that means it never began.
 
         Raises:
-            LlmasosError: What kept it from starting, or how it failed.
+            LlmasosError: Why it could not start, or how it failed.
         """
         return await self._stoppable(
             lambda: self._run(principal, app_id, action, value, emit=emit, parent=parent, on_start=on_start)
         )
 
     async def tell(self, principal: Principal, app_id: str, event: str, value: Json) -> None:
-        """Tell an app of a lifecycle event, if it has a hook for it.
+        """Notify an app of a lifecycle event, if it has a hook for the event.
 
-        This is the only way to a hook: `run` knows actions alone, whoever calls.
+        Only this calls hooks: `run` finds actions alone, whoever calls.
 
         Args:
             principal: Who installs, changes or removes it, and pays.
             app_id: An installed app.
             event: Such as `@install`.
-            value: What its hook is given, a JSON object.
+            value: The hook's argument, a JSON object.
 
         Raises:
             LlmasosError: How its hook failed.
@@ -166,7 +166,7 @@ class ActionRunner:
         await self._stoppable(lambda: self._execute(principal, found, hook, value))
 
     async def _stoppable(self, work: Callable[[], Coroutine[Any, Any, InvocationResult]]) -> InvocationResult:
-        """Do it in this task, unless the host stops, which ends it."""
+        """Await the work in this task, and end it if the host stops."""
         if self._stopping:
             raise Stopping
         active = _Active(_this_task(), asyncio.get_running_loop().create_future())
@@ -217,7 +217,7 @@ class ActionRunner:
         text = encode_input(taken)
         runtime = self._runtime_of(found.program.kind)
         if not await runtime.is_ready(found.program):
-            # Before the invocation begins: the app's own time does not pay for it.
+            # Before the invocation begins, so that it does not count as the app's own time.
             await self._prepare(runtime, found, principal, emit)
         notices: list[str] = []
 
@@ -238,14 +238,14 @@ class ActionRunner:
         return InvocationResult(invocation.id, output, invocation.usage, tuple(notices))
 
     async def _prepare(self, runtime: Runtime, found: Runnable, principal: Principal, emit: EventSink) -> None:
-        """Prepare an installed app that is not ready: the host was upgraded, or what was prepared was deleted."""
+        """Prepare an installed app that is not ready: the host was upgraded, or the prepared code was deleted."""
         app = f"{found.app.id} {found.app.version}"
         said = render(_("Preparing {app} for this version of LLMasOS (once)", app=app), principal.locale)
         await emit(Event("notice", said))
         await runtime.prepare(found.program, await asyncio.to_thread(self._runnables.code, found))
 
     async def stop(self) -> None:
-        """Start nothing more, end what runs, and wait until it is settled. Safe to call again."""
+        """Refuse new runs, end what runs, and wait until it is settled. Idempotent."""
         self._stopping = True
         for active in self._active:
             if not active.stopped:
@@ -257,7 +257,7 @@ class ActionRunner:
 
 
 def _within(found: Runnable, parent: Invocation) -> Runnable:
-    """A callee as its caller may have it run: with what both were granted, and no longer than the caller runs."""
+    """Limit a callee to its caller: to what both were granted, and to the caller's remaining time."""
     app, limits = found.app, found.limits
     if parent.app is not None:
         app = replace(app, grants=intersect_all(app.grants, parent.app.grants))
@@ -272,7 +272,7 @@ def _this_task() -> asyncio.Task[object]:
 
 
 def _with_config_hint(error: InputRejected, found: Runnable) -> InputRejected:
-    """The same, and how the field is set if it is one of the app's settings and not of the action's inputs."""
+    """Add how to set the field, if it is one of the app's settings and not an input of the action."""
     set_at_install = [fault.field for fault in error.faults if fault.field in found.app.config]
     if not set_at_install:
         return error

@@ -1,4 +1,4 @@
-"""The invocations that run in this process, and cancelling them from any process."""
+"""The invocations that run in this process, and their cancellation from any process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmasos.quotas.ledger import Reservation
 
 logger = logging.getLogger(__name__)
 
-# How often a process looks for invocations that another one was asked to cancel.
+# How often a process looks for requests to cancel its invocations.
 CANCEL_POLL_SECONDS: Final = 1.0
 
 
@@ -31,14 +31,14 @@ class RunningInvocation:
     cancel_requested: bool = False
 
     def cancel(self) -> None:
-        """Have it end as cancelled. Idempotent."""
+        """Request its end as cancelled. Idempotent."""
         if not self.cancel_requested and self.task is not None:
             self.cancel_requested = True
             self.task.cancel()
 
 
 class RunningInvocations:
-    """Those of this process, by id; while there are any, it looks for requests of other processes to cancel one."""
+    """The invocations of this process, by id. It polls for cancellation requests of other processes while any run."""
 
     def __init__(self, database: Database, lease_id: str) -> None:
         self._database = database
@@ -47,28 +47,28 @@ class RunningInvocations:
         self._poller: asyncio.Task[None] | None = None
 
     def add(self, running: RunningInvocation) -> None:
-        """Keep one that began."""
+        """Add an invocation that began."""
         self._by_id[running.invocation.id] = running
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll_for_cancels(), name="llmasos-cancel-poll")
 
     def remove(self, id_: str) -> None:
-        """Forget one that ended."""
+        """Remove an invocation that ended."""
         self._by_id.pop(id_, None)
 
     def find(self, id_: str) -> RunningInvocation | None:
-        """One by its id."""
+        """Find one by its id."""
         return self._by_id.get(id_)
 
     def cancel_of_installation(self, installation_id: str) -> None:
-        """Cancel those of an installation, but the caller's own."""
+        """Cancel those of an installation, except the caller's own."""
         for each in list(self._by_id.values()):
             app = each.invocation.app
             if app is not None and app.installation_id == installation_id and each.task is not asyncio.current_task():
                 each.cancel()
 
     async def end_all(self, within_seconds: float) -> None:
-        """Cancel all but the caller's own, and wait until they are settled."""
+        """Cancel all except the caller's own, and wait until they are settled."""
         ending = [each for each in self._by_id.values() if each.task is not asyncio.current_task()]
         for each in ending:
             each.cancel()

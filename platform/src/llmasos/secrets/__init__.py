@@ -1,4 +1,4 @@
-"""Secrets that the host uses for people and never shows: keys of models, and what apps' requests carry."""
+"""Secrets that the host uses on people's behalf and never shows: models' keys, and secrets in apps' requests."""
 
 from llmasos.secrets.service import SecretOwner, Secrets
 

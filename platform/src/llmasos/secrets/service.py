@@ -1,7 +1,7 @@
 """Set, list, remove and use secrets.
 
 Encrypted by Fernet (AES-128-CBC with HMAC-SHA-256, from `cryptography`) under a key in a file of the home that only
-its owner reads. Who copies the database alone has nothing; who reads the whole home has everything, as with any key
+its owner reads. A copy of the database alone is useless; whoever reads the whole home has everything, as with any key
 that a machine must use unattended.
 """
 
@@ -28,14 +28,14 @@ from llmasos.secrets.tables import SecretRow
 
 KEY_FILE: Final = "secret.key"
 MAX_SECRET_BYTES: Final = 8192
-# As typed, and as word processors and chats make them of those.
+# Straight quotes, and the typographic ones that word processors and chats substitute.
 _QUOTES: Final = "\"'`“”„‘’‚«»「」"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
 class SecretOwner:
-    """Whose secret it is: a user's, and of what it is for. No app can name another's, nor the host's own."""
+    """The owner of a secret: a user, and what it is for. No app can name another's secret, nor the host's own."""
 
     workspace: str
     user: str
@@ -44,19 +44,19 @@ class SecretOwner:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Its part of a row's key."""
+        """The owner's part of a row's key."""
         return self.workspace, self.user, self.app_id
 
 
 class Secrets:
-    """The secrets of one home. The key is read, or made, when a secret is first needed."""
+    """The secrets of one home. The key is read, or created, when a secret is first needed."""
 
     def __init__(self, home: Path) -> None:
         self._path = home / KEY_FILE
         self._fernet: Fernet | None = None
 
     def set(self, session: WriteSession, owner: SecretOwner, name: str, value: str) -> None:
-        """Keep a secret, in place of the one of that name.
+        """Store a secret, replacing any of that name.
 
         Raises:
             Invalid: The name is not lower-case letters, digits and underscores, or the value is empty or too long.
@@ -93,7 +93,7 @@ class Secrets:
         _audit(session, owner, "secret.set", name)
 
     def names(self, session: ReadSession | WriteSession, owner: SecretOwner) -> list[str]:
-        """The names that are set of one owner, in order."""
+        """The sorted names of an owner's secrets."""
         rows = session.exec(
             select(SecretRow.name)
             .where(SecretRow.workspace_id == owner.workspace, SecretRow.user_id == owner.user)
@@ -112,10 +112,10 @@ class Secrets:
         return list(rows)
 
     def remove(self, session: WriteSession, owner: SecretOwner, name: str) -> None:
-        """Forget a secret.
+        """Delete a secret.
 
         Raises:
-            NotFound: None of that name is set.
+            NotFound: No secret of that name is set.
         """
         row = session.get(SecretRow, (*owner.key, name))
         if row is None:
@@ -126,7 +126,7 @@ class Secrets:
         _audit(session, owner, "secret.remove", name)
 
     def value(self, session: ReadSession | WriteSession, owner: SecretOwner, name: str) -> str | None:
-        """A secret in clear, for the host's own use; None if it is not set.
+        """Decrypt a secret for the host's own use; None if it is not set.
 
         Raises:
             Unavailable: It was encrypted under another key.
@@ -155,8 +155,8 @@ class Secrets:
             return self._path.read_bytes()
         except FileNotFoundError:
             pass
-        # Written whole under another name and linked into place, so that no process ever reads half a key, and of two
-        # that make one at once the first wins.
+        # Written completely under another name and linked into place, so that no process reads half a key, and if two
+        # create one at once, the first wins.
         with tempfile.NamedTemporaryFile(dir=self._path.parent, prefix=".secret-") as file:  # mode 0600
             file.write(Fernet.generate_key())
             file.flush()
