@@ -1,188 +1,29 @@
 """The one path: authorise, reserve, execute, settle, audit."""
 
 import asyncio
-import shutil
-import sqlite3
-import threading
-import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import event
 from sqlalchemy.orm.exc import DetachedInstanceError
 from sqlmodel import select
+from tests.platform.kernel.token_capability import APP, ME, audit_lines, limit, row_of, window
 
-from llmasos.bundles.manifest import LocalisedText, ModelPermission
-from llmasos.database.engine import Database, utc_now
-from llmasos.database.transaction import Transaction
-from llmasos.database.write_queue import WriteKind
+from llmasos.database.engine import Database
 from llmasos.errors import (
     AppFailed,
-    Cancelled,
-    Denied,
     Invalid,
     NotFound,
     PermissionNotDeclared,
     PermissionNotGranted,
     QuotaExceeded,
     ResourceLimit,
-    TimedOut,
     Unavailable,
 )
 from llmasos.i18n import render
-from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel import audit, calls
-from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
-from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
+from llmasos.kernel.invocation import InvocationLimits, Principal
 from llmasos.kernel.tables import AuditEntry
-from llmasos.quotas.meters import Demand, Meter, Shrink, Used
-from llmasos.quotas.tables import LedgerWindow, Quota, ReservationRow, UsageDay
-from llmasos.testing import SmallHost, small_host
-
-WHY = LocalisedText(en="for the test")
-APP = InstalledApp(
-    "acme/one",
-    "1.0",
-    "i1",
-    {"model": ModelPermission(capability="model", tiers=("fast",), reason=WHY)},
-    {"model", "http"},
-)
-
-
-class Words:
-    """A stream of words, each a token."""
-
-    def __init__(self, words: list[str], fail_after: int | None = None) -> None:
-        self.words = words
-        self.given = 0
-        self.closed = False
-        self.fail_after = fail_after
-
-    async def read(self) -> str | None:
-        if self.fail_after == self.given:
-            raise RuntimeError("secret insides")
-        if self.given == len(self.words):
-            return None
-        self.given += 1
-        return self.words[self.given - 1]
-
-    async def close(self) -> None:
-        self.closed = True
-
-    @property
-    def used(self) -> Used:
-        return Used(prompt_tokens=1, completion_tokens=self.given, model="m")
-
-
-@dataclass(frozen=True)
-class Count(Operation[Any]):
-    """Uses as many tokens as it says, in a way of its own."""
-
-    way: str
-    tokens: int
-    capability = "model"
-
-    @property
-    def function(self) -> str:
-        return self.way
-
-
-class TokenCapability:
-    """A model that counts."""
-
-    name = "model"
-    audited = True
-
-    def __init__(self) -> None:
-        self.hanging = asyncio.Event()
-        self.streams: list[Words] = []
-        self.fail_after: int | None = None
-        self.contract = {
-            way: ContractFunction(lambda arguments, way=way: self.decoded(way, arguments))
-            for way in ("generate", "hang", "crash", "deny", "open")
-        }
-
-    @staticmethod
-    def decoded(way: str, arguments: list) -> Count:
-        match arguments:
-            case [int() as tokens]:
-                return Count(way, tokens)
-        raise Invalid("one number")
-
-    def prepare(self, invocation: Invocation, operation: Count) -> PreparedCall:
-        async def execute(granted: Demand) -> Outcome:
-            assert granted.shrink
-            match operation.way:
-                case "generate":
-                    tokens = granted.shrink.tokens
-                    return Outcome(tokens, Used(10, tokens, cost_micro_usd=7, model="m"))
-                case "hang":
-                    self.hanging.set()
-                    await asyncio.sleep(3600)
-                case "crash":
-                    raise RuntimeError("secret insides")
-                case "deny":
-                    raise Denied("not while it runs either")
-                case "open":
-                    self.streams.append(Words(["a", "b", "c"], self.fail_after))
-                    return Outcome(stream=self.streams[-1])
-            raise AssertionError
-
-        demand = Demand({Meter.TOKENS: 10 + operation.tokens}, shrink=Shrink(operation.tokens, 5), model="m")
-        return PreparedCall(execute, demand, used=lambda _granted: Used(prompt_tokens=10, model="m"))
-
-
-@pytest.fixture
-async def capability() -> TokenCapability:
-    return TokenCapability()
-
-
-@pytest.fixture
-async def host(database: Database, capability: TokenCapability) -> AsyncIterator[SmallHost]:
-    async with small_host(database, capability) as host:
-        yield host
-
-
-ME = Principal("w", "u")
-
-
-def limit(database: Database, tokens: int, meter: str = "tokens", window: str = "day") -> None:
-    with database.write() as session:
-        session.add(
-            Quota(
-                workspace_id="w",
-                scope="app",
-                scope_id="acme/one",
-                meter=meter,
-                window=window,
-                limit=tokens,
-                created_at=utc_now(),
-            )
-        )
-
-
-def window(database: Database) -> tuple[int, int, int]:
-    with database.read() as session:
-        row = session.exec(select(LedgerWindow)).one()
-        assert not session.exec(select(ReservationRow)).all()
-        return row.used, row.reserved, row.overrun
-
-
-def row_of(database: Database, id_: str) -> InvocationRow:
-    with database.read() as session:
-        row = session.get(InvocationRow, id_)
-        assert row
-        return row
-
-
-def audit_lines(database: Database) -> list[tuple[str, str]]:
-    with database.read() as session:
-        assert audit.verify(session).intact
-        return [(line.event, line.outcome) for line in session.exec(select(AuditEntry).order_by(AuditEntry.seq))]
+from llmasos.quotas.tables import UsageDay
+from llmasos.testing import SmallHost
 
 
 async def test_a_call_is_reserved_settled_counted_and_audited(host: SmallHost, database: Database) -> None:
@@ -217,15 +58,6 @@ async def test_what_the_manifest_does_not_declare_is_denied_with_the_lines_to_pa
             await host.guest(invocation, "storage", "get", ["a"])
 
 
-async def test_a_call_that_is_cancelled_before_it_began_leaves_nothing(host: SmallHost) -> None:
-    async with host.invocations.open(ME, APP, "act") as invocation:
-        for function in ("generate", "read"):
-            call = asyncio.ensure_future(host.guest(invocation, "model", function, [20]))
-            call.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await call
-
-
 async def test_what_is_declared_but_not_granted_is_denied(host: SmallHost) -> None:
     async with host.invocations.open(ME, APP, "act") as invocation:
         with pytest.raises(PermissionNotGranted, match="does not grant"):
@@ -258,85 +90,12 @@ async def test_a_program_without_an_app_has_its_users_rights_and_quotas(host: Sm
     assert row_of(database, invocation.id).app_id is None
 
 
-async def test_a_cancelled_call_is_settled_with_what_it_used(
-    host: SmallHost, database: Database, capability: TokenCapability
-) -> None:
-    limit(database, 100)
-    seen = []
-
-    async def run() -> None:
-        async with host.invocations.open(ME, APP, "act") as invocation:
-            seen.append(invocation)
-            await host.guest(invocation, "model", "hang", [20])
-
-    task = asyncio.create_task(run())
-    await capability.hanging.wait()
-    await host.invocations.cancel(seen[0].id, ME)
-    with pytest.raises(Cancelled):
-        await task
-    assert window(database) == (10, 0, 0)
-    row = row_of(database, seen[0].id)
-    assert (row.status, row.error_code) == ("cancelled", "cancelled")
-
-
-async def test_a_host_call_ends_at_the_deadline(host: SmallHost, database: Database) -> None:
-    limit(database, 100)
-    with pytest.raises(TimedOut, match=r"0\.05 seconds"):
-        async with host.invocations.open(ME, APP, "act", InvocationLimits(wall_seconds=0.05)) as invocation:
-            await host.guest(invocation, "model", "hang", [20])
-    assert window(database) == (10, 0, 0)
-    assert row_of(database, invocation.id).error_code == "timeout"
-
-
 async def test_an_unforeseen_error_shows_nothing_of_the_hosts_insides(host: SmallHost, database: Database) -> None:
     async with host.invocations.open(ME, APP, "act") as invocation:
         with pytest.raises(Unavailable) as caught:
             await host.guest(invocation, "model", "crash", [20])
     assert "secret" not in caught.value.message
     assert ("model.crash", "unavailable") in audit_lines(database)
-
-
-async def test_a_stream_holds_its_reservation_until_it_ends(
-    host: SmallHost, database: Database, capability: TokenCapability
-) -> None:
-    limit(database, 100)
-    async with host.invocations.open(ME, APP, "act") as invocation:
-        number = await host.guest(invocation, "model", "open", [20])
-        assert [await host.guest(invocation, "model", "read", [number]) for _ in range(5)] == [
-            "a",
-            "b",
-            "c",
-            None,
-            None,
-        ]
-        await host.guest(invocation, "model", "close", [number])
-        with pytest.raises(NotFound):
-            await host.guest(invocation, "model", "read", [number + 1])
-    assert capability.streams[0].closed
-    assert window(database) == (4, 0, 0)
-
-
-async def test_a_stream_that_is_left_open_is_closed_and_settled(
-    host: SmallHost, database: Database, capability: TokenCapability
-) -> None:
-    limit(database, 100)
-    async with host.invocations.open(ME, APP, "act") as invocation:
-        number = await host.guest(invocation, "model", "open", [20])
-        await host.guest(invocation, "model", "read", [number])
-    assert capability.streams[0].closed
-    assert window(database) == (2, 0, 0)
-    assert audit_lines(database) == [("model.open", "ok"), ("invocation", "ok")]
-
-
-async def test_a_stream_that_fails_is_settled(host: SmallHost, database: Database, capability: TokenCapability) -> None:
-    limit(database, 100)
-    capability.fail_after = 2
-    async with host.invocations.open(ME, APP, "act") as invocation:
-        number = await host.guest(invocation, "model", "open", [20])
-        with pytest.raises(Unavailable):
-            for _ in range(3):
-                await host.guest(invocation, "model", "read", [number])
-    assert window(database) == (3, 0, 0)
 
 
 async def test_an_invocation_over_its_quota_is_not_started(host: SmallHost, database: Database) -> None:
@@ -377,13 +136,6 @@ async def test_oversized_deep_or_wrong_arguments_are_refused(host: SmallHost, ar
             await host.guest(invocation, "model", "generate", arguments)
 
 
-async def test_after_its_end_an_invocation_can_call_nothing(host: SmallHost) -> None:
-    async with host.invocations.open(ME, APP, "act") as invocation:
-        pass
-    with pytest.raises(Cancelled):
-        await host.guest(invocation, "model", "generate", [20])
-
-
 async def test_a_guest_that_is_denied_in_a_loop_does_not_flood_the_audit(host: SmallHost, database: Database) -> None:
     async with host.invocations.open(ME, APP, "act") as invocation:
         for _ in range(200):
@@ -404,72 +156,6 @@ async def test_invocations_of_others_are_not_found(host: SmallHost) -> None:
         assert await host.invocations.list(Principal("other", "u")) == []
 
 
-async def test_another_process_can_cancel_an_invocation(
-    host: SmallHost, database: Database, capability: TokenCapability
-) -> None:
-    async def run() -> None:
-        async with host.invocations.open(ME, APP, "act") as invocation:
-            await host.guest(invocation, "model", "hang", [20])
-
-    task = asyncio.create_task(run())
-    await capability.hanging.wait()
-    with Database(database.url) as elsewhere:
-        async with small_host(elsewhere) as other:
-            await other.invocations.cancel((await host.invocations.list(ME))[0].id, ME)
-    with pytest.raises(Cancelled):
-        await task
-
-
-async def test_closing_the_kernel_cancels_and_settles_what_runs(
-    database: Database, capability: TokenCapability
-) -> None:
-    limit(database, 100)
-    async with small_host(database, capability) as host:
-
-        async def run() -> None:
-            async with host.invocations.open(ME, APP, "act") as invocation:
-                await host.guest(invocation, "model", "hang", [20])
-
-        task = asyncio.create_task(run())
-        await capability.hanging.wait()
-    with pytest.raises(Cancelled):
-        await task
-    assert window(database) == (10, 0, 0)
-
-
-async def test_what_fails_while_it_runs_is_audited_once(host: SmallHost, database: Database) -> None:
-    """10-5: a denial by the capability's own rules wrote two lines, one as it was settled and one as a refusal."""
-    async with host.invocations.open(ME, APP, "act") as invocation:
-        with pytest.raises(Denied):
-            await host.guest(invocation, "model", "deny", [20])
-    assert audit_lines(database) == [("model.deny", "denied"), ("invocation", "ok")]
-
-
-async def test_a_program_of_this_process_reads_a_stream_without_a_number(
-    host: SmallHost, database: Database, capability: TokenCapability
-) -> None:
-    limit(database, 100)
-    async with host.invocations.open(ME, None, "v1") as invocation:
-        stream = await host.kernel.call(invocation, Count("open", 20))
-        assert [part async for part in stream] == ["a", "b", "c"]
-        broken_off = await host.kernel.call(invocation, Count("open", 20))
-        assert await broken_off.read() == "a"
-        await broken_off.close()
-        assert await broken_off.read() is None
-    assert [stream.closed for stream in capability.streams] == [True, True]
-    assert invocation.usage.tokens == 4 + 2
-
-
-async def test_an_invocation_is_written_with_when_it_began(host: SmallHost, database: Database) -> None:
-    async with host.invocations.open(ME, APP, "act") as invocation:
-        assert (await host.invocations.find(invocation.id, ME)).status == "running"
-        time.sleep(0.05)  # noqa: ASYNC251 - so that the row's two times must differ
-    row = row_of(database, invocation.id)
-    assert row.ended_at is not None
-    assert (row.ended_at - row.started_at).total_seconds() >= 0.05
-    assert row.duration_ms >= 50
-
-
 async def test_a_list_of_invocations_leaves_their_logs_out(host: SmallHost) -> None:
     """10-22: a page of invocations read up to 201 logs of 64 KiB on the event loop."""
     async with host.invocations.open(ME, APP, "act") as invocation:
@@ -478,135 +164,6 @@ async def test_a_list_of_invocations_leaves_their_logs_out(host: SmallHost) -> N
     with pytest.raises(DetachedInstanceError, match="log"):
         _ = row.log
     assert (await host.invocations.find(invocation.id, ME)).log == "long"
-
-
-@asynccontextmanager
-async def full_disk(database: Database) -> AsyncIterator[None]:
-    """No page is added to the database: what SQLite says of it is the same as of a full disk."""
-    limit = "PRAGMA max_page_count = 1"
-
-    def taken(connection: sqlite3.Connection, *_more: object) -> None:
-        connection.execute(limit)
-
-    event.listen(database.engine, "checkout", taken)
-    await database.write_queue.submit(lambda transaction: transaction.all(limit))
-    try:
-        yield
-    finally:
-        limit = "PRAGMA max_page_count = 1000000"
-        await database.write_queue.submit(lambda transaction: transaction.all(limit))
-
-
-async def test_nobody_is_told_of_an_end_that_is_not_committed_and_it_is_committed_later(
-    sqlite_template: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    copy = shutil.copyfile(sqlite_template, tmp_path / "t.db")
-    with Database(f"sqlite:///{copy}") as database:
-        limit(database, 10_000)
-        async with small_host(database, TokenCapability()) as host, AsyncExitStack() as stack:
-            with pytest.raises(Unavailable, match="disk is full"):
-                async with host.invocations.open(ME, APP, "act") as invocation:
-                    await host.guest(invocation, "model", "generate", [20])
-                    await stack.enter_async_context(full_disk(database))
-                    invocation.add_log("x" * 60_000)
-            assert "what happened is written when it does: The disk is full" in caplog.text
-            assert row_of(database, invocation.id).status == "running"
-            await stack.aclose()
-            row = row_of(database, invocation.id)
-            assert (row.status, row.completion_tokens, len(row.log)) == ("succeeded", 20, 60_000)
-            assert window(database) == (30, 0, 0)
-            assert audit_lines(database) == [("model.generate", "ok"), ("invocation", "ok")]
-            assert "takes writes again" in caplog.text
-
-
-async def test_a_host_that_closes_while_the_disk_is_full_ends_and_says_what_is_lost(
-    sqlite_template: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    copy = shutil.copyfile(sqlite_template, tmp_path / "t.db")
-    with Database(f"sqlite:///{copy}") as database:
-        async with small_host(database) as host:
-            still_full = full_disk(database)
-            with pytest.raises(Unavailable, match="disk is full"):
-                async with host.invocations.open(ME, APP, "act") as invocation:
-                    await still_full.__aenter__()
-                    invocation.add_log("x" * 60_000)
-        assert row_of(database, invocation.id).error_code == "host-died"
-        await asyncio.to_thread(database.write_queue.close)
-        assert "are lost: The disk is full" in caplog.text
-        with pytest.raises(Unavailable, match="closing"):
-            await still_full.__aexit__(None, None, None)
-
-
-async def test_an_invocation_is_there_for_every_reader_from_its_beginning_to_its_end(
-    host: SmallHost, database: Database
-) -> None:
-    """10-20: nobody is told of what is not committed."""
-    for _ in range(5):
-        async with host.invocations.open(ME, APP, "act") as invocation:
-            assert (await host.invocations.find(invocation.id, ME)).status == "running"
-            assert (await host.invocations.list(ME))[0].id == invocation.id
-        assert (await host.invocations.list(ME))[0].status == "succeeded"
-    assert audit_lines(database) == [("invocation", "ok")] * 5
-    with database.read() as session:
-        assert [day.calls for day in session.exec(select(UsageDay))] == [5]
-
-
-async def test_a_call_is_settled_before_its_answer_and_an_invocation_ends_before_its_answer(
-    host: SmallHost, database: Database
-) -> None:
-    """10-2: durability before speed, also of a stream's last part and of an end that is cancelled. SECURITY M3."""
-    limit(database, 1000)
-    async with host.invocations.open(ME, APP, "act") as invocation:
-        await host.guest(invocation, "model", "generate", [20])
-        assert window(database) == (30, 0, 0)
-        number = await host.guest(invocation, "model", "open", [20])
-        while await host.guest(invocation, "model", "read", [number]) is not None:
-            pass
-        assert window(database) == (34, 0, 0)
-        assert audit_lines(database) == [("model.generate", "ok"), ("model.open", "ok")]
-    assert row_of(database, invocation.id).status == "succeeded"
-
-    async def run() -> None:
-        async with host.invocations.open(ME, APP, "act") as invocation:
-            begun.set_result(invocation.id)
-            await asyncio.sleep(3600)
-
-    begun = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(run())
-    id_ = await begun
-    busy = threading.Event()
-    database.write_queue.submit(lambda _transaction: busy.wait(30))
-    task.cancel()
-    for _ in range(5):
-        await asyncio.sleep(0.01)
-        task.cancel()
-    assert not task.done(), "it is told that it ended before that is committed"
-    busy.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert row_of(database, id_).status == "cancelled"
-
-
-async def test_a_commit_that_fails_leaves_an_invocations_own_limit_as_it_was(
-    host: SmallHost, database: Database
-) -> None:
-    """10-11: what a transaction held of an invocation's tokens is given back if it is rolled back."""
-
-    def fails(transaction: Transaction) -> None:
-        raise ValueError("and the transaction with it")
-
-    limit(database, 10_000)
-    async with host.invocations.open(ME, APP, "act", InvocationLimits(tokens=40)) as invocation:
-        busy = threading.Event()
-        database.write_queue.submit(lambda _transaction: busy.wait(30))
-        call = asyncio.ensure_future(host.guest(invocation, "model", "generate", [20]))
-        await asyncio.sleep(0)
-        failing = database.write_queue.submit(fails, WriteKind.BATCHED)
-        busy.set()
-        # It is written in a second transaction, which needs 30 of the 40 again.
-        assert await call == 20
-        with pytest.raises(Unavailable):
-            await failing
 
 
 async def test_what_a_guest_says_keeps_no_other_from_being_written(host: SmallHost, database: Database) -> None:
