@@ -1,0 +1,17 @@
+"""Bundles as bytes, and what the reader says of a bad one."""
+
+import pytest
+
+from llmasos.bundles.reader import bundle_of
+from llmasos.bundles.testing import bundle_files
+from llmasos.bundles.writer import pack
+from llmasos.errors import BundleRejected
+
+GOOD = pack(bundle_files())
+
+
+def rejected(data: bytes) -> str:
+    with pytest.raises(BundleRejected) as caught:
+        bundle_of(data)
+    assert "\n" not in caught.value.message
+    return caught.value.message
