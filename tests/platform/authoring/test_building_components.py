@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.platform.authoring.component_runs import ComponentRun, describe
+from tests.platform.authoring.projects import MODEL, STORAGE, WORDS, write_project
 
 from llmasos.authoring import javascript, wit, wrap
 from llmasos.authoring.build import build, digest_of
@@ -20,21 +21,11 @@ from llmasos.authoring.native import build_native
 from llmasos.authoring.process import BuildFailed
 from llmasos.authoring.project import open_project
 from llmasos.bundles.reader import read_bundle
-from llmasos.bundles.testing import manifest_text
-from llmasos.errors import Unavailable
 from llmasos_sdk import AppFailed, CapabilityNotDeclared, Conflict, Denied, SchemaMismatch
 from llmasos_sdk.pytest_plugin import load_app
 from llmasos_sdk.testing import FakeContext, FakeHost, MemoryStorage, ScriptedModel, call
 
 HERE = Path(__file__).parent
-_spec = importlib.util.spec_from_file_location("component_runs", HERE / "component_runs.py")
-component_runs = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(component_runs)
-ComponentRun, describe = component_runs.ComponentRun, component_runs.describe
-
-STORAGE = '\n[[permissions]]\ncapability = "storage"\nreason.en = "Counts."\n'
-MODEL = '\n[[permissions]]\ncapability = "model"\ntiers = ["fast"]\nreason.en = "Answers."\n'
-
 PYTHON = '''
 """One source for host tests and for components."""
 from collections.abc import Iterator
@@ -96,18 +87,6 @@ def home(stock: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
 @pytest.fixture(autouse=True)
 def _home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMASOS_HOME", str(home))
-
-
-def write_project(folder: Path, files: dict[str, str], runtime: str, permissions: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    manifest = manifest_text(extra=permissions).replace('kind = "wasm"\nsource = "app.py"', runtime)
-    for name, text in {"llmapp.toml": manifest, "README.md": "# It\n", **files}.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
-    return folder
-
-
-WORDS = "def shout(text: str) -> str:\n    return text.upper()\n"
 
 
 @pytest.fixture(scope="module")
@@ -272,87 +251,6 @@ async def test_a_core_module_that_does_not_fit_its_world_is_refused(change, mess
 async def test_a_file_that_is_no_webassembly_is_refused(tmp_path: Path) -> None:
     project = write_project(tmp_path / "p", {"app.wasm": "hello"}, 'kind = "wasm"\ncomponent = "app.wasm"', MODEL)
     with pytest.raises(BuildFailed, match=r"app\.wasm is not WebAssembly"):
-        await build(project, describe=describe)
-
-
-JAVASCRIPT = """
-import { App } from "@llmasos/sdk";
-import { shout } from "./words.ts";
-
-const app = new App();
-app.action("echo", { input: { text: { type: "string" } }, output: { type: "string" } },
-  (ctx, { text }: { text: string }) => shout(ctx.model.generate(text).text));
-app.action("tell", { input: { premise: { type: "string" } } }, function* (ctx, { premise }: { premise: string }) {
-  yield* ctx.model.stream(premise);
-});
-app.action("claim", { input: { key: { type: "string" } } },
-  (ctx, { key }: { key: string }) => ctx.storage.compareAndSet(key, undefined, "mine"));
-app.action("grow", (ctx) => {
-  const grown = [1, 2, 3].map(() => ctx.storage.updateJson("n", (n) => n + 1, 0));
-  const { version } = ctx.storage.entry("n");
-  const next = ctx.storage.compareAndSet("n", BigInt(version), "9");
-  return [...grown, next > version, ctx.storage.get("n"), [...ctx.storage.keys()]];
-});
-app.action("fail", () => { console.log("before"); throw new RangeError("gone"); });
-app.action("reach", (ctx) => ctx.http.get("https://example.com").status);
-export default app;
-"""
-
-
-@pytest.mark.node
-@pytest.mark.skipif(shutil.which("npm") is None, reason="needs Node.js")
-async def test_a_typescript_app_becomes_a_component_that_imports_no_more_than_it_declares(tmp_path: Path) -> None:
-    words = "export const shout = (text: string): string => text.toUpperCase();\n"
-    files = {"app.ts": JAVASCRIPT, "words.ts": words, "tests/app.test.ts": "throw new Error()"}
-    project = write_project(tmp_path / "p", files, 'kind = "wasm"\nsource = "app.ts"', MODEL + STORAGE)
-    bundle = await build(project, describe=describe)
-    path = tmp_path / "app.wasm"
-    path.write_bytes(read_bundle(bundle).component or b"")
-    run = ComponentRun(path, FakeHost(model=ScriptedModel("soft 你好", "Once upon."), storage=MemoryStorage()))
-    assert {name for name in run.imports if not name.startswith("llmasos:app/")} == set()
-    assert run.contract_imports == {"model", "storage", "output", "log", "config"}
-    assert run.call("echo", text="hi") == "SOFT 你好"
-    assert run.call("tell", premise="sea") == "Once upon."
-    assert run.host.chunks == ["Once ", "upon."]
-    assert run.call("claim", key="a") == 1
-    with pytest.raises(Conflict):
-        run.call("claim", key="a")
-    # 11-28: with a version that exists, every second update of a key trapped.
-    assert run.call("grow") == [1, 2, 3, True, "9", ["a", "n"]]
-    with pytest.raises(Denied, match=r'capability = "http"'):
-        run.call("reach")
-    with pytest.raises(Exception, match="the app failed: RangeError: gone"):
-        run.call("fail")
-    assert ("info", "before") in run.host.logs
-    again = await build(project, tmp_path / "again.llmapp", describe=describe)
-    assert again.read_bytes() == bundle.read_bytes()
-
-
-@pytest.mark.node
-@pytest.mark.skipif(shutil.which("npm") is None, reason="needs Node.js")
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("undefinedFunction();", r"undefinedFunction is not defined \(app.js, line 4\)"),
-        ("app.action('a', async (ctx) => 1);", r"action a is async; write it as a plain function.*\(app.js, line 4\)"),
-        ("const x = ;", r"Unexpected token \(app.js, line 4\)"),
-        ("import './nowhere.js';", r"Could not resolve './nowhere.js'"),
-    ],
-)
-async def test_a_javascript_build_tells_the_authors_own_error(line: str, said: str, tmp_path: Path) -> None:
-    """11-19: it said "jco componentize failed: }"."""
-    source = f'import {{ App }} from "@llmasos/sdk";\n\nconst app = new App();\n{line}\nexport default app;\n'
-    project = write_project(tmp_path / "p", {"app.js": source}, 'kind = "wasm"\nsource = "app.js"', MODEL)
-    with pytest.raises(BuildFailed, match=said):
-        await build(project, describe=describe)
-
-
-async def test_without_node_a_javascript_app_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    project = write_project(tmp_path / "p", {"app.js": "1"}, 'kind = "wasm"\nsource = "app.js"', MODEL)
-    with pytest.raises(Unavailable, match=r"needs Node.js: install Node.js 20 or later"):
         await build(project, describe=describe)
 
 
