@@ -1,85 +1,17 @@
 """Publishing, installing and all that follows, by the command, on real components in real runners."""
 
-import errno
-import fcntl
 import json
 import os
-import pty
-import select
-import shutil
-import signal
-import subprocess
-import sys
-import termios
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.server.cli.components import minimal_component
-from typer.testing import CliRunner, Result
+from tests.server.cli.store_commands import Terminal, answer, installed, llmasos, problems, publish
 
 from llmasos.bundles import layout
-from llmasos.bundles.testing import MODEL_PERMISSION, action, bundle_files, manifest_text
+from llmasos.bundles.testing import action, bundle_files, manifest_text
 from llmasos.bundles.writer import write_bundle
-from llmasos.database.engine import Database, utc_now
+from llmasos.database.engine import Database
 from llmasos.database.schema import ensure_schema
-from llmasos_server.cli.shell import app
-
-STORAGE = '[[permissions]]\ncapability = "storage"\nreason.en = "Remembers you."\n'
-OPTIONAL = '[[permissions]]\ncapability = "storage"\noptional = true\nreason.en = "Remembers you."\n'
-
-
-@pytest.fixture(scope="module")
-def binary() -> bytes:
-    return minimal_component(json.dumps([action()]))
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("LLMASOS_LOCALE", "en")
-    for name in ("LLMASOS_DATABASE_URL", "LLMASOS_URL"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path / "home"
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory, binary: bytes) -> Path:
-    """A home in which 1.0.0 asks for a model, and 1.1.0 for storage too."""
-    folder = tmp_path_factory.mktemp("template")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLMASOS_HOME", str(folder / "home"))
-        for version, extra in (("1.0.0", MODEL_PERMISSION), ("1.1.0", MODEL_PERMISSION + STORAGE)):
-            path = folder / f"{version}.llmapp"
-            write_bundle(bundle_files(manifest_text(version=version, extra=extra), binary), path)
-            done = llmasos("publish", str(path))
-            assert done.exit_code == 0, done.stderr
-    return folder / "home"
-
-
-@pytest.fixture
-def released(home: Path, template: Path) -> None:
-    shutil.copytree(template, home)
-
-
-def llmasos(*words: str) -> Result:
-    return CliRunner().invoke(app, list(words))
-
-
-def answer(*words: str) -> Any:
-    done = llmasos(*words, "--json")
-    assert done.exit_code == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def installed() -> dict[str, str]:
-    return {row["app"]: row["version"] for row in answer("list")["items"]}
-
-
-def problems() -> list[dict[str, str]]:
-    checks = json.loads(llmasos("doctor", "--json").stdout)["checks"]
-    return [check for check in checks if check["status"] == "problem"]
 
 
 def test_publishing_says_what_was_checked_and_the_same_again_changes_nothing(
@@ -180,171 +112,6 @@ def test_each_mistake_is_one_clear_line_and_changes_nothing(released: None, word
     assert installed() == {}
 
 
-def test_what_an_app_stored_is_only_deleted_by_somebody_who_said_so(released: None, home: Path) -> None:
-    from llmasos.capabilities.tables import StoredValue
-
-    assert llmasos("install", "acme/hello", "--yes").exit_code == 0
-    database = Database(f"sqlite:///{home / 'llmasos.db'}")
-    value = {"workspace_id": "default", "app_id": "acme/hello", "user_id": "local", "key": "k", "value": "v"}
-    with database.write() as session:
-        session.add(StoredValue(**value, version=1, size_bytes=1, updated_at=utc_now()))
-    database.close()
-    done = llmasos("uninstall", "acme/hello")
-    assert done.exit_code == 1
-    assert "--keep-data or --delete-data" in done.stderr
-    assert installed() == {"acme/hello": "1.1.0"}
-    terminal = Terminal("uninstall", "acme/hello")
-    terminal.wait_for("Delete the 1 values")
-    terminal.type("\x03")
-    assert terminal.end() == 130, terminal.seen
-    assert "Traceback" not in terminal.seen
-    assert installed() == {"acme/hello": "1.1.0"}
-    assert llmasos("uninstall", "acme/hello", "--delete-data").exit_code == 0
-
-
-def take_the_terminal() -> None:
-    """Make the terminal the one that Ctrl-C comes from."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a suite in the background would have it ignored
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-class Terminal:
-    """The command on a terminal of its own."""
-
-    def __init__(self, *words: str) -> None:
-        self.parent, child = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "llmasos_server.cli", *words],
-            stdin=child,
-            stdout=child,
-            stderr=child,
-            env={**os.environ, "TERM": "dumb", "COLUMNS": "100"},
-            preexec_fn=take_the_terminal,  # noqa: PLW1509  (no thread runs in the child yet)
-        )
-        os.close(child)
-        self.seen = ""
-
-    def wait_for(self, text: str, seconds: float = 60) -> None:
-        until = time.monotonic() + seconds
-        while text not in self.seen:
-            assert time.monotonic() < until, self.seen
-            if not self._read():
-                break
-        assert text in self.seen, self.seen
-
-    def _read(self) -> bool:
-        assert select.select([self.parent], [], [], 60)[0], f"it says no more after: {self.seen}"
-        try:
-            part = os.read(self.parent, 4096)
-        except OSError as error:
-            assert error.errno == errno.EIO  # the other side is closed
-            return False
-        self.seen += part.decode(errors="replace")
-        return bool(part)
-
-    def type(self, keys: str) -> None:
-        os.write(self.parent, keys.encode())
-
-    def end(self) -> int:
-        while self._read():
-            pass
-        os.close(self.parent)
-        return self.process.wait(60)
-
-
-def test_on_a_terminal_the_person_is_asked_and_may_leave_out_what_is_optional(
-    home: Path, tmp_path: Path, binary: bytes
-) -> None:
-    path = tmp_path / "a.llmapp"
-    write_bundle(bundle_files(manifest_text(extra=MODEL_PERMISSION + OPTIONAL), binary), path)
-    assert llmasos("publish", str(path)).exit_code == 0
-    terminal = Terminal("install", "acme/hello")
-    terminal.wait_for("Do you agree?")
-    assert "Ask language models" in terminal.seen
-    terminal.type("y\n")
-    terminal.wait_for("allow it too?")
-    terminal.type("n\n")
-    assert terminal.end() == 0, terminal.seen
-    assert [row["capability"] for row in answer("grants", "show")["items"]] == ["model"]
-
-
-def test_a_setting_of_an_installed_app_is_changed_by_installing_it_again(
-    home: Path, tmp_path: Path, binary: bytes
-) -> None:
-    form = '[config.tone]\ntype = "string"\ndefault = "warm"\ntitle.en = "Tone"\n'
-    path = tmp_path / "a.llmapp"
-    write_bundle(bundle_files(manifest_text(extra=MODEL_PERMISSION + form), binary), path)
-    assert llmasos("publish", str(path)).exit_code == 0
-    assert llmasos("install", "acme/hello", "--yes").exit_code == 0
-    assert "has your settings" in llmasos("install", "acme/hello", "-c", "tone=curt").stdout
-    assert "was installed already" in llmasos("install", "acme/hello", "-c", "tone=curt").stdout
-    assert llmasos("install", "acme/hello", "-c", "pitch=low").exit_code == 1
-    assert problems() == []
-
-
-def test_who_says_no_gets_nothing(released: None) -> None:
-    terminal = Terminal("install", "acme/hello")
-    terminal.wait_for("Do you agree?")
-    terminal.type("n\n")
-    assert terminal.end() == 3, terminal.seen
-    assert installed() == {}
-
-
-@pytest.mark.parametrize("keys", ["\x03", "\x04"], ids=["Ctrl-C", "Ctrl-D"])
-def test_ctrl_c_at_the_prompt_of_an_install_changes_nothing(released: None, keys: str) -> None:
-    terminal = Terminal("install", "acme/hello")
-    terminal.wait_for("Do you agree?")
-    terminal.type(keys)
-    assert terminal.end() == 130, terminal.seen
-    assert "Traceback" not in terminal.seen
-    assert installed() == {}
-    assert problems() == []
-
-
-def test_ctrl_c_at_the_second_question_of_an_install_changes_nothing(home: Path, tmp_path: Path, binary: bytes) -> None:
-    path = tmp_path / "a.llmapp"
-    write_bundle(bundle_files(manifest_text(extra=MODEL_PERMISSION + OPTIONAL), binary), path)
-    assert llmasos("publish", str(path)).exit_code == 0
-    terminal = Terminal("install", "acme/hello")
-    terminal.wait_for("Do you agree?")
-    terminal.type("y\n")
-    terminal.wait_for("allow it too?")
-    terminal.type("\x03")
-    assert terminal.end() == 130, terminal.seen
-    assert installed() == {}
-    assert problems() == []
-
-
-def test_ctrl_c_where_a_secret_is_typed_keeps_none(home: Path) -> None:
-    terminal = Terminal("secrets", "set", "key")
-    terminal.wait_for("Value of key")
-    terminal.type("half\x03")
-    assert terminal.end() == 130, terminal.seen
-    assert "Traceback" not in terminal.seen
-    assert answer("secrets", "list")["secrets"] == []
-    refused = subprocess.run(
-        [sys.executable, "-m", "llmasos_server.cli", "secrets", "set", "key"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert refused.returncode == 1
-    assert "pipe it in" in refused.stderr
-
-
-def test_ctrl_c_at_the_prompt_of_an_upgrade_leaves_the_old_release_running(released: None) -> None:
-    assert llmasos("install", "acme/hello@1.0.0", "--yes").exit_code == 0
-    terminal = Terminal("upgrade", "acme/hello")
-    terminal.wait_for("Do you agree?")
-    assert "[new]" in terminal.seen
-    terminal.process.send_signal(signal.SIGINT)
-    assert terminal.end() == 130
-    assert installed() == {"acme/hello": "1.0.0"}
-    assert problems() == []
-
-
 def test_a_home_that_cannot_be_made_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "file" / "home"))
@@ -395,12 +162,6 @@ def test_doctor_finds_a_damaged_database(home: Path) -> None:
         part.unlink()
     assert llmasos("doctor").exit_code == 1
     assert problems()[0]["part"] in ("integrity", "database")
-
-
-def publish(folder: Path, binary: bytes, app_id: str, version: str, extra: str = "") -> None:
-    path = folder / f"{app_id.replace('/', '-')}-{version}.llmapp"
-    write_bundle(bundle_files(manifest_text(app_id, version, extra), binary), path)
-    answer("publish", str(path))
 
 
 def setting(default: str = "", choices: str = '["kind", "curt"]') -> str:
