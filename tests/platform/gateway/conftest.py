@@ -1,4 +1,5 @@
-"""A provider with given words behind the real litellm, and a real server with the OpenAI interface on loopback."""
+"""A provider with given words behind the real litellm, a real server with the OpenAI
+interface on loopback, and the embedded model."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from llmasos.gateway.embedded import weights
+from llmasos.gateway.embedded.local import LocalModels
 from llmasos.gateway.engine import Engine
 from llmasos.gateway.gateway import Gateway
 from llmasos.gateway.models import ModelEntry, Price
@@ -149,3 +152,18 @@ def server() -> Iterator[OpenAIServer]:
     httpd.shutdown()
     httpd.server_close()
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def models(stock, tmp_path_factory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    stock.add_models(home, weights.SMOLLM2_WEIGHTS)
+    return home / "models"
+
+
+@pytest.fixture(scope="module")
+def local(models: Path):
+    registry = ModelRegistry(models.parent)
+    local = LocalModels(models, registry.get)
+    yield local
+    local.close()
