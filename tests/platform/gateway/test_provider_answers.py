@@ -79,9 +79,9 @@ async def test_an_address_that_was_not_fetched_goes_to_no_provider(upstream, tmp
 
 
 EMPTY = [
-    ({"content": None}, "content_filter", ContentRefused, "held the whole answer back"),
+    ({"content": None}, "content_filter", ContentRefused, "withheld the whole answer"),
     ({"content": "", "reasoning_content": "Hmm."}, "length", ModelSaidNothing, "allow a larger max_tokens"),
-    ({"content": " \n", "reasoning_content": "Hmm."}, "stop", ModelSaidNothing, "only thought"),
+    ({"content": " \n", "reasoning_content": "Hmm."}, "stop", ModelSaidNothing, "only reasoned"),
 ]
 
 

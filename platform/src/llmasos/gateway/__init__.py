@@ -1,4 +1,4 @@
-"""The one way to models.
+"""The only path to models.
 
 - gateway.py: the path of a call. request.py: what may be asked. plan.py: the most that it can use.
 - models.py, registry.py, adding.py: which models there are. routing.py: which one answers.

@@ -1,4 +1,4 @@
-"""What a server refuses of a request, learned from its refusal: a parameter by another name, or none, or no stream."""
+"""Adapts requests after a server's refusal: a parameter has another name or is unsupported, or it cannot stream."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REFUSED: Final = re.compile(
 
 
 def adapted(entry: ModelEntry, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters as this model's server takes them."""
+    """Return the parameters in the form that this model's server accepts."""
     sent = {name: value for name, value in parameters.items() if name not in entry.unsupported}
     if "stream" in entry.unsupported:
         sent.pop("stream_options", None)
@@ -28,12 +28,12 @@ def adapted(entry: ModelEntry, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def learned(entry: ModelEntry, parameters: Mapping[str, Any], refusal: str) -> ModelEntry | None:
-    """The entry with what the refusal teaches, or None if it teaches nothing.
+    """Return the entry changed as the refusal suggests, or None if it suggests nothing.
 
     Args:
-        entry: The model, as it was asked.
-        parameters: What it was asked with.
-        refusal: The provider's words.
+        entry: The model that was called.
+        parameters: The parameters of the call.
+        refusal: The provider's error text.
     """
     if entry.max_tokens_parameter == "max_tokens" and "max_completion_tokens" in refusal:
         return entry.model_copy(update={"max_tokens_parameter": "max_completion_tokens"})

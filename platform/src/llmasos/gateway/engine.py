@@ -1,4 +1,4 @@
-"""The one road to any model: litellm, kept silent, off the network but for the call itself, and imported late.
+"""The only path to any model: litellm, silenced, kept off the network except for the call itself, and imported late.
 
 Importing litellm takes seconds. It happens in a thread, at the first call or when `warm` asks for it.
 """
@@ -80,7 +80,7 @@ class ReadsAhead(Protocol):
 
 
 def no_secrets(_name: str) -> str | None:
-    """The reader of a host that keeps none."""
+    """The secret reader of a host without secrets."""
     return None
 
 
@@ -90,9 +90,9 @@ _loaded: Any = None
 
 @contextmanager
 def _without_garbage_collection() -> Generator[None]:
-    """Import without looking for garbage: a tenth of litellm's time goes into walking classes that all stay.
+    """Import with garbage collection off: a tenth of litellm's import time goes into walking classes that all stay.
 
-    What was imported is then left out of later collections too.
+    The imported objects are excluded from later collections too.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -105,7 +105,7 @@ def _without_garbage_collection() -> Generator[None]:
 
 
 def load_litellm() -> Any:
-    """Import litellm and silence it; quick after the first time. Called off the event loop."""
+    """Import litellm and silence it; fast after the first time. Call it off the event loop."""
     global _loaded  # noqa: PLW0603 - one process has one litellm
     with _loading:
         if _loaded is not None:
@@ -120,14 +120,14 @@ def load_litellm() -> Any:
             # litellm's first call would import this, with a pydantic warning that users cannot act on.
             with suppress(ImportError):
                 importlib.import_module("litellm.llms.github_copilot.per_user_auth")
-            # Its first answer would spend 0.2 s on building classes, with such warnings too.
+            # Its first answer would spend 0.2 s on building classes, with the same warnings.
             module.ModelResponse()
             module.ModelResponseStream()
             module.EmbeddingResponse()
         module.telemetry = False
         module.suppress_debug_info = True
         module.drop_params = True
-        # Counting the tokens of a text must not fetch a tokeniser from the network; a similar one is near enough.
+        # Counting tokens must not fetch a tokeniser from the network; a similar one is close enough.
         module.disable_hf_tokenizer_download = True
         module.disable_streaming_logging = True
         module.callbacks = []
@@ -160,7 +160,7 @@ class Engine:
         threading.Thread(target=self._load, name="litellm-import", daemon=True).start()
 
     async def complete(self, entry: ModelEntry, parameters: Parameters, on_send: OnSend) -> Any:
-        """A whole answer, as litellm gives it. Cancelling ends the request. `on_send` is called before each attempt.
+        """A whole answer in litellm's form. Cancelling ends the request. `on_send` is called before each attempt.
 
         Raises:
             LlmasosError: As `failures.classify` names it, after the entry's retries.
@@ -174,7 +174,7 @@ class Engine:
             return await self._attempts(entry, parameters, ask, on_send)
 
     async def stream(self, entry: ModelEntry, parameters: Parameters, on_send: OnSend) -> ProviderStream:
-        """A streamed answer, once its first part is there; close it.
+        """Return a streamed answer, once its first part has arrived; close it.
 
         Only its start is retried: text that was shown cannot be withdrawn.
 
@@ -207,7 +207,7 @@ class Engine:
         return ProviderStream(entry, wrapper, first, slot, lambda error: self._failure(error, entry))
 
     async def embed(self, entry: ModelEntry, texts: list[str], on_send: OnSend) -> Any:
-        """Embeddings, as litellm gives them."""
+        """Return embeddings in litellm's form."""
 
         async def ask(litellm: Any, fixed: Parameters, sent: Parameters) -> Any:
             return await litellm.aembedding(**fixed, **sent)
@@ -216,7 +216,7 @@ class Engine:
             return await self._attempts(entry, {"input": texts}, ask, on_send)
 
     async def count_tokens(self, entry: ModelEntry, text: str) -> int:
-        """Count the tokens of a text, by the host's own provider or by the tokeniser that litellm finds nearest.
+        """Count the tokens of a text, by the host's own provider or by the most similar tokeniser that litellm has.
 
         Raises:
             LlmasosError: The host's own provider failed.
@@ -228,16 +228,16 @@ class Engine:
         return await asyncio.to_thread(litellm.token_counter, model=entry.litellm, text=text)
 
     def counts_prompts(self, entry: ModelEntry) -> bool:
-        """Whether `count_prompt` works for a model: it does for those inside the host."""
+        """Whether `count_prompt` works for a model, as it does for those inside the host."""
         return _parts_of(entry)[0] in self._tokenisers
 
     async def count_prompt(self, entry: ModelEntry, parameters: Parameters) -> int:
-        """The tokens of a prompt, exactly; raises as the call would."""
+        """Count the tokens of a prompt exactly; raises as the call would."""
         provider, model = _parts_of(entry)
         return await self._tokenisers[provider].count_prompt(model, parameters)
 
     async def describe(self, model: str) -> Mapping[str, Any]:
-        """What litellm knows about a model string: window, prices, modalities; empty if it knows nothing."""
+        """What litellm knows about a model string: window, prices, modalities; empty if nothing."""
         litellm = await self._ready()
         try:
             return dict(litellm.get_model_info(model))
@@ -272,7 +272,7 @@ class Engine:
                 failure = failures.classify(error, entry, key)
                 better = learned(known, parameters, failure.refusal)
                 if better is not None:
-                    # Each refusal teaches one thing, and there are few: this ends.
+                    # Each refusal changes one thing, and there are few, so the loop ends.
                     self._learned[entry] = better
                     continue
                 if not failure.again or attempt == entry.retries:
@@ -281,14 +281,14 @@ class Engine:
                 attempt += 1
 
     async def _read_ahead(self, entry: ModelEntry, parameters: Parameters) -> None:
-        """While litellm is being imported, which takes seconds, have our own engine read the prompt."""
+        """Have our own engine process the prompt while litellm is imported, which takes seconds."""
         name, model = _parts_of(entry)
         provider = self._providers.get(name)
         if _loaded is None and isinstance(provider, ReadsAhead):
             await asyncio.gather(self._ready(), provider.read_ahead(model, parameters))
 
     async def _ready(self) -> Any:
-        # The lock-free look first: a thread for nothing would cost more than the rest of the gateway.
+        # Check without the lock first: a needless thread would cost more than the rest of the gateway.
         if _loaded is not None and not self._providers.keys() - self._registered:
             return _loaded
         return await asyncio.to_thread(self._load)
@@ -297,7 +297,7 @@ class Engine:
         litellm = load_litellm()
         with _loading:
             for name, provider in self._providers.items():
-                # A later gateway in this process, as in tests, takes the name over.
+                # A later gateway in this process, as in tests, takes over the name.
                 others = [item for item in litellm.custom_provider_map if item["provider"] != name]
                 handler = litellm.CustomLLM()  # litellm takes instances of its own class only
                 for method in ("acompletion", "astreaming", "aembedding"):
@@ -308,7 +308,7 @@ class Engine:
         return litellm
 
     def _register(self, litellm: Any, entry: ModelEntry) -> None:
-        """Tell litellm that a local model costs nothing: else it looks for a price at each call, and logs a failure."""
+        """Register a local model as free: otherwise litellm looks for a price at each call, and logs a failure."""
         provider, _ = _parts_of(entry)
         if provider not in self._providers or entry.litellm in self._registered:
             return
@@ -369,13 +369,13 @@ def _fixed_parameters(entry: ModelEntry, key: str | None) -> dict[str, Any]:
     fixed: dict[str, Any] = {
         "model": entry.litellm,
         "timeout": entry.timeout_seconds,
-        # The attempts are ours: providers' clients would add two of their own to each.
+        # Retries are ours: providers' clients would add two of their own to each attempt.
         "max_retries": 0,
         "num_retries": 0,
     }
     if entry.api_base is not None:
         fixed["api_base"] = entry.api_base
-        # With no key of its own, a server elsewhere must not be sent the key that the environment holds for another.
+        # A server without a key of its own must not receive the key that the environment holds for another.
         fixed["api_key"] = key or "none"
     elif key is not None:
         fixed["api_key"] = key

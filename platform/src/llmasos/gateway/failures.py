@@ -1,4 +1,4 @@
-"""What a provider's failure is to the host: which error, and whether asking again may help.
+"""Classifies a provider's failure: which error of the host it is, and whether a retry may help.
 
 litellm's exceptions are known here by the names of their classes, so that this module needs no litellm, which takes
 seconds to import.
@@ -13,7 +13,7 @@ from llmasos.errors import Invalid, LlmasosError, ModelUnavailable, TimedOut
 from llmasos.gateway.models import ModelEntry
 from llmasos.i18n import Message, _, template
 
-# A provider's own words help, but they may be a page of HTML.
+# A provider's own words help, but may be a page of HTML.
 MAX_WORDS = 300
 
 # If a provider asks for a longer pause than this, the call fails: its caller is waiting.
@@ -27,7 +27,7 @@ class ModelKeyRejected(ModelUnavailable):
 
 
 class ModelRateLimited(ModelUnavailable):
-    """The provider of this model takes no more requests now; try again later."""
+    """The provider of this model accepts no more requests now; try again later."""
 
     code = "model-rate-limited"
 
@@ -64,7 +64,7 @@ class ModelUnpaid(ModelUnavailable):
 
 @dataclass(frozen=True, slots=True)
 class ProviderFailure:
-    """A failed attempt, as the host sees it."""
+    """A failed attempt, classified."""
 
     error: LlmasosError
     again: bool = False
@@ -76,7 +76,7 @@ class ProviderFailure:
 
 
 def classify(error: BaseException, entry: ModelEntry, key: str | None) -> ProviderFailure:
-    """What `error`, raised while `entry` was called with `key`, means. The key never appears in it."""
+    """Classify `error`, raised while `entry` was called with `key`. The key never appears in the result."""
     causes = _causes(error)
     for cause in causes:
         if isinstance(cause, LlmasosError):
@@ -109,11 +109,11 @@ def classify(error: BaseException, entry: ModelEntry, key: str | None) -> Provid
     return ProviderFailure(unknown, again, pause)
 
 
-# What providers write when they mean 402: Anthropic uses status 400, others 403 and 429.
+# What providers write for 402: Anthropic uses status 400, others 403 and 429.
 _UNPAID = re.compile(r"credit balance|insufficient (credits|balance|funds|quota)|payment required|billing", re.I)
 
-# The classes of litellm and of what it wraps, and codes that providers send, the narrower first; what each is to us;
-# whether to ask again.
+# The classes of litellm and of what it wraps, and codes that providers send, the narrower first; our error for each;
+# whether to retry.
 _KINDS: tuple[tuple[frozenset[str], type[LlmasosError], str, bool], ...] = (
     (
         frozenset({"status 402", "unpaid", "insufficient_quota", "billing_not_active"}),
@@ -156,7 +156,7 @@ _KINDS: tuple[tuple[frozenset[str], type[LlmasosError], str, bool], ...] = (
     (
         frozenset({"RateLimitError"}),
         ModelRateLimited,
-        template("The provider of {name} takes no more requests now; try again later. ({said})"),
+        template("The provider of {name} accepts no more requests now; try again later. ({said})"),
         True,
     ),
     (
@@ -194,13 +194,13 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def elsewhere_may_help(error: LlmasosError) -> bool:
-    """Whether another model might answer: not if the request itself is at fault, unless it is only too long."""
+    """Whether another model might succeed: not if the request itself is at fault, unless it is only too long."""
     return isinstance(error, ContextTooLong) or not isinstance(error, Invalid)
 
 
 def _words(error: BaseException, key: str | None) -> str:
     said = str(getattr(error, "message", "") or error)
-    # litellm adds tracebacks and invitations to file a bug to what it does not know.
+    # litellm adds tracebacks and requests to file a bug to errors that it does not know.
     for noise in ("Traceback (most recent call last)", "This looks like a bug in LiteLLM", "Original exception:"):
         said = said.split(noise, maxsplit=1)[0]
     said = " ".join(said.split())
@@ -218,5 +218,5 @@ def _retry_after(causes: list[BaseException]) -> float | None:
             if headers and "retry-after" in headers:
                 return float(headers["retry-after"])
         except (TypeError, ValueError):
-            continue  # a date; rare, and our own pauses serve
+            continue  # a date; rare, and our own pauses suffice
     return None

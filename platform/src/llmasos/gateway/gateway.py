@@ -1,6 +1,6 @@
-"""The one way to a model: request → select → (tune → cache → guard) → litellm, with retry and fallback → settle.
+"""The path to a model: request → select → (tune → cache → guard) → litellm, with retry and fallback → settle.
 
-The steps in brackets are a `Steps`: plugins' hooks, or nothing. `plan` is everything before the call, so that the
+The steps in parentheses are a `Steps`: plugins' hooks, or nothing. `plan` does everything before the call, so that the
 kernel can reserve between the two.
 """
 
@@ -52,7 +52,7 @@ class ModelAnswer:
 
 @dataclass(frozen=True, slots=True)
 class EmbedPlan:
-    """Texts, ready to be embedded."""
+    """A prepared embedding request."""
 
     entry: ModelEntry
     texts: list[str]
@@ -67,7 +67,7 @@ class EmbedPlan:
 
     @property
     def demand(self) -> Demand:
-        """The most it can use."""
+        """The most that it can use."""
         price = self.entry.price
         amounts = {Meter.TOKENS: self.tokens}
         if price is not None and (cost := price.cost_micro_usd(self.tokens, 0)):
@@ -92,7 +92,7 @@ class LocalEngines(Protocol):
 
 
 class Gateway:
-    """Calls of models, by the name or the tier that a request gives. A context manager: it ends what it started."""
+    """Calls models by the name or the tier of a request. A context manager that ends what it started."""
 
     def __init__(
         self, registry: ModelRegistry, engine: Engine, local: LocalEngines | None = None, steps: Steps | None = None
@@ -121,7 +121,7 @@ class Gateway:
         """
         models = self.registry.models
         entry = models.get(model) if model else next((e for e in models.values() if e.kind == "chat"), None)
-        # The engine first: it is a process of its own, and loads its weights while this one imports litellm.
+        # The engine first: its own process loads the weights while this one imports litellm.
         if entry is not None and entry.is_embedded and self._local is not None:
             self._local.warm(entry.name)
         self._engine.warm()
@@ -139,9 +139,9 @@ class Gateway:
 
         Raises:
             LlmasosError: A guard refused the request, or failed.
-            NotFound: The named model is unknown, to a caller who may use every model.
-            Denied: It is unknown or out of reach, to a caller who may not.
-            ModelUnavailable: No model is there for it.
+            NotFound: The named model is unknown, and the caller may use every model.
+            Denied: It is unknown or not granted, and the caller may not use every model.
+            ModelUnavailable: No model is available for it.
             ModelNotFit: The request requires a fit model, and the chosen one is not.
         """
         models = self.registry.models
@@ -160,14 +160,14 @@ class Gateway:
         return replace(make_plan(call.request, entries, choice.notices, max_tokens, locale), call=call)
 
     def can_measure(self, plan: CallPlan) -> bool:
-        """Whether each of its models can count the prompt exactly."""
+        """Whether each of the plan's models can count the prompt exactly."""
         return all(self._engine.counts_prompts(entry) for entry in plan.entries)
 
     async def measured(self, plan: CallPlan) -> CallPlan:
         """Return the plan with its prompt counted exactly, which takes milliseconds.
 
         Raises:
-            LlmasosError: The model does not take the request.
+            LlmasosError: The model rejects the request.
         """
         counts = [await self._engine.count_prompt(entry, plan.parameters) for entry in plan.entries]
         return replace(plan, prompt_tokens=max(counts))
@@ -183,11 +183,11 @@ class Gateway:
     async def generate(
         self, request: GenerateRequest | CallPlan, *, max_tokens: int | None = None, spent: Spent | None = None
     ) -> ModelAnswer:
-        """The whole answer.
+        """Return a whole answer.
 
         Args:
-            request: What is asked, or the plan made of it.
-            max_tokens: What the reservation left, below that of the plan.
+            request: The request, or its plan.
+            max_tokens: What the reservation allows, if it is less than the plan's.
             spent: Receives what was used as soon as it is known, even if the call fails afterwards.
 
         Raises:
@@ -234,7 +234,7 @@ class Gateway:
     async def stream(
         self, request: GenerateRequest | CallPlan, *, max_tokens: int | None = None, spent: Spent | None = None
     ) -> AnswerStream:
-        """The answer in parts, started. Close it. `spent` and errors as of `generate`."""
+        """Return a started stream of the answer. Close it. `spent` and errors as in `generate`."""
         plan = request if isinstance(request, CallPlan) else self.plan(request)
         spent = spent or Spent()
         _check_inlined(plan)
@@ -248,7 +248,7 @@ class Gateway:
             return await self._first_answer(plan, ask)
 
     async def embed(self, request: EmbedRequest | EmbedPlan, *, spent: Spent | None = None) -> ModelAnswer:
-        """Embeddings: {"data": [{"embedding", "index"}], "model", "usage"}. `spent` and errors as of `generate`."""
+        """Embeddings: {"data": [{"embedding", "index"}], "model", "usage"}. `spent` and errors as in `generate`."""
         plan = request if isinstance(request, EmbedPlan) else self.plan_embedding(request)
         spent = spent or Spent()
         with spent.settling():
@@ -301,7 +301,7 @@ class Gateway:
             )
 
     async def _first_answer(self, plan: CallPlan, ask: Callable[[ModelEntry], Awaitable[T]]) -> T:
-        """Ask the models in order until one answers."""
+        """Call the models in order until one succeeds."""
         for entry in plan.entries:
             try:
                 return await ask(entry)
@@ -311,7 +311,7 @@ class Gateway:
         raise AssertionError("a plan has at least one model")
 
     async def _within_window(self, plan: CallPlan, limit: int) -> int:
-        """The most tokens of the answer that the window leaves. Counted only if the plan's bound does not fit.
+        """The most answer tokens that the window leaves. Counts the prompt only if the plan's bound does not fit.
 
         Raises:
             ContextTooLong: The prompt leaves no room for an answer.
@@ -319,7 +319,7 @@ class Gateway:
         entry = plan.entry
         if plan.prompt_tokens + limit <= entry.context_window or self._engine.counts_prompts(entry):
             return limit
-        # The nearest tokeniser may be off by a little; a tenth is left for it.
+        # The nearest tokeniser may be slightly off; a tenth is left for that.
         prompt = min(plan.prompt_tokens, await self._estimated_prompt(entry, plan) * 11 // 10 + TOKENS_AROUND_A_MESSAGE)
         room = entry.context_window - prompt
         if room < min(limit, FLOOR_TOKENS):
@@ -337,14 +337,14 @@ class Gateway:
     async def count(
         self, entry: ModelEntry, plan: CallPlan, limit: int, reported: Counted | None, completion: str
     ) -> Counted:
-        """What a call used: as reported if that is possible, else counted here.
+        """What a call used: as reported if that is plausible, else counted here.
 
         Args:
             entry: The model that answered.
-            plan: What it was asked.
-            limit: The tokens that its answer was allowed.
+            plan: The plan of the call.
+            limit: The most tokens that the answer was allowed.
             reported: The usage that the provider reported, if any.
-            completion: All that it said and thought.
+            completion: All of its text and reasoning.
         """
         if reported is not None:
             within = believed(reported, plan.prompt_tokens, limit, entry)
@@ -353,17 +353,17 @@ class Gateway:
         try:
             prompt = min(await self._estimated_prompt(entry, plan), plan.prompt_tokens)
             said = await self._engine.count_tokens(entry, completion) if completion else 0
-        except LlmasosError:  # the engine that counts has crashed: what was said is still charged
+        except LlmasosError:  # the counting engine has crashed: the output is still charged
             prompt, said = plan.prompt_tokens, min(limit, len(completion.encode("utf-8", "surrogatepass")))
         return Counted(prompt, said, estimated=True, doubted=reported is not None)
 
     async def _estimated_prompt(self, entry: ModelEntry, plan: CallPlan) -> int:
-        """The tokens of a prompt by its texts; a picture counts as the most that the model makes of one."""
+        """The tokens of a prompt by its texts; a picture counts as the model's maximum per picture."""
         text, pictures = texts_of(plan.parameters)
         return await self._engine.count_tokens(entry, text) + pictures * entry.picture_tokens
 
     def _finished(self, plan: CallPlan, message: dict[str, Any]) -> dict[str, Any]:
-        """A message as the caller gets it: the bare JSON if JSON was asked for, and filtered."""
+        """A message as the caller receives it: filtered, and bare JSON if JSON was requested."""
         if plan.wants_json and message["content"] and not message.get("tool_calls"):
             found = json_in(message["content"], wants_object=plan.wants_object)
             message = {**message, "content": message["content"] if found is None else found}

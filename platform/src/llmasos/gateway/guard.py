@@ -1,4 +1,4 @@
-"""Puts an answer through the guards' filters: streamed text in parts, whole texts and tool calls at once."""
+"""Passes an answer through the guards' filters: streamed text in parts, whole texts and tool calls at once."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ class TextFilter(Protocol):
     """Rewrites an answer while it arrives. A whole answer is fed in one piece, a stream in parts."""
 
     def feed(self, text: str) -> str:
-        """Take a part; return what can be shown by now."""
+        """Add a part; return the text that can be shown now."""
         ...
 
     def finish(self) -> str:
-        """Return what was held back; called at the end of the answer."""
+        """Return the withheld text; called at the end of the answer."""
         ...
 
 
 class Filters:
-    """Filters in a row, as one."""
+    """A chain of filters."""
 
     def __init__(self, filters: list[TextFilter]) -> None:
         self._filters = filters
@@ -28,13 +28,13 @@ class Filters:
         return bool(self._filters)
 
     def feed(self, text: str) -> str:
-        """What can be shown by now."""
+        """Return the text that can be shown now."""
         for each in self._filters:
             text = each.feed(text)
         return text
 
     def finish(self) -> str:
-        """What each held back, passed through the filters after it."""
+        """Return the text that each withheld, passed through the filters after it."""
         rest = ""
         for each in self._filters:
             rest = each.feed(rest) + each.finish()
@@ -42,7 +42,7 @@ class Filters:
 
 
 def filtered(new_filters: Callable[[], Filters], message: dict[str, Any]) -> dict[str, Any]:
-    """A message with its text, and the arguments of each tool call, put through filters of their own."""
+    """Pass a message's text, and the arguments of each tool call, through filters of their own."""
 
     def through(text: str) -> str:
         filters = new_filters()

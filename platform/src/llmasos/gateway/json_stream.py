@@ -1,10 +1,10 @@
-"""Takes the JSON out of a streamed answer while it arrives, without the fence or the words around it."""
+"""Extracts the JSON of a streamed answer while it arrives, without the fence or the words around it."""
 
 from __future__ import annotations
 
 
 class JsonOnly:
-    """Passes the first object (or array) on, and nothing else; a text without one is passed on whole at its end."""
+    """Passes on only the first object (or array); a text without one is passed on completely at its end."""
 
     def __init__(self, *, wants_object: bool) -> None:
         self._starts = "{" if wants_object else "{["
@@ -15,7 +15,7 @@ class JsonOnly:
         self._state = "before"
 
     def feed(self, text: str) -> str:
-        """Take a part; return what of it is JSON."""
+        """Add a part; return the JSON in it."""
         shown: list[str] = []
         for character in text:
             if self._state == "before":
@@ -29,7 +29,7 @@ class JsonOnly:
         return "".join(shown)
 
     def finish(self) -> str:
-        """Return what was held back: all of an answer that holds no JSON."""
+        """Return the withheld text: all of an answer that contains no JSON."""
         return "".join(self._before) if self._state == "before" else ""
 
     def _track(self, character: str) -> None:

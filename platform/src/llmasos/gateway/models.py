@@ -28,7 +28,7 @@ class Price(Frozen):
     output: Annotated[int, Field(ge=0)] = 0
 
     def cost_micro_usd(self, prompt_tokens: int, completion_tokens: int) -> int:
-        """The cost of a call, rounded up: a quota is never missed by rounding."""
+        """The cost of a call, rounded up so that rounding never exceeds a quota."""
         return -(-(prompt_tokens * self.input + completion_tokens * self.output) // 1_000_000)
 
 
@@ -101,7 +101,7 @@ class ModelEntry(Frozen):
         return not self.languages or language is None or language.lower().split("-")[0] in self.languages
 
 
-# SmolLM2-135M was tested with questions of each kind: it is reliable at giving labels and at telling stories and small
+# SmolLM2-135M was tested with questions of each kind: it is reliable at labels, stories and small
 # talk in English, and at nothing else; see the notes in platform/MODELS.md.
 SMOLLM2 = ModelEntry(
     name="smollm2",

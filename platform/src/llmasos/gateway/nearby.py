@@ -1,7 +1,7 @@
 """Model servers on this computer, found by their usual ports.
 
-A connection to a closed loopback port is refused within microseconds, so that this can be called wherever an error
-needs it. It says what may be there, and no more: nothing is sent.
+A connection to a closed loopback port is refused within microseconds, so that this can be called whenever an error
+message needs it. It only tells which ports are open: nothing is sent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Server: TypeAlias = tuple[str, int]
 
 # The defaults in each server's own documentation.
 USUAL_PORTS: Final[tuple[Server, ...]] = (("Ollama", 11434), ("LM Studio", 1234), ("llama.cpp", 8080), ("vLLM", 8000))
-# A server that accepts no connection within this is not there, or is of no use now.
+# A server that accepts no connection within this time is absent or unusable.
 CONNECT_SECONDS: Final = 0.05
 
 

@@ -23,15 +23,15 @@ def open_gateway(
     steps: Steps | None = None,
     offered: tuple[ModelEntry, ...] = (),
 ) -> Gateway:
-    """The gateway of a host; close it. Opening it imports no litellm and starts nothing: `Gateway.warm` does.
+    """Open the gateway of a host; close it. This imports no litellm and starts nothing: `Gateway.warm` does.
 
     Args:
         home: The host's folder; weights live in `home/models`.
-        database: Where added models are kept; without one there are only those of `config.toml` and the built-in.
-        read_secret: Gives the value of an operator's secret by name, for keys of models.
+        database: Stores added models; without one there are only those of `config.toml` and the built-in ones.
+        read_secret: Returns an operator's secret by name, for models' keys.
         on_fetch: Told (model, bytes so far, bytes in all) while weights are fetched, from another thread.
-        steps: What takes part in a call besides litellm: plugins, or nothing.
-        offered: Models that come before all others.
+        steps: The steps of a call besides litellm: plugins, or none.
+        offered: Models that take precedence over all others.
     """
     registry = ModelRegistry(home, database, offered)
     local = LocalModels(home / "models", registry.get, on_fetch)

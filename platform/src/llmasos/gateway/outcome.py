@@ -1,4 +1,4 @@
-"""How an answer ended, and the notices about it: another model answered, it was cut, it is empty."""
+"""How an answer ended, and the notices about it: another model was used, it was cut, it is empty."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmasos.i18n import _, render
 
 @dataclass(frozen=True, slots=True)
 class AnswerEnd:
-    """A complete answer. `limit` is how many tokens it was allowed."""
+    """A complete answer. `limit` is the number of tokens that it was allowed."""
 
     entry: ModelEntry
     reason: str
@@ -26,8 +26,8 @@ class AnswerEnd:
         """Refuse an answer without text, if its provider filtered it or the model only reasoned.
 
         Raises:
-            ContentRefused: The provider held the answer back.
-            ModelSaidNothing: All that was allowed went into thinking.
+            ContentRefused: The provider withheld the answer.
+            ModelSaidNothing: Reasoning used up all allowed tokens.
         """
         if self.said.strip() or self.calls_tools:
             return
@@ -35,14 +35,14 @@ class AnswerEnd:
         if self.reason == "content_filter":
             raise ContentRefused(
                 _(
-                    "The provider of {name} held the whole answer back: its content filter does not allow it.",
+                    "The provider of {name} withheld the whole answer: its content filter does not allow it.",
                     name=name,
                 ),
             )
         if self.thought.strip():
             raise ModelSaidNothing(
                 _(
-                    "The model {name} only thought, and gave no answer within {limit} tokens; allow a larger "
+                    "The model {name} only reasoned, and gave no answer within {limit} tokens; allow a larger "
                     "max_tokens.",
                     name=name,
                     limit=self.limit,
@@ -50,7 +50,7 @@ class AnswerEnd:
             )
 
     def remarks(self, plan: CallPlan) -> Remarks:
-        """The plan's remarks, and those on this end."""
+        """The plan's remarks, and those about how the answer ended."""
         remarks, name = plan.remarks, self.entry.name
         if self.entry is not plan.entry:
             said = _("{entry} did not answer; {name} did.", entry=plan.entry.name, name=name)

@@ -1,6 +1,6 @@
 """A prepared request: which models may answer it, with which parameters, and the most it can use.
 
-It is made once, before anything is reserved, and serves for each model that is then called.
+It is made once, before anything is reserved, and is used for each model that is then called.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llmasos.quotas.meters import Demand, Meter, Shrink, Used
 
 DEFAULT_MAX_TOKENS = 1024
 
-# A byte-level tokeniser never makes more tokens of a text than it has bytes, and the templates of chat models put
+# A byte-level tokeniser never makes more tokens of a text than it has bytes, and chat templates add
 # fewer than this many around a message; the engine's own instructions for schemas and tools are counted apart.
 TOKENS_AROUND_A_MESSAGE = 16
 
@@ -56,7 +56,7 @@ class CallPlan:
         return tuple(dict.fromkeys(url for url in urls if not url.startswith("data:")))
 
     def with_pictures(self, fetched: Mapping[str, str]) -> CallPlan:
-        """The same, with pictures as data in place of their addresses."""
+        """Return a copy with pictures as data in place of their addresses."""
 
         def inlined(part: dict[str, Any]) -> dict[str, Any]:
             url = part["image_url"]["url"] if part["type"] == "image_url" else ""
@@ -84,7 +84,7 @@ class CallPlan:
 
     @property
     def demand(self) -> Demand:
-        """The most that any of the models can use. One with an unknown price makes the price unknown."""
+        """The most that any of the models can use. If one has no known price, the price is unknown."""
         tokens = self.prompt_tokens + self.max_tokens
         amounts = {Meter.TOKENS: tokens}
         prices = [entry.price for entry in self.entries]
@@ -96,7 +96,7 @@ class CallPlan:
         return Demand(amounts, None in prices, Shrink(self.max_tokens, floor), self.entry.name)
 
     def used_at_most(self, granted: Demand) -> Used:
-        """What the call is charged of its reservation as long as its actual use is unknown."""
+        """The charge from the reservation while the actual use is unknown."""
         prices = [entry.price for entry in self.entries]
         limit = self.granted_tokens(granted)
         costs = [price.cost_micro_usd(self.prompt_tokens, limit) if price is not None else None for price in prices]
@@ -104,7 +104,7 @@ class CallPlan:
         return Used(self.prompt_tokens, limit, None if None in costs else max(known), self.entry.name)
 
     def granted_tokens(self, granted: Demand) -> int:
-        """The tokens of the answer that a reservation leaves."""
+        """The answer tokens that a reservation allows."""
         tokens = granted.amounts.get(Meter.TOKENS)
         return self.max_tokens if tokens is None else max(1, min(self.max_tokens, tokens - self.prompt_tokens))
 
@@ -116,7 +116,7 @@ def make_plan(
     max_tokens: int | None,
     locale: str,
 ) -> CallPlan:
-    """Ready `request` for `entries`. `max_tokens` is the most that the caller's grant allows, if it has one."""
+    """Prepare `request` for `entries`. `max_tokens` is the limit of the caller's grant, if any."""
     wanted = request.max_tokens or max_tokens or DEFAULT_MAX_TOKENS
     window = entries[0].context_window
     parameters = _parameters(request)
@@ -142,12 +142,12 @@ def _parameters(request: GenerateRequest) -> dict[str, Any]:
 
 
 def _sent_message(message: ChatMessage) -> dict[str, Any]:
-    # A turn that only calls tools has no content, and providers want it said.
+    # A turn that only calls tools has no content, and providers want that explicit.
     return {"content": None, **message.as_sent()}
 
 
 def prompt_tokens_at_most(parameters: Mapping[str, Any], picture_tokens: int) -> int:
-    """An upper bound on the tokens of what is sent, whatever the tokeniser.
+    """An upper bound on the tokens of what is sent, for any tokeniser.
 
     It counts every field that is sent, including fields that are added to the request later.
     """
@@ -164,13 +164,13 @@ def prompt_tokens_at_most(parameters: Mapping[str, Any], picture_tokens: int) ->
             total += _bytes(value)
     for shape in (parameters.get("tools"), parameters.get("response_format")):
         if shape:
-            # Once more for the words that explain it to a model that does not know of shapes.
+            # Counted twice, for the words that explain it to a model without support for schemas.
             total += _bytes(shape) + TOKENS_TO_EXPLAIN_A_SHAPE
     return total
 
 
 def texts_of(parameters: Mapping[str, Any]) -> tuple[str, int]:
-    """All texts that are sent, as one, and how many pictures there are."""
+    """All texts that are sent, joined, and the number of pictures."""
     texts: list[str] = []
     pictures = 0
     for message in parameters["messages"]:

@@ -1,4 +1,4 @@
-"""A streamed answer as litellm gives it, with a time limit for each part."""
+"""Streamed answers in litellm's form, with a time limit for each part."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmasos.i18n import _
 
 
 def cut(entry: ModelEntry) -> StreamCut:
-    """The error of a stream that ended without its end."""
+    """The error of a stream that ended without a sign of its end."""
     return StreamCut(
         _(
             "The answer of {entry} broke off: its stream ended without a sign of its end. If its server "
@@ -32,12 +32,12 @@ async def close_quietly(wrapper: Any) -> None:
     try:
         await wrapper.aclose()
     except RuntimeError:
-        # The generator still runs in a task that was cancelled, and closes when that task ends.
+        # The generator still runs in a cancelled task, and closes when that task ends.
         logging.getLogger(__name__).debug("a stream was closed while it was read")
 
 
 class ProviderStream:
-    """A streamed answer, as litellm gives it, with a time limit for each part."""
+    """A streamed answer in litellm's form, with a time limit for each part."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class ProviderStream:
         slot: AbstractAsyncContextManager[None],
         failure: Callable[[BaseException], LlmasosError],
     ) -> None:
-        """`failure` gives the error of the host for one of litellm's."""
+        """`failure` converts one of litellm's errors into the host's."""
         self._failure = failure
         self._entry = entry
         self._wrapper: Any = wrapper

@@ -1,7 +1,7 @@
 """The models of a home: those in `config.toml`, those added by command, and the embedded ones.
 
-In that order of `models`: what an operator wrote comes before what is built in, so that the first model of a tier is
-theirs. A name that is configured hides the built-in one of that name.
+`models` has that order: an operator's models come before the built-in ones, so that the first model of a tier is
+the operator's. A configured name hides the built-in model of that name.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from llmasos.home import configured
 from llmasos.i18n import Message, _, listing
 from llmasos.validation import misfit
 
-# A server sees what a command changed within this time; reading the table and the file takes under a millisecond.
+# A server sees a command's changes within this time; reading the table and the file takes under a millisecond.
 REREAD_SECONDS = 2.0
 
 
 class ModelRegistry:
-    """Reads models from every place, and keeps the added ones."""
+    """Reads models from every source, and stores the added ones."""
 
     def __init__(self, home: Path, database: Database | None = None, extra: tuple[ModelEntry, ...] = ()) -> None:
-        """`extra` are models that the host's composition brings, before all others."""
+        """`extra` are models from the host's composition; they come before all others."""
         self._home = home
         self._database = database
         self._extra = extra
@@ -54,7 +54,7 @@ class ModelRegistry:
         return self._models
 
     def get(self, name: str) -> ModelEntry:
-        """The model of that name.
+        """Find a model by name.
 
         Raises:
             NotFound: There is none.
@@ -67,10 +67,10 @@ class ModelRegistry:
         raise NotFound(_("There is no model {name!r}; {hint}", name=name, hint=hint))
 
     def add(self, entry: ModelEntry, *, replace: bool = False) -> None:
-        """Keep a model.
+        """Store a model.
 
         Raises:
-            Conflict: There is one of that name that was added or configured.
+            Conflict: A model of that name was added or configured already.
             Invalid: A fallback is unknown.
         """
         known = self.models
@@ -92,7 +92,7 @@ class ModelRegistry:
         self._read_at = float("-inf")
 
     def remove(self, name: str) -> None:
-        """Forget an added model.
+        """Remove an added model.
 
         Raises:
             NotFound: There is none of that name.
@@ -101,7 +101,7 @@ class ModelRegistry:
         entry = self.get(name)
         if entry.source == "config":
             raise Invalid(
-                _("The model {name!r} stands in {home}; remove it there.", name=name, home=self._home / "config.toml"),
+                _("The model {name!r} is in {home}; remove it there.", name=name, home=self._home / "config.toml"),
             )
         if entry.source == "built-in":
             raise Invalid(_("The model {name!r} is built in and cannot be removed.", name=name))
@@ -135,13 +135,13 @@ class ModelRegistry:
             with self._database.read() as session:
                 rows = session.exec(select(ModelRow).order_by(cast(Any, ModelRow.created_at))).all()
         except (OperationalError, ProgrammingError):
-            # A home that was not set up yet has no table; its models are then the built-in ones.
+            # A home that is not set up yet has no table; it has only the built-in models.
             return []
         return [parse_entry({**row.entry, "name": row.name, "source": "added"}, _("the database")) for row in rows]
 
 
 def _tables(models: object, file: Path) -> list[dict[str, Any]]:
-    """`[[models]]` and `[models.NAME]` alike, as fields."""
+    """The fields of each model, written as `[[models]]` or `[models.NAME]`."""
     match models:
         case list():
             rows = cast(list[object], models)
@@ -161,14 +161,14 @@ def _tables(models: object, file: Path) -> list[dict[str, Any]]:
 
 
 def parse_entry(fields: dict[str, Any], where: str) -> ModelEntry:
-    """A model from its fields.
+    """Make a model from its fields.
 
     Raises:
-        Invalid: With every fault, each naming its field.
+        Invalid: The message lists every fault with its field.
     """
     known = ModelEntry.model_fields
     try:
-        # The strict model wants tuples; TOML and JSON give lists.
+        # The strict pydantic model wants tuples; TOML and JSON have lists.
         return ModelEntry.model_validate({key: _tupled(value) for key, value in fields.items()})
     except ValidationError as error:
         faults: list[Message] = []

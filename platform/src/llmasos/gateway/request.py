@@ -1,7 +1,7 @@
-"""Requests of a model, in the shape of chat completions: typed, bounded, and parsed once at the edge.
+"""Model requests, in the form of chat completions: typed, bounded, and parsed once at the edge.
 
-Everything that is sent to a provider is a field here, so that all of it is checked and counted. Unknown fields are
-refused: one that nobody reads would be a silent lie, and one that is passed on unread would cost tokens unseen.
+Everything sent to a provider is a field here, so that all of it is checked and counted. Unknown fields are
+refused: ignoring one would mislead the caller, and passing it on unread would cost uncounted tokens.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Task: TypeAlias = Literal[
     "chat", "classify", "extract", "summarise", "translate", "write", "code", "reason", "question", "other"
 ]
 
-# A conversation of more turns than this is no conversation: each costs a template and a place in the engine's lists.
+# No real conversation has more turns than this, and each turn costs a template and a place in the engine's lists.
 MAX_MESSAGES: Final = 2000
 MAX_TOOLS: Final = 128
-# As base64 it leaves a quarter of what one call carries for the rest; providers scale larger pictures down themselves.
+# As base64 it leaves a quarter of a call's payload for the rest; providers scale larger pictures down themselves.
 MAX_MEDIA_BYTES: Final = MAX_PAYLOAD_BYTES * 9 // 16
-# The largest schema that providers take is about half of this.
+# The largest schema that providers accept is about half of this.
 MAX_SCHEMA_CHARACTERS: Final = 128 << 10
 MAX_SCHEMA_DEPTH: Final = 32
 MAX_ADDRESS_CHARACTERS: Final = 2048
@@ -39,12 +39,12 @@ RequestT = TypeVar("RequestT", bound="Shape")
 
 
 class Shape(BaseModel):
-    """Frozen, and strict about keys."""
+    """A frozen model that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def as_sent(self) -> dict[str, Any]:
-        """The plain value that providers take."""
+        """The plain value that is sent to providers."""
         return self.model_dump(by_alias=True, exclude_none=True)
 
 
@@ -110,28 +110,28 @@ class TextPart(Shape):
 
 
 class Picture(Shape):
-    """A picture: data, or an address that the host fetches for an app. `detail` is the resolution to read it at."""
+    """A picture: data, or an address that the host fetches for an app. `detail` selects the resolution."""
 
     url: Annotated[str, AfterValidator(_picture)]
     detail: Literal["auto", "low", "high"] | None = None
 
 
 class PicturePart(Shape):
-    """A picture, as chat completions write one."""
+    """A picture part of a chat completion."""
 
     type: Literal["image_url"]
     image_url: Picture
 
 
 class Sound(Shape):
-    """A recording: base64."""
+    """A recording, in base64."""
 
     data: Annotated[str, AfterValidator(_media)]
     format: Literal["wav", "mp3"]
 
 
 class SoundPart(Shape):
-    """A recording, as chat completions write one."""
+    """A recording part of a chat completion."""
 
     type: Literal["input_audio"]
     input_audio: Sound
@@ -168,7 +168,7 @@ class ChatMessage(Shape):
 
     @property
     def text(self) -> str:
-        """Its text, without pictures and sounds."""
+        """The turn's text, without pictures and sounds."""
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
         return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
@@ -204,7 +204,7 @@ class NamedTool(Shape):
 
 
 class NamedSchema(Shape):
-    """The shape of an answer."""
+    """A JSON Schema for the answer, with a name."""
 
     name: Name = "answer"
     description: str | None = None
@@ -213,7 +213,7 @@ class NamedSchema(Shape):
 
 
 class PlainFormat(Shape):
-    """Text, or JSON of any shape."""
+    """Text, or JSON of any form."""
 
     type: Literal["text", "json_object"]
 
@@ -226,7 +226,7 @@ class SchemaFormat(Shape):
 
 
 class GenerateRequest(Shape):
-    """What a capability call, `/v1` and `import llmasos` all become."""
+    """The request that a capability call, `/v1` and `import llmasos` are all parsed into."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     model: Annotated[str, StringConstraints(max_length=128)] | None = None
@@ -255,10 +255,10 @@ class EmbedRequest(Shape):
 
 
 def parse_request(shape: type[RequestT], text: str) -> RequestT:
-    """A request from the JSON text of a guest.
+    """Parse a request from a guest's JSON text.
 
     Raises:
-        Invalid: It is not what the contract says; each fault names its field.
+        Invalid: It violates the contract; each fault names its field.
     """
     try:
         return shape.model_validate_json(text)
@@ -271,10 +271,10 @@ def _place(loc: tuple[int | str, ...]) -> str:
 
 
 def invalid_request(error: ValidationError) -> Invalid:
-    """The error of a request that is not valid."""
+    """Make the error of an invalid request."""
     faults = error.errors()
     if any("list[" in str(part) for fault in faults for part in fault["loc"]):
-        # Of a list of parts, pydantic also says that it is no string.
+        # For a list of parts, pydantic also reports that it is no string.
         faults = [fault for fault in faults if fault["loc"][-1] != "str"]
     told = [_("{field}: {what}", field=_place(fault["loc"]), what=misfit(fault)) for fault in faults[:5]]
     return Invalid(_("The request is not valid: {faults}", faults=listing(told, "; ")))

@@ -22,10 +22,10 @@ HAN = re.compile(r"[㐀-䶿一-鿿]")
 KANA = re.compile(r"[぀-ヿ]")
 HANGUL = re.compile(r"[가-힯]")
 
-# The beginning of a text shows its script; reading all of a long one would take longer than the rest of the choice.
+# The beginning of a text shows its script; reading all of a long text would take longer than the rest of the choice.
 SCRIPT_CHARACTERS = 2000
 
-# What a task is called in a sentence.
+# The name of each task in a sentence.
 TASKS: Mapping[str, Message] = {
     "chat": _("conversation"),
     "classify": _("classification"),
@@ -48,13 +48,13 @@ LANGUAGES: Mapping[str, Message] = {
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What the caller may use: tiers, and models by name. Everything if both are None."""
+    """What the caller may use: tiers, and models by name. No restriction if both are None."""
 
     tiers: tuple[Tier, ...] | None = None
     models: tuple[str, ...] | None = None
 
     def includes(self, entry: ModelEntry) -> bool:
-        """Whether a model is within it."""
+        """Whether it includes a model."""
         if self.tiers is None and self.models is None:
             return True
         return entry.name in (self.models or ()) or entry.tier in (self.tiers or ())
@@ -65,17 +65,17 @@ EVERYTHING = Reach()
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The model, and what the caller should know of it."""
+    """The chosen model, and notices for the caller."""
 
     entry: ModelEntry
     notices: tuple[str, ...] = ()
 
 
 def choose(request: GenerateRequest, models: Mapping[str, ModelEntry], reach: Reach, locale: str) -> Choice:
-    """The model that answers. A named model was checked against `reach` before.
+    """Choose the model to call. A named model was checked against `reach` before.
 
     Raises:
-        ModelUnavailable: Nothing that the caller may use is configured.
+        ModelUnavailable: No configured model is one that the caller may use.
     """
     language = request.language or language_of(_last_text(request))
     if request.model is not None:
@@ -107,7 +107,7 @@ def choose(request: GenerateRequest, models: Mapping[str, ModelEntry], reach: Re
 def choose_embedding(
     name: str | None, models: Mapping[str, ModelEntry], reach: Reach, usable: Callable[[ModelEntry], bool]
 ) -> ModelEntry:
-    """The model that embeds: the named one, or else the first one whose weights are present.
+    """Choose the embedding model: the named one, or else the first one whose weights are present.
 
     Raises:
         ModelUnavailable: There is none.
@@ -125,7 +125,7 @@ def choose_embedding(
 
 
 def language_of(text: str) -> str | None:
-    """The language of a text as far as its script shows it: Chinese, Japanese, Korean, or else None.
+    """The language of a text if its script shows it: Chinese, Japanese, Korean, or else None.
 
     A fifth of the letters is enough: a Chinese message about software is half Latin.
     """
@@ -150,13 +150,13 @@ def _last_text(request: GenerateRequest) -> str:
 
 
 def _first_fit(entries: list[ModelEntry], request: GenerateRequest, language: str | None) -> ModelEntry | None:
-    """The first model that is fit, or else the first, which then carries a notice."""
+    """The first fit model, or else the first one, with a notice."""
     fit = (entry for entry in entries if entry.fits_task(request.task) and entry.fits_language(language))
     return next(fit, entries[0] if entries else None)
 
 
 def _in_order(usable: list[ModelEntry], tiers: tuple[Tier, ...]) -> list[ModelEntry]:
-    """Those of the tiers: an operator's before the built-in, then the tiers in the order that was granted."""
+    """Models of these tiers: an operator's before the built-in ones, then by the order of the granted tiers."""
     within = [entry for entry in usable if entry.tier in tiers]
     return sorted(within, key=lambda entry: (entry.source == "built-in", tiers.index(entry.tier)))
 
@@ -170,7 +170,7 @@ def _below(tiers: Iterable[Tier], usable: list[ModelEntry]) -> ModelEntry | None
 
 
 def unfit(entry: ModelEntry, request: GenerateRequest, language: str | None) -> list[Message]:
-    """What a request needs that a model is not fit for: its task, its language, both or neither."""
+    """What a model is not fit for in a request: the task, the language, both or neither."""
     needs: list[Message] = []
     if not entry.fits_task(request.task):
         needs.append(TASKS.get(request.task or "other", TASKS["other"]))
@@ -181,10 +181,10 @@ def unfit(entry: ModelEntry, request: GenerateRequest, language: str | None) -> 
 
 
 def check_fit(entry: ModelEntry, request: GenerateRequest) -> None:
-    """Hold a chosen model against a request that requires a fit one.
+    """Check a chosen model for a request that requires a fit one.
 
     Raises:
-        ModelNotFit: It is not fit for the task or the language; the message names what listens on this computer.
+        ModelNotFit: It is not fit for the task or the language; the message names model servers on this computer.
     """
     needs = unfit(entry, request, request.language or language_of(_last_text(request)))
     if not needs:

@@ -1,6 +1,7 @@
-"""The steps around a call of a model that an operator's plugins may take part in: select, tune, guard, cache.
+"""The steps around a model call that an operator's plugins may implement: select, tune, guard, cache.
 
-The gateway asks a `Steps`; `llmasos.plugins` is the one that asks plugins, `PlainSteps` the one without any.
+The gateway calls a `Steps`; `llmasos.plugins` is the implementation that calls plugins, `PlainSteps` the one without
+any.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from llmasos.gateway.routing import Choice, Reach, choose
 
 @dataclass(frozen=True, slots=True)
 class ModelCaller:
-    """For whom a model is called."""
+    """The caller of a model."""
 
     workspace: str = "default"
     user: str = "local"
@@ -43,22 +44,22 @@ class ModelCall:
 
 
 class Steps(Protocol):
-    """What the gateway asks, in this order."""
+    """The steps that the gateway calls, in this order."""
 
     def select(self, request: GenerateRequest, models: Mapping[str, ModelEntry], reach: Reach, locale: str) -> Choice:
-        """The model that answers."""
+        """Select the model to call."""
         ...
 
     def tune(self, request: GenerateRequest, model: ModelEntry) -> GenerateRequest:
-        """The request with open parameters set."""
+        """Return the request with open parameters set."""
         ...
 
     def before(self, call: ModelCall) -> ModelCall:
-        """The call after the guards have seen it."""
+        """Return the call after the guards have processed it."""
         ...
 
     def cache_key(self, call: ModelCall) -> str | None:
-        """The key under which an equal call may be answered from memory."""
+        """The key under which an equal call may be served from memory."""
         ...
 
     def after(self, call: ModelCall) -> list[TextFilter]:
@@ -74,17 +75,17 @@ class PlainSteps:
         return choose(request, models, reach, locale)
 
     def tune(self, request: GenerateRequest, model: ModelEntry) -> GenerateRequest:
-        """The request as it is."""
+        """Return the request unchanged."""
         return request
 
     def before(self, call: ModelCall) -> ModelCall:
-        """The call as it is."""
+        """Return the call unchanged."""
         return call
 
     def cache_key(self, call: ModelCall) -> str | None:
-        """None: nothing is cached."""
+        """Return None: nothing is cached."""
         return None
 
     def after(self, call: ModelCall) -> list[TextFilter]:
-        """No filter."""
+        """Return no filter."""
         return []

@@ -45,19 +45,19 @@ class AnswerStream:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What is known at the start that the user should know."""
+        """What the user should know at the start."""
         return self._plan.remarks.notices
 
     @property
     def used(self) -> Used:
-        """Exact after the last part; after a `close` before it, what was said so far, counted."""
+        """Exact after the last part; after an earlier `close`, a count of the received text."""
         return self._used
 
     async def read(self) -> dict[str, Any] | None:
         """The next part, or None after the last.
 
         Raises:
-            LlmasosError: The provider broke off, or the answer is none; what was said is counted.
+            LlmasosError: The provider broke off, or sent no valid answer; the received text is counted.
         """
         while not self._ended:
             chunk = await self._parts.read()
@@ -77,14 +77,14 @@ class AnswerStream:
             if delta.get("content") == "":
                 del delta["content"]
             if choice["finish_reason"]:
-                # Told in the last part, with the usage.
+                # Reported in the last part, with the usage.
                 self._reason, choice["finish_reason"] = choice["finish_reason"], None
             if delta:
                 return part
         return None
 
     async def close(self) -> None:
-        """Stop the generation, and count what was said. Idempotent."""
+        """Stop the generation, and count the received text. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -94,14 +94,14 @@ class AnswerStream:
             self._used = (await self._count()).used(self._entry)
 
     def _note(self, delta: dict[str, Any]) -> None:
-        """Keep what was said, to count it."""
+        """Keep the received text, to count it."""
         self._said.append(delta.get("content") or "")
         self._thought.append(delta.get("reasoning_content") or "")
         for call in delta.get("tool_calls", ()):
             self._calls.append(f"{call['function']['name'] or ''}{call['function']['arguments'] or ''}")
 
     def _filter(self, delta: dict[str, Any]) -> None:
-        """Put a part through the guards' filters: text may be held back, tool calls wait for the end."""
+        """Pass a part through the guards' filters: text may be withheld, tool calls wait for the end."""
         if not self._filters:
             return
         delta.pop("reasoning_content", None)  # filters see text and tool calls; reasoning would pass unfiltered
@@ -114,7 +114,7 @@ class AnswerStream:
             whole["arguments"] += call["function"]["arguments"] or ""
 
     def _held_back(self) -> dict[str, Any]:
-        """What the filters kept until the end."""
+        """The text that the filters withheld until the end."""
         rest = self._filters.feed(self._json.finish()) if self._json is not None else ""
         rest += self._filters.finish()
         delta: dict[str, Any] = {"content": rest} if rest else {}

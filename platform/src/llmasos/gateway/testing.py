@@ -1,4 +1,4 @@
-"""A model whose answers a test writes: a real provider behind the real litellm, with scripted text."""
+"""A model with scripted answers: a real provider behind the real litellm."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ScriptedProvider:
     most_running: int = 0
 
     def say(self, *replies: ScriptedReply | str) -> None:
-        """Set the answers from now on."""
+        """Set the next answers."""
         self.replies = deque(ScriptedReply((reply,)) if isinstance(reply, str) else reply for reply in replies)
 
     def _next(self, messages: object, optional_params: dict[str, Any]) -> ScriptedReply:

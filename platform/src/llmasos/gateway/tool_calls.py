@@ -1,4 +1,4 @@
-"""Streamed tool calls, put in order: each call has an index of its own, and its id and name come once.
+"""Normalises streamed tool calls: each call has an index of its own, and its id and name come once.
 
 Servers differ: some give every call the index 0, some none, some repeat id and name with each piece.
 """
@@ -26,7 +26,7 @@ class ToolCallPieces:
         self._calls: list[_Call] = []
 
     def take(self, piece: dict[str, Any]) -> dict[str, Any]:
-        """A piece, with its call's own index, and without an id or a name that was said before."""
+        """Return a piece with its call's own index, and without an id or name that was sent before."""
         function = piece["function"]
         name, arguments = function["name"] or "", function["arguments"] or ""
         known = self._find(piece["id"], piece.get("index"), name)
@@ -59,5 +59,5 @@ class ToolCallPieces:
         if provider_index is not None and not by_index:
             return None
         call = by_index[-1] if by_index else self._calls[-1]
-        # Without an id, another name after the first one's arguments begins another call.
+        # Without an id, a new name after the first call's arguments starts another call.
         return None if name and call.arguments and name != call.name else call

@@ -1,4 +1,4 @@
-"""What a model call used: as reported by the provider if that is possible, or else as counted by the host."""
+"""What a model call used: as reported by the provider if that is plausible, or else as counted by the host."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from llmasos.quotas.meters import NOTHING_USED, Used
 logger = logging.getLogger(__name__)
 
 # Providers add words of their own to a prompt (a date, rules for tools), and some let a model think beyond max_tokens.
-# What was reserved and this much more is believed; of more, only this is charged.
+# Up to this much above the reservation is believed; beyond that, only this much is charged.
 SLACK_TOKENS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The tokens of a call; `estimated` if the host counted, `doubted` if the provider reported what cannot be."""
+    """The tokens of a call; `estimated` if the host counted, `doubted` if the provider's report is implausible."""
 
     prompt: int
     completion: int
@@ -29,13 +29,13 @@ class Counted:
     doubted: bool = False
 
     def used(self, entry: ModelEntry) -> Used:
-        """As the kernel settles it."""
+        """Return the form that the kernel settles."""
         price = entry.price
         cost = None if price is None else price.cost_micro_usd(self.prompt, self.completion)
         return Used(self.prompt, self.completion, cost, entry.name)
 
     def as_usage(self) -> dict[str, int]:
-        """As chat completions write it."""
+        """Return the form of chat completions."""
         return {
             "prompt_tokens": self.prompt,
             "completion_tokens": self.completion,
@@ -47,15 +47,15 @@ class Counted:
 class Spent:
     """What a call used, available as soon as the provider reported it, even if the call then fails.
 
-    `pending` is set while a provider has a request and has not reported its usage. If the caller gives up then, it is
-    charged what was reserved, since the provider may continue.
+    `pending` is set while a provider has a request and has not reported its usage. A caller that gives up then is
+    charged the whole reservation, since the provider may continue.
     """
 
     used: Used = NOTHING_USED
     pending: bool = False
 
     def send(self) -> None:
-        """A request is about to be sent."""
+        """Note that a request is about to be sent."""
         self.pending = True
 
     @contextmanager
@@ -83,10 +83,10 @@ def reported_usage(response: Any) -> Counted | None:
 
 
 def believed(reported: Counted, prompt_tokens: int, completion_tokens: int, entry: ModelEntry) -> Counted | None:
-    """Return the reported usage, limited to what is possible, or None if it is negative and the host has to count.
+    """Return the reported usage, limited to what is plausible, or None if it is negative and the host has to count.
 
     Args:
-        reported: What the provider said.
+        reported: The provider's report.
         prompt_tokens: The most that the prompt can have.
         completion_tokens: The most that the answer was allowed.
         entry: The model, for the log.
