@@ -1,9 +1,9 @@
 """`actions.json`: an app's actions, with the JSON Schemas of input and output, and its lifecycle hooks.
 
-An entry whose name begins with @ is not an action: it says that the app has a hook for a lifecycle event.
+An entry whose name begins with @ is not an action: it declares a hook for a lifecycle event.
 
-The host checks inputs against these schemas, so a schema is code from a stranger. Only keywords whose cost is bounded
-by the size of the input are taken: no regular expressions, no references outwards, nothing that refers to itself.
+The host checks inputs against these schemas, so a schema is untrusted code. Only keywords whose cost is bounded
+by the size of the input are accepted: no regular expressions, no external references, no recursion.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ MAX_ACTIONS: Final = 64
 # A form of a hundred fields with texts in two languages has about 1,500 nodes.
 MAX_NODES: Final = 20_000
 MAX_DEPTH: Final = 32
-# Parts of a default times parts of its schema: what checking one takes at most, about a tenth of a second.
+# Parts of a default times parts of its schema: the bound of one check's cost, about a tenth of a second.
 MAX_DEFAULT_STEPS: Final = 100_000
-# A caller can never name one, since no action's name has an @.
+# A caller can never name one, since no action's name contains @.
 LIFECYCLE_EVENTS: Final = frozenset(f"@{event}" for event in hooks.LIFECYCLE_EVENTS)
 NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 KEYS: Final = frozenset({"name", "title", "description", "input_schema", "output_schema", "streaming"})
 
-# One subschema each, a list of them, and a table of them.
+# Keywords with one subschema, a list of them, and a table of them.
 _ONE: Final = frozenset({"items", "additionalProperties", "not"})
 _LIST: Final = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
 _TABLE: Final = frozenset({"properties", "$defs"})
@@ -47,7 +47,7 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One action. `raw` is its entry, as tables and pages keep it."""
+    """One action. `raw` is its entry in `actions.json`, as it is stored."""
 
     name: str
     input_schema: Mapping[str, Any]
@@ -56,11 +56,11 @@ class Action:
     raw: Mapping[str, Any]
 
     def title(self, locale: str) -> str:
-        """Its title in a locale, or in English if it has none there."""
+        """Its title in a locale, or else in English."""
         return _in_locale(self.raw.get("title"), locale) or self.name
 
     def description(self, locale: str) -> str:
-        """What it does."""
+        """Its description."""
         return _in_locale(self.raw.get("description"), locale)
 
 
@@ -72,7 +72,7 @@ def _in_locale(text: object, locale: str) -> str:
 
 
 class ListedActions(NamedTuple):
-    """What `actions.json` lists."""
+    """The content of `actions.json`."""
 
     actions: tuple[Action, ...]
     lifecycle_events: tuple[str, ...]
@@ -80,7 +80,7 @@ class ListedActions(NamedTuple):
 
     @property
     def entries(self) -> list[dict[str, Any]]:
-        """What was listed, the actions first."""
+        """All entries, the actions first."""
         return [*(dict(action.raw) for action in self.actions), *({"name": event} for event in self.lifecycle_events)]
 
 
@@ -88,7 +88,7 @@ def parse_actions(text: str) -> ListedActions:
     """Read `actions.json`, or what a component's `describe` returns.
 
     Raises:
-        BundleRejected: It is not a list of actions, or a schema is not one that the host would run.
+        BundleRejected: It is not a list of actions, or the host does not accept a schema.
     """
     try:
         listed: object = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
@@ -132,12 +132,12 @@ def parse_actions(text: str) -> ListedActions:
 
 
 def lifecycle_events_of(entries: Iterable[Mapping[str, Any]]) -> frozenset[str]:
-    """The lifecycle events among entries that were checked when they were stored."""
+    """The lifecycle events among stored entries, which were checked before they were stored."""
     return frozenset(entry["name"] for entry in entries if _is_lifecycle_event(entry))
 
 
 def checked_actions(entries: Iterable[Mapping[str, Any]]) -> tuple[Action, ...]:
-    """Actions from entries that were checked when they were stored."""
+    """The actions among stored entries, which were checked before they were stored."""
     return tuple(
         Action(
             entry["name"],
@@ -243,14 +243,14 @@ def _check_text(name: str, key: str, text: object) -> None:
 
 
 def check_schema(place: str, schema: object) -> None:
-    """Check a JSON Schema against what the host is willing to run.
+    """Check that the host accepts a JSON Schema.
 
     Args:
-        place: Where it stands, for the message.
+        place: Its position, for the message.
         schema: The schema, decoded.
 
     Raises:
-        BundleRejected: It is not valid, refers outwards or to itself, or is too large.
+        BundleRejected: It is not valid, has an external reference or recursion, or is too large.
     """
     if not _is_table(schema):
         raise BundleRejected(
@@ -259,7 +259,7 @@ def check_schema(place: str, schema: object) -> None:
     root = schema
     walk = _Walk(place, root)
     walk.cost(root, MAX_DEPTH, ())
-    # Imported here: a fifth of the time that a command which reads no bundle may take.
+    # Imported here: it takes a fifth of the time budget of a command, and most commands read no bundle.
     from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415
 
     try:
@@ -288,7 +288,7 @@ def check_schema(place: str, schema: object) -> None:
 
 
 class _Walk:
-    """Counts what a schema comes to with every reference written out. A definition is counted once a depth."""
+    """Measures a schema with every reference expanded. A definition is counted once per depth."""
 
     def __init__(self, place: str, root: dict[str, Any]) -> None:
         self.place = place
@@ -317,7 +317,7 @@ class _Walk:
         return total
 
     def defaults(self, schema: object) -> Iterator[tuple[object, dict[str, Any]]]:
-        """Each default with the schema that it must fit, since every call that leaves the input out gets it."""
+        """Each default with its schema, which it must match, since calls without that input receive it."""
         if not _is_table(schema):
             return
         if "default" in schema:
@@ -374,7 +374,7 @@ class _Walk:
                 _("refers to itself through {target!r}: write out as many levels as are needed", target=target[:80]),
             )
         counted, at_depth = self.known.get(name, (0, MAX_DEPTH + 1))
-        if depth < at_depth:  # deeper than before, so it may now exceed the limit
+        if depth < at_depth:  # deeper than before, so it may exceed the limit now
             counted = self.cost(self.definitions[name], depth, (*inside, name))
             self.known[name] = counted, depth
         return counted

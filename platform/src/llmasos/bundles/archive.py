@@ -1,8 +1,8 @@
-"""A zip, read as strictly as it can be.
+"""Reads a zip archive as strictly as possible.
 
 The format (PKWARE APPNOTE 6.3.10, sections 4.3 and 4.4) lets the directory, the local headers and the bytes between
-them disagree, and every reader resolves that differently. Here there is one reading: entries stand back to back from
-byte 0, each exactly as the directory repeats it; then the directory; then its end record; then nothing. That leaves
+them disagree, and every reader resolves that differently. This reader accepts one form: entries back to back from
+byte 0, each identical to its directory entry; then the directory; then its end record; then nothing. That leaves
 no room for overlaps, prefixes, gaps, trailing data, comments, extra fields, descriptors or a second directory.
 """
 
@@ -38,7 +38,7 @@ REBUILD: Final = _("build it again with `llmasos build`")
 
 @dataclass(frozen=True, slots=True)
 class ArchiveEntry:
-    """One file, as the directory and its local header agree on it."""
+    """One file, on which the directory and its local header agree."""
 
     name: str
     method: int
@@ -49,10 +49,10 @@ class ArchiveEntry:
 
 
 def unpack(data: bytes) -> dict[str, bytes]:
-    """Every file of a bundle, by name.
+    """Return every file of a bundle, by name.
 
     Raises:
-        BundleRejected: Anything about it is unusual, with what.
+        BundleRejected: Anything about it is unusual; the message says what.
     """
     entries = list(_entries(data))
     _check_names([entry.name for entry in entries])
@@ -85,7 +85,7 @@ def _entries(data: bytes) -> Iterator[ArchiveEntry]:
 
 
 def _end(data: bytes) -> tuple[int, int]:
-    """The number of entries, and the offset of the directory."""
+    """Return the number of entries, and the offset of the directory."""
     if len(data) < END.size or not data.startswith((LOCAL_MAGIC, END_MAGIC)):
         raise BundleRejected(
             _("this is no bundle, or there is something before it: name a file that `llmasos build` made"),
@@ -113,7 +113,7 @@ def _end(data: bytes) -> tuple[int, int]:
 
 
 def _entry(data: bytes, at: int, local_at: int) -> tuple[ArchiveEntry, int, int]:
-    """The directory's entry at `at`, the offset of the next entry, and the offset at which the next file must begin."""
+    """Return the directory's entry at `at`, the offset of the next entry, and the required offset of the next file."""
     end = len(data) - END.size
     if at + CENTRAL.size > end or data[at : at + 4] != CENTRAL_MAGIC:
         raise _reject(_("has a broken directory"))
@@ -184,7 +184,7 @@ def _check_names(names: list[str]) -> None:
     seen: dict[str, str] = {}
     for name in names:
         _check_name(name)
-        # Names that some file systems take for one: the same letters composed differently, or in another case.
+        # Names that some file systems treat as equal: the same letters composed differently, or in another case.
         key = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold())
         if key in seen:
             if seen[key] == name:
@@ -228,7 +228,7 @@ def _check_name(name: str) -> None:
 
 
 def _inflate(data: bytes, entry: ArchiveEntry) -> bytes:
-    """The bytes of an entry, counted as they are inflated; the sizes in its headers must match."""
+    """Inflate an entry, counting its bytes, which must match the sizes in its headers."""
     packed = memoryview(data)[entry.data_at : entry.data_at + entry.packed_bytes]
     limit = max(layout.RATIO_FREE_BYTES, entry.packed_bytes * layout.MAX_RATIO)
     if entry.size_bytes > limit:

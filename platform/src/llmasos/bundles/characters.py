@@ -1,4 +1,4 @@
-"""No text of an app has characters that nobody sees: they repaint the screen on which somebody consents."""
+"""Finds invisible characters in an app's texts: they could repaint the consent screen."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import cast
 
 from llmasos.printable import hidden_character
 
-# Everything else is shown on one line, and a second one could pass for a line of ours.
+# Everything else is shown on one line, and a second line could pass for one of ours.
 _WITH_LINES = frozenset({"description", "default", "enum", "const", "examples", "example", "input", "$comment"})
 
 
 def hidden_characters(value: object, path: str = "", *, lines: bool = False) -> Iterator[tuple[str, str]]:
-    """Each text in a decoded document that has one: its path, and the code of the character.
+    """Find each text with an invisible character in a decoded document: its path, and the character's code.
 
     Args:
         value: Tables, lists and texts, nested no deeper than their reader allows.
         path: The path of `value`, as an author would write it.
-        lines: Whether texts may have line feeds and tabs here.
+        lines: Whether these texts may have line feeds and tabs.
     """
     if isinstance(value, str):
         found = hidden_character(value, lines=lines)

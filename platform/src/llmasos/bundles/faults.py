@@ -1,4 +1,4 @@
-"""A fault of `llmapp.toml` as its author reads it: the key, what is wrong, and the cure."""
+"""Faults of `llmapp.toml`, for its author: the key, what is wrong, and the cure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MISSING: Final = _("it is missing")
 
 @dataclass(frozen=True, slots=True)
 class ManifestFault:
-    """One fault. `path` is the key as one would write it; what is wrong, and the cure."""
+    """One fault: `path` is the key as an author writes it."""
 
     path: str
     what: Message
@@ -46,7 +46,7 @@ _TYPES = {
 
 
 def faults_of(error: ValidationError, model: type[BaseModel]) -> Iterator[ManifestFault]:
-    """The faults that pydantic found in data meant for `model`."""
+    """Convert the faults that pydantic found in data for `model`."""
     for detail in error.errors(include_url=False):
         yield _fault(detail, model)
 
@@ -150,9 +150,9 @@ def _keys(model: type[BaseModel]) -> list[str]:
 
 
 def _walk(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, type[BaseModel] | None]:
-    """The path as an author writes it, and the model that its last key was looked up in.
+    """Return the path as an author writes it, and the model in which its last key was looked up.
 
-    Pydantic puts the tag of a permission, and `[key]` for a fault in a key, among the steps: neither is one.
+    Pydantic's location includes a permission's tag, and `[key]` for a fault in a key; both are dropped.
     """
     path = ""
     here: Any = model
@@ -180,7 +180,7 @@ def _quoted(key: str) -> str:
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:
-    """The model that an annotation is, `Annotated` and `| None` left out; a table or array of models is none."""
+    """The model of an annotation, without `Annotated` and `| None`; None for a table or array of models."""
     if isinstance(annotation, type):
         return annotation if issubclass(annotation, BaseModel) else None
     if hasattr(annotation, "__metadata__") or get_origin(annotation) in {Union, UnionType}:
@@ -196,7 +196,7 @@ def _field(model: type[BaseModel], key: str) -> Any:
 
 
 def _item(annotation: Any) -> Any:
-    """What an array or table of this type holds: the last of its parameters that is no `...`."""
+    """The item type of an array or table type: its last parameter that is not `...`."""
     parameters = [a for a in get_args(annotation) if a is not Ellipsis]
     if hasattr(annotation, "__metadata__"):
         return _item(parameters[0])
@@ -210,7 +210,7 @@ def _flat(annotation: Any) -> Iterator[Any]:
 
 
 def _tagged(annotation: Any, tag: str) -> type[BaseModel] | None:
-    """The member of a union of models that `tag` names, where `annotation` is one."""
+    """The member that `tag` names, if `annotation` is a union of models."""
     models = [m for m in _flat(annotation) if isinstance(m, type) and issubclass(m, BaseModel)]
     if len(models) < 2:
         return None

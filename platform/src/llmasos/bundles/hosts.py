@@ -1,7 +1,7 @@
-"""Patterns of servers, as permissions name them.
+"""Patterns of servers in permissions.
 
-A pattern is `https://api.example.com`, `https://*.example.com:8443`, or `*` for the whole network. A wildcard stands
-for one or more whole labels in front, never for the name behind it: `*.example.com` is not `example.com`.
+A pattern is `https://api.example.com`, `https://*.example.com:8443`, or `*` for the whole network. A wildcard matches
+one or more whole leading labels, never the bare name after it: `*.example.com` does not match `example.com`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _EXAMPLE = _("write it as https://api.example.com, https://*.example.com:8443 or
 
 @dataclass(frozen=True, slots=True)
 class HostPattern:
-    """Which servers a permission reaches. `host` is empty for the whole network."""
+    """The servers that a permission allows. `host` is empty for the whole network."""
 
     scheme: Literal["http", "https", "*"]
     host: str
@@ -37,7 +37,7 @@ class HostPattern:
         """Read a pattern.
 
         Raises:
-            ValueError: It is none, or it is one that could mean two things, with what to write instead.
+            ValueError: It is not a pattern, or is ambiguous; the message says what to write instead.
         """
         if text == "*":
             return cls("*", "", 0)
@@ -66,7 +66,7 @@ class HostPattern:
         return self.scheme == "*"
 
     def matches(self, scheme: str, host: str, port: int) -> bool:
-        """Whether a request to this server is within the pattern; `host` in lower case, IPv6 in brackets."""
+        """Whether the pattern matches a server; `host` is in lower case, IPv6 in brackets."""
         if self.is_everything:
             return True
         if scheme != self.scheme or port != self.port:
@@ -74,7 +74,7 @@ class HostPattern:
         return host.endswith(f".{self.host}") if self.wildcard else host == self.host
 
     def covers(self, other: HostPattern) -> bool:
-        """Whether every server of `other` is a server of this pattern."""
+        """Whether this pattern matches every server that `other` matches."""
         if self.is_everything or other.is_everything:
             return self.is_everything
         if not other.wildcard:

@@ -11,7 +11,7 @@ from llmasos.i18n import _
 from llmasos_sdk.host import BASELINE_CAPABILITIES
 
 _CONTRACT: Final = re.compile(r"llmasos:app/([a-z][a-z0-9-]*)@0\.1\.\d+")
-# Names alone: the runner links it with nothing behind it but clocks and randomness.
+# Names only: the runner links nothing of it but clocks and randomness.
 _WASI: Final = re.compile(r"wasi:[a-z-]+/[a-z0-9-]+@0\.2\.\d+")
 
 
@@ -25,11 +25,11 @@ def check_imports(imports: Iterable[str], capabilities: frozenset[str]) -> None:
     """Refuse a component that imports more than its manifest declares.
 
     Args:
-        imports: What the binary imports, as a runner read it.
-        capabilities: What its manifest asks for; the baseline ones need no permission.
+        imports: The binary's imports, as read by a runner.
+        capabilities: What its manifest asks for; the baseline capabilities need no permission.
 
     Raises:
-        ComponentRejected: Naming every import too many, and the manifest lines that would declare it.
+        ComponentRejected: The message names every undeclared import, and the manifest lines that would declare it.
     """
     found = tuple(imports)
     foreign = [name for name in found if not _CONTRACT.fullmatch(name) and not _WASI.fullmatch(name)]

@@ -1,4 +1,4 @@
-"""What a bundle holds, and its limits: agreed between the writer and the reader."""
+"""The contents of a bundle and its limits, shared by the writer and the reader."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ README: Final = "README.md"
 SUFFIX: Final = ".llmapp"
 
 WHEEL: Final = re.compile(r"[A-Za-z0-9_.]+-[A-Za-z0-9_.!+]+(-[A-Za-z0-9_.]+){3,4}\.whl")
-# Besides these a bundle holds its icon, at the path that the manifest names. Whatever nobody reads stays out.
+# A bundle also holds its icon, at the path that the manifest names, and no other file.
 TEXTS: Final = re.compile(r"README(\.[a-z]{2})?\.md|CHANGELOG\.md|(LICENSE|NOTICE)(\.txt|\.md)?")
 
 MAX_ENTRIES: Final = 512
 MAX_UNPACKED_BYTES: Final = 64 << 20
-# Real components deflate to between a third and a tenth; 100 leaves room for tables of zeros. A small file may be as
-# uniform as it likes: below a MiB the ratio harms nobody.
+# Real components deflate to between a third and a tenth; 100 leaves room for tables of zeros. A small file may have
+# any ratio: below a MiB it is harmless.
 MAX_RATIO: Final = 100
 RATIO_FREE_BYTES: Final = 1 << 20
 # Stored without compression, with a header of at most 512 bytes twice for each entry.

@@ -19,7 +19,7 @@ def check_lock(text: str) -> None:
     """Check that a `requirements.txt` can be built into an environment.
 
     Raises:
-        BundleRejected: A line is no pinned and hashed requirement, names an address, or is an option.
+        BundleRejected: A line is not a pinned and hashed requirement, names an address, or is an option.
     """
     lines = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
     pinned = [line for line in lines if line and not line.startswith("#")]

@@ -68,11 +68,11 @@ __all__ = [
     "parse_manifest",
 ]
 
-# Ten times the largest manifest that makes sense.
+# Ten times the largest sensible manifest.
 MAX_MANIFEST_BYTES: Final = 64 << 10
-# The TOML reader's time grows with the square of the number of dots in a key: 20,000 take it 5 s, 200 a blink.
+# The TOML reader's time grows with the square of the number of dots in a key: 5 s for 20,000, almost none for 200.
 MAX_DOTS_A_LINE: Final = 200
-# Past these many, the first ones say it.
+# More faults than this are only counted.
 MAX_FAULTS: Final = 50
 
 
@@ -107,11 +107,11 @@ class Manifest(Frozen):
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """The capabilities asked for."""
+        """The capabilities that the manifest asks for."""
         return frozenset(permission.capability for permission in self.permissions)
 
     def permission(self, capability: str) -> Permission | None:
-        """What it asks for of one capability."""
+        """The permission for one capability."""
         return next((p for p in self.permissions if p.capability == capability), None)
 
 
@@ -122,7 +122,7 @@ def parse_manifest(text: str) -> Manifest:
         text: Its contents.
 
     Raises:
-        ManifestRejected: Naming every fault, a line each: the key, what is wrong with it, and the cure.
+        ManifestRejected: The message lists every fault, one per line: the key, what is wrong, and the cure.
     """
     if len(text.encode(errors="surrogatepass")) > MAX_MANIFEST_BYTES:
         raise ManifestRejected(
@@ -181,7 +181,7 @@ def _report(faults: list[ManifestFault]) -> Message:
 
 
 def _parts(data: dict[str, Any]) -> ManifestParts:
-    """What parses of each part by itself, so that a fault in one does not hide those between the others."""
+    """Parse each part separately, so that a fault in one part does not hide inconsistencies between the others."""
     return ManifestParts(
         id=_attempt(_APP_ID, data.get("id")),
         runtime=_attempt(_RUNTIME, data.get("runtime")),

@@ -2,7 +2,7 @@
 
     python -m llmasos.bundles.manifest_schema > sdk/src/llmasos_sdk/llmapp.schema.json
 
-It describes the shape of each key; what holds between keys is checked by `llmasos check`.
+It describes each key; `llmasos check` checks the rules between keys.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from llmasos.bundles.manifest import Manifest
 
 
 def manifest_schema() -> str:
-    """The schema as JSON text, with a line feed at its end."""
+    """Return the schema as JSON text, with a final line feed."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Manifest.model_json_schema(by_alias=True)}
     return json.dumps({**schema, "title": "llmapp.toml"}, indent=1, ensure_ascii=False) + "\n"
 

@@ -1,4 +1,4 @@
-"""The parts of a manifest: texts, permissions, the runtime, limits, and the form at install."""
+"""The parts of a manifest: texts, permissions, the runtime, limits, and the install form."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ AppId: TypeAlias = Annotated[str, StringConstraints(pattern=rf"^{WORD}/{WORD}$",
 Category: TypeAlias = Annotated[str, StringConstraints(pattern=rf"^{WORD}$", max_length=40)]
 FieldName: TypeAlias = Annotated[str, StringConstraints(pattern=NAME)]
 T = TypeVar("T")
-# TOML and JSON know only arrays, so a list becomes a tuple here; what is in it stays strict.
+# TOML and JSON have only arrays, so a list becomes a tuple here; its items stay strict.
 Many: TypeAlias = Annotated[tuple[T, ...], Strict(False)]
 Tier: TypeAlias = Literal["fast", "balanced", "best"]
 Method: TypeAlias = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
@@ -79,7 +79,7 @@ PackageRequirement: TypeAlias = Annotated[str, StringConstraints(max_length=200)
 
 
 class Frozen(BaseModel):
-    """Parsed once at the edge, changed by `model_copy`, dumped under the keys that it is read from."""
+    """Parsed once at the edge, changed by `model_copy`, dumped under the keys that it was read from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True)
 
@@ -96,14 +96,14 @@ class LocalisedText(Frozen):
 
 
 class BasePermission(Frozen):
-    """What every permission has: whether the app works without it, and why it is asked for."""
+    """The fields of every permission: whether the app works without it, and the reason for it."""
 
     optional: bool = False
     reason: LocalisedText
 
 
 class ModelPermission(BasePermission):
-    """Calls of language models, by tier or by name."""
+    """Calls to language models, by tier or by name."""
 
     capability: Literal["model"]
     tiers: Many[Tier] = ()
@@ -121,7 +121,7 @@ class ModelPermission(BasePermission):
 
 
 class StoragePermission(BasePermission):
-    """Values kept for the app, apart for each user."""
+    """Values stored for the app, separately for each user."""
 
     capability: Literal["storage"]
     max_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 1 << 20
@@ -149,12 +149,12 @@ class HttpPermission(BasePermission):
         return tuple(HostPattern.parse(host) for host in self.hosts)
 
 
-# Set by the host itself: a secret put here would change what the request means.
+# The host sets these itself: a secret here would change the meaning of the request.
 TRANSPORT_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"})
 
 
 class SecretPlace(Frozen):
-    """Where the host puts a secret: into one header or query parameter of requests to one host."""
+    """Where the host inserts a secret: into one header or query parameter of requests to one host."""
 
     name: FieldName
     host: str
@@ -203,14 +203,14 @@ class SecretPlace(Frozen):
 
 
 class SecretsPermission(BasePermission):
-    """Secrets of the user that the host puts into requests; the app never reads them."""
+    """Secrets of the user that the host inserts into requests; the app is not given them."""
 
     capability: Literal["secrets"]
     secrets: Annotated[Many[SecretPlace], Field(min_length=1, max_length=20)]
 
 
 class AppsPermission(BasePermission):
-    """Calls of other apps' actions; each app stands in `[dependencies]` too."""
+    """Calls to other apps' actions; each app must also be in `[dependencies]`."""
 
     capability: Literal["apps"]
     apps: Annotated[Many[AppId], Field(min_length=1, max_length=50)]
@@ -231,7 +231,7 @@ def _kind(value: str) -> str:
 
 
 class RuntimeSection(Frozen):
-    """What runs the app, and from what: a source that `build` compiles, or a finished component or wheel."""
+    """The app's runtime, and its source, which `build` compiles, or its finished component or wheel."""
 
     kind: Annotated[str, AfterValidator(_kind)]
     source: RelativePath | None = None
@@ -242,13 +242,13 @@ class RuntimeSection(Frozen):
 
 
 class Compat(Frozen):
-    """Which hosts the release runs on."""
+    """The hosts that the release runs on."""
 
     llmasos: Specifier = ">=0.1"
 
 
 class LimitsRequest(Frozen):
-    """Asked for; the installation stores what was granted."""
+    """The limits that the app asks for; the installation stores what was granted."""
 
     memory_mib: Annotated[int, Field(ge=32, le=2048)] = 64
     cpu_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
@@ -258,7 +258,7 @@ class LimitsRequest(Frozen):
 
 
 class ConfigField(Frozen):
-    """One field of the form at install."""
+    """One field of the install form."""
 
     type: Literal["string", "integer", "number", "boolean", "array"]
     title: LocalisedText

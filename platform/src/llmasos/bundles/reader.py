@@ -1,4 +1,4 @@
-"""Reads bundles, and trusts nothing in them."""
+"""Reads bundles without trusting anything in them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMPONENT_LAYER = b"\x0d\x00\x01\x00"
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What is in a bundle, checked. What its binary is, a runner reads."""
+    """The checked contents of a bundle. Only a runner parses its binary."""
 
     digest: str
     """SHA-256 of the file, hexadecimal."""
@@ -46,12 +46,12 @@ class Bundle:
 
     @property
     def actions_json(self) -> list[dict[str, Any]]:
-        """The actions, as tables keep them."""
+        """The actions, in their stored form."""
         return [dict(action.raw) for action in self.actions]
 
     @property
     def listed_json(self) -> list[dict[str, Any]]:
-        """The actions and the lifecycle events, as an installed release keeps them."""
+        """The actions and the lifecycle events, in the form that an installed release stores."""
         return ListedActions(self.actions, self.lifecycle_events).entries
 
     @property
@@ -65,21 +65,21 @@ def read_bundle(path: Path) -> Bundle:
 
     Raises:
         NotFound: There is no such file.
-        BundleRejected: It is not safe or not complete, with what and the cure.
+        BundleRejected: It is not safe or not complete; the message has the cure.
         ManifestRejected: Its manifest is not valid.
     """
     return bundle_of(read_bytes(path))
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a bundle file, no more than a bundle may have.
+    """Read a bundle file, up to the largest size of a bundle.
 
     Raises:
         NotFound: There is no such file.
-        BundleRejected: It is no plain file, is too large, or cannot be read.
+        BundleRejected: It is not a regular file, is too large, or cannot be read.
     """
     try:
-        # Without blocking: opening a FIFO would wait for somebody to write into it.
+        # Without blocking: opening a FIFO would wait for a writer.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
             told = os.fstat(file.fileno())
             if not stat.S_ISREG(told.st_mode):
@@ -101,7 +101,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def bundle_of(data: bytes) -> Bundle:
-    """Read the bytes of a bundle, as `read_bundle`."""
+    """Parse the bytes of a bundle; raises as `read_bundle`."""
     files = unpack(data)
     manifest = parse_manifest(_text(files, layout.MANIFEST, layout.MAX_TEXT_BYTES))
     _check_contents(files, manifest)
@@ -134,7 +134,7 @@ def code_digest(files: Mapping[str, bytes]) -> str:
     """SHA-256 of an app's code: of the component; of a native app, of its wheel and lock together."""
     if layout.COMPONENT in files:
         return hashlib.sha256(files[layout.COMPONENT]).hexdigest()
-    # The same wheel under another lock is another environment.
+    # The same wheel with another lock gives another environment.
     listed = "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in code_names(files))
     return hashlib.sha256(listed.encode()).hexdigest()
 
@@ -197,7 +197,7 @@ def _check_contents(files: Mapping[str, bytes], manifest: Manifest) -> None:
 
 
 def _check_component(component: bytes) -> None:
-    """Magic and layer only: everything behind them is read in a runner."""
+    """Check magic and layer only: a runner parses the rest."""
     if not component.startswith(WASM_MAGIC):
         raise BundleRejected(
             _(

@@ -1,4 +1,4 @@
-"""Rules between the parts of a manifest. Pure: from parts to faults."""
+"""Rules between the parts of a manifest. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llmasos.i18n import _, any_of, listing
 
 @dataclass(frozen=True, slots=True)
 class ManifestParts:
-    """The parts of a manifest; a part that did not parse is None."""
+    """The parts of a manifest; None for a part that did not parse."""
 
     id: str | None
     runtime: RuntimeSection | None
@@ -32,7 +32,7 @@ class ManifestParts:
 
 
 def inconsistencies(parts: ManifestParts) -> Iterator[ManifestFault]:
-    """Every contradiction between parts that are each valid."""
+    """Find every contradiction between parts that are valid by themselves."""
     if parts.runtime is not None:
         yield from _runtime(parts.runtime)
     yield from _duplicates(parts.permissions)
@@ -46,9 +46,9 @@ def inconsistencies(parts: ManifestParts) -> Iterator[ManifestFault]:
 
 
 _ITSELF = _("an app cannot depend on itself")
-# What each kind may be made from, and how the files of a finished one end.
+# The allowed sources of each kind, and the suffixes of finished files.
 _MADE_FROM = {"wasm": ("source", "component"), "python": ("source", "wheel")}
-# What an operator's runtime runs is finished: `build` compiles for the host's own alone.
+# An operator's runtime runs finished files only: `build` compiles for the host's own runtimes alone.
 _FINISHED = ("component", "wheel")
 _ENDINGS = {"component": (".wasm",), "wheel": (".whl",)}
 

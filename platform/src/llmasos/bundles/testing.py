@@ -1,4 +1,4 @@
-"""Bundles for tests: small, valid, and easy to spoil."""
+"""Bundles for tests: small, valid, and easy to corrupt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from llmasos.bundles import layout
 from llmasos.bundles.writer import write_bundle
 
-# A component with nothing in it: the magic, the version of the component format, and no section.
+# An empty component: the magic, the version of the component format, and no section.
 EMPTY_COMPONENT: Final = b"\0asm\x0d\x00\x01\x00"
 
 MODEL_PERMISSION: Final = """
@@ -68,7 +68,7 @@ def make_bundle(
     component: bytes = EMPTY_COMPONENT,
     actions: list[dict[str, Any]] | None = None,
 ) -> Path:
-    """Write a small app's bundle into `folder`, and return its path. Its name is free of its contents."""
+    """Write a small app's bundle into `folder`, and return its path. Its name does not depend on its contents."""
     path = folder / f"app-{len(list(folder.iterdir())) if folder.exists() else 0}{layout.SUFFIX}"
     write_bundle(bundle_files(manifest, component, actions), path)
     return path

@@ -1,4 +1,4 @@
-"""Writes bundles: the same files give the same bytes, wherever and whenever they are written."""
+"""Writes bundles reproducibly: the same files give the same bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final
 from llmasos.bundles import archive
 from llmasos.bundles.archive import CENTRAL, CENTRAL_MAGIC, DEFLATED, END, END_MAGIC, LOCAL, LOCAL_MAGIC, STORED
 
-# The least that the format can say: midnight of 1 January 1980.
+# The earliest time of the format: midnight of 1 January 1980.
 DATE: Final = (1 << 5) | 1
 VERSION_NEEDED: Final = 20
 MADE_BY_UNIX: Final = (3 << 8) | VERSION_NEEDED
@@ -22,7 +22,7 @@ LEVEL: Final = 9
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
-    """The bundle of these files, checked by the reader's own rules.
+    """Make a bundle of files, checked by the reader's own rules.
 
     Raises:
         BundleRejected: The reader would refuse it.
@@ -52,16 +52,16 @@ def pack(files: Mapping[str, bytes]) -> bytes:
 def _compress(content: bytes) -> tuple[int, bytes]:
     packer = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, 8, zlib.Z_DEFAULT_STRATEGY)
     packed = packer.compress(content) + packer.flush()
-    # What deflating does not make smaller is kept as it is.
+    # Stored if deflating does not make it smaller.
     return (DEFLATED, packed) if len(packed) < len(content) else (STORED, content)
 
 
 def write_bundle(files: Mapping[str, bytes], destination: Path) -> str:
-    """Write a bundle, whole or not at all.
+    """Write a bundle atomically.
 
     Args:
         files: Its files by name, as `layout` names them.
-        destination: Where it goes; its folder is made. What was there is replaced.
+        destination: Its path; the folder is created, and an existing file is replaced.
 
     Returns:
         The SHA-256 of its bytes, hexadecimal.
