@@ -204,7 +204,7 @@ async def test_the_doctor_sees_what_is_wrong(setting: Setting) -> None:
     spoils = {
         "wider": ('UPDATE "grant" SET scope = :v', wider),
         "daily limit": ('UPDATE quota SET "limit" = :v', 6),
-        "say that they run": ("UPDATE installed_release SET state = :v", "previous"),
+        "are marked as current": ("UPDATE installed_release SET state = :v", "previous"),
     }
     for said, (statement, value) in spoils.items():
         with setting.database.write() as session:

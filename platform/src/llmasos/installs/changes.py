@@ -1,4 +1,4 @@
-"""Rollback, uninstall, revoke and configure, in the transaction of the caller."""
+"""Rollback, uninstall, revoke and configure, in the caller's transaction."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def rollback_target(session: Session, workspace: str, app_id: str) -> InstalledR
     """The release that a rollback returns to.
 
     Raises:
-        NotFound: The app is not installed, or there is none.
+        NotFound: The app is not installed, or has no earlier release.
     """
     installation, __ = require_current(session, workspace, app_id)
     earlier = repository.releases(session, installation.id, "previous")
@@ -85,7 +85,7 @@ def uninstall(session: WriteSession, workspace: str, app_id: str, user: str, *, 
 
 
 def require_removable(session: Session, workspace: str, app_id: str) -> tuple[Installation, InstalledRelease]:
-    """An installation that may be removed, and its current release.
+    """Return an installation that may be removed, and its current release.
 
     Raises:
         NotFound: The app is not installed.
@@ -132,7 +132,7 @@ def configure(
 
     Raises:
         NotFound: The app is not installed.
-        Invalid: A value does not fit, or is of no field.
+        Invalid: A value is not valid, or its field is unknown.
     """
     installation, release = require_current(session, workspace, app_id)
     chosen = config_values(Manifest.model_validate(release.manifest), {**release.config, **values})
@@ -141,7 +141,7 @@ def configure(
     release.config = chosen
     session.add(release)
     session.flush()
-    # Names only: a value may be anything, even a secret.
+    # Names only: a value may be a secret.
     detail = {**release_detail(release), "fields": sorted(values)}
     audit(session, installation, user, "configure", active_grants(session, release), detail=detail)
     return InstallResult(app_id, release.version, "configured", installation.id)

@@ -1,4 +1,4 @@
-"""The code of installed releases, as files that a runtime prepares: one folder for each digest, complete or absent.
+"""Stores the code of installed releases as files that a runtime prepares: one folder per digest, complete or absent.
 
 <root>/<digest>/app.wasm                        of a component
 <root>/<digest>/<wheel>, requirements.txt       of a native app
@@ -23,7 +23,7 @@ from llmasos.machine import unwritable
 from llmasos.runtimes.prepared import size_bytes
 
 _TEMPORARY: Final = ".tmp-"
-# An install that has not finished writing its code by then is dead.
+# An install that has not finished writing its code by then has died.
 _ABANDONED_SECONDS: Final = 3600
 
 
@@ -31,7 +31,7 @@ class CodeStore:
     """Keeps code by its digest.
 
     Args:
-        root: The folder, made when it is first needed.
+        root: The folder, created when it is first needed.
     """
 
     def __init__(self, root: Path) -> None:
@@ -51,7 +51,7 @@ class CodeStore:
         folder = self.root / bundle.component_digest
         try:
             if self.is_whole(bundle.component_digest):
-                os.utime(folder)  # so that no sweep removes it before it is installed
+                os.utime(folder)  # refresh the mtime so that the sweeper skips it before it is installed
             else:
                 self._write(folder, bundle.code)
         except OSError as error:
@@ -61,7 +61,7 @@ class CodeStore:
         return self.path(bundle.component_digest)
 
     def path(self, digest: str) -> Path:
-        """What a runtime prepares: the component, or the folder with the wheel and its lock."""
+        """The path that a runtime prepares: the component, or the folder with the wheel and its lock."""
         component = self.root / digest / layout.COMPONENT
         return component if component.exists() else component.parent
 
@@ -74,7 +74,7 @@ class CodeStore:
         return bool(files) and code_digest(files) == digest
 
     def require(self, digest: str, app_id: str) -> Path:
-        """What a runtime prepares of an installed app.
+        """Return the path that a runtime prepares for an installed app.
 
         Raises:
             Unavailable: It is gone or damaged; the message says how to restore it.
@@ -91,12 +91,12 @@ class CodeStore:
             yield from (path.name for path in self.root.iterdir() if not path.name.startswith(_TEMPORARY))
 
     def sweep(self, wanted: frozenset[str]) -> int:
-        """Remove code that no installation needs, and leftovers of installs that died.
+        """Remove code that no installation needs, and leftovers of dead installs.
 
         Code younger than an hour stays: an install may be about to need it.
 
         Returns:
-            How many bytes that freed.
+            The number of bytes freed.
         """
         freed = 0
         if not self.root.is_dir():
@@ -120,7 +120,7 @@ class CodeStore:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-            if folder.exists() and not self.is_whole(folder.name):  # damaged, and replaced
+            if folder.exists() and not self.is_whole(folder.name):  # damaged, so it is replaced
                 folder.rename(temporary.with_name(f"{temporary.name}-damaged"))
             try:
                 temporary.rename(folder)

@@ -1,6 +1,6 @@
 """Frees what no installed, pending or previous release needs: its code, compiled components and environments.
 
-All of it is kept by digest and prepared again when an app runs, so that removing too much costs time and no data. It is
+All of it is stored by digest and prepared again when an app runs, so removing too much costs time but no data. It is
 safe under kill -9, and beside processes that install, prepare or run apps.
 """
 
@@ -14,7 +14,7 @@ from llmasos.installs import repository
 from llmasos.installs.code import CodeStore
 from llmasos.runtimes import collection as prepared
 
-# An install that is under way prepares first and is recorded at its end; ten minutes are enough for any of them.
+# A running install prepares first and is recorded at its end; ten minutes are enough for any install.
 _UNDER_WAY_SECONDS: Final = 600.0
 
 
@@ -24,7 +24,7 @@ def collect(database: Database, home: Path, *, thoroughly: bool = False) -> int:
     Args:
         database: Where installations are recorded.
         home: The host's home.
-        thoroughly: Remove also what is young and within the bounds, as long as no install can be about to need it.
+        thoroughly: Also remove recent code within the bounds, unless a running install may need it.
     """
     with database.read() as session:
         needed = repository.code_digests(session)

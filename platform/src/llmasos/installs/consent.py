@@ -1,4 +1,4 @@
-"""What a person is asked to agree to before an app may do anything: a value. `wording` puts it into words."""
+"""Consent as data: what a person is asked to agree to before an app may do anything. `wording` renders it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ PermissionStatus: TypeAlias = Literal["asked", "new", "wider", "same"]
 
 @dataclass(frozen=True, slots=True)
 class RequestedPermission:
-    """A permission that a release asks for, against what was agreed to before."""
+    """A permission that a release asks for, compared with what was agreed to before."""
 
     permission: Permission
     status: PermissionStatus
 
     @property
     def capability(self) -> str:
-        """What it gives access to."""
+        """The capability that it gives access to."""
         return self.permission.capability
 
     @property
     def needs_consent(self) -> bool:
-        """Whether somebody must agree to it."""
+        """Whether new consent is needed for it."""
         return self.status != "same"
 
 
@@ -49,22 +49,22 @@ class ConsentRequest:
 
     @property
     def is_needed(self) -> bool:
-        """Whether somebody must agree: always at a first install."""
+        """Whether consent is needed: always at a first install."""
         return self.from_version is None or bool(self.asked) or bool(self.raised_limits)
 
     @property
     def asked(self) -> frozenset[str]:
-        """The capabilities that nobody agreed to yet, or not so widely."""
+        """The capabilities that need new consent, because they are new or wider."""
         return frozenset(each.capability for each in self.permissions if each.needs_consent)
 
     @property
     def optional(self) -> tuple[RequestedPermission, ...]:
-        """What a person may decline."""
+        """The capabilities that a person may decline."""
         return tuple(each for each in self.permissions if each.needs_consent and each.permission.optional)
 
     @property
     def level(self) -> RiskLevel | None:
-        """How dangerous the combination is."""
+        """The risk level of the combination."""
         return worst(self.risks)
 
 
@@ -75,11 +75,11 @@ def first_consent(manifest: Manifest) -> ConsentRequest:
 
 
 def upgrade_consent(manifest: Manifest, before: Manifest) -> ConsentRequest:
-    """What an upgrade asks for. What was declined of the release before is not asked for again.
+    """What an upgrade asks for. What was declined for the release before is not asked for again.
 
     Args:
         manifest: The new release.
-        before: The release that was agreed to.
+        before: The release that was consented to.
     """
     changes = difference(before.permissions, manifest.permissions, before.limits, manifest.limits)
     statuses: dict[str, PermissionStatus] = {permission.capability: "same" for permission in manifest.permissions}

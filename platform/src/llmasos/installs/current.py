@@ -1,4 +1,4 @@
-"""The current release of an installed app, as the kernel and the runtimes need it."""
+"""Finds the current release of an installed app, for the kernel and the runtimes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _GRANT_NOW: Final = (
 
 @lru_cache(maxsize=1024)
 def _permission_of(scope: str) -> Permission:
-    """A permission as its row holds it; most calls find the one that was parsed for the call before."""
+    """Parse a permission from its row; cached, since most calls need the same one."""
     return repository.permission_of(json.loads(scope))
 
 
@@ -46,22 +46,22 @@ class InstalledApps:
         self._code = code
 
     def still(self, installations: frozenset[str]) -> frozenset[str]:
-        """Which of these installations still exist."""
+        """Those of these installations that still exist."""
         with self._database.read() as session:
             return repository.existing(session, installations)
 
     def runnable(self, workspace: str, app_id: str) -> Runnable:
-        """The current release of an installed app; see `installed_app`."""
+        """Find the current release of an installed app; see `installed_app`."""
         with self._database.read() as session:
             return installed_app(session, workspace, app_id)
 
     def grant(self, installation_id: str, capability: str) -> Permission | None:
-        """What an installation may do with a capability now, in whatever process that was changed."""
+        """An installation's current grant of a capability, including changes by other processes."""
         row = self._database.lookup(_GRANT_NOW, installation_id, capability)
         return None if row is None else _permission_of(str(row[0]))
 
     def check_installed(self, transaction: Transaction, installation_id: str) -> None:
-        """Hold a write of an app against its removal: either it is committed first, or the write fails.
+        """Order an app's write and its removal: either the write is committed first, or it fails.
 
         Raises:
             Denied: The app was uninstalled.
@@ -76,7 +76,7 @@ class InstalledApps:
 
 
 def installed_app(session: Session, workspace: str, app_id: str) -> Runnable:
-    """The current release of an installed app. Takes about a millisecond.
+    """Find the current release of an installed app, in about a millisecond.
 
     Raises:
         NotFound: The workspace has no such installation.
@@ -98,7 +98,7 @@ def installed_app(session: Session, workspace: str, app_id: str) -> Runnable:
 
 
 def run_limits(granted: LimitsRequest) -> InvocationLimits:
-    """What one run may use, of limits as they were agreed to."""
+    """The limits of one run, from the limits that were consented to."""
     return InvocationLimits(
         memory_bytes=granted.memory_mib << 20,
         fuel=int(granted.cpu_seconds * FUEL_PER_CPU_SECOND),

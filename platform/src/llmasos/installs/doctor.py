@@ -24,7 +24,7 @@ from llmasos.runtimes.runtime import Program, Runtime
 
 @dataclass(frozen=True, slots=True)
 class InstallationFinding:
-    """An inconsistency and its cure, in English and Chinese."""
+    """An inconsistency and its cure."""
 
     subject: str
     what: Message
@@ -71,11 +71,11 @@ _RESTORE: Final = _("restore the database from a backup")
 async def unprepared(
     session: Session, runtime_of: Callable[[str], Runtime]
 ) -> tuple[list[str], list[InstallationFinding]]:
-    """Which running releases are prepared at their next run, and which of them nothing here can run.
+    """Find the current releases that will be prepared at their next run, and those that no runtime here can run.
 
     Args:
         session: Any session; it is only read.
-        runtime_of: The runtime of a kind.
+        runtime_of: Returns the runtime of a kind.
     """
     waiting: list[str] = []
     findings: list[InstallationFinding] = []
@@ -128,7 +128,7 @@ def _states(installation: Installation, releases: list[InstalledRelease]) -> Ite
     app_id = installation.app_id
     current = [release.id for release in releases if release.state == "current"]
     if current != [installation.current_id]:
-        what = _("{count} of its releases say that they run", count=len(current))
+        what = _("{count} of its releases are marked as current", count=len(current))
         yield InstallationFinding(app_id, what, _reinstall(app_id))
     if sum(release.state == "pending" for release in releases) > 1:
         what = _("more than one release waits for consent")

@@ -1,4 +1,4 @@
-"""The form that an app shows at install: its config."""
+"""The install form of an app: its config."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from llmasos.i18n import Texts, _, listing
 
 
 def config_values(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of an app's form, defaults filled in.
+    """Check the values of an app's form, and fill in defaults.
 
     Raises:
-        Invalid: A value does not fit, is of no field, or is missing, each with its field.
+        Invalid: The message names each field whose value is missing, not valid or not a field of the form.
     """
     faults = [
         _("config {name!r} is not a field of {manifest}", name=name, manifest=manifest.id)
@@ -39,18 +39,18 @@ def config_values(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Any
 
 
 def missing_settings(manifest: Manifest, given: Mapping[str, Any]) -> list[str]:
-    """The fields that need a value and have neither a given one nor a default."""
+    """The fields that need a value but have neither a given one nor a default."""
     return [name for name, field in manifest.config.items() if given.get(name, field.default) is None]
 
 
 def reset_settings(manifest: Manifest, old: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, ...]:
-    """The fields whose chosen value the new form does not take, and that were not given anew: they get the default."""
+    """The fields that fall back to the default: the new form rejects their old value, and no new one was given."""
     kept = still_valid(manifest, old)
     return tuple(name for name in old if name in manifest.config and name not in kept and name not in given)
 
 
 def still_valid(manifest: Manifest, old: Mapping[str, Any]) -> dict[str, Any]:
-    """The values chosen before that the new form still takes."""
+    """The earlier values that the new form still accepts."""
     return {
         name: value
         for name, value in old.items()

@@ -1,7 +1,7 @@
-"""Installing, upgrading, rolling back and uninstalling, whole or not at all.
+"""Installs, upgrades, rolls back and uninstalls apps, completely or not at all.
 
-The order is what makes it safe to die at any line: bundles are read and checked, code is written and prepared under
-its digest (where nothing looks until a row names it), and then one transaction switches.
+The order of steps makes it safe to be killed at any line: bundles are read and checked, code is written and prepared
+under its digest (where nothing looks until a row names it), and then one transaction switches.
 """
 
 from __future__ import annotations
@@ -37,16 +37,17 @@ logger = logging.getLogger(__name__)
 
 
 class Installer:
-    """Changes what is installed. Each method is one change, committed when it returns, of which the app heard.
+    """Changes what is installed. Each method is one change, which is committed and announced to the app when it
+    returns.
 
     Args:
-        database: Where installations are kept.
-        source: Where releases come from.
-        code: Where their code is kept.
-        runtime_of: The runtime of a kind; it prepares code.
-        host_version: Held against what releases are compatible with; this host's own if left out.
-        tell: Tells apps of lifecycle events; without it, no app is told.
-        end_invocations: Ends what runs of an installation, in every process, before it is removed.
+        database: Stores installations.
+        source: Provides releases.
+        code: Stores their code.
+        runtime_of: Returns the runtime of a kind, which prepares code.
+        host_version: Compared with the compatibility of releases; by default this host's version.
+        tell: Notifies apps of lifecycle events; without it, no app is notified.
+        end_invocations: Ends an installation's invocations, in every process, before it is removed.
     """
 
     def __init__(
@@ -69,12 +70,12 @@ class Installer:
         self._end_invocations = end_invocations
 
     def plan_install(self, workspace: str, wanted: Requirement) -> InstallPlan:
-        """What an install would do; see `plan.plan_install`. Show its screens, and carry it out."""
+        """Plan an install; see `plan.plan_install`. Show the plan's screens, then carry it out."""
         with self._database.read() as session:
             return plan.plan_install(session, self._source, workspace, wanted, self._host_version)
 
     def plan_upgrade(self, workspace: str, wanted: Requirement) -> InstallPlan:
-        """What an upgrade would do; see `plan.plan_upgrade`."""
+        """Plan an upgrade; see `plan.plan_upgrade`."""
         with self._database.read() as session:
             return plan.plan_upgrade(session, self._source, workspace, wanted, self._host_version)
 
@@ -83,16 +84,16 @@ class Installer:
 
         Args:
             planned: From `plan_install` or `plan_upgrade`.
-            answers: What the person who saw its screens decided.
-            user: Who that was.
+            answers: The decisions of the person who saw its screens.
+            user: That person.
 
         Raises:
-            ConsentNeeded: Nobody agreed to an install.
-            Conflict: Somebody else changed the installation since the plan was made.
-            Invalid: An answer does not fit.
-            ManifestRejected: Nothing here runs apps of its kind.
-            ComponentRejected: A component is none, or imports more than its manifest declares.
-            Unavailable: There is no room.
+            ConsentNeeded: Nobody consented to an install.
+            Conflict: The installation changed after the plan was made.
+            Invalid: An answer is not valid.
+            ManifestRejected: No runtime here runs apps of its kind.
+            ComponentRejected: A component is not valid, or imports more than its manifest declares.
+            Unavailable: The disk is full.
         """
         if not planned.steps:
             return [await self._restore(planned)]
@@ -105,7 +106,7 @@ class Installer:
         return [await self._told(principal, result, before[result.app_id]) for result in results]
 
     async def rollback(self, workspace: str, app_id: str, user: str) -> InstallResult:
-        """Go back to the release that ran before; see `changes.rollback`."""
+        """Return to the previous release; see `changes.rollback`."""
         with self._database.read() as session:
             target = changes.rollback_target(session, workspace, app_id)
         await self._make_ready(app_id, target)
@@ -114,7 +115,7 @@ class Installer:
         return await self._told(Principal(workspace, user), result, before)
 
     async def uninstall(self, workspace: str, app_id: str, user: str, *, delete_data: bool) -> InstallResult:
-        """Tell an app of its removal, end what it runs, and remove it; see `changes.uninstall`."""
+        """Notify an app of its removal, end its invocations, and remove it; see `changes.uninstall`."""
         with self._database.read() as session:
             installation, release = changes.require_removable(session, workspace, app_id)
             going = InstallResult(app_id, release.version, "uninstalled", installation.id)
@@ -123,7 +124,7 @@ class Installer:
         if self._end_invocations is not None:
             await self._end_invocations(installation_id)
         result = await asyncio.to_thread(self._uninstall, workspace, app_id, user, delete_data)
-        with suppress(LlmasosError):  # nothing here runs apps of its kind, so it has no warm runner
+        with suppress(LlmasosError):  # no runtime here runs apps of its kind, so it has no warm runner
             await self._runtime_of(kind).retire(result.installation_id)
         return replace(result, failure=failure)
 
@@ -134,19 +135,19 @@ class Installer:
         return await self._told(Principal(workspace, user), result, before)
 
     def configure(self, workspace: str, app_id: str, values: Mapping[str, Any], user: str) -> InstallResult:
-        """Fill in an installed app's form again; see `changes.configure`."""
+        """Change the values of an installed app's form; see `changes.configure`."""
         with self._database.write() as session:
             return changes.configure(session, workspace, app_id, values, user)
 
     async def _restore(self, planned: InstallPlan) -> InstallResult:
-        """Make an app that is installed already ready to run, if it is not."""
+        """Prepare an already installed app, if it is not ready."""
         with self._database.read() as session:
             installation, release = plan.require_current(session, planned.workspace, planned.app_id)
         restored = await self._make_ready(planned.app_id, release)
         return InstallResult(planned.app_id, release.version, "restored" if restored else "already", installation.id)
 
     async def _make_ready(self, app_id: str, release: InstalledRelease) -> bool:
-        """Restore the code of an installed release and prepare it; whether anything was missing.
+        """Restore the code of an installed release and prepare it, and return whether anything was missing.
 
         Raises:
             NotFound: Its code is gone or damaged, and the catalog no longer has its bundle.
@@ -225,7 +226,7 @@ class Installer:
     async def _told(
         self, principal: Principal, result: InstallResult, before: InstallationState | None
     ) -> InstallResult:
-        """Run the app's hook for a change; the result, with the failure of the hook."""
+        """Run the app's hook for a change, and return the result with the hook's failure, if any."""
         now = self._look(principal.workspace, result.app_id)
         found = event_of(result.outcome, before, now) if now is not None else None
         if self._tell is None or found is None:
@@ -233,7 +234,7 @@ class Installer:
         event, value = found
         try:
             await self._tell(principal, result.app_id, event, value)
-        except Exception as error:  # whatever it was, the change stands
+        except Exception as error:  # whatever the failure, the change stands
             if not isinstance(error, LlmasosError):
                 logger.exception("a lifecycle hook could not run", extra={"app": result.app_id, "event": event})
             failure = error if isinstance(error, LlmasosError) else Unavailable()
@@ -241,7 +242,7 @@ class Installer:
         return result
 
     def _sweep(self) -> None:
-        """Free what no release needs any more. The change is committed, and stands whatever comes of this."""
+        """Free what no release needs any more. The change is committed and stands even if this fails."""
         try:
             collect(self._database, self._code.root.parent)
         except (OSError, LlmasosError) as error:

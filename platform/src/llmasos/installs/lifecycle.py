@@ -1,6 +1,6 @@
-"""Lifecycle events: what an app is told of its own installation, and what a person reads of a hook that failed.
+"""Lifecycle events: notifies an app of changes to its own installation, and words the failure of a hook.
 
-An app is told after a change is committed, and of its removal before it: its hook always runs as an installed release,
+An app is notified after a change is committed, and before its removal: its hook always runs as an installed release,
 and cannot undo, prevent or long delay the change.
 """
 
@@ -19,7 +19,7 @@ class Tell(Protocol):
     """Runs an app's hook for a lifecycle event as an invocation of the app."""
 
     async def __call__(self, principal: Principal, app_id: str, event: str, value: Json, /) -> object:
-        """Run it to its end.
+        """Run the hook to its end.
 
         Raises:
             LlmasosError: How it failed.
@@ -44,7 +44,7 @@ LifecycleEvent: TypeAlias = tuple[str, dict[str, Any]]
 def event_of(
     outcome: InstallOutcome, before: InstallationState | None, now: InstallationState
 ) -> LifecycleEvent | None:
-    """The lifecycle event that a change is to its app; None if the app has no hook for it."""
+    """The lifecycle event of a change; None if the app has no hook for it."""
     event, value = "", dict[str, Any]()
     match outcome:
         case "installed":
@@ -65,7 +65,7 @@ def event_of(
 
 
 def failure_of(app: str, event: str, error: LlmasosError) -> LlmasosError:
-    """What a person reads of a hook that failed: what stands, why it failed, and what to do."""
+    """Word a hook's failure: what was changed anyway, why it failed, and what to do."""
     stands, cure = {
         "@install": (
             _("{app} is installed, but what it does after an install failed", app=app),
@@ -80,7 +80,7 @@ def failure_of(app: str, event: str, error: LlmasosError) -> LlmasosError:
             _("there is nothing that you must do"),
         ),
         "@event": (
-            _("the permissions of {app} changed, but it failed when it was told so", app=app),
+            _("the permissions of {app} changed, but its hook for that failed", app=app),
             _("if it does not work as it should, tell its author"),
         ),
     }[event]

@@ -29,7 +29,7 @@ StepKind: TypeAlias = Literal["install", "upgrade", "grant"]
 
 @dataclass(frozen=True, slots=True)
 class InstallStep:
-    """One app that is installed, upgraded, or asks again for what it was not granted."""
+    """One app that is installed or upgraded, or that asks again for what it was not granted."""
 
     kind: StepKind
     bundle: Bundle
@@ -48,13 +48,13 @@ class InstallStep:
 
     @property
     def program(self) -> Program:
-        """What a runtime prepares."""
+        """The program that a runtime prepares."""
         return program_of(self.bundle.manifest, self.bundle.component_digest, self.installation_id)
 
 
 @dataclass(frozen=True, slots=True)
 class InstallPlan:
-    """The steps to an installed app, what it depends on first. Without steps, nothing has to change."""
+    """The steps to an installed app, dependencies first. Without steps, nothing has to change."""
 
     workspace: str
     app_id: str
@@ -64,7 +64,7 @@ class InstallPlan:
 
     @property
     def needs_consent(self) -> bool:
-        """Whether somebody must agree before it can be carried out."""
+        """Whether it needs consent before it can be carried out."""
         return any(step.request.is_needed for step in self.steps)
 
 
@@ -80,8 +80,8 @@ def plan_install(
 
     Raises:
         NotFound: There is no such app.
-        Conflict: No release fits, or another version is installed.
-        BundleRejected: A bundle is not what the catalog says it is.
+        Conflict: No release satisfies the requirements, or another version is installed.
+        BundleRejected: A bundle differs from the catalog.
     """
     found = repository.current(session, workspace, wanted.app_id)
     if found is not None:
@@ -109,8 +109,8 @@ def plan_upgrade(
 
     Raises:
         NotFound: The app is not installed, or not in the catalog.
-        Conflict: No release fits it, what it depends on, and what depends on it.
-        BundleRejected: A bundle is not what the catalog says it is.
+        Conflict: No release satisfies the app, its dependencies and its dependents.
+        BundleRejected: A bundle differs from the catalog.
     """
     installation, release = require_current(session, workspace, wanted.app_id)
     there = _installed(session, workspace)
@@ -142,7 +142,7 @@ def plan_upgrade(
 
 
 def _require_named_version(source: ReleaseSource, wanted: Requirement) -> None:
-    """Refuse a version that was named and does not exist, with those that do.
+    """Check that an explicitly named version exists; the error lists the existing ones.
 
     Raises:
         NotFound: There is no such release.
@@ -155,7 +155,7 @@ def _require_named_version(source: ReleaseSource, wanted: Requirement) -> None:
 
 
 def require_current(session: Session, workspace: str, app_id: str) -> tuple[Installation, InstalledRelease]:
-    """An installation and the release that runs.
+    """Find an installation and its current release.
 
     Raises:
         NotFound: The app is not installed.
@@ -194,7 +194,7 @@ def _new_steps(
     chosen: Mapping[str, Candidate], there: Mapping[str, Candidate], source: ReleaseSource
 ) -> tuple[InstallStep, ...]:
     """An install step for each app that is not installed, dependencies first."""
-    # `resolve` chooses from the root on, so the reverse order puts dependencies first.
+    # `resolve` starts at the root, so the reverse order puts dependencies first.
     new = [app for app in reversed(list(chosen)) if app not in there]
     return tuple(
         InstallStep(
@@ -209,7 +209,7 @@ def _new_steps(
 
 
 def _lock(chosen: Mapping[str, Candidate], app: str) -> dict[str, dict[str, str]]:
-    """The lock of everything that an app reaches."""
+    """The lock of all dependencies of an app, direct and indirect."""
     reached: dict[str, Candidate] = {}
     waiting = [app]
     while waiting:
@@ -221,7 +221,7 @@ def _lock(chosen: Mapping[str, Candidate], app: str) -> dict[str, dict[str, str]
 
 
 def _bundle(source: ReleaseSource, candidate: Candidate) -> Bundle:
-    """The bundle of a release, read and checked again: the catalog is not trusted either."""
+    """Read and check a release's bundle again, since the catalog is not trusted either."""
     bundle = read_bundle(source.bundle(candidate.digest))
     manifest = bundle.manifest
     same = (bundle.digest, manifest.id, manifest.version) == (candidate.digest, candidate.app_id, candidate.version)
@@ -231,7 +231,7 @@ def _bundle(source: ReleaseSource, candidate: Candidate) -> Bundle:
 
 
 def swapped_bundle(app_id: str, version: str) -> BundleRejected:
-    """The error for a bundle whose bytes are not those of its release."""
+    """The error for a bundle whose bytes differ from its release."""
     return BundleRejected(
         _(
             "the stored bundle of {app} {version} is not the one that was published: publish the release "

@@ -1,4 +1,4 @@
-"""Every query on installations, and the rows in which what was decided is kept."""
+"""Every query on installations, and the rows that record decisions."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def installation(session: Session, workspace_id: str, app_id: str) -> Installati
 
 
 def existing(session: Session, ids: frozenset[str]) -> frozenset[str]:
-    """Which of these installations still exist."""
+    """Those of these installations that still exist."""
     return frozenset(session.exec(select(Installation.id).where(col(Installation.id).in_(ids))))
 
 
 def current(session: Session, workspace_id: str, app_id: str) -> tuple[Installation, InstalledRelease] | None:
-    """An app's installation and the release that runs."""
+    """An app's installation and its current release."""
     return session.exec(
         select(Installation, InstalledRelease)
         .join(InstalledRelease, col(InstalledRelease.id) == col(Installation.current_id))
@@ -52,7 +52,7 @@ def current(session: Session, workspace_id: str, app_id: str) -> tuple[Installat
 
 
 def all_current(session: Session, workspace_id: str) -> list[tuple[Installation, InstalledRelease]]:
-    """Every installation of a workspace with the release that runs."""
+    """Every installation of a workspace with its current release."""
     return list(
         session.exec(
             select(Installation, InstalledRelease)
@@ -81,7 +81,7 @@ def grants(session: Session, release_id: int) -> list[GrantRow]:
 
 
 def revoke(session: WriteSession, installation_id: str, capability: str) -> int:
-    """Revoke a capability of every release of an installation; returns how many grants that changed."""
+    """Revoke a capability in every release of an installation, and return how many grants changed."""
     ids = select(InstalledRelease.id).where(InstalledRelease.installation_id == installation_id)
     result = session.exec(
         update(GrantRow)
@@ -113,13 +113,13 @@ def remove_installation(session: WriteSession, found: Installation) -> None:
 
 
 def count_stored_values(session: Session, workspace_id: str, app_id: str) -> int:
-    """How many values an app keeps."""
+    """How many values an app stores."""
     keys = select(StoredValue.key).where(StoredValue.workspace_id == workspace_id, StoredValue.app_id == app_id)
     return len(list(session.exec(keys)))
 
 
 def code_digests(session: Session) -> frozenset[str]:
-    """The code that any installed release of any workspace needs."""
+    """The digests of all code that installed releases of any workspace need."""
     return frozenset(session.exec(select(InstalledRelease.component_digest)))
 
 
@@ -135,7 +135,7 @@ def active_grants(session: Session, release: InstalledRelease) -> dict[str, Perm
 
 
 def permission_of(scope: Mapping[str, Any]) -> Permission:
-    """A permission as a grant row keeps it."""
+    """Parse the permission in a grant row."""
     return _PERMISSION.validate_python(dict(scope))
 
 
@@ -172,7 +172,7 @@ def add_release(
 
 
 def grant_row(release_id: int, permission: Permission) -> GrantRow:
-    """A permission as granted."""
+    """Make the row of a granted permission."""
     return GrantRow(
         installed_release_id=release_id,
         capability=permission.capability,
@@ -182,7 +182,7 @@ def grant_row(release_id: int, permission: Permission) -> GrantRow:
 
 
 def set_quotas(session: WriteSession, installation: Installation, limits: LimitsRequest) -> None:
-    """Set the installation's daily token quota to the app's limit. What was used of it stays counted."""
+    """Set the installation's daily token quota to the app's limit. Past use stays counted."""
     wanted = Quota(
         workspace_id=installation.workspace_id,
         scope=Scope.APP.value,
@@ -206,13 +206,13 @@ def set_quotas(session: WriteSession, installation: Installation, limits: Limits
 
 
 def release_detail(release: InstalledRelease) -> dict[str, object]:
-    """What the audit log keeps of a release."""
+    """The detail of a release in the audit log."""
     return {"version": release.version, "digest": release.digest}
 
 
 def audit(
     session: WriteSession, installation: Installation, user: str, event: str, granted: Iterable[str], *, detail: Detail
 ) -> None:
-    """Add what was done to an installation, and what it may do now, to the audit log."""
+    """Write a change of an installation, and its current grants, to the audit log."""
     detail = {**detail, "grants": sorted(granted)}
     record(session, Line(installation.workspace_id, user, event, app=installation.app_id, detail=detail))

@@ -15,7 +15,7 @@ from llmasos.errors import Conflict, Invalid, NotFound
 from llmasos.i18n import Message, _, listing
 from llmasos.installs.source import Candidate, ReleaseSource
 
-# Real graphs take tens of steps. A graph made to explode is given up here, within a second.
+# Real graphs take tens of steps. A maliciously explosive graph is abandoned here, within a second.
 MAX_STEPS: Final = 20_000
 MAX_APPS: Final = 100
 
@@ -25,7 +25,7 @@ _NO_FIT: Final = _("it does not fit")
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """An app, and which of its versions will do."""
+    """An app, and the versions of it that are acceptable."""
 
     app_id: str
     specifier: SpecifierSet = field(default_factory=SpecifierSet)
@@ -34,19 +34,19 @@ class Requirement:
     prereleases: bool = False
 
     def allows(self, version: str) -> bool:
-        """Whether this version satisfies it. Pre-releases do only if they were asked for."""
+        """Whether this version satisfies it. Pre-releases do only if they were asked for explicitly."""
         wanted = self.prereleases or bool(self.specifier.prereleases)
         return self.specifier.contains(Version(version), prereleases=wanted)
 
     @property
     def named_version(self) -> str | None:
-        """The one version that satisfies it, if it names one."""
+        """The single version that it names, if any."""
         pins = list(self.specifier)
         return pins[0].version if len(pins) == 1 and pins[0].operator == "==" else None
 
     @property
     def message(self) -> Message:
-        """Who needs what."""
+        """Say who needs which version."""
         version = str(self.specifier) or _("any version")
         if self.wanted_by:
             return _("{dependent} needs {version}", dependent=self.wanted_by, version=version)
@@ -57,7 +57,7 @@ def parse_requirement(text: str) -> Requirement:
     """`acme/x`, `acme/x@1.2.0` or `acme/x>=1,<2`.
 
     Raises:
-        Invalid: It is none of these.
+        Invalid: It has none of these forms.
     """
     match = re.fullmatch(rf"(?P<app>{APP_ID.pattern})(?:@(?P<version>.+)|(?P<specifier>[<>=!~].*))?", text.strip())
     if match is None:
@@ -106,16 +106,16 @@ def resolve(
     """Choose a release of an app and of everything it depends on, newest first, one version of each app.
 
     Args:
-        root: What is installed.
-        source: Where releases come from.
-        host_version: Held against `compat.llmasos`.
+        root: The app to install.
+        source: Provides releases.
+        host_version: Checked against `compat.llmasos`.
         locked: Releases to prefer; a yanked one is chosen only if it is locked.
         installed: Installed apps, which stay as they are even if they were yanked since.
-        dependents: What installed apps need of the root.
+        dependents: The requirements of installed apps on the root.
 
     Raises:
         NotFound: There is no such app.
-        Conflict: No choice fits, with who wants what.
+        Conflict: No choice satisfies all requirements; the message says who needs what.
     """
     search = _Search(source, Version(host_version), locked or {}, installed or {})
     found = search.solve([root], {}, {root.app_id: (root, *dependents)})
@@ -125,7 +125,7 @@ def resolve(
 
 
 class _Search:
-    """A depth-first search with backtracking, over apps in the order in which they are needed."""
+    """A depth-first search with backtracking, over apps in the order of their discovery."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class _Search:
         chosen: dict[str, Candidate],
         wanted: dict[str, tuple[Requirement, ...]],
     ) -> dict[str, Candidate] | None:
-        """The choice that satisfies all, or None with `failure` saying why the last one did not."""
+        """Return the choice that satisfies all requirements, or None, with the reason in `failure`."""
         while waiting and waiting[0].app_id in chosen:
             waiting = waiting[1:]
         if not waiting:
@@ -188,14 +188,14 @@ class _Search:
         return self.listed[app]
 
     def _fitting(self, app: str, wanted: tuple[Requirement, ...]) -> Iterator[Candidate]:
-        """Releases that may be chosen: the locked one first, then the newest."""
+        """The eligible releases: the locked one first, then the newest."""
         usable = [c for c in self._releases(app) if not self._hindrance(c, wanted)]
         lock = self.locked.get(app)
         yield from (c for c in usable if lock and c.version == lock.version)
         yield from (c for c in usable if not lock or c.version != lock.version)
 
     def _hindrance(self, candidate: Candidate, wanted: tuple[Requirement, ...]) -> Message | None:
-        """Why a release may not be chosen; None if it may."""
+        """Why a release is not eligible; None if it is."""
         misfit = _misfit(candidate, wanted)
         if candidate.app_id in self.installed:
             # Only `upgrade` replaces an installed app.
@@ -218,7 +218,7 @@ class _Search:
         return _("it needs llmasos {compat}, and this is {host}", compat=compat, host=self.host)
 
     def _explain(self, app: str, wanted: tuple[Requirement, ...]) -> None:
-        """Keep the first failure: it is about the newest releases, which the reader expects."""
+        """Record the first failure: it concerns the newest releases, as the reader expects."""
         if self.failure is not None:
             return
         who = listing(dict.fromkeys(need.message for need in wanted), "; ")
@@ -249,7 +249,7 @@ class _Search:
 
 
 def no_such_release(app_id: str, version: str, versions: Sequence[str]) -> NotFound:
-    """The error for a release that does not exist, with those that do, newest first."""
+    """The error for a release that does not exist; it lists the existing ones, newest first."""
     shown = listing([*versions[:8], *(["…"] if len(versions) > 8 else [])])
     return NotFound(
         _(
@@ -266,7 +266,7 @@ def _misfit(candidate: Candidate, wanted: tuple[Requirement, ...]) -> Message | 
         return None
     in_range = all(need.specifier.contains(candidate.version, prereleases=True) for need in wanted)
     if in_range and Version(candidate.version).is_prerelease:
-        return _("it is a pre-release (name its version to take it)")
+        return _("it is a pre-release (name its version to choose it)")
     return _NO_FIT
 
 

@@ -1,8 +1,8 @@
-"""What an app's permissions add up to. Pure: from permissions to values; `wording` says them.
+"""Assesses the combined risk of an app's permissions. Pure; `wording` renders the result.
 
-An app is dangerous when three things meet: private data, input that a stranger wrote, and a way out. A model does what
-it reads, so a stranger's text in its prompt can steer what the app does next; then what the app knows of a person
-leaves by whatever way there is. What matters is how wide that way is: fixed servers can leak only to those who run
+An app is dangerous if it combines three things: private data, input from strangers, and a way out. A model may follow
+what it reads, so a stranger's text in its prompt can control what the app does next; then what the app knows about a
+person leaves by any way there is. What matters is how wide that way is: fixed servers can leak only to those who run
 them, whom the person can judge; a wildcard, to whoever runs any server under it; the whole network, to anyone.
 """
 
@@ -31,7 +31,7 @@ RiskCode: TypeAlias = Literal[
     "unlimited-tokens",
 ]
 
-# What is private comes from the app's memory, from accounts that the person's secrets open, and from other apps.
+# Private data comes from the app's storage, from accounts that the person's secrets open, and from other apps.
 PRIVATE: Final = ("storage", "secrets", "apps")
 UNTRUSTED: Final = ("model", "http", "apps")
 CHANGING_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -50,21 +50,21 @@ class Risk:
 
     @property
     def private(self) -> tuple[str, ...]:
-        """The capabilities among them that bring private data."""
+        """Those of the capabilities that bring private data."""
         return tuple(name for name in PRIVATE if name in self.capabilities)
 
     @property
     def untrusted(self) -> tuple[str, ...]:
-        """The capabilities among them that bring what a stranger may have written."""
+        """Those of the capabilities that bring text from strangers."""
         return tuple(name for name in UNTRUSTED if name in self.capabilities)
 
 
 def risks_of(permissions: Iterable[Permission], limits: LimitsRequest | None = None) -> tuple[Risk, ...]:
-    """What these permissions add up to, the worst first.
+    """Find the risks of these permissions, the worst first.
 
     Args:
         permissions: All that a release asks for, or all that an installation grants.
-        limits: The limits that go with them; None leaves out what depends on them.
+        limits: Their limits; None leaves out risks that depend on limits.
     """
     by_name = {permission.capability: permission for permission in permissions}
     http = by_name.get("http")
@@ -81,7 +81,7 @@ def risks_of(permissions: Iterable[Permission], limits: LimitsRequest | None = N
 
 
 def worst(risks: Iterable[Risk]) -> RiskLevel | None:
-    """The highest level among them; None if there are none."""
+    """The highest level of the risks; None if there are none."""
     levels = {risk.level for risk in risks}
     return next((level for level in RISK_LEVELS if level in levels), None)
 

@@ -10,7 +10,7 @@ from llmasos.installs.wording import describe, describe_limits, describe_risk
 
 
 def plan_document(plan: InstallPlan, locale: str) -> list[dict[str, Any]]:
-    """The steps of a plan, in the order in which they would be taken."""
+    """The steps of a plan, in order of execution."""
     return [
         {
             "app": step.app_id,
@@ -25,7 +25,7 @@ def plan_document(plan: InstallPlan, locale: str) -> list[dict[str, Any]]:
 
 
 def consent_document(request: ConsentRequest, locale: str) -> dict[str, Any]:
-    """What somebody is asked to agree to: the values, and the sentences that a screen shows."""
+    """A consent request: the values, and the sentences that a screen shows."""
     manifest = request.manifest
     return {
         "needed": request.is_needed,

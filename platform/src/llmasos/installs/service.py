@@ -1,6 +1,6 @@
-"""The rules of installing: what a plan changes, in the one transaction that its caller opens and commits.
+"""The rules of installing: applies a plan in one transaction, which the caller opens and commits.
 
-Whatever takes time or can fail (reading bundles, writing code, compiling) is done before; here is only the switch.
+Slow and fallible work (reading bundles, writing code, compiling) is done before; this only switches.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ InstallOutcome: TypeAlias = Literal[
     "uninstalled",
 ]
 
-# A rollback goes back one release at a time; hardly anybody needs more.
+# A rollback returns to one release at a time; more are rarely needed.
 KEPT_RELEASES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class ConsentAnswers:
-    """What a person decided.
+    """A person's decisions.
 
     Args:
-        agreed: Whether they agreed to what the screens show.
-        declined: By app, the optional capabilities that they left out.
-        config: By app, the values of its form; a field left out takes its default.
+        agreed: Whether they agreed to what the screens showed.
+        declined: By app, the optional capabilities that they declined.
+        config: By app, the values of its form; an omitted field has its default.
     """
 
     agreed: bool = False
@@ -56,7 +56,7 @@ class ConsentAnswers:
 
 @dataclass(frozen=True, slots=True)
 class InstallResult:
-    """What became of one app."""
+    """The result of a plan for one app."""
 
     app_id: str
     version: str
@@ -73,7 +73,7 @@ def check_answers(plan: InstallPlan, answers: ConsentAnswers) -> None:
 
     Raises:
         ConsentNeeded: Nobody agreed to an install.
-        Invalid: A config value does not fit or is missing, or something was declined that the app needs.
+        Invalid: A config value is not valid or is missing, or a capability that the app needs was declined.
     """
     if plan.needs_consent and not answers.agreed and all(step.kind != "upgrade" for step in plan.steps):
         raise ConsentNeeded(
@@ -105,7 +105,7 @@ def apply(session: WriteSession, plan: InstallPlan, answers: ConsentAnswers, use
     check_answers(plan, answers)
     repository.ensure_workspace(session, plan.workspace)
     if plan.needs_consent and not answers.agreed:
-        # Its dependencies are installed with it, once somebody consents.
+        # Its dependencies are installed with it, once consent is given.
         return [_wait(session, plan.workspace, step, answers, user) for step in plan.steps if step.kind == "upgrade"]
     carry_out = {"install": _install, "upgrade": _upgrade, "grant": _grant}
     return [carry_out[step.kind](session, plan.workspace, step, answers, user) for step in plan.steps]
@@ -160,7 +160,7 @@ def _upgrade(
 def _wait(
     session: WriteSession, workspace: str, step: InstallStep, answers: ConsentAnswers, user: str
 ) -> InstallResult:
-    """Store a release as pending; the current one keeps running until somebody consents."""
+    """Store a release as pending; the current one keeps running until consent is given."""
     installation, old = require_current(session, workspace, step.app_id)
     if old.digest == step.bundle.digest:
         return InstallResult(step.app_id, old.version, "already", installation.id)
@@ -176,11 +176,11 @@ def _wait(
 def _carried(
     session: WriteSession, step: InstallStep, old: InstalledRelease, answers: ConsentAnswers
 ) -> tuple[dict[str, Permission], dict[str, Any]]:
-    """The grants and config that a new release takes over. A pending release is removed.
+    """The grants and config that a new release inherits. A pending release is removed.
 
     Raises:
-        Conflict: The release that runs is not the one that the plan was made for.
-        Invalid: The config does not fit.
+        Conflict: The current release is not the one that the plan was made for.
+        Invalid: The config is not valid.
     """
     manifest = step.bundle.manifest
     if old.id != step.before_id:
@@ -193,10 +193,10 @@ def _carried(
 
 
 def chosen_config(step: InstallStep, answers: ConsentAnswers) -> dict[str, Any]:
-    """The values of an app's form: what was answered now, else what was chosen before, else the default.
+    """The values of an app's form: the new answer, else the earlier choice, else the default.
 
     Raises:
-        Invalid: A value does not fit or is missing.
+        Invalid: A value is not valid or is missing.
     """
     manifest = step.bundle.manifest
     return config_values(manifest, {**still_valid(manifest, step.config), **answers.config.get(step.app_id, {})})
@@ -205,12 +205,12 @@ def chosen_config(step: InstallStep, answers: ConsentAnswers) -> dict[str, Any]:
 def changed_meanwhile(app_id: str, version: str) -> Conflict:
     """The error for a plan that no longer matches the installation."""
     return Conflict(
-        _("{app} was changed to {version} meanwhile: run the command again", app=app_id, version=version),
+        _("{app} was changed to {version} in the meantime: run the command again", app=app_id, version=version),
     )
 
 
 def _agreed_now(step: InstallStep, answers: ConsentAnswers) -> dict[str, Permission]:
-    """What the step asks for beyond what was agreed to before, and was not declined."""
+    """The step's new permissions that were not declined."""
     declined = answers.declined.get(step.app_id, frozenset())
     return {
         each.capability: each.permission

@@ -1,4 +1,4 @@
-"""Where installs take releases from. The marketplace's catalog implements it."""
+"""The source of releases for installs. The marketplace's catalog implements it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmasos.bundles.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One release that an install may pick."""
+    """One release that an install may choose."""
 
     app_id: str
     version: str

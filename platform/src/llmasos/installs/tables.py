@@ -1,4 +1,4 @@
-"""Workspaces, what is installed in them, and what was consented to."""
+"""Workspaces, their installations, and what was consented to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Workspace(SQLModel, table=True):
 
 
 class Installation(SQLModel, table=True):
-    """An app in a workspace. `current_id` is the release that runs."""
+    """An app in a workspace. `current_id` is its current release."""
 
     __tablename__ = "installation"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (UniqueConstraint("workspace_id", "app_id"),)
@@ -36,7 +36,7 @@ class Installation(SQLModel, table=True):
 
 
 class InstalledRelease(SQLModel, table=True):
-    """A release that is, was or waits to be the current one of an installation.
+    """A release that is, was or may become the current one of an installation.
 
     `state` is pending (waits for consent), current, or previous (what a rollback returns to).
     """

@@ -1,4 +1,4 @@
-"""Fakes for tests of installs: a shelf of bundles for a catalog, and a runtime that only records calls."""
+"""Fakes for tests of installs: a catalog of bundle files, and a runtime that only records calls."""
 
 from __future__ import annotations
 
