@@ -1,7 +1,7 @@
-"""Pure rules for names, so that nobody installs the wrong app by misreading or mistyping its name.
+"""Pure rules for names, so that nobody installs a wrong app by misreading or mistyping its name.
 
 An id is `publisher/name`, both lower-case ASCII words joined by hyphens (the manifest's rule). What can
-still be confused are letters that look alike, hyphens that move, and names one typing slip away from a known one.
+still be confused are letters that look alike, moved hyphens, and names one typing slip away from a known one.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ _TYPO_LENGTH: Final = 5
 
 
 class NameTaken(Conflict):
-    """The name is too near to one that is taken: choose another."""
+    """The name is too similar to one that is taken: choose another."""
 
     code = "name-taken"
 
 
 class NamespaceReserved(Denied):
-    """This publisher's name is kept for the apps that come with LLMasOS: choose another."""
+    """This publisher's name is reserved for the apps that come with LLMasOS: choose another."""
 
     code = "namespace-reserved"
 
 
 def normalise(name: str) -> str:
-    """A typed name in the form of an id: lower case, with hyphens for spaces, dots and underscores."""
+    """Convert a typed name to the form of an id: lower case, with hyphens for spaces, dots and underscores."""
     text = unicodedata.normalize("NFKC", name).strip().casefold()
     return "".join("-" if letter in " ._" else letter for letter in text)
 
 
 def skeleton(name: str) -> str:
-    """The name with look-alike letters unified: two names with one skeleton are confusable."""
+    """The name with look-alike letters unified: names with the same skeleton are confusable."""
     text = normalise(name).replace("-", "").replace("/", "")
     for like, letter in _LOOK_ALIKE:
         text = text.replace(like, letter)
@@ -66,7 +66,7 @@ def check_name(app_id: str, known: Iterable[str], *, first_party: bool = False) 
     """Check a new app's id against the known ones.
 
     Args:
-        app_id: The id, as the manifest has it.
+        app_id: The id in the manifest.
         known: The ids in the catalog. A known id passes.
         first_party: Whether the embedded catalog is being seeded.
 
@@ -79,7 +79,8 @@ def check_name(app_id: str, known: Iterable[str], *, first_party: bool = False) 
     if reserved and not first_party:
         raise NamespaceReserved(
             _(
-                "The publisher {publisher!r} is kept for the apps that come with LLMasOS: change `id` in llmapp.toml.",
+                "The publisher {publisher!r} is reserved for the apps that come with "
+                "LLMasOS: change `id` in llmapp.toml.",
                 publisher=publisher,
             ),
         )
@@ -93,7 +94,7 @@ def check_name(app_id: str, known: Iterable[str], *, first_party: bool = False) 
                 raise _too_near(publisher, other)
     for other in sorted(taken):
         same_publisher = other.partition("/")[0] == publisher
-        # Tools are named by publisher and name in one word, so a hyphen that moves over the slash confuses too.
+        # Tool names join publisher and name, so moving a hyphen across the slash also confuses.
         if skeleton(app_id) == skeleton(other) or (same_publisher and is_slip(name, other.partition("/")[2])):
             raise _too_near(app_id, other)
 
@@ -101,7 +102,7 @@ def check_name(app_id: str, known: Iterable[str], *, first_party: bool = False) 
 def _too_near(name: str, other: str) -> NameTaken:
     return NameTaken(
         _(
-            "The name {name!r} is too easily taken for {other!r}, which is there already: choose another.",
+            "The name {name!r} is too easily confused with {other!r}, which exists already: choose another.",
             name=name,
             other=other,
         ),

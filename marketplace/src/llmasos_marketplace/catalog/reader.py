@@ -1,8 +1,8 @@
-"""What `list`, `search` and `show` read, without SQLAlchemy.
+"""The queries of `list`, `search` and `show`, without SQLAlchemy.
 
-Importing SQLModel takes 0.5 to 1.2 seconds, of the fifth of a second in which these commands answer; the standard
-library's sqlite3 takes two milliseconds. So a SQLite database is read by it, in the SQL below, which PostgreSQL takes
-too: for any other database the same statements go through SQLAlchemy, and the server's search is this one.
+Importing SQLModel takes 0.5 to 1.2 seconds, but these commands must finish in a fifth of a second; the standard
+library's sqlite3 takes two milliseconds. So it reads a SQLite database with the SQL below, which PostgreSQL accepts
+too: for any other database the same statements run through SQLAlchemy. The server uses the same search.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def is_ready(url: str) -> bool:
     """Whether the database has the schema of this code; False if it does not exist or must be migrated.
 
     Raises:
-        SchemaNewer: It is of a newer LLMasOS.
+        SchemaNewer: A newer LLMasOS made it.
     """
     return check_revision(revision_of(url))
 
@@ -39,7 +39,7 @@ def is_empty(url: str) -> bool:
 
 
 def rows(url: str, sql: str, values: Mapping[str, object]) -> list[Row]:
-    """The rows that a statement returns, with JSON columns decoded.
+    """Execute a statement and return its rows, with JSON columns decoded.
 
     Raises:
         Unavailable: The database cannot be read.
@@ -59,7 +59,7 @@ def rows(url: str, sql: str, values: Mapping[str, object]) -> list[Row]:
 
 
 def queryable(text: str) -> str:
-    """A text that every database takes: NUL and lone surrogates, which nothing stored contains, become U+FFFD."""
+    """Replace what no stored text contains, NUL and lone surrogates, since databases refuse them, by U+FFFD."""
     return text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -85,15 +85,15 @@ _OFFERED = """EXISTS (SELECT 1 FROM "release" r WHERE r.app_id = app.id AND r.st
 
 
 def search_statement(words: str, *, after: tuple[int, str] | None, limit: int) -> tuple[str, dict[str, object]]:
-    """The statement that finds apps by words, and its values.
+    """Build the statement that finds apps by words, and its values.
 
     Every word must occur in the id, the names, the summaries or the categories. The whole text as id or name ranks 0,
     as the beginning of a name 1, within a name or id 2, elsewhere 3.
 
     Args:
-        words: What was typed; empty finds every app.
-        after: Rank and id of the last app of the page before.
-        limit: How many apps at most.
+        words: The words of the search; none finds every app.
+        after: Rank and id of the last app on the previous page.
+        limit: The largest number of apps.
     """
     whole = " ".join(queryable(words).lower().split())
     values: dict[str, object] = {"whole": whole, "prefix": f"{_escaped(whole)}%", "within": f"%{_escaped(whole)}%"}
@@ -120,11 +120,11 @@ def search_statement(words: str, *, after: tuple[int, str] | None, limit: int) -
 
 
 def no_such_app(app_id: str, known: Sequence[str]) -> NotFound:
-    """The error for an app that is not in the catalog, with the nearest that is."""
+    """The error for an app that is not in the catalog; it names the most similar one."""
     from difflib import get_close_matches  # noqa: PLC0415  (only for an error)
 
     wanted = normalise(app_id)
-    # A name without its publisher means the app of that name.
+    # A name without a publisher means the app of that name.
     same_name = [other for other in known if other.partition("/")[2] == wanted]
     near = same_name or get_close_matches(wanted, known, n=1, cutoff=0.6)
     if near:
@@ -136,12 +136,12 @@ def no_such_app(app_id: str, known: Sequence[str]) -> NotFound:
     )
 
 
-# Far more apps than a reader pages through; a search that finds nothing reads the texts of so many.
+# Far more apps than anyone pages through; a search without a match reads the texts of this many.
 _MOST_TEXTS = 5000
 
 
 def texts_statement() -> str:
-    """The statement that reads the texts which searches look in."""
+    """The statement that reads the searched texts."""
     return f"SELECT {', '.join(_TEXTS)} FROM app WHERE {_OFFERED} ORDER BY id LIMIT {_MOST_TEXTS}"  # noqa: S608
 
 
@@ -156,7 +156,7 @@ def search(url: str, words: str, limit: int) -> list[Row]:
 
 
 def respelled(url: str, words: str) -> str | None:
-    """What a search that found nothing most likely meant; see `spelling.respelled`."""
+    """The most likely intended search, for one without a match; see `spelling.respelled`."""
     return spelling.respelled(words, (str(text) for row in rows(url, texts_statement(), {}) for text in row.values()))
 
 
@@ -167,7 +167,7 @@ def app(url: str, app_id: str) -> Row | None:
 
 
 def app_ids(url: str) -> list[str]:
-    """Every app's id, to name the nearest one to a mistaken one."""
+    """Every app's id, to suggest the one most similar to a mistyped one."""
     return [str(row["id"]) for row in rows(url, "SELECT id FROM app ORDER BY id", {})]
 
 
@@ -182,7 +182,7 @@ def releases(url: str, app_id: str) -> list[Row]:
 
 
 def installations(url: str, workspace: str) -> list[Row]:
-    """What is installed in a workspace: the current release of each, and the one that waits for consent."""
+    """The installations of a workspace: the current release of each, and the one that waits for consent."""
     sql = """
         SELECT i.id, i.app_id, i.installed_by, i.installed_at, c.version, c.digest, c.runtime, c.manifest,
           (SELECT max(p.version) FROM installed_release p WHERE p.installation_id = i.id AND p.state = 'pending')
@@ -206,7 +206,7 @@ def installed_actions(url: str, workspace: str, app_id: str) -> list[Row] | None
 
 
 def grants(url: str, workspace: str, app_ids: Sequence[str] = ()) -> list[Row]:
-    """What was consented to, for each capability of each current release."""
+    """The grants of each capability of each current release."""
     sql = """
         SELECT i.app_id, c.version, g.capability, g.scope, g.revoked_at
         FROM installation i JOIN installed_release c ON c.id = i.current_id

@@ -64,7 +64,7 @@ def release_digests(session: Session) -> list[tuple[str, str, str]]:
 
 
 def _visible() -> ColumnElement[bool]:
-    """Only apps that have something to install."""
+    """Restrict to apps with an installable release."""
     offered = select(Release.id).where(Release.app_id == CatalogApp.id, Release.state == "available")
     return offered.exists()
 
@@ -72,7 +72,7 @@ def _visible() -> ColumnElement[bool]:
 def apps(
     session: Session, *, after: str, limit: int, category: str | None = None, publisher_id: str | None = None
 ) -> Sequence[CatalogApp]:
-    """Apps ordered by id, from behind `after`."""
+    """Apps ordered by id, those after `after`."""
     query = select(CatalogApp).where(CatalogApp.id > after, _visible()).order_by(CatalogApp.id).limit(limit)
     if category is not None:
         # The column is a JSON list of plain words, so its text contains a word in quotes if the list contains it.
@@ -97,7 +97,7 @@ def categories(session: Session) -> dict[str, int]:
 
 
 def search(session: Session, words: str, *, after: tuple[int, str] | None, limit: int) -> list[dict[str, Any]]:
-    """Apps that match every word, or what a mistyped one most likely meant; the best first.
+    """Apps that match every word, or the most likely intended words; the best match first.
 
     `rank` and `id` of the last one lead to the next page.
     """
@@ -181,7 +181,7 @@ def add_release(session: WriteSession, new: NewRelease, at: datetime) -> Release
 
 
 def refresh_app(session: WriteSession, known: CatalogApp, at: datetime) -> None:
-    """Copy the newest release into the app's row: available before yanked, final before pre-release."""
+    """Copy the newest release into the app's row; prefers available to yanked, and final to pre-release."""
     session.flush()
     rows = releases(session, known.id)
     best = max(

@@ -75,7 +75,7 @@ class PublisherDetail(BaseModel):
 
 
 def app_summary(row: CatalogApp) -> AppSummary:
-    """An app's row as JSON."""
+    """Convert an app's row to JSON."""
     return AppSummary(
         id=row.id,
         publisher=row.publisher_id,
@@ -88,12 +88,12 @@ def app_summary(row: CatalogApp) -> AppSummary:
 
 
 def release_summary(row: Release) -> ReleaseSummary:
-    """A release's row as JSON."""
+    """Convert a release's row to JSON."""
     return ReleaseSummary.model_validate(row, from_attributes=True)
 
 
 def release_detail(row: Release) -> ReleaseDetail:
-    """A release's row as JSON, whole."""
+    """Convert a release's row to JSON, with all details."""
     return ReleaseDetail(
         **release_summary(row).model_dump(),
         app=row.app_id,

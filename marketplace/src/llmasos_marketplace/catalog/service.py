@@ -1,4 +1,4 @@
-"""The catalog: lists apps and releases, yanks, and is the source of installs."""
+"""The catalog: lists apps and releases, yanks releases, and is the source of installs."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ class Catalog:
         return self.store.path(digest)
 
     def collect(self) -> int:
-        """Remove bundles that no release has; returns how many bytes that freed."""
+        """Remove bundles without a release, and return how many bytes that freed."""
         with self.database.read() as session:
             needed = frozenset(digest for _, _, digest in repository.release_digests(session))
         return self.store.collect(needed)
 
     def app(self, app_id: str) -> CatalogApp:
-        """One app.
+        """Find an app.
 
         Raises:
-            NotFound: It is not in the catalog; the nearest one is named.
+            NotFound: It is not in the catalog; the message names the most similar one.
         """
         with self.database.read() as session:
             found = repository.app(session, app_id)
@@ -66,7 +66,7 @@ class Catalog:
             return found
 
     def release(self, app_id: str, version: str) -> Release:
-        """One release.
+        """Find a release.
 
         Raises:
             NotFound: There is no such app or release.
@@ -80,7 +80,7 @@ class Catalog:
         return found
 
     def publisher(self, publisher_id: str) -> tuple[Publisher, int]:
-        """One publisher, and how many apps it offers.
+        """Find a publisher, and count its offered apps.
 
         Raises:
             NotFound: No publisher has that name.
@@ -104,7 +104,7 @@ class Catalog:
         return self._move(app_id, version, "available", "yanked", reason)
 
     def unyank(self, app_id: str, version: str) -> bool:
-        """Offer a yanked release again; as `yank`."""
+        """Offer a yanked release again; returns and raises as `yank`."""
         return self._move(app_id, version, "yanked", "available", "")
 
     def _move(self, app_id: str, version: str, before: str, after: str, reason: str) -> bool:

@@ -1,20 +1,20 @@
-"""What a mistyped search most likely meant, from the words that the catalog's texts contain."""
+"""Corrects a mistyped search, from the words in the catalog's texts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-# One letter wrong in four, or two swapped in six; nearer words mean other things.
+# One wrong letter in four, or two swapped in six; with a lower bound different words would match.
 _NEAR = 0.75
 
 
 def respelled(words: str, texts: Iterable[str]) -> str | None:
-    """The search with each unknown word replaced by its nearest known one; None if nothing was, or nothing is near.
+    """Replace each unknown word by the most similar known one; None if no word changed, or none is similar.
 
     Args:
-        words: What was typed.
-        texts: Ids, names, summaries and categories of the catalog.
+        words: The words of the search.
+        texts: The ids, names, summaries and categories in the catalog.
     """
     from difflib import get_close_matches  # noqa: PLC0415 - only for a search that found nothing
 

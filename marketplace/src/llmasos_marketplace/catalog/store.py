@@ -27,7 +27,7 @@ class BundleStore:
         self.folder = folder
 
     def path(self, digest: str) -> Path:
-        """The file of a bundle.
+        """Return the file of a bundle.
 
         Raises:
             NotFound: It is not in the store.
@@ -45,8 +45,8 @@ class BundleStore:
     def put(self, data: bytes) -> str:
         """Store a bundle; the same bytes are stored once.
 
-        It is written beside, synced and renamed, so that a name in the store always means the whole file, also after
-        a loss of power. An interrupted write leaves a temporary file, which a later one sweeps away.
+        It is written to a temporary file, synced and renamed, so that a name in the store always means a complete file,
+        even after a power loss. An interrupted write leaves a temporary file, which a later write removes.
 
         Returns:
             The SHA-256 of its bytes, hexadecimal.
@@ -75,19 +75,19 @@ class BundleStore:
         return digest
 
     def is_sound(self, digest: str) -> bool:
-        """Whether the file holds the bytes that its name promises. Reads all of it."""
+        """Whether the file matches the digest in its name. Reads all of it."""
         with self.path(digest).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == digest
 
     def collect(self, needed: frozenset[str]) -> int:
-        """Remove old bundles that no release has, and leftovers; returns how many bytes that freed."""
+        """Remove old bundles without a release, and leftovers, and return how many bytes that freed."""
         freed = 0
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             try:
                 status = path.stat()
             except FileNotFoundError:
                 continue
-            # A bundle is stored before its release: what is young may get one.
+            # A bundle is stored before its release, so a recent one may still get a release.
             is_old = time.time() - status.st_mtime > _STALE_SECONDS
             if path.is_file() and is_old and path.name.removesuffix(SUFFIX) not in needed:
                 freed += status.st_size
@@ -112,7 +112,7 @@ class BundleStore:
 
 
 def _sync_folder(folder: Path) -> None:
-    # The rename itself must survive a loss of power too.
+    # The rename itself must survive a power loss too.
     handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""A catalog with releases, for tests: written as publishing writes it, without the checks."""
+"""A catalog with releases, for tests: written as by publishing, but without the checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmasos_marketplace.catalog.store import BundleStore
 
 
 def add_bundle(catalog: Catalog, path: Path, *, state: str = "available", at: datetime | None = None) -> str:
-    """Put a bundle into the catalog as it is; returns its digest."""
+    """Put a bundle into the catalog unchecked, and return its digest."""
     bundle = read_bundle(path)
     catalog.store.put(path.read_bytes())
     new = NewRelease(bundle, imports=[], published_by="test", state=state)
@@ -25,7 +25,7 @@ def add_bundle(catalog: Catalog, path: Path, *, state: str = "available", at: da
 
 
 def open_catalog(home: Path, url: str = "") -> Catalog:
-    """The catalog of a home; without a URL, its database is SQLite in the home."""
+    """Open the catalog of a home; without a URL, its database is SQLite in the home."""
     url = url or f"sqlite:///{home / 'llmasos.db'}"
     ensure_schema(url, home)
     return Catalog(Database(url), BundleStore(home / "bundles"))

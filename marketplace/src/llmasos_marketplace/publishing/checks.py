@@ -1,4 +1,4 @@
-"""What is checked before a release is offered. Each check passed, failed, or could not run; the last quarantines."""
+"""The checks before a release is offered. Each check passes, fails, or cannot run, which quarantines the release."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the checks found."""
+    """The results of the checks."""
 
     checks: tuple[Check, ...]
     imports: tuple[str, ...]
@@ -42,12 +42,12 @@ class Report:
     risks: tuple[Risk, ...]
 
     def of(self, result: CheckResult) -> list[Check]:
-        """The checks that ended so."""
+        """The checks with this result."""
         return [check for check in self.checks if check.result == result]
 
     @property
     def state(self) -> str:
-        """What the release becomes, when nothing failed."""
+        """The state of the release, if nothing failed."""
         return "quarantined" if self.of("could not run") else "available"
 
     @property
@@ -70,13 +70,13 @@ async def check_release(
     """Check in runners that a bundle's code is what the bundle says, and call the operator's plugins.
 
     Args:
-        bundle: Read by the safe reader, so its manifest and its files are sound.
-        runtime_of: The runtime of a kind, wasm or python.
+        bundle: Read by the strict reader, so its manifest and its files are sound.
+        runtime_of: Returns the runtime of a kind.
         plugins: The operator's; None calls none.
-        checked_imports: What the binary imports, if its imports and actions were checked before; None checks them.
+        checked_imports: The binary's imports, if they and the actions were checked before; None checks them.
 
     Raises:
-        ManifestRejected: Nothing here runs apps of its kind.
+        ManifestRejected: No runtime here runs apps of its kind.
     """
     runtime_of(bundle.manifest.runtime.kind)
     risks = risks_of(bundle.manifest.permissions, bundle.manifest.limits)
@@ -94,13 +94,13 @@ async def _check_code(bundle: Bundle, runtime_of: Callable[[str], Runtime]) -> t
         code = write_code(bundle, Path(folder))
         imports, imports_check = await _check_imports(bundle, code, runtime_of)
         checks = [Check("bundle", "passed"), imports_check]
-        if imports_check.result == "passed":  # a binary that imports too much is not started
+        if imports_check.result == "passed":  # a binary with undeclared imports is not started
             checks.append(await _check_actions(bundle, code, runtime_of))
     return imports, checks
 
 
 def write_code(bundle: Bundle, folder: Path) -> Path:
-    """Write what a runtime prepares: the component's file, or the folder of a wheel and its lock."""
+    """Write the code that a runtime prepares: the component's file, or the folder of a wheel and its lock."""
     for name, content in bundle.code.items():
         (folder / name).write_bytes(content)
     return folder / "app.wasm" if bundle.component is not None else folder
@@ -140,7 +140,7 @@ async def _check_actions(bundle: Bundle, code: Path, runtime_of: Callable[[str],
         runtime = runtime_of(manifest.runtime.kind)
         await runtime.prepare(program, code)
         described = parse_actions(await runtime.describe(program))
-    except DiskFull:  # says nothing about the release, so it is not quarantined for it
+    except DiskFull:  # says nothing about the release, so the release is not quarantined
         raise
     except Unavailable as error:
         return Check("actions", "could not run", error.message)
@@ -174,10 +174,10 @@ def _canonical(value: object) -> str:
 
 
 def raise_failures(bundle: Bundle, report: Report) -> None:
-    """Refuse a release that failed.
+    """Raise if a check failed.
 
     Raises:
-        ComponentRejected: With every check that failed, and the cure.
+        ComponentRejected: The message lists every failed check, and the cure.
     """
     failed = report.of("failed")
     if failed:

@@ -1,8 +1,8 @@
 """The apps that come with LLMasOS.
 
-A checkout has their sources, in `plugins/`. An installed package has their finished bundles, made from those sources
+A checkout has their sources in `plugins/`. An installed package has their finished bundles, made from those sources
 and checked in the sandbox when the package was built (`python -m llmasos_marketplace.publishing.first_party SOURCES
-OUT`, which `hatch_build.py` runs), and a list of what the checks found:
+OUT`, which `hatch_build.py` runs), and an index with the results of the checks:
 
     _first_party/index.json                {"llmasos/triage": {"file", "version", "digest", "imports"}, …}
     _first_party/triage-0.1.1.llmapp
@@ -51,13 +51,13 @@ class FirstPartyApp:
     """What the binary imports, where the bundle was checked when this package was built."""
 
     async def bundle(self, make: Build, folder: Path) -> Path:
-        """The finished bundle, built into `folder` if there is none."""
+        """Return the finished bundle, built into `folder` if there is none."""
         if self.imports is not None:
             return self.path
         prebuilt = prebuilt_bundle(self.path)
         if prebuilt is not None:
             return prebuilt
-        # A build writes beside its source, and the sources may be read-only.
+        # A build writes beside its source, but the sources may be read-only.
         ignored = shutil.ignore_patterns("tests")
         copy = await asyncio.to_thread(shutil.copytree, self.path, folder / self.path.name, ignore=ignored)
         return await make(Path(copy), folder)
@@ -98,7 +98,7 @@ def _of_source(folder: Path) -> FirstPartyApp:
 
 
 def source_digest(app: Path) -> str:
-    """The SHA-256 of the names and contents of all that a bundle is made from."""
+    """The SHA-256 of the names and contents of a bundle's sources."""
     total = hashlib.sha256()
     for path in (*source_files(app), *sorted(app.glob("prebuilt/*.llmapp"))):
         total.update(f"{path.relative_to(app).as_posix()}\0{path.stat().st_size}\0".encode())
@@ -116,9 +116,9 @@ async def make_bundles(sources: Path, out: Path, make: Build, runtime_of: Callab
 
     Args:
         sources: The folder of the apps' folders.
-        out: Where the bundles and the index go; replaced if it is there.
-        make: Builds one.
-        runtime_of: The runtime of a kind, in which each is checked.
+        out: The folder of the bundles and the index; an existing one is replaced.
+        make: Builds a bundle.
+        runtime_of: Returns the runtime of a kind, in which each is checked.
 
     Raises:
         ComponentRejected: A check failed.

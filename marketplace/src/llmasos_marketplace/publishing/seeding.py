@@ -1,7 +1,7 @@
 """Publishes the apps that come with LLMasOS to the catalog of a home, at first use and after an upgrade.
 
-The digest of each app that was published is remembered, so that the next time does nothing. An app that could not be
-published is tried again every time.
+The digest of each published app is recorded, so that the next call does nothing. An app that could not be
+published is retried every time.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from llmasos_marketplace.publishing.service import Publishing
 
 Outcome: TypeAlias = Literal["published", "unchanged", "skipped"]
 
-# A build takes one core and 300 MB for six seconds; more than two at once only wait for each other.
+# A build uses one core and 300 MB for six seconds; more than two at once only wait for each other.
 AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Seeded:
-    """What became of one first-party app; `detail` says why it was skipped."""
+    """The result for one first-party app; `detail` says why it was skipped."""
 
     app_id: str
     version: str
@@ -41,9 +41,9 @@ class Seeding:
     """Publishes first-party apps to a catalog.
 
     Args:
-        home: Where the digests are remembered.
-        catalog: Where the apps are published.
-        publishing: How.
+        home: Records the digests.
+        catalog: The catalog to publish to.
+        publishing: Publishes to that catalog.
         build: Builds an app that has no finished bundle.
     """
 
@@ -54,14 +54,14 @@ class Seeding:
         self._build = build
 
     async def seed(self, apps: Sequence[FirstPartyApp], done: Callable[[Seeded], None]) -> list[Seeded]:
-        """Publish what is new, up to two at once.
+        """Publish new apps, up to two at once.
 
         An app that cannot be built here, such as one in JavaScript without Node.js, is skipped with the reason; the
-        others go on.
+        others continue.
 
         Args:
             apps: The first-party apps.
-            done: Gets each result as its app ends.
+            done: Receives each app's result as it ends.
         """
         remembered = self._remembered()
         room = asyncio.Semaphore(AT_ONCE)
@@ -77,7 +77,7 @@ class Seeding:
         return list(results)
 
     def is_done(self, apps: Sequence[FirstPartyApp]) -> bool:
-        """Whether every app was published before, as it is now."""
+        """Whether every app was published before in its present form."""
         remembered = self._remembered()
         return all(remembered.get(app.app_id) == app.digest for app in apps)
 
@@ -94,7 +94,7 @@ class Seeding:
         except Conflict as error:
             if not published:
                 raise
-            # The same source does not always compile to the same bytes; the release that is there stays.
+            # The same source does not always compile to the same bytes; the existing release stays.
             remembered[app.app_id] = app.digest
             return Seeded(app.app_id, app.version, "unchanged", error.message)
         except (LlmasosError, OSError) as error:

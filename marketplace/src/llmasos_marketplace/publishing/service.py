@@ -1,4 +1,4 @@
-"""Publishing to the local catalog: a release is stored with its bundle, or not at all."""
+"""Publishes to the local catalog: a release is stored with its bundle, or not at all."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Publishing:
     """Publishes bundles to a catalog."""
 
     def __init__(self, catalog: Catalog, runtime_of: Callable[[str], Runtime], plugins: Plugins | None = None) -> None:
-        """`plugins` are the operator's, which may check releases too."""
+        """`plugins` are the operator's plugins, which may also check releases."""
         self.catalog = catalog
         self._runtime_of = runtime_of
         self._plugins = plugins
@@ -55,26 +55,26 @@ class Publishing:
         first_party: bool = False,
         checked_imports: tuple[str, ...] | None = None,
     ) -> Publication:
-        """Check a bundle, and offer it.
+        """Check and offer a bundle.
 
-        The bundle's file is kept first and its row is written after, in one transaction: stopped anywhere, the
-        release is there with its bundle or is not there; a file without a row does no harm.
+        The bundle's file is stored first and its row is written afterwards, in one transaction: if it is stopped
+        anywhere, the release exists with its bundle or does not exist; a file without a row is harmless.
 
         Args:
             path: The bundle.
-            by: The user who publishes.
-            workspace: Where the audit notes it.
+            by: The publishing user.
+            workspace: The workspace whose audit log records it.
             first_party: Whether the embedded catalog is being seeded, which alone may use its namespace.
-            checked_imports: What the binary imports, if it was checked when this package was built and came with it;
-                None checks it in the sandbox now.
+            checked_imports: The binary's imports, if it came with this package and was checked when the package was
+                built; None checks it in the sandbox now.
 
         Raises:
             NotFound: There is no such file.
             BundleRejected, ManifestRejected, ComponentRejected: A check failed; nothing is published.
-            NameTaken, NamespaceReserved: The name is too near to a known one, or is kept.
-            Conflict: The version is there with other bytes.
+            NameTaken, NamespaceReserved: The name is too similar to a known one, or is reserved.
+            Conflict: The version exists with other bytes.
         """
-        # Read once: what is checked is what is kept, whatever happens to the file meanwhile.
+        # Read once, so that the checked bytes are the stored ones even if the file changes.
         data = await asyncio.to_thread(read_bytes, path)
         bundle = await asyncio.to_thread(bundle_of, data)
         known = await asyncio.to_thread(self._check_against_catalog, bundle, first_party)
@@ -98,7 +98,7 @@ class Publishing:
         new = NewRelease(bundle, list(report.imports), line.user, report.state, reason)
         manifest = bundle.manifest
         with self.catalog.database.write() as session:
-            # Checked again under the write lock: another process may have published meanwhile.
+            # Checked again under the write lock: another process may have published in the meantime.
             check_name(manifest.id, repository.app_ids(session), first_party=first_party)
             known = repository.release(session, manifest.id, manifest.version)
             if known is not None and known.digest != bundle.digest:
