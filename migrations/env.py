@@ -22,8 +22,8 @@ def url() -> str:
 
 
 def on_connect(connection: Any, _record: object) -> None:
-    # pysqlite begins no transaction before DDL by itself, so that a migration killed in the middle would stay
-    # half-done: we begin it. Foreign keys are off meanwhile, since a table that batch mode rebuilds is dropped for
+    # pysqlite begins no transaction before DDL by itself, so that a killed migration would stay
+    # half-done: we begin it. Foreign keys are off during it, since a table that batch mode rebuilds is dropped for
     # an instant, which would delete the rows that refer to it; they are checked before the commit.
     connection.isolation_level = None
     connection.execute("PRAGMA busy_timeout=30000")
@@ -46,7 +46,8 @@ def run_online() -> None:
             context.configure(connection=connection, transactional_ddl=True, render_as_batch=True)
             with context.begin_transaction():
                 if not sqlite:
-                    # Of processes on several machines, one migrates; the number is this project's, at random.
+                    # Among processes on several machines, one migrates. The number is random, and fixed for this
+                    # project.
                     connection.execute(text("SELECT pg_advisory_xact_lock(7203618431)"))
                 context.run_migrations()
                 if sqlite and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()):

@@ -13,7 +13,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("stored_total", sa.Column("deleted_version", sa.Integer(), nullable=False, server_default="0"))
-    # Which keys were deleted before is not known: every version from here on is above those that there are.
+    # Earlier deletions are unknown, so every new version is above all existing ones.
     op.execute(
         "UPDATE stored_total SET deleted_version = COALESCE((SELECT MAX(v.version) FROM stored_value v"
         " WHERE v.workspace_id = stored_total.workspace_id AND v.app_id = stored_total.app_id"

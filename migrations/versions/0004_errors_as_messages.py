@@ -21,7 +21,7 @@ _INVOCATION = sa.table(
 
 
 def upgrade() -> None:
-    # A text that was kept in both languages becomes a message of words that are not translated again.
+    # A text that was stored in both languages becomes a message that is not translated again.
     build = "json_object" if op.get_context().dialect.name == "sqlite" else "json_build_object"
     texts = f"{build}('en', error_message, 'zh', error_message_zh)"
     parameters = f"{build}('text', {build}('texts', {texts}))"

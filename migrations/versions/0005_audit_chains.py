@@ -1,6 +1,6 @@
 """One hash chain of the audit log for each workspace, so that hosts do not queue at one row.
 
-The single chain of before is sealed: its lines and hashes stay as they are, its head belongs to no workspace (the
+The former single chain is sealed: its lines and hashes stay unchanged, its head belongs to no workspace (the
 empty name), and every workspace's chain continues from its last line.
 """
 
@@ -63,7 +63,7 @@ def downgrade() -> None:
                 break
         if end != heads.get(workspace):
             raise RuntimeError("the audit log is not intact: see llmasos audit verify; nothing was changed")
-    # One chain again: the lines of all workspaces in the order of their times, chained anew.
+    # One chain again: the lines of all workspaces in order of time, with new hashes.
     lines.sort(key=lambda line: (line["at"], line["workspace_id"], line["seq"]))
     if postgresql:
         op.execute("ALTER TABLE audit_entry DISABLE TRIGGER audit_entry_no_change")
@@ -97,7 +97,7 @@ def downgrade() -> None:
 
 
 def rebuild(*primary_key: str, append_only: bool = True) -> None:
-    """SQLite changes no primary key in place."""
+    """Rebuild the table, since SQLite changes no primary key in place."""
     op.create_table(
         "audit_entry_after",
         sa.Column("seq", BIG, nullable=False),
@@ -113,7 +113,7 @@ def rebuild(*primary_key: str, append_only: bool = True) -> None:
         sa.Column("hash", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint(*primary_key),
     )
-    # On the way down only the sealed lines are copied: the others are numbered anew.
+    # A downgrade copies only the sealed lines: the others are renumbered.
     only = " WHERE seq <= (SELECT COALESCE(MAX(count), 0) FROM audit_head WHERE workspace_id = '')"
     copied = f"SELECT {LINE} FROM audit_entry{'' if append_only else only}"  # noqa: S608 - constants
     op.execute(f"INSERT INTO audit_entry_after ({LINE}) {copied}")
@@ -142,7 +142,7 @@ ENTRY = sa.table(
 
 
 def hash_of(line: dict[str, Any], seq: int, previous: str) -> str:
-    """As `llmasos.kernel.audit` has it, where it is explained."""
+    """The hash of a line; `llmasos.kernel.audit` explains it."""
 
     def plain(value: object) -> str:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

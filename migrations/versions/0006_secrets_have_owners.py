@@ -1,6 +1,6 @@
 """A secret belongs to the host, or to one app: no app can name a key of the operator.
 
-Secrets of before belong to the host. An app that was granted one gets a copy, unless a model uses it as its key.
+Older secrets belong to the host. An app that was granted one gets a copy, unless a model uses it as its key.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def create(name: str, *more: sa.Column[str], key: str | None = None) -> None:
 
 def upgrade() -> None:
     op.execute("ALTER TABLE secret RENAME TO secret_before")
-    # PostgreSQL keeps the names of a renamed table's keys, so each shape of the table has its own.
+    # PostgreSQL keeps the key names of a renamed table, so each form of the table has its own names.
     create("secret", sa.Column("app_id", sa.String(), nullable=False), key="secret_key")
     op.execute(
         f"INSERT INTO secret ({COLUMNS}) SELECT workspace_id, user_id, '', name, ciphertext, updated_at"  # noqa: S608
@@ -45,7 +45,7 @@ def upgrade() -> None:
 
 
 def copy_to_apps(connection: sa.Connection) -> None:
-    """Give each app a copy of what it was granted."""
+    """Give each app a copy of the secrets that it was granted."""
     keys = {_json(entry).get("key") for (entry,) in connection.execute(sa.text("SELECT entry FROM model"))}
     granted = connection.execute(
         sa.text(
@@ -74,7 +74,7 @@ def downgrade() -> None:
     op.execute("ALTER TABLE secret RENAME TO secret_after")
     create("secret")
     kept = COLUMNS.replace("app_id, ", "")
-    # Of several of a name, the host's own stays, else one app's.
+    # If several share a name, the host's own stays, else one app's.
     op.execute(
         f"INSERT INTO secret ({kept}) SELECT {kept} FROM secret_after s WHERE app_id = (SELECT MIN(app_id)"  # noqa: S608
         " FROM secret_after o WHERE o.workspace_id = s.workspace_id AND o.user_id = s.user_id AND o.name = s.name)"
@@ -83,6 +83,6 @@ def downgrade() -> None:
 
 
 def _json(value: object) -> dict[str, object]:
-    """A JSON column, as either database gives it."""
+    """Decode a JSON column of either database."""
     decoded = json.loads(value) if isinstance(value, str) else value
     return decoded if isinstance(decoded, dict) else {}

@@ -1,6 +1,6 @@
-"""Looks at every part of a home, and says what to do about what is wrong.
+"""Examines every part of a home, and names the cure of each problem.
 
-It changes nothing, besides freeing what dead processes held, as every start of a host does.
+It changes nothing, except that it frees what dead processes held, as every start of a host does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from llmasos_server.host_log import FILE_NAME
 
 
 async def examine(home: Path, url: str) -> AsyncGenerator[Finding]:
-    """Examine a home part by part, the cheap ones first.
+    """Examine a home part by part, the cheap checks first.
 
     Args:
         home: The home; it may be missing.
@@ -51,7 +51,7 @@ async def examine(home: Path, url: str) -> AsyncGenerator[Finding]:
 
 
 def check_home(home: Path) -> Finding:
-    """Whether the home is there, is its owner's alone, and can be written."""
+    """Check that the home exists, is accessible to its owner alone, and can be written."""
     if not home.exists():
         return Finding(
             "home",
@@ -75,12 +75,10 @@ def check_home(home: Path) -> Finding:
 
 
 def check_log(home: Path) -> Finding:
-    """Where the host's own log is."""
+    """Say where the host's own log is."""
     file = home / FILE_NAME
     if not file.exists():
-        return Finding(
-            "log", "ok", _("Nothing went wrong yet that the host wrote down; it would, in {file}.", file=file)
-        )
+        return Finding("log", "ok", _("The host has logged nothing yet; it would log to {file}.", file=file))
     when = datetime.fromtimestamp(file.stat().st_mtime).astimezone()
     return Finding(
         "log",
@@ -90,7 +88,7 @@ def check_log(home: Path) -> Finding:
 
 
 def check_sizes(home: Path) -> Iterator[Finding]:
-    """How much is where in the home, the largest first."""
+    """Report the size of each part of the home, the largest first."""
     sizes = {path.name: _size_bytes(path) >> 20 for path in home.iterdir()} if home.is_dir() else {}
     largest = sorted(((size, name) for name, size in sizes.items() if size), reverse=True)
     if largest:
@@ -108,20 +106,20 @@ def check_sizes(home: Path) -> Iterator[Finding]:
 def _size_bytes(path: Path) -> int:
     found = 0
     for each in (path, *path.rglob("*")) if path.is_dir() and not path.is_symlink() else (path,):
-        with suppress(OSError):  # a file that is being written goes away
+        with suppress(OSError):  # a temporary file disappears
             found += each.lstat().st_size
     return found
 
 
 def check_schema(url: str) -> Finding:
-    """Whether the database has the schema of this code."""
+    """Check that the database has the schema of this code."""
     try:
         found = revision_of(url)
         if found is None:
             return Finding(
                 "database",
                 "note",
-                _("There is no database yet; the first command that keeps something makes it."),
+                _("There is no database yet; the first command that stores something creates it."),
             )
         if check_revision(found):
             return Finding("database", "ok", _("Its schema is {found}, the newest.", found=found))
@@ -139,7 +137,7 @@ def check_schema(url: str) -> Finding:
 
 
 def check_server(url: str) -> Iterator[Finding]:
-    """Whether a database server can be used; nothing is said of SQLite, or of one that is not reached."""
+    """Check a database server; reports nothing about SQLite or an unreachable server."""
     if url.startswith("sqlite"):
         return
     from llmasos.database.server import faults  # noqa: PLC0415  (SQLAlchemy, which a home with SQLite need not import)
@@ -147,7 +145,7 @@ def check_server(url: str) -> Iterator[Finding]:
     try:
         found = faults(url)
     except LlmasosError:
-        return  # which the schema's finding tells
+        return  # the finding on the schema reports this
     for fault in found:
         yield Finding("database", "problem", fault)
     if not found:
@@ -165,11 +163,11 @@ async def _inside(home: Path, url: str) -> AsyncGenerator[Finding]:
         yield finding
         if finding.status == "problem":
             return
-    if not os.access(home, os.W_OK):  # which `check_home` told; what follows frees what dead processes held
+    if not os.access(home, os.W_OK):  # `check_home` reports this; what follows frees what dead processes held
         return
     database = Database(url)
     try:
-        # What dead processes held is freed whenever a host starts, so it is freed before it is looked for.
+        # What dead processes held is freed whenever a host starts, so it is freed before the check.
         host = Host(Settings(home=home, plugins="off"), database)
         async with host.invocations:
             pass
@@ -200,7 +198,7 @@ async def _inside(home: Path, url: str) -> AsyncGenerator[Finding]:
 
 
 def check_integrity(url: str) -> Iterator[Finding]:
-    """Whether SQLite finds its file whole."""
+    """Check the integrity of SQLite's file."""
     file = database_file(url)
     if file is None:
         return
@@ -231,7 +229,7 @@ def check_integrity(url: str) -> Iterator[Finding]:
 
 
 def check_audit(session: Session) -> Finding:
-    """Whether the audit log is as it was written."""
+    """Check that the audit log is unchanged."""
     from llmasos.kernel.audit import verify  # noqa: PLC0415
 
     found = verify(session)
@@ -252,7 +250,7 @@ def check_audit(session: Session) -> Finding:
 
 
 def check_held(session: Session) -> Iterator[Finding]:
-    """Whether the ledger adds up, and anything is held by a process that is no more."""
+    """Check that the ledger adds up, and that no dead process holds anything."""
     from llmasos.database.leases import living  # noqa: PLC0415
     from llmasos.invocations.tables import InvocationRow  # noqa: PLC0415
     from llmasos.quotas import doctor as ledger  # noqa: PLC0415
@@ -278,7 +276,7 @@ def check_held(session: Session) -> Iterator[Finding]:
 
 
 def check_bundles(session: Session, home: Path) -> Iterator[Finding]:
-    """Whether every release has its bundle, whole. A bundle without a release does no harm."""
+    """Check that every release has an undamaged bundle. A bundle without a release is harmless."""
     from llmasos_marketplace.catalog import repository  # noqa: PLC0415
     from llmasos_marketplace.catalog.store import BundleStore  # noqa: PLC0415
 
@@ -302,18 +300,18 @@ def check_bundles(session: Session, home: Path) -> Iterator[Finding]:
 
 
 def check_installs(session: Session, home: Path) -> Iterator[Finding]:
-    """Whether what is installed fits together."""
+    """Check that installations are consistent."""
     from llmasos.installs import doctor as installs  # noqa: PLC0415
 
     found = installs.check(session, home)
     for each in found:
         yield Finding("installs", "problem", each.message)
     if not found:
-        yield Finding("installs", "ok", _("What is installed fits together."))
+        yield Finding("installs", "ok", _("The installations are consistent."))
 
 
 async def check_prepared(session: Session, home: Path) -> AsyncGenerator[Finding]:
-    """Whether what is installed is ready to run; what is not is prepared when it is run."""
+    """Check that installed apps are prepared; the others are prepared at their next run."""
     from llmasos.authoring.describe import in_runners  # noqa: PLC0415
     from llmasos.installs import doctor as installs  # noqa: PLC0415
     from llmasos.settings import Settings  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""What `llmasos doctor` finds out about the machine: the embedded model, confinement, tools."""
+"""The part of `llmasos doctor` that examines the machine: the embedded model, confinement, tools."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from llmasos.i18n import Message, _, listing
 
 Status: TypeAlias = Literal["ok", "note", "problem"]
 
-# What confines a component runner besides WebAssembly, at least.
+# The least confinement of a component runner besides WebAssembly.
 REQUIRED_MECHANISMS: Final = ("landlock", "seccomp")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found of one part. A note needs no action; a problem has its cure."""
+    """The finding on one part. A note needs no action; a problem has its cure."""
 
     part: str
     status: Status
@@ -28,7 +28,7 @@ class Finding:
 
 
 def check_model(home: Path) -> Finding:
-    """Whether the embedded model is here."""
+    """Check whether the embedded model's weights are present."""
     from llmasos.gateway.embedded.weights import SMOLLM2_WEIGHTS  # noqa: PLC0415
 
     if SMOLLM2_WEIGHTS.is_present(home / "models"):
@@ -41,12 +41,12 @@ def check_model(home: Path) -> Finding:
 
 
 async def check_confinement() -> AsyncGenerator[Finding]:
-    """Start a runner as any app's, and ask what confines it."""
+    """Start a runner like any app's, and ask what confines it."""
     from llmasos.authoring.describe import closed  # noqa: PLC0415
     from llmasos.runtimes.component import ComponentRuntime  # noqa: PLC0415
     from llmasos.settings import Settings  # noqa: PLC0415
 
-    # Elsewhere than in the home, which may be missing or may not be written.
+    # Outside of the home, which may be missing or read-only.
     with tempfile.TemporaryDirectory(prefix="llmasos-doctor-") as folder:
         runtime = ComponentRuntime(Settings(home=Path(folder)), closed)
         try:
@@ -74,7 +74,7 @@ async def check_confinement() -> AsyncGenerator[Finding]:
 
 
 def check_tools() -> Iterator[Finding]:
-    """What authors may want besides; nothing that runs needs it."""
+    """Check the tools that authors may want; running apps needs none of them."""
     for tool, without in (
         ("node", _("apps in JavaScript cannot be built")),
         ("uv", _("native apps cannot be built or installed")),

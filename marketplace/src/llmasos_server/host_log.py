@@ -1,7 +1,7 @@
 """The host's own log: `host.log` in the home, and standard error for `serve` and with `--debug`.
 
-The file holds warnings and errors with their tracebacks: it is read when something went wrong. The first line makes it,
-readable by its owner alone; at 2 MiB another begins, and three old ones are kept.
+The file holds warnings and errors with their tracebacks, for troubleshooting. The first line creates it,
+readable by its owner alone; it is rotated at 2 MiB, and three old ones are kept.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from llmasos.printable import printable
 FILE_NAME: Final = "host.log"
 MAX_BYTES: Final = 2 << 20
 KEPT_FILES: Final = 3
-# The logger of what keeps a command waiting.
+# The logger that says what a command waits for.
 WAITING: Final = "llmasos.database.write_gate"
 PACKAGES: Final = ("llmasos", "llmasos_marketplace", "llmasos_server")
-# What a record has by itself; the rest are the fields that were logged with it.
+# A record's own attributes; the rest are the fields that were logged with it.
 _OWN: Final = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
 
 
 class LogLine(logging.Formatter):
-    """A line with its fields, in which nothing foreign can move a terminal or pretend to be another line."""
+    """A line with its fields, in which foreign text cannot control a terminal or pretend to be another line."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -45,7 +45,7 @@ class LogLine(logging.Formatter):
 
 
 class HomeLog(logging.Handler):
-    """Writes to the file in the home, which is looked up by the first record: most commands log nothing."""
+    """Writes to the file in the home, which the first record looks up, since most commands log nothing."""
 
     def __init__(self, find_home: Callable[[], Path]) -> None:
         super().__init__(logging.WARNING)
@@ -58,7 +58,7 @@ class HomeLog(logging.Handler):
             if self._file is None:
                 self._file = _open_file(self._find_home() / FILE_NAME)
             self._file.emit(record)
-        except Exception:  # a log that cannot be written must not end what it tells of
+        except Exception:  # an unwritable log must not end the operation that it reports on
             self._file = None
 
     @override
@@ -88,20 +88,20 @@ def _open_file(path: Path) -> logging.Handler:
 
 @contextmanager
 def logging_to_home(find_home: Callable[[], Path], debug: Callable[[], bool]) -> Generator[None]:
-    """Keep warnings and errors in the home's log until the block ends; once `debug` holds, show all on stderr too."""
+    """Log warnings and errors to the home until the block ends; once `debug` returns true, show all on stderr too."""
     with attached(HomeLog(find_home)), attached(DebugLog(debug)):
         yield
 
 
 def show_everything() -> None:
-    """Let every record through to the handlers; `attached` undoes it."""
+    """Pass every record to the handlers; `attached` undoes it."""
     for name in PACKAGES:
         logging.getLogger(name).setLevel(logging.DEBUG)
 
 
 @contextmanager
 def attached(handler: logging.Handler) -> Generator[None]:
-    """Give the host's loggers one more handler until the block ends, and then their level back."""
+    """Add a handler to the host's loggers until the block ends, and then restore their level."""
     loggers = [logging.getLogger(name) for name in PACKAGES]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -125,9 +125,9 @@ class StderrLog(logging.StreamHandler[TextIO]):
 
 
 class DebugLog(logging.StreamHandler[TextIO]):
-    """Everything on standard error, while `debug` holds; without what a server's log shows there anyway.
+    """Everything on standard error while `debug` returns true, without what a server's log shows there anyway.
 
-    Without `debug` too, why a command does not go on: it waits for another writer.
+    Even without `debug` it shows why a command waits for another writer.
     """
 
     def __init__(self, debug: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""The catalog and what is installed, opened in this process by a command that may run no app."""
+"""The catalog and the installations, opened in this process by a command that may not run any app."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Local:
 
     @classmethod
     def of(cls, host: Host) -> Self:
-        """The parts of a host that is open."""
+        """Make the parts from an open host."""
         catalog = Catalog(host.database, BundleStore(host.settings.home / "bundles"))
         return cls(host.settings, Principal(), host.database, catalog, host)
 
@@ -47,7 +47,7 @@ class Local:
         return self.host.runtimes
 
     async def describe(self, path: Path, capabilities: frozenset[str], kind: str) -> str:
-        """The actions of a built binary, told by itself; what `build` calls."""
+        """Ask a built binary for its actions, for `build`."""
         return await describe(self.host.runtimes, path, capabilities, kind)
 
     @property
@@ -68,7 +68,7 @@ class Local:
         await self.host.actions.tell(replace(principal, locale=environment_locale()), app_id, event, value)
 
     async def _end_invocations(self, installation_id: str) -> None:
-        """End what runs of an installation."""
+        """End an installation's invocations."""
         await self.host.invocations.end_of_installation(installation_id)
 
     @property
@@ -78,7 +78,7 @@ class Local:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Close what was started at the end."""
+        """Close at the end of the block what was started in it."""
         try:
             yield
         finally:
@@ -87,7 +87,7 @@ class Local:
 
 @contextmanager
 def open_local(settings: Settings | None = None) -> Generator[Local]:
-    """Open the home, made and migrated if it must be.
+    """Open the home, and create or migrate it if necessary.
 
     Raises:
         Unavailable: It cannot be read or written.
@@ -102,6 +102,6 @@ def open_local(settings: Settings | None = None) -> Generator[Local]:
 
 
 def confinement_of(host: Host) -> tuple[str, ...]:
-    """What the system confines this host's component runners with, as far as they were started."""
+    """The confinement of this host's component runners, if any were started."""
     runtime = host.runtimes.of("wasm")
     return runtime.confinement if isinstance(runtime, ComponentRuntime) else ()

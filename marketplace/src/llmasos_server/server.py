@@ -1,4 +1,4 @@
-"""The server: the host, the catalog and the API put together in one process."""
+"""The server: the host, the catalog and the API in one process."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ from llmasos_server.rest.health import access
 
 logger = logging.getLogger(__name__)
 
-# What a client may take to read the end of its stream, once the host has ended it.
+# How long a client may take to read the end of its stream, once the host has ended it.
 SHUTDOWN_SECONDS: Final = 10
-# Callers who come at once wait here until they are taken; past it, they are refused.
+# This many simultaneous connections wait to be accepted; more are refused.
 BACKLOG: Final = 512
 
 
 def create_app(
     settings: Settings, *, hosts: tuple[str, ...] = (), parts: Parts | None = None, warm: bool = False
 ) -> FastAPI:
-    """The whole server as an application; its host opens when it starts.
+    """Create the whole server as an application; its host opens at startup.
 
     Args:
-        settings: Where the state is.
-        hosts: Names that it answers for, beside those of loopback; `*` for any.
+        settings: The host's settings.
+        hosts: Accepted host names besides those of loopback; `*` for any.
         parts: Parts of the host to use instead of its own.
-        warm: Start litellm and the embedded model at once, in the background.
+        warm: Start litellm and the embedded model immediately, in the background.
     """
 
     @asynccontextmanager
@@ -66,7 +66,7 @@ def create_app(
 
 def _noting(database: Database) -> Callable[[Callable[[], None]], object]:
     def note(work: Callable[[], None]) -> None:
-        # In a thread, and unwatched: it only keeps when a token was last used.
+        # In a thread, without waiting: it only records when a token was last used.
         asyncio.get_running_loop().run_in_executor(None, _quietly, work)
 
     return note
@@ -80,10 +80,10 @@ def _quietly(work: Callable[[], None]) -> None:
 
 
 class Server(uvicorn.Server):
-    """Ends what runs before it waits for connections: a stream would keep its connection open for ever."""
+    """Ends invocations before it waits for connections to close, since a stream would stay open forever."""
 
     def __init__(self, app: FastAPI, on_ready: Callable[[], None]) -> None:
-        """Serve `app`, and call `on_ready` once it takes requests."""
+        """Serve `app`, and call `on_ready` once it accepts requests."""
         self._app = app
         self._on_ready = on_ready
         super().__init__(
@@ -93,7 +93,7 @@ class Server(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                # What a forwarding header says of the caller is never used: identity is the token's.
+                # Forwarding headers are ignored: only the token identifies a caller.
                 proxy_headers=False,
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             )
@@ -114,7 +114,7 @@ class Server(uvicorn.Server):
 def serve(app: FastAPI, listener: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve until SIGINT or SIGTERM; then end what runs, settle it, and return. Its log is on stderr too."""
     server = Server(app, on_ready)
-    # uvicorn raises the signal again once it is done, so that a parent sees it; for us the end is orderly.
+    # uvicorn raises the signal again at its end, so that a parent sees it; for us this is a normal end.
     with attached(StderrLog()), _access_on_stderr(), contextlib.suppress(KeyboardInterrupt):
         previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
         try:
@@ -138,7 +138,7 @@ def _access_on_stderr() -> Generator[None]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
+    """Open a listening socket; port 0 selects a free port.
 
     Raises:
         Unavailable: The port is taken, or the address is not this machine's.

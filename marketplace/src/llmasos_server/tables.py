@@ -1,4 +1,4 @@
-"""Every table there is, the host's and the marketplace's, imported so that the metadata is whole."""
+"""Imports every table of the host and the marketplace, so that the metadata is complete."""
 
 from llmasos import tables as host_tables
 from llmasos_marketplace.catalog import tables as catalog_tables

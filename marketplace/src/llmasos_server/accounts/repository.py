@@ -11,7 +11,7 @@ from llmasos_server.accounts.tables import ApiToken
 
 
 def by_id(session: ReadSession | WriteSession, token_id: str) -> ApiToken | None:
-    """One token."""
+    """Find a token."""
     return session.get(ApiToken, token_id)
 
 
@@ -22,7 +22,7 @@ def of_workspace(session: ReadSession, workspace_id: str) -> list[ApiToken]:
 
 
 def note_use(session: WriteSession, token_id: str, at: datetime) -> None:
-    """Keep when a token was last used."""
+    """Record when a token was last used."""
     token = session.get(ApiToken, token_id)
     if token is not None:
         token.last_used_at = at

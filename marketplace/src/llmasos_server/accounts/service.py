@@ -1,8 +1,8 @@
-"""Tokens: made, known again, revoked.
+"""Tokens: creates, authenticates and revokes them.
 
-A token is `llmasos_<id>_<secret>`: the prefix lets scanners of leaked secrets find it, the id finds its row, and of
-the secret, 256 random bits, only a SHA-256 hash is kept. A slow hash would protect a guessable secret; nobody guesses
-this one, and it is checked at every request.
+A token is `llmasos_<id>_<secret>`: the prefix lets scanners of leaked secrets find it, the id finds its row, and
+only a SHA-256 hash of the secret, 256 random bits, is stored. A slow hash would protect a guessable secret; this one
+cannot be guessed, and it is checked at every request.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from llmasos_server.rest.identity import Caller, TokenScope
 PREFIX = "llmasos_"
 _SHAPE = re.compile(r"llmasos_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _APP = "app:"
-# People ask whether a token was used this week; a write at every request would cost more than it tells.
+# People need to know whether a token was used this week; a write at every request would not be worth its cost.
 USE_NOTED_EVERY = timedelta(minutes=1)
 DEFAULT_LIFE_DAYS = 90
 
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token as it is shown, once."""
+    """A new token, which is shown once."""
 
     id: str
     token: str
@@ -50,18 +50,18 @@ def create_token(
     apps: Iterable[str] = (),
     life: timedelta | None = timedelta(days=DEFAULT_LIFE_DAYS),
 ) -> NewToken:
-    """Make a token that stands for `principal`.
+    """Create a token that authenticates `principal`.
 
     Args:
-        session: Where it is kept; the caller commits.
-        principal: Whom it stands for.
-        name: What it is for, as its owner calls it.
+        session: Stores it; the caller commits.
+        principal: Whom it authenticates.
+        name: The owner's name for it.
         scopes: What it allows.
-        apps: The only apps it reaches; none: every app of the workspace.
-        life: How long it is good; None: until revoked.
+        apps: The only apps that it may use; empty: every app of the workspace.
+        life: How long it is valid; None: until revoked.
 
     Raises:
-        Invalid: No scope, an app's id that is none, or a life that is over at once.
+        Invalid: There is no scope, an app's id is not valid, or the life is under a day.
     """
     held = sorted(set(scopes))
     bounds = sorted(set(apps))
@@ -77,7 +77,7 @@ def create_token(
             _("A token with the scope admin reaches every app: leave out --app or that scope."),
         )
     if life is not None and life <= timedelta(0):
-        raise Invalid(_("A token must be good for at least a day."))
+        raise Invalid(_("A token must be valid for at least a day."))
     token_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
     now = datetime.now(UTC)
     session.add(
@@ -96,7 +96,7 @@ def create_token(
 
 
 def revoke_token(session: WriteSession, workspace_id: str, token_id: str) -> None:
-    """End a token now. Revoking it again changes nothing.
+    """Revoke a token. Idempotent.
 
     Raises:
         NotFound: The workspace has no such token.
@@ -110,14 +110,14 @@ def revoke_token(session: WriteSession, workspace_id: str, token_id: str) -> Non
 
 
 def scopes_of(token: ApiToken) -> tuple[frozenset[TokenScope], frozenset[str] | None]:
-    """What a token allows, and the only apps it reaches, if it is bound to any."""
+    """A token's scopes, and the only apps that it may use, if it is bound to any."""
     apps = frozenset(str(scope).removeprefix(_APP) for scope in token.scopes if str(scope).startswith(_APP))
     known = frozenset(TokenScope(scope) for scope in token.scopes if not str(scope).startswith(_APP))
     return known, apps or None
 
 
 def state_of(token: ApiToken) -> Literal["good", "expired", "revoked"]:
-    """Whether a token is good now."""
+    """Whether a token is valid now."""
     if token.revoked_at is not None:
         return "revoked"
     expired = token.expires_at is not None and _utc(token.expires_at) <= datetime.now(UTC)
@@ -125,22 +125,22 @@ def state_of(token: ApiToken) -> Literal["good", "expired", "revoked"]:
 
 
 class TokenAuthenticator:
-    """Knows the tokens of one database. Implements `llmasos_server.rest.identity.Authenticator`."""
+    """Authenticates the tokens of one database. Implements `llmasos_server.rest.identity.Authenticator`."""
 
     def __init__(self, database: Database, in_background: Callable[[Callable[[], None]], object]) -> None:
-        """Answer from `database`; what need not be waited for is handed to `in_background`."""
+        """Look up tokens in `database`; `in_background` runs what the caller need not wait for."""
         self._database = database
         self._in_background = in_background
 
     def authenticate(self, token: str) -> Caller | None:
-        """Whom a token stands for; None where it is unknown, expired or revoked."""
+        """Whom a token authenticates; None if it is unknown, expired or revoked."""
         shape = _SHAPE.fullmatch(token)
         if shape is None:
             return None
         token_id, secret = shape.groups()
         with self._database.read() as session:
             row = repository.by_id(session, token_id)
-        # An unknown id costs the same comparison, and the comparison takes the same time wherever it differs.
+        # An unknown id costs the same comparison, and the comparison takes constant time.
         if not hmac.compare_digest(row.hash if row else "0" * 64, _hash(secret)) or row is None:
             return None
         if state_of(row) != "good":
@@ -153,7 +153,7 @@ class TokenAuthenticator:
         return Caller(principal=principal, scopes=scopes, apps=apps, token_id=token_id)
 
     def is_good(self, token_id: str) -> bool:
-        """Whether a token that was known still is good."""
+        """Whether an authenticated token is still valid."""
         with self._database.read() as session:
             row = repository.by_id(session, token_id)
         return row is not None and state_of(row) == "good"
@@ -168,5 +168,5 @@ def _hash(secret: str) -> str:
 
 
 def _utc(value: datetime) -> datetime:
-    # SQLite keeps no zone; everything is written in UTC.
+    # SQLite stores no zone; all times are UTC.
     return value if value.tzinfo else value.replace(tzinfo=UTC)

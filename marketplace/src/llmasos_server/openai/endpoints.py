@@ -1,6 +1,6 @@
-"""`/v1`: models in the shape of OpenAI's API, under the caller's own rights and quotas.
+"""`/v1`: models in the form of OpenAI's API, under the caller's own rights and quotas.
 
-Requests take the fields of `GenerateRequest` and `EmbedRequest`; what is unknown is refused.
+Requests have the fields of `GenerateRequest` and `EmbedRequest`; unknown fields are refused.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _body(description: str, example: dict[str, Any]) -> dict[str, Any]:
     ),
 )
 async def create_chat_completion(request: Request, caller: MayRun) -> Response:
-    """Ask a model by name, or the one that suits. The answer's `llmasos` holds what to know of it."""
+    """Call a model by name, or let the host select one. The answer's `llmasos` has remarks on it."""
     value = _without_app(caller, await json_body(request))
     streamed = value.pop("stream", False)
     value.pop("stream_options", None)  # usage is always in the last chunk
@@ -177,7 +177,7 @@ async def _whole(request: Request, caller: Caller, operation: Operation[dict[str
 
 
 def _without_app(caller: Caller, value: Any) -> dict[str, Any]:
-    """The body, of a caller whose token is not bound to apps."""
+    """Return the body if the caller's token is not bound to apps."""
     if caller.apps is not None:
         raise ScopeMissing
     if not isinstance(value, dict):

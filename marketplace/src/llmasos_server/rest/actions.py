@@ -1,4 +1,4 @@
-"""`POST /api/v1/apps/{publisher}/{name}/actions/{action}`: run an action, answered as JSON or as events."""
+"""`POST /api/v1/apps/{publisher}/{name}/actions/{action}`: run an action; the response is JSON or events."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def run_action(
     name: Annotated[str, Path(max_length=64)],
     action: Annotated[str, Path(max_length=128)],
 ) -> Response:
-    """Run an action of an installed app and answer with its output.
+    """Run an action of an installed app and return its output.
 
     With `accept: text/event-stream` the run is streamed. The header `location` names the invocation, which a DELETE
     cancels; so does closing the connection.
@@ -123,7 +123,7 @@ async def read_action(
     name: Annotated[str, Path(max_length=64)],
     action: Annotated[str, Path(max_length=128)],
 ) -> ActionView:
-    """What an action of an installed app takes and returns."""
+    """The inputs and the output of an installed app's action."""
     app_id = f"{publisher}/{name}"
     if not caller.reaches(app_id):
         raise not_installed(app_id)
@@ -154,10 +154,10 @@ async def _answered(request: Request, followed: FollowedInvocation[Any, Any]) ->
 
 
 def _wants_events(request: Request) -> bool:
-    """Which of the two representations the caller prefers; of equals, the one it names first.
+    """Which of the two representations the caller prefers; if equal, the one that it names first.
 
     Raises:
-        NotAcceptable: Neither.
+        NotAcceptable: The caller accepts neither.
     """
     accept = request.headers.get("accept", "").strip()
     if not accept:

@@ -1,4 +1,4 @@
-"""The API as one FastAPI application, before anybody's host is behind it."""
+"""The API as one FastAPI application, before a host is attached to it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from llmasos_server.rest.problems import install_problem_handlers
 
 
 def create_api(lifespan: Any, *, hosts: Collection[str], routers: Collection[APIRouter] = ()) -> FastAPI:
-    """The application.
+    """Create the application.
 
     Args:
-        lifespan: Opens what stands behind it, and calls `serve_host` before it yields.
-        hosts: The names that the server answers for; see `Guards`.
-        routers: What is served beside the host's own API.
+        lifespan: Opens the host, and calls `serve_host` before it yields.
+        hosts: The accepted host names; see `Guards`.
+        routers: Routers that are served beside the host's own API.
     """
     app = FastAPI(
         title="LLMasOS",
@@ -31,7 +31,7 @@ def create_api(lifespan: Any, *, hosts: Collection[str], routers: Collection[API
         summary="Run LLM apps, each in its sandbox, within its grants and quotas.",
         lifespan=lifespan,
         openapi_url="/openapi.json",
-        # Their pages load scripts from other servers; the store's own pages will show the API.
+        # FastAPI's documentation pages load scripts from other servers; the store's own pages will show the API.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -40,7 +40,7 @@ def create_api(lifespan: Any, *, hosts: Collection[str], routers: Collection[API
     install_problem_handlers(app)
     metrics = Metrics()
     app.state.metrics = metrics
-    # The last added is the outermost: refusals are counted too.
+    # The last added is the outermost, so that refusals are counted too.
     app.add_middleware(Guards, hosts=hosts)
     app.add_middleware(Measured, metrics=metrics)
     for router in (actions.router, invocations.router, state.router, health.router, *routers):
@@ -50,6 +50,6 @@ def create_api(lifespan: Any, *, hosts: Collection[str], routers: Collection[API
 
 
 def serve_host(app: FastAPI, host: Host, authenticator: Authenticator) -> None:
-    """Put a host behind the application."""
+    """Attach a host to the application."""
     app.state.host = host
     app.state.authenticator = authenticator

@@ -1,4 +1,4 @@
-"""`/catalog/v1`: the catalog for reading. Everybody who reaches the server may read it.
+"""`/catalog/v1`: the catalog, read-only, without a token.
 
 The server keeps its `Catalog` in `app.state.catalog`.
 """
@@ -34,9 +34,9 @@ from llmasos_server.rest.problems import InvalidCursor, responses
 
 router = APIRouter(prefix="/catalog/v1", tags=["catalog"])
 
-# A bundle's bytes never change under its address, and a yanked one still resolves: any cache may keep it for good.
+# A bundle's bytes never change under its address, and a yanked one still resolves, so caches may keep it forever.
 IMMUTABLE = "public, max-age=31536000, immutable"
-# What an app offers changes; a cache asks each time, and mostly hears that nothing did.
+# An app's releases change, so a cache revalidates each time, usually without a change.
 REVALIDATE = "no-cache"
 
 NOT_FOUND = responses(NotFound)
@@ -44,7 +44,7 @@ BAD_CURSOR = responses(InvalidCursor)
 
 
 def catalog_of(request: Request) -> Catalog:
-    """The catalog behind the server."""
+    """The server's catalog."""
     return cast("Catalog", request.app.state.catalog)
 
 
@@ -54,7 +54,7 @@ def _same(request: Request, tag: str) -> bool:
 
 
 def _tagged(request: Request, body: BaseModel) -> Response:
-    """The answer under a tag of its bytes, or 304 if the caller has them."""
+    """The response with an entity tag of its bytes, or 304 if the caller has them."""
     content = body.model_dump_json().encode()
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = {"etag": tag, "cache-control": REVALIDATE}
@@ -63,7 +63,7 @@ def _tagged(request: Request, body: BaseModel) -> Response:
     return Response(content, media_type="application/json", headers=headers)
 
 
-# The plain functions below run in threads: reading is quick, but rows of many releases take their time to decode.
+# The plain functions below run in threads: reading is fast, but decoding the rows of many releases is not.
 
 
 @router.get("/apps", response_model=Page[AppSummary], responses=BAD_CURSOR)
@@ -90,7 +90,7 @@ def search(
     limit: PageLimit = DEFAULT_LIMIT,
     cursor: PageCursor = None,
 ) -> Response:
-    """Apps that hold every word, the best match first."""
+    """Apps that match every word, the best match first."""
     after: tuple[int, str] | None = None
     if cursor:
         rank, last = decode_cursor(cursor, int, str)
@@ -107,7 +107,7 @@ def search(
 
 @router.get("/categories", response_model=list[Category])
 def list_categories(request: Request) -> list[Category]:
-    """Every category, with how many apps stand in it."""
+    """Every category, with the number of its apps."""
     with catalog_of(request).database.read() as session:
         return [Category(name=name, apps=count) for name, count in repository.categories(session).items()]
 
@@ -173,7 +173,7 @@ def show_release(request: Request, publisher: str, name: str, version: str) -> R
 )
 @router.head("/apps/{publisher}/{name}/releases/{version}/bundle", include_in_schema=False)
 def download_bundle(request: Request, publisher: str, name: str, version: str) -> Response:
-    """The bundle's bytes; the tag is their SHA-256. Ranges are answered, so that a download may go on."""
+    """The bundle's bytes; the entity tag is their SHA-256. Ranges are supported, so that a download can resume."""
     catalog = catalog_of(request)
     row = catalog.release(f"{publisher}/{name}", version)
     if row.state == "quarantined":

@@ -1,4 +1,4 @@
-"""The host that a request reaches, and where."""
+"""The host that serves a request, and the paths of routers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fastapi import Request
 
 from llmasos.host import Host
 
-# Each router names its whole path itself: metrics tell routes apart by it.
+# Each router states its full path, as metrics distinguish routes by it.
 PREFIX: Final = "/api/v1"
 
 
 def host_of(request: Request) -> Host:
-    """The host behind the server; it is open while requests are served."""
+    """The server's host, which is open while requests are served."""
     return cast("Host", request.app.state.host)

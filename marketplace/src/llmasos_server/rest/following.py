@@ -1,4 +1,4 @@
-"""A request that begins an invocation: its body, and what ends it before its time."""
+"""A request that starts an invocation: its body, and what ends the invocation early."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from llmasos_server.rest import sse
 from llmasos_server.rest.identity import Caller, until_revoked
 from llmasos_server.rest.problems import InvalidJson, RequestTimeout, UnsupportedMediaType
 
-# The body must be here by then: a caller who sends a byte a second holds a connection, and no more than that.
+# The body must have arrived by then: a caller that sends a byte a second must not occupy a connection for longer.
 BODY_SECONDS: Final = 30.0
-# What is sent to nobody: the caller has closed the connection.
+# A response that nobody receives: the caller has closed the connection.
 GONE: Final = Response(status_code=Cancelled.status)
 
 
 async def unless_gone(
     request: Request, followed: FollowedInvocation[Any, Any], wait: Coroutine[Any, Any, None]
 ) -> bool:
-    """Wait while the caller is there; whether it still is. A caller who goes away ends the invocation."""
+    """Wait, and return whether the caller is still connected. A caller that disconnects ends the invocation."""
     waiting, gone = asyncio.create_task(wait), asyncio.create_task(sse.disconnect(request.receive))
     try:
         await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -40,7 +40,7 @@ async def unless_gone(
 
 
 def end_when_revoked(request: Request, caller: Caller, followed: FollowedInvocation[Any, Any]) -> None:
-    """End an invocation, from here on, once its caller's token is good no more."""
+    """End an invocation once its caller's token is no longer valid."""
 
     async def watch() -> None:
         await until_revoked(request, caller)
@@ -50,11 +50,11 @@ def end_when_revoked(request: Request, caller: Caller, followed: FollowedInvocat
 
 
 async def json_body(request: Request) -> Any:
-    """The body, one JSON value; an empty body is an empty object.
+    """Read the body, one JSON value; an empty body is an empty object.
 
     Raises:
         RequestTimeout: It did not arrive in time.
-        UnsupportedMediaType: It is said to be something else than JSON.
+        UnsupportedMediaType: Its media type is not JSON.
         InvalidJson: It is not JSON.
     """
     try:

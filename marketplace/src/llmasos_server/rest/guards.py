@@ -1,7 +1,7 @@
-"""What is refused before a route is reached: bodies that are too large, foreign hosts, foreign origins.
+"""Refuses requests before they reach a route: bodies that are too large, foreign hosts, foreign origins.
 
 A server on loopback can be reached by any page in the user's browser. A page that rebinds its name to 127.0.0.1 is
-known by the `host` header; one that sends across origins, by `origin`. Tokens protect the API as well; pages
+recognised by the `host` header; one that sends across origins, by `origin`. Tokens protect the API as well; pages
 with cookies depend on this check.
 """
 
@@ -22,7 +22,7 @@ from llmasos.i18n import _
 from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
 from llmasos_server.rest.problems import BodyTooLarge, HostNotAllowed, OriginNotAllowed, respond
 
-# The input of an action, in which an escape such as \u00e9 takes three times the bytes of its character.
+# An action's input, in which an escape such as \u00e9 takes three times the bytes of its character.
 MAX_BODY_BYTES: Final = 3 * MAX_PAYLOAD_BYTES
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -34,8 +34,8 @@ class Guards:
         """Guard `app`.
 
         Args:
-            app: The application behind.
-            hosts: The names, without port, that the server answers for; `*` for any.
+            app: The guarded application.
+            hosts: The accepted host names, without port; `*` for any.
             max_body_bytes: How large a body may be.
         """
         self._app = app
@@ -78,7 +78,7 @@ class Guards:
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(
             _(
-                "The body is larger than the {max_body_bytes} bytes that the server takes.",
+                "The body is larger than the {max_body_bytes} bytes that the server accepts.",
                 max_body_bytes=self._max_body_bytes,
             ),
         )

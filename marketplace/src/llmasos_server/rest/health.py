@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz`, `/metrics`: for whoever watches the server. They tell nobody's data."""
+"""`/healthz`, `/readyz`, `/metrics`: for monitoring the server. They reveal no user's data."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ MAX_LOGGED_PATH: Final = 500
 
 
 class Health(Answer):
-    """The process serves."""
+    """The state of the process."""
 
     status: Literal["ok"] = "ok"
 
 
 @router.get("/healthz", operation_id="healthz", summary="Is the process alive?")
 async def healthz() -> Health:
-    """Answers while the event loop turns; touches nothing else."""
+    """Responds while the event loop runs; touches nothing else."""
     return Health()
 
 
 @router.get("/readyz", operation_id="readyz", summary="Can the server take requests?", responses=responses(Unavailable))
 async def readyz(request: Request) -> Health:
-    """Answers once the database does, and no more once the server is stopping."""
+    """Responds while the database responds and the server is not stopping."""
     host = host_of(request)
     try:
         async with asyncio.timeout(READY_SECONDS):
@@ -72,7 +72,7 @@ async def metrics(request: Request, _caller: Watcher) -> Response:
 
 
 class Metrics:
-    """What the server counts. Requests are told apart by route, never by path: a path is a caller's to choose."""
+    """The server's metrics. Requests are labelled by route, never by path, which the caller chooses."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -90,7 +90,7 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 
 
 class Measured:
-    """ASGI middleware that counts and logs what is answered."""
+    """ASGI middleware that counts and logs responses."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         """Count for `app`."""
@@ -98,7 +98,7 @@ class Measured:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and count its answer."""
+        """Pass a request on, and count its response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -123,6 +123,6 @@ class Measured:
             self._metrics.seconds.labels(route).observe(seconds)
             if access.isEnabledFor(logging.INFO):
                 client = (scope.get("client") or ("-",))[0]
-                # Without its query, which may hold what is nobody else's to read. A path is a caller's own text.
+                # Without the query, which may hold private data. The caller chooses the path.
                 path = one_line(scope["path"][:MAX_LOGGED_PATH])
                 access.info('%s "%s %s" %d %.0f ms', client, method, path, status, seconds * 1000)

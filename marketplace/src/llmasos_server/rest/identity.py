@@ -1,4 +1,4 @@
-"""Who calls the server: known by a bearer token, and by nothing that a request says of itself."""
+"""Identifies the caller by a bearer token, and by nothing else that a request contains."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TokenScope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whom a token stands for, and what it allows."""
+    """Whom a token authenticates, and what it allows."""
 
     principal: Principal
     scopes: frozenset[TokenScope]
@@ -43,7 +43,7 @@ class Caller:
 
     @property
     def is_admin(self) -> bool:
-        """Whether the caller sees what belongs to others of the workspace."""
+        """Whether the caller sees data of other users of the workspace."""
         return TokenScope.ADMIN in self.scopes
 
     def may(self, scope: TokenScope) -> bool:
@@ -51,36 +51,36 @@ class Caller:
         return scope in self.scopes or self.is_admin
 
     def reaches(self, app_id: str | None) -> bool:
-        """Whether the token reaches an app; a call that no app makes is reached only without such a bound."""
+        """Whether the token may use an app; with None, whether it may call without an app, as a bound token may not."""
         return self.apps is None or app_id in self.apps
 
 
 class Authenticator(Protocol):
-    """Knows tokens. The marketplace's accounts implement it."""
+    """Authenticates tokens. `llmasos_server.accounts` implements it."""
 
     def authenticate(self, token: str) -> Caller | None:
-        """Whom a token stands for; None if it is unknown, expired or revoked. Takes about a millisecond."""
+        """Whom a token authenticates; None if it is unknown, expired or revoked. Takes about a millisecond."""
         ...
 
     def is_good(self, token_id: str) -> bool:
-        """Whether a token that was known still is: neither expired nor revoked, in whatever process."""
+        """Whether an authenticated token is still valid: neither expired nor revoked, by any process."""
         ...
 
 
-# How soon what runs for a token is ended once the token is revoked or has expired.
+# How often a running request checks that its token is still valid.
 RECHECK_SECONDS: Final = 1.0
 
 
 async def until_revoked(request: Request, caller: Caller) -> None:
-    """Wait until the caller's token is good no more."""
+    """Wait until the caller's token is no longer valid."""
     authenticator = cast("Authenticator", request.app.state.authenticator)
-    # The database says it: a token is mostly revoked by a command, which is another process.
+    # Ask the database: usually a command, in another process, revokes a token.
     while True:
         await asyncio.sleep(RECHECK_SECONDS)
         try:
             if not authenticator.is_good(caller.token_id):
                 return
-        except Exception:  # the database may be away for a while
+        except Exception:  # the database may be unavailable for a while
             logger.exception("a token could not be looked up; retrying")
 
 
@@ -104,9 +104,9 @@ def _authenticate(
 
 
 def require(scope: TokenScope) -> Callable[..., object]:
-    """A dependency: the caller, whose token must allow `scope`."""
+    """Make a dependency that returns the caller, whose token must allow `scope`."""
 
-    # Async, so that it runs on the event loop: one indexed read is shorter than the way to a thread and back.
+    # Async, so that it runs on the event loop: one indexed read is faster than a switch to a thread and back.
     async def caller(
         request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
     ) -> Caller:
@@ -126,7 +126,7 @@ def require(scope: TokenScope) -> Callable[..., object]:
 async def _watcher(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 ) -> None:
-    """Whoever may see how the server does: a program on this machine, or the holder of a token."""
+    """Admit a caller that may see metrics: a program on this machine, or the holder of a token."""
     if request.client is not None and is_loopback(request.client.host):
         return
     if not _authenticate(request, credentials).may(TokenScope.READ):

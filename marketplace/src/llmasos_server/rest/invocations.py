@@ -1,4 +1,4 @@
-"""`/api/v1/invocations`: one's own runs, or with the scope admin the workspace's, read and cancelled."""
+"""`/api/v1/invocations`: reads and cancels the caller's own invocations, or with the scope admin the workspace's."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def read_invocation(request: Request, caller: MayRead, invocation: Invocat
 async def cancel_invocation(request: Request, caller: MayRun, invocation: InvocationId) -> InvocationStatus:
     """End one of the caller's own invocations, or with the scope admin one of the workspace's, wherever it runs.
 
-    One that has ended stays as it is. What else there is to know of it needs the scope read.
+    One that has ended stays unchanged. Reading its details needs the scope read.
     """
     await _found(request, caller, invocation)
     await host_of(request).invocations.cancel(invocation, caller.principal, of_anybody=caller.is_admin)

@@ -1,7 +1,7 @@
-"""The OpenAPI document: what FastAPI makes of the routes, with the words and examples of recurring fields.
+"""The OpenAPI document: FastAPI's own, with descriptions and examples of recurring fields.
 
-A field means the same wherever it stands, so its text and its example are written once, here; a field that says more of
-itself where it is declared keeps that.
+A field means the same everywhere, so its description and its example are written once, here; a field that is declared
+with a description of its own keeps it.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ FIELDS: Final[dict[str, tuple[str, Any]]] = {
     "version": ("A release's version (PEP 440).", "1.2.0"),
     "window": ("Over what it counts: run, minute, hour, day or month.", "day"),
     "zh": ("In Chinese; null if the author wrote none.", "翻译"),
-    # Of one schema alone:
+    # For one schema alone:
     "GrantView.scope": ("The permission, as the manifest writes it.", {"capability": "model", "tiers": ["fast"]}),
     "Health.status": ("It is well.", "ok"),
     "Problem.status": ("The HTTP status.", 404),
@@ -114,7 +114,7 @@ FIELDS: Final[dict[str, tuple[str, Any]]] = {
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The whole document, made once."""
+    """Return the document, which is made once."""
     if app.openapi_schema is None:
         made = get_openapi(
             title=app.title,
@@ -135,7 +135,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def _describe(schema_name: str, schema: dict[str, Any]) -> None:
-    """Give a schema's fields their words, and the schema an example of them."""
+    """Add descriptions to a schema's fields, and an example to the schema."""
     properties = cast("dict[str, dict[str, Any]]", schema.get("properties", {}))
     known = {name: FIELDS.get(f"{schema_name}.{name}") or FIELDS.get(name) for name in properties}
     for name, field in properties.items():
@@ -150,7 +150,7 @@ def _word(words: tuple[str, Any] | None, described: dict[str, Any]) -> None:
 
 
 def _use_problems(made: dict[str, Any]) -> None:
-    """Replace the framework's own shape of errors, which no route answers with."""
+    """Replace the framework's own error schema, which no route returns."""
     for methods in made["paths"].values():
         for operation in methods.values():
             for answer in operation["responses"].values():

@@ -1,4 +1,4 @@
-"""Lists in pages. A cursor says where the next page begins; to its holder it is opaque."""
+"""Paged lists. A cursor marks the start of the next page, and is opaque to the client."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Page(BaseModel, Generic[Item]):
 
 
 def encode_cursor(*key: str | int) -> str:
-    """A cursor for what follows `key`, the sort key of the last item shown."""
+    """Encode a cursor for the items after `key`, the sort key of the last item on the page."""
     return base64.urlsafe_b64encode(json.dumps(key, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
@@ -41,13 +41,13 @@ def page_of(
     cursor: str | None,
     *types: type[str] | type[int],
 ) -> tuple[list[Row], str | None]:
-    """A page of rows that are few enough to be at hand together, and the cursor of the next.
+    """Return a page of rows that fit in memory, and the cursor of the next page.
 
     Args:
-        rows: All of them, in any order.
-        key: What a row is sorted by; no two rows share one.
-        limit: How many rows at most.
-        cursor: As this function gave it; None: the first page.
+        rows: All rows, in any order.
+        key: Returns a row's unique sort key.
+        limit: The largest number of rows.
+        cursor: A cursor from this function; None for the first page.
         types: The type of each part of the key, in order.
 
     Raises:
@@ -62,10 +62,10 @@ def page_of(
 
 
 def decode_cursor(cursor: str, *types: type[str] | type[int]) -> tuple[str | int, ...]:
-    """The sort key in a cursor.
+    """Decode the sort key in a cursor.
 
     Args:
-        cursor: As `encode_cursor` made it.
+        cursor: A cursor from `encode_cursor`.
         types: The type of each part of the key, in order.
 
     Raises:

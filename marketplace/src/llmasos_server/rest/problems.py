@@ -20,7 +20,7 @@ from llmasos.validation import misfit
 
 MEDIA_TYPE = "application/problem+json"
 
-# Part of the request was not read: without an end of the connection, its sender might send for ever.
+# Part of the request was not read: unless the connection closes, its sender might send forever.
 _UNREAD: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.MISDIRECTED_REQUEST)
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class InvalidCursor(Invalid):
 
 
 class BodyTooLarge(Invalid):
-    """The body is larger than the server takes."""
+    """The body is larger than the server accepts."""
 
     code = "body-too-large"
     status = 413
@@ -94,7 +94,7 @@ class ScopeMissing(Denied):
 
 
 class Fault(BaseModel):
-    """One thing wrong with the input: where, as a JSON pointer, and what."""
+    """One fault of the input: its place, as a JSON pointer, and its description."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -137,7 +137,7 @@ def problem_of(
     invocation: str | None = None,
     faults: Sequence[Fault] = (),
 ) -> Problem:
-    """The problem document of an error, in the caller's language."""
+    """Make the problem document of an error, in the caller's language."""
     if isinstance(error, InputRejected):
         faults = [Fault(pointer=each.pointer, detail=render(each.message, locale)) for each in error.faults]
     return Problem(
@@ -160,7 +160,7 @@ def respond(
     faults: Sequence[Fault] = (),
     headers: Mapping[str, str] | None = None,
 ) -> ProblemResponse:
-    """The response for an error: its status, its document, and for 401 how to authenticate."""
+    """Make the response for an error: its status, its document, and for 401 how to authenticate."""
     path = request.url.path if request is not None else None
     locale = negotiate(request.headers.get("accept-language", "")) if request is not None else "en"
     problem = problem_of(error, locale=locale, instance=path, invocation=invocation, faults=faults)
@@ -173,7 +173,7 @@ def respond(
 
 
 def responses(*errors: type[LlmasosError]) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entry of a route for the errors that it may answer with, one a status."""
+    """The OpenAPI responses of a route's errors, one per status."""
     listed: dict[int | str, dict[str, Any]] = {}
     for error in errors:
         text = " ".join((error.__doc__ or "").split())
@@ -188,7 +188,7 @@ def responses(*errors: type[LlmasosError]) -> dict[int | str, dict[str, Any]]:
 
 
 class _OfStatus(LlmasosError):
-    """An HTTP error that the framework raised, with a code made of its status."""
+    """An HTTP error of the framework, with a code derived from its status."""
 
     _made: ClassVar[dict[int, type[LlmasosError]]] = {}
 
@@ -239,7 +239,7 @@ async def _unforeseen(request: Request, error: Exception) -> ProblemResponse:
 
 
 def install_problem_handlers(app: FastAPI) -> None:
-    """Answer every error of `app` with a problem document, the framework's own included."""
+    """Convert every error of `app`, including the framework's own, into a problem document."""
     app.add_exception_handler(LlmasosError, _own)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)

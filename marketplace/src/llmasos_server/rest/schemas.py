@@ -1,4 +1,4 @@
-"""What the server returns, as JSON."""
+"""The JSON that the server returns."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from llmasos.kernel.invocation import InvocationUsage
 
 
 class Answer(BaseModel):
-    """Frozen, and nothing beside its fields."""
+    """A frozen model without extra fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class UsageView(Answer):
-    """What an invocation used."""
+    """An invocation's usage."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -33,7 +33,7 @@ class UsageView(Answer):
 
     @classmethod
     def of(cls, usage: InvocationUsage | InvocationRow) -> Self:
-        """As the kernel counted it."""
+        """Convert the kernel's usage."""
         return cls(
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
@@ -46,7 +46,7 @@ class UsageView(Answer):
 
 
 class RunView(Answer):
-    """How a run ended."""
+    """The result of a run."""
 
     id: str
     output: Any = Field(description="What the action's output schema promises.")
@@ -57,7 +57,7 @@ class RunView(Answer):
 
     @classmethod
     def of(cls, result: InvocationResult) -> Self:
-        """As the host answered."""
+        """Convert the host's result."""
         view = cls(id=result.id, output=result.output, usage=UsageView.of(result.usage))
         return view.model_copy(update={"notices": list(result.notices)}) if result.notices else view
 
@@ -92,7 +92,7 @@ class InvocationView(Answer):
 
 
 class InvocationStatus(Answer):
-    """Where an invocation stands."""
+    """The state of an invocation."""
 
     id: str
     status: Literal["running", "succeeded", "failed", "cancelled"]
@@ -129,12 +129,12 @@ def _fields(row: InvocationRow, locale: str) -> dict[str, Any]:
 
 
 def utc(at: datetime) -> datetime:
-    """A time of the database, which is in UTC and may have no zone, with its zone."""
+    """Add the zone to a time from the database, which is in UTC and may lack it."""
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 class ActionView(Answer):
-    """An action: what it takes and what it returns."""
+    """An action: its inputs and its output."""
 
     name: str
     title: str
@@ -145,7 +145,7 @@ class ActionView(Answer):
 
     @classmethod
     def of(cls, action: Action, locale: str) -> Self:
-        """In the caller's language."""
+        """Convert an action, in the caller's language."""
         return cls(
             name=action.name,
             title=action.title(locale),
@@ -170,7 +170,7 @@ class ProgressEvent(Answer):
 
 
 class NoticeEvent(Answer):
-    """`event: notice`: what to know of the answer."""
+    """`event: notice`: a remark on the answer."""
 
     message: str
 

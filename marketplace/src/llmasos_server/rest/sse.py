@@ -1,8 +1,8 @@
 """An invocation as server-sent events.
 
-The framework's own support binds a route to one kind of response; this route answers JSON or events as its caller
-asks, and must know of a disconnect at once. So only the wire format is taken from it (`fastapi.sse`), and the
-response is an ASGI application of a page.
+The framework's own support binds a route to one kind of response; this route returns JSON or events as its caller
+asks, and must detect a disconnect immediately. So only the wire format is taken from it (`fastapi.sse`), and the
+response is a small ASGI application.
 
 Every stream ends with one `end` or one `error`, with `usage` before it.
 """
@@ -35,16 +35,16 @@ HEARTBEAT: Final = b": still running\n\n"
 
 
 class FollowedStream(Response, Generic[ItemT, ResultT]):
-    """A response that streams an invocation which has begun. A caller who goes away cancels it."""
+    """A response that streams a started invocation. A caller that disconnects cancels it."""
 
     media_type = MEDIA_TYPE
 
     def __init__(self, followed: FollowedInvocation[ItemT, ResultT]) -> None:
-        """Stream what `followed` shows."""
+        """Stream the events of `followed`."""
         super().__init__(
             headers={
                 "cache-control": "no-store",
-                "x-accel-buffering": "no",  # nginx would hold the events back
+                "x-accel-buffering": "no",  # nginx would buffer the events
                 "location": f"{PREFIX}/invocations/{followed.id}",
             }
         )
@@ -52,15 +52,15 @@ class FollowedStream(Response, Generic[ItemT, ResultT]):
         self._followed = followed
 
     def item(self, item: ItemT) -> bytes:
-        """Something that it shows, on the wire."""
+        """Encode an event."""
         raise NotImplementedError
 
     def end(self, result: ResultT) -> bytes:
-        """Its end, on the wire."""
+        """Encode its end."""
         raise NotImplementedError
 
     def failure(self, error: LlmasosError) -> bytes:
-        """Its failure, on the wire."""
+        """Encode its failure."""
         raise NotImplementedError
 
     @override
@@ -74,7 +74,7 @@ class FollowedStream(Response, Generic[ItemT, ResultT]):
                 await send({"type": "http.response.body", "body": part, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except OSError:
-            pass  # the caller went away while a part was sent
+            pass  # the caller disconnected while a part was sent
         finally:
             gone.cancel()
             await self._followed.end()
@@ -91,13 +91,13 @@ class FollowedStream(Response, Generic[ItemT, ResultT]):
                 break
             yield self.item(item)
         if self._followed.was_cancelled:
-            return  # the caller has gone: there is nobody to tell
+            return  # the caller has disconnected: there is nobody to send it to
         try:
             yield self.end(await self._followed.result())
         except LlmasosError as error:
             yield self.failure(error)
         except Exception:
-            # Logged where it was raised; a stream must not end without saying how.
+            # It was logged when it was raised; the stream must still say how it ended.
             yield self.failure(LlmasosError())
 
 
@@ -132,7 +132,7 @@ class EventStream(FollowedStream[Event, InvocationResult]):
 
 
 def content_of(event: Event) -> BaseModel:
-    """What an event carries, as JSON."""
+    """An event's content as JSON."""
     match event.kind:
         case "chunk":
             return ChunkEvent(text=event.text)
@@ -143,7 +143,7 @@ def content_of(event: Event) -> BaseModel:
 
 
 async def disconnect(receive: Receive) -> None:
-    """Wait until the caller has gone."""
+    """Wait until the caller has disconnected."""
     with contextlib.suppress(OSError):
         while (await receive())["type"] != "http.disconnect":
             pass

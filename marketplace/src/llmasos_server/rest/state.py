@@ -1,4 +1,4 @@
-"""`/api/v1/installations`, `/usage`, `/quotas`, `/models`: what there is, and what was used."""
+"""`/api/v1/installations`, `/usage`, `/quotas`, `/models`: the state of a workspace."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _REFUSED = responses(Unauthenticated, ScopeMissing, InvalidCursor)
 
 
 class InstallationView(Answer):
-    """An app as it is installed: the release that runs, and its actions."""
+    """An installed app: its current release and its actions."""
 
     id: str
     app: str
@@ -41,7 +41,7 @@ class InstallationView(Answer):
 
 
 class GrantView(Answer):
-    """What was consented to for one capability."""
+    """The grant of one capability."""
 
     capability: str
     scope: dict[str, Any]
@@ -49,7 +49,7 @@ class GrantView(Answer):
 
 
 class UsageTotalView(Answer):
-    """What was used of a model by an app on a day."""
+    """An app's use of a model on a day."""
 
     day: date | None
     app: str = Field(description="Empty for calls that no app made.")
@@ -63,7 +63,7 @@ class UsageTotalView(Answer):
 
 
 class QuotaView(Answer):
-    """A limit on a meter over a window, and what is used of it now."""
+    """A limit on a meter over a window, and its current use."""
 
     scope: str
     scope_id: str
@@ -77,7 +77,7 @@ class QuotaView(Answer):
 
     @classmethod
     def of(cls, status: QuotaStatus) -> QuotaView:
-        """As the ledger has it."""
+        """Convert the ledger's status of a quota."""
         name = status.name
         return cls(
             scope=name.scope.value,
@@ -105,7 +105,7 @@ class ModelView(Answer):
 
     @classmethod
     def of(cls, entry: ModelEntry) -> ModelView:
-        """Without its address and key."""
+        """Convert an entry, without its address and key."""
         return cls(
             name=entry.name,
             kind=entry.kind,
@@ -117,7 +117,7 @@ class ModelView(Answer):
         )
 
 
-# Plain functions: they run in threads, since they read many rows and decode their JSON.
+# Plain functions run in threads: these read many rows and decode their JSON.
 
 
 @router.get(
@@ -130,7 +130,7 @@ class ModelView(Answer):
 def list_installations(
     request: Request, caller: MayRead, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
 ) -> Page[InstallationView]:
-    """The apps that are installed in the caller's workspace, by id."""
+    """The apps that are installed in the caller's workspace, ordered by id."""
     with host_of(request).database.read() as session:
         rows = repository.all_current(session, caller.principal.workspace)
         reached = [row for row in rows if caller.reaches(row[0].app_id)]
@@ -148,7 +148,7 @@ def list_installations(
 def list_grants(
     request: Request, caller: MayRead, installation: str, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
 ) -> Page[GrantView]:
-    """What the installer consented to, what was revoked since included."""
+    """The grants that the installer consented to, including those revoked since."""
     with host_of(request).database.read() as session:
         release = _release(repository.all_current(session, caller.principal.workspace), caller, installation)
         rows = repository.grants(session, release.id or 0)
@@ -208,7 +208,7 @@ def read_usage(
 def list_quotas(
     request: Request, caller: MayRead, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
 ) -> Page[QuotaView]:
-    """The quotas of the workspace that the caller meets, with what is used of each now."""
+    """The quotas of the workspace that apply to the caller, with their current use."""
     with host_of(request).database.read() as session:
         found = quotas.list_quotas(session, caller.principal.workspace)
     met = [status for status in found if _meets(caller, status)]
@@ -220,7 +220,7 @@ def list_quotas(
 def list_models(
     request: Request, caller: MayRead, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
 ) -> Page[ModelView]:
-    """The models of this host, in the order in which they are preferred."""
+    """The models of this host, in order of preference."""
     ranked = enumerate(host_of(request).gateway.registry.models.values())
     shown, following = page_of(ranked, lambda pair: (pair[0],), limit, cursor, int)
     return Page(items=[ModelView.of(entry) for _, entry in shown], next=following)
@@ -253,7 +253,7 @@ def _newest_first(total: UsageTotal) -> tuple[int, str, str]:
 
 
 def _meets(caller: Caller, status: QuotaStatus) -> bool:
-    """Whether a quota concerns the caller: another user's is nobody else's business."""
+    """Whether a quota applies to the caller; other users' quotas are private."""
     match status.name.scope.value:
         case "user":
             return caller.is_admin or status.name.scope_id == caller.principal.user
