@@ -67,7 +67,7 @@ _CLIENT = frozenset({"Client", "connect", "embed", "generate_text", "run", "stre
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'llmasos' has no attribute {name!r}")
-    # Lazily, as the opening comment says.
+    # Imported lazily; see the module's docstring.
     if name == "AsyncClient":
         return import_module("llmasos.async_client").AsyncClient
     return getattr(import_module("llmasos.client" if name in _CLIENT else "llmasos.errors"), name)

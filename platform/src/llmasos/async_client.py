@@ -20,12 +20,13 @@ class AsyncClient:
     """A host, for a program with asyncio. Use it as an async context manager, in one event loop."""
 
     def __init__(self, url: str | None = None, token: str | None = None, *, settings: Settings | None = None) -> None:
-        """Name the host; entering the context connects to it.
+        """Choose the host; entering the context connects to it.
 
         Args:
-            url: A running server, such as `http://127.0.0.1:8765`; else `LLMASOS_URL`, else a host in this process.
-            token: A token of that server; else `LLMASOS_TOKEN`.
-            settings: All settings, in place of those of the environment.
+            url: A running server, such as `http://127.0.0.1:8765`; by default `LLMASOS_URL`, else a host in this
+                process.
+            token: A token of that server; by default `LLMASOS_TOKEN`.
+            settings: All settings, instead of those in the environment.
         """
         named = {name: value for name, value in (("url", url), ("token", token)) if value is not None}
         self._settings = (settings or Settings()).model_copy(update=named)
@@ -33,7 +34,7 @@ class AsyncClient:
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> Self:
-        """Connect to the server that is named, else open a host in this process.
+        """Connect to the named server, else open a host in this process.
 
         Raises:
             LlmasosError: The host cannot be opened.
@@ -46,7 +47,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """End what runs, settle it, and close. Safe to call again."""
+        """End what runs, settle it, and close. Idempotent."""
         self._connection = None
         await self._stack.aclose()
 
@@ -61,16 +62,16 @@ class AsyncClient:
         task: str | None = None,
         language: str | None = None,
     ) -> Completion[None]:
-        """Text from a model.
+        """Generate text.
 
         Args:
-            prompt: What to answer.
-            engine: A model by name; else the first one there is.
-            max_tokens: Of the answer, at most.
-            temperature: 0 to 2.
-            system: What to hold to throughout.
-            task: What it is for, such as `write`; the model may say that it is not fit for it.
-            language: Of the answer, in BCP 47.
+            prompt: The prompt.
+            engine: A model by name; by default the first one available.
+            max_tokens: The most tokens of the answer.
+            temperature: From 0 to 2.
+            system: Instructions for the whole conversation.
+            task: The kind of task, such as `write`; a notice says if the model is not fit for it.
+            language: The language of the answer, in BCP 47.
 
         Raises:
             LlmasosError: No model answered, or a quota is used up.
@@ -97,9 +98,9 @@ class AsyncClient:
         task: str | None = None,
         language: str | None = None,
     ) -> AsyncGenerator[str]:
-        """Text from a model, piece by piece as it is made; takes and raises as `generate_text`.
+        """Generate text, piece by piece; accepts and raises as `generate_text`.
 
-        Close it, or read it to its end: a generation that nobody reads any more goes on until then.
+        Close it, or read it to its end: an abandoned generation continues until then.
         """
         request = _request(
             prompt,
@@ -111,7 +112,7 @@ class AsyncClient:
             language=language,
         )
         connection = self._connected
-        # An invocation belongs to one task, whichever tasks read from it. The queue is bounded by the answer's length.
+        # An invocation belongs to one task, but any task may read from it. The answer's length bounds the queue.
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
 
         async def read() -> None:
@@ -135,13 +136,13 @@ class AsyncClient:
     async def translate(
         self, text: str, *, source_language: str, target_language: str, engine: str | None = None
     ) -> Completion[None]:
-        """A translation; raises as `generate_text`.
+        """Translate text; raises as `generate_text`.
 
         Args:
-            text: What to translate.
+            text: The text to translate.
             source_language: Its language, in BCP 47.
             target_language: The language to translate to, in BCP 47.
-            engine: A model by name; else the first one there is.
+            engine: A model by name; by default the first one available.
         """
         prompt = (
             f"Translate from {source_language} into {target_language}. Answer with the translation alone.\n\n{text}"
@@ -149,7 +150,7 @@ class AsyncClient:
         return await self.generate_text(prompt, engine=engine, task="translate", language=target_language)
 
     async def embed(self, texts: str | Sequence[str], *, engine: str | None = None) -> Embeddings:
-        """One vector for each text; raises as `generate_text`."""
+        """Return one vector for each text; raises as `generate_text`."""
         listed = [texts] if isinstance(texts, str) else list(texts)
         answer = await self._connected.embed({"input": listed, **({"model": engine} if engine else {})})
         vectors = tuple(tuple(float(number) for number in row["embedding"]) for row in answer["data"])
@@ -164,7 +165,7 @@ class AsyncClient:
             app: Its id, such as `acme/translator`.
             action: One of its actions.
             values: Its inputs, as a mapping.
-            inputs: More of them, by name.
+            inputs: More inputs, by name.
 
         Raises:
             LlmasosError: How it failed.

@@ -1,7 +1,7 @@
-"""Compiled Python, kept in the home where it may not stand beside the sources.
+"""Keeps compiled Python in the home if it may not be written beside the sources.
 
-Containers often tell Python to write no bytecode (PYTHONDONTWRITEBYTECODE); then every start compiles thousands of
-modules anew, which for litellm alone takes as long as a model's answer.
+Containers often forbid Python to write bytecode (PYTHONDONTWRITEBYTECODE); then every start compiles thousands of
+modules again, which for litellm alone takes as long as a model's answer.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-# It takes about 50 MB, and is the last thing that a small disk is for.
+# It takes about 50 MB, which a small disk cannot spare.
 SPARE_BYTES: Final = 1 << 30
 
 
 def keep_in(home: Path) -> None:
-    """Keep the bytecode of what is imported from here on in the home, if Python keeps none.
+    """From now on, keep imported modules' bytecode in the home, if Python keeps none.
 
-    Not where anybody else may write to the home: who can put bytecode there can run code as this user. Nor where the
-    disk has little room, or where an installer compiled the packages: they would be compiled a second time.
+    Does nothing if others may write to the home, since bytecode there runs as this user, nor if the
+    disk has little room, nor if an installer compiled the packages, which would then be compiled twice.
 
     Args:
-        home: Nothing is done while it is not there.
+        home: Does nothing if it does not exist.
     """
     if not sys.dont_write_bytecode or sys.pycache_prefix is not None or sys.platform == "win32":
         return
@@ -37,7 +37,7 @@ def keep_in(home: Path) -> None:
 
 
 def _is_beside_the_sources() -> bool:
-    """Whether the package that takes longest was compiled where it stands, and so the others."""
+    """Whether the slowest package was compiled in place, which implies the others."""
     found = importlib.util.find_spec("litellm")
     if found is None or found.origin is None:
         return False

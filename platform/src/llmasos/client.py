@@ -1,6 +1,6 @@
-"""The client for programs: plain functions over an async host, which runs in a background thread of this process.
+"""The client for programs: synchronous functions over an async host, which runs in a background thread of this process.
 
-One thread and one loop serve every client of a process. They end in order before the interpreter does: what still runs
+One thread and one loop serve every client of a process. They end in order before the interpreter: what still runs
 is cancelled and settled, then runners, kernel and database close.
 """
 
@@ -33,7 +33,7 @@ class _Loop:
         self._thread.start()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` there and wait for it. Ctrl-C cancels it; closing waits until it is settled."""
+        """Run `work` in the loop and wait for it. Ctrl-C cancels it; closing waits until it is settled."""
         if threading.current_thread() is self._thread:
             work.close()
             raise Unavailable(_("The client cannot be called from its own callbacks."))
@@ -53,18 +53,18 @@ class _Loop:
 
 
 def _at_exit(work: Callable[[], None]) -> None:
-    """Run `work` before the interpreter tears threads down: what is cut off there would not be settled.
+    """Run `work` before the interpreter ends its threads, so that everything is settled.
 
-    `atexit` runs after thread pools were shut, and closing a host needs one. The thread pools themselves use this
+    `atexit` runs after thread pools were shut down, but closing a host needs one. The thread pools themselves use this
     function of `threading`, which has no public name; the last registered is the first to run.
     """
-    importlib.import_module("concurrent.futures.thread")  # registers itself, so before us
+    importlib.import_module("concurrent.futures.thread")  # its import registers a hook, which must be first
     register: Callable[[Callable[[], None]], object] = getattr(threading, "_register_atexit", atexit.register)
     register(work)
 
 
 class _Process:
-    """What one process shares: its loop, its open clients, and the one that the module's functions use."""
+    """What the process shares: its loop, its open clients, and the client that the module's functions use."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -97,11 +97,11 @@ class _Process:
 class Client:
     """A host, for a program without asyncio. Use it as a context manager, or close it.
 
-    Each method does what the method of that name of `AsyncClient` does, and returns when it is done.
+    Each method does what `AsyncClient`'s method of that name does, and returns when it is done.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Connect to the server that the settings name, else open a host in this process."""
+        """Connect to the server in the settings, else open a host in this process."""
         self._closed = False
         self._owner = _process.loop()
         self._client = AsyncClient(settings=settings)
@@ -124,7 +124,7 @@ class Client:
         task: str | None = None,
         language: str | None = None,
     ) -> Completion[None]:
-        """Text from a model; see `AsyncClient.generate_text`."""
+        """Generate text; see `AsyncClient.generate_text`."""
         return self._call(
             self._client.generate_text(
                 prompt,
@@ -148,7 +148,7 @@ class Client:
         task: str | None = None,
         language: str | None = None,
     ) -> Generator[str]:
-        """Text from a model, piece by piece as it is made; see `AsyncClient.stream`."""
+        """Generate text, piece by piece; see `AsyncClient.stream`."""
         pieces = self._client.stream(
             prompt,
             engine=engine,
@@ -172,12 +172,12 @@ class Client:
     def translate(
         self, text: str, *, source_language: str, target_language: str, engine: str | None = None
     ) -> Completion[None]:
-        """A translation; see `AsyncClient.translate`."""
+        """Translate text; see `AsyncClient.translate`."""
         languages = {"source_language": source_language, "target_language": target_language}
         return self._call(self._client.translate(text, engine=engine, **languages))
 
     def embed(self, texts: str | Sequence[str], *, engine: str | None = None) -> Embeddings:
-        """One vector for each text; see `AsyncClient.embed`."""
+        """Return one vector for each text; see `AsyncClient.embed`."""
         return self._call(self._client.embed(texts, engine=engine))
 
     def run(
@@ -187,7 +187,7 @@ class Client:
         return self._call(self._client.run(app, action, values, **inputs))
 
     def close(self) -> None:
-        """End what runs, settle it, and close. Safe to call again."""
+        """End what runs, settle it, and close. Idempotent."""
         if not self._closed:
             self._closed = True
             _process.clients.discard(self)
@@ -210,7 +210,7 @@ _process = _Process()
 
 
 def connect(url: str | None = None, token: str | None = None) -> Client:
-    """A client of a running server, or of a host in this process if no URL is given or set.
+    """Make a client of a running server, or of a host in this process if no URL is given or set.
 
     Args:
         url: The server, such as `http://127.0.0.1:8765`; else `LLMASOS_URL`, else a host in this process.
@@ -234,7 +234,7 @@ def generate_text(
     task: str | None = None,
     language: str | None = None,
 ) -> Completion[None]:
-    """Text from a model, by the process's shared client; see `Client.generate_text`."""
+    """Generate text with the process's shared client; see `Client.generate_text`."""
     return _process.default().generate_text(
         prompt,
         engine=engine,
@@ -256,7 +256,7 @@ def stream(
     task: str | None = None,
     language: str | None = None,
 ) -> Generator[str]:
-    """Text from a model, piece by piece, by the process's shared client; see `Client.stream`."""
+    """Generate text, piece by piece, with the process's shared client; see `Client.stream`."""
     return _process.default().stream(
         prompt,
         engine=engine,
@@ -269,17 +269,17 @@ def stream(
 
 
 def translate(text: str, *, source_language: str, target_language: str, engine: str | None = None) -> Completion[None]:
-    """A translation, by the process's shared client; see `Client.translate`."""
+    """Translate text with the process's shared client; see `Client.translate`."""
     return _process.default().translate(
         text, source_language=source_language, target_language=target_language, engine=engine
     )
 
 
 def embed(texts: str | Sequence[str], *, engine: str | None = None) -> Embeddings:
-    """One vector for each text, by the process's shared client; see `Client.embed`."""
+    """Return one vector for each text, with the process's shared client; see `Client.embed`."""
     return _process.default().embed(texts, engine=engine)
 
 
 def run(app: str, action: str, values: Mapping[str, Json] | None = None, /, **inputs: Json) -> InvocationResult:
-    """Run an action of an installed app, by the process's shared client; see `Client.run`."""
+    """Run an action of an installed app with the process's shared client; see `Client.run`."""
     return _process.default().run(app, action, values, **inputs)

@@ -1,4 +1,4 @@
-"""Two ways to the same host: in this process, or a server's by HTTP. Both are async; `client.py` is the sync face."""
+"""Connections to a host: in this process, or to a server by HTTP. Both are async; `client.py` is the sync interface."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _BY_STATUS: Final[Mapping[int, type[LlmasosError]]] = {
 
 
 class Connection(Protocol):
-    """A host, as a program reaches it."""
+    """A program's connection to a host."""
 
     async def run(self, app_id: str, action: str, value: Json, emit: EventSink = discard) -> InvocationResult:
         """Run an action of an installed app to its end.
@@ -58,15 +58,15 @@ class Connection(Protocol):
         ...
 
     async def generate(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """A whole answer of a model, as the user, without an app: a chat completion."""
+        """Return a model's whole answer, a chat completion, as the user, without an app."""
         ...
 
     def stream(self, request: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        """An answer of a model as chat-completion chunks. Read it in one task, and close it there."""
+        """Stream a model's answer as chat-completion chunks. Read it in one task, and close it there."""
         ...
 
     async def embed(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """A vector for each text of `request["input"]`."""
+        """Return a vector for each text of `request["input"]`."""
         ...
 
 
@@ -117,11 +117,11 @@ class RemoteConnection:
     """A server's host."""
 
     def __init__(self, url: str, token: str) -> None:
-        """Reach the server at `url` with a token of it."""
+        """Connect to the server at `url` with one of its tokens."""
         import httpx  # noqa: PLC0415 - only a server's client needs it
 
         self._url = url
-        # An invocation may take as long as its app's wall time; the server sends a heartbeat meanwhile.
+        # An invocation may take as long as its app's wall time; the server sends heartbeats during it.
         self._client = httpx.AsyncClient(
             base_url=url.rstrip("/"),
             headers={
@@ -137,7 +137,7 @@ class RemoteConnection:
         await self._client.aclose()
 
     async def run(self, app_id: str, action: str, value: Json, emit: EventSink = discard) -> InvocationResult:
-        """Run an action; see `Connection.run`. It is streamed, so that a long silence is known from a dead server."""
+        """Run an action; see `Connection.run`. It is streamed, so that a slow run differs from a dead server."""
         import httpx  # noqa: PLC0415
         from httpx_sse import EventSource  # noqa: PLC0415
 
@@ -219,7 +219,7 @@ class RemoteConnection:
         import httpx  # noqa: PLC0415
 
         try:
-            # A model may think for minutes, and says nothing meanwhile.
+            # A model may reason silently for minutes.
             answer = await self._client.post(path, json=dict(request), timeout=httpx.Timeout(600.0, connect=5.0))
         except httpx.HTTPError as error:
             raise unreachable(self._url, error) from error
@@ -229,7 +229,7 @@ class RemoteConnection:
 
 
 def unreachable(url: str, error: Exception) -> Unavailable:
-    """What to tell a user whose server cannot be reached."""
+    """The error for a server that cannot be reached."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return Unavailable(
         _(
@@ -244,12 +244,12 @@ def unreachable(url: str, error: Exception) -> Unavailable:
 async def connected(
     settings: Settings, principal: Principal | None = None, on_fetch: OnFetch | None = None
 ) -> AsyncGenerator[Connection]:
-    """The host that the settings mean: the server at `settings.url`, else one in this process.
+    """Connect to the host in the settings: the server at `settings.url`, else one in this process.
 
     Args:
-        settings: Where the state is, or which server.
-        principal: Whom a host in this process acts for; with a server the token says so.
-        on_fetch: Told (model, bytes so far, bytes in all) while a host in this process fetches a model's weights.
+        settings: The server or the home.
+        principal: Whom a host in this process acts for; a server takes it from the token.
+        on_fetch: Called with (model, fetched bytes, total bytes) while a host in this process fetches weights.
     """
     if settings.url:
         remote = RemoteConnection(settings.url, settings.token)
@@ -266,7 +266,7 @@ async def connected(
 
 
 def error_of(body: bytes, status: int) -> LlmasosError:
-    """The error that a problem document tells of."""
+    """Convert a problem document into its error."""
     try:
         problem: dict[str, Any] = json.loads(body)
         code, detail = str(problem["code"]), str(problem["detail"])

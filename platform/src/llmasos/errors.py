@@ -1,14 +1,14 @@
-"""Every error that the host answers with, as one tree.
+"""Every error that the host returns, as one class tree.
 
-Which to raise: the class says who must act, the message says how.
+Which one to raise: the class says who must act, the message says how.
 
 - `Denied`: a person must consent or an author must declare. `QuotaExceeded`: wait, or an operator raises a limit.
 - `Invalid`: the caller must send something else. `NotFound`, `Conflict`: of the thing named.
 - `Unavailable`: try again, or an operator must mend something. `TimedOut`, `Cancelled`: the run ended early.
 
 An error class's docstring is its default message, written to the person who reads it; an error with more to say takes
-a message of its own: `Invalid(_("There is no {name}.", name=name))`. Plain text stands for words that are not ours, and
-is shown as it was said. `tag` is the case of the component contract, `code` is what problem documents carry, stable for
+a message of its own: `Invalid(_("There is no {name}.", name=name))`. A plain string holds words that are not ours, and
+is shown unchanged. `tag` is the case of the component contract, `code` is what problem documents carry, stable for
 programs, `exit_code` what the command returns.
 """
 
@@ -33,7 +33,7 @@ class LlmasosError(Exception):
 
     @classmethod
     def default(cls) -> Message:
-        """What it says if it is raised without a message."""
+        """The message of an error that is raised without one."""
         text = " ".join((cls.__doc__ or cls.code).split())
         return Message(text.replace("{", "{{").replace("}", "}}"))
 

@@ -1,7 +1,7 @@
-"""Where the host keeps its state, and what its `config.toml` says, known without pydantic.
+"""Reads the location of the host's state, and its `config.toml`, without pydantic.
 
-A command that only reads must start in a fifth of a second, of which pydantic-settings alone would take most.
-`settings.py` reads the same places; a test holds the two together.
+A read-only command must start in a fifth of a second, and pydantic-settings alone would take most of that.
+`settings.py` reads the same places; a test checks that the two agree.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from llmasos.errors import Invalid, Unavailable
 from llmasos.i18n import _
 
-# What `config.toml` may hold: the settings by name, and the models, which the gateway reads.
+# The allowed keys of `config.toml`: the settings, and the models, which the gateway reads.
 KEYS: Final = (
     "bubblewrap", "call_depth", "database_url", "home", "http_networks", "hub_url", "memory_budget_mib", "models",
     "native_idle_seconds", "native_runners", "plugins", "runner_threads", "runners", "token", "trusted_apps", "url",
@@ -45,10 +45,10 @@ def default_home() -> Path:
 
 
 def expanded(path: str | Path) -> Path:
-    """An absolute path, with `~` as a shell would read it: quotes and `=` keep a shell from doing so.
+    """Make a path absolute, and expand `~`, which a shell leaves alone after `=` and in quotes.
 
     Raises:
-        Invalid: `~` names a user whose home folder nobody knows.
+        Invalid: `~` names a user without a known home folder.
     """
     try:
         return Path(path).expanduser().absolute()
@@ -63,12 +63,12 @@ def expanded(path: str | Path) -> Path:
 
 
 def make_private_folder(path: Path) -> None:
-    """Make a folder of the home, and every missing one above it, for their owner alone.
+    """Create a folder of the home, and its missing parents, accessible to the owner alone.
 
-    `Path.mkdir` gives its mode to the last folder alone: a command that made `home/builds` left the home open to all.
+    `Path.mkdir` applies its mode to the last folder alone: creating `home/builds` would leave the home open to all.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: It cannot be created.
     """
     for folder in (*reversed(path.parents), path):
         if not folder.is_dir():
@@ -76,26 +76,26 @@ def make_private_folder(path: Path) -> None:
 
 
 def make_private_file(path: Path) -> None:
-    """Make an empty file that its owner alone reads and writes, if it is missing. Whoever opens it tells what fails."""
+    """Create an empty file for the owner alone, if it is missing. Errors surface when it is opened."""
     with suppress(OSError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def database_url_of(named: str, home: Path) -> str:
-    """The database's URL: what was named, with `~` in the path of an SQLite file expanded; else SQLite in the home."""
+    """The database's URL: the configured one, with `~` expanded in SQLite's path, else SQLite in the home."""
     if named.startswith(f"{_SQLITE}~"):
         return f"{_SQLITE}{expanded(named.removeprefix(_SQLITE))}"
     return named or f"{_SQLITE}{home / 'llmasos.db'}"
 
 
 def plugins_are_on() -> bool:
-    """Whether installed plugins may be loaded, as `Settings.plugins` would have it."""
+    """Whether installed plugins may be loaded; equals `Settings.plugins`."""
     named = os.environ.get("LLMASOS_PLUGINS") or configured(default_home()).get("plugins")
     return named != "off"
 
 
 def state_home_and_database_url() -> tuple[Path, str]:
-    """The home and the database's URL, as `Settings` would have them.
+    """The home and the database's URL; equal those in `Settings`.
 
     Raises:
         Invalid: `config.toml` is not valid.
@@ -116,7 +116,7 @@ def _text(said: dict[str, object], name: str, home: Path) -> str:
 
 
 def configured(home: Path) -> dict[str, object]:
-    """What the `config.toml` of a home says; empty if there is none.
+    """Read the `config.toml` of a home; empty if there is none.
 
     Raises:
         Unavailable: The file cannot be read.
@@ -126,7 +126,7 @@ def configured(home: Path) -> dict[str, object]:
     import tomllib  # noqa: PLC0415
 
     try:
-        # Editors of some systems begin a file with a byte order mark, which is no TOML.
+        # Some editors begin a file with a byte order mark, which TOML does not allow.
         said: dict[str, object] = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         return {}

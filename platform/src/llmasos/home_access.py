@@ -1,4 +1,4 @@
-"""Whether others than its owner can reach what a home holds, and closing it to them."""
+"""Finds files of a home that other users can access, and removes that access."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmasos.i18n import Message, _
 from llmasos.secrets.service import KEY_FILE
 from llmasos.secrets.tables import SecretRow
 
-# The folders whose content the host trusts as its own work: others must not write in them.
+# The folders whose content the host trusts as its own: others must not write to them.
 TRUSTED_FOLDERS: Final = ("bundles", "code", "compiled", "environments", "builds", "models")
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
@@ -23,23 +23,23 @@ _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 @dataclass(frozen=True, slots=True)
 class LooseAccess:
-    """A file or folder that others can reach, and the mode that it ought to have."""
+    """A file or folder that others can access, and the mode that it should have."""
 
     path: Path
     mode: int
     message: Message
 
     def close(self) -> None:
-        """Give it the mode that it ought to have.
+        """Set the mode that it should have.
 
         Raises:
-            OSError: It belongs to somebody else.
+            OSError: It belongs to another user.
         """
         self.path.chmod(self.mode)
 
 
 def loose_access(home: Path) -> Iterator[LooseAccess]:
-    """What others can reach: the home itself, its files, and the folders whose content the host trusts."""
+    """Find what others can access: the home itself, its files, and the folders whose content the host trusts."""
     if (mode := _mode_of(home)) is not None and mode & _OTHERS:
         yield LooseAccess(home, 0o700, _("Other users can look into the home {path}.", path=home))
     for path in sorted(home.iterdir()) if home.is_dir() else ():
@@ -53,7 +53,7 @@ def loose_access(home: Path) -> Iterator[LooseAccess]:
 
 
 def foreign_content(home: Path) -> Iterator[Path]:
-    """Compiled code that this user, or root, did not write: the host would load it as its own."""
+    """Find compiled code that another user than this one or root wrote: the host would load it as its own."""
     for folder in (home / "compiled", home / "environments"):
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             status = path.lstat()
@@ -62,7 +62,7 @@ def foreign_content(home: Path) -> Iterator[Path]:
 
 
 def close_access(home: Path) -> Iterator[tuple[Literal["note", "problem"], Message]]:
-    """Close to others what is open to them; returns what was found, and whether it needs the user."""
+    """Remove other users' access; returns the findings, and whether each needs the user's attention."""
     for each in loose_access(home):
         try:
             each.close()
@@ -79,7 +79,7 @@ def close_access(home: Path) -> Iterator[tuple[Literal["note", "problem"], Messa
 
 
 def missing_key(session: Session, home: Path) -> Message | None:
-    """Whether the key of the stored secrets is gone."""
+    """Check whether the key of the stored secrets is missing."""
     secrets = session.exec(select(func.count(col(SecretRow.name)))).one()
     if not secrets or (home / KEY_FILE).is_file():
         return None

@@ -2,18 +2,19 @@
 
 A plugin is a module or an object with functions marked `@hookimpl`, registered at the entry-point group
 `llmasos.plugins` of a package in the host's own environment. It is trusted: it runs in the host process.
-An implementation takes those arguments of its hook that it wants, by name. It is a plain function: wrappers, generators
+An implementation declares the arguments of its hook that it uses, by name. It is a plain function: wrappers, generators
 and coroutines are refused when the plugin is loaded.
 
-What happens when an implementation raises, be it `SystemExit`, or returns a value that its hook does not allow:
+What happens if an implementation raises, even `SystemExit`, or returns a value that its hook does not allow:
 
 - **guards** (`before_model_call`, `after_model_call`, `check_release`) fail closed: the call or the release is refused,
-  and the error names the plugin. A guard that means to refuse raises `Denied` or `Invalid` with a message for the user.
-- **choices** (`select_model`, `tune_parameters`, `cache_key`) and **registrations** (`register_…`) are passed over: the
-  error is logged with the plugin's name, and the next implementation, at last the built-in, is asked.
-- **observers** (`on_usage`, `on_audit`) are logged and change nothing.
+  and the error names the plugin. To refuse on purpose, a guard raises `Denied` or `Invalid` with a message for the
+  user.
+- **choices** (`select_model`, `tune_parameters`, `cache_key`) and **registrations** (`register_…`) are skipped: the
+  error is logged with the plugin's name, and the next implementation, finally the built-in one, is called.
+- **observers** (`on_usage`, `on_audit`) are skipped: the error is logged.
 
-The last registered is asked first; the host's own built-ins are registered first, so they have the last word.
+The last registered is called first; the host's own built-ins are registered first, so they are called last.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @dataclass(frozen=True, slots=True)
 class ReleaseFinding:
-    """What a check found in a release. One that `blocks` keeps it from being published."""
+    """A check's finding on a release. One that `blocks` prevents its publication."""
 
     message: str
     blocks: bool = False
@@ -69,25 +70,25 @@ class Hooks:
 
     @hookspec
     def register_models(self) -> list[ModelEntry]:
-        """Models to offer besides those of the operator's commands and `config.toml`; asked once, at start."""
+        """Return models besides those of the operator's commands and `config.toml`; called once, at start."""
         return []
 
     @hookspec
     def select_model(
         self, request: GenerateRequest, models: Mapping[str, ModelEntry], reach: Reach, locale: str
     ) -> Choice | None:
-        """Choose the model that answers, among `models` within `reach`; the first plugin that returns one decides.
+        """Choose the model to call, among `models` within `reach`; the first plugin that returns one decides.
 
         Args:
-            request: What is asked; `request.model` is None, or the name that the caller insists on.
+            request: The request; `request.model` is None, or the name that the caller requires.
             models: Every model by name.
-            reach: What the caller may use. A choice outside it, or of a model that is not in `models`, is passed over.
+            reach: What the caller may use. A choice outside of it or not in `models` is skipped.
             locale: `en` or `zh`, for notices.
         """
 
     @hookspec
     def tune_parameters(self, request: GenerateRequest, model: ModelEntry) -> GenerateRequest | None:
-        """Set parameters that the caller left open, such as the temperature for a task."""
+        """Set parameters that the caller did not set, such as the temperature for a task."""
 
     @hookspec
     def before_model_call(self, call: ModelCall) -> GenerateRequest | None:
@@ -95,11 +96,11 @@ class Hooks:
 
     @hookspec
     def after_model_call(self, call: ModelCall) -> TextFilter | None:
-        """Guard: a filter for the answer's text, made anew for each call."""
+        """Guard: return a filter for the answer's text; called for each model call."""
 
     @hookspec
     def cache_key(self, call: ModelCall) -> str | None:
-        """A key under which an equal call may be answered from memory; the host adds workspace, app and model."""
+        """Return a key under which an equal call may be served from memory; the host adds workspace, app and model."""
 
     @hookspec
     def on_usage(self, record: UsageRecord) -> None:
@@ -111,23 +112,23 @@ class Hooks:
 
     @hookspec
     def check_release(self, manifest: Manifest, files: Mapping[str, bytes]) -> list[ReleaseFinding]:
-        """Guard: look at a release before it enters the catalog."""
+        """Guard: check a release before it enters the catalog."""
         return []
 
     @hookspec
     def register_capability(self) -> Capability | None:
-        """A capability of the plugin's own, under a name that no other has."""
+        """Return a capability of the plugin's own, with a unique name."""
 
     @hookspec
     def register_runtime(self) -> RuntimeKind | None:
-        """A runtime of the plugin's own, for apps whose `runtime.kind` it names; the name begins with `x-`.
+        """Return a runtime of the plugin's own, for apps with its `runtime.kind`, which begins with `x-`.
 
-        Its apps are finished components or wheels. The host prepares and calls them through it as through its own
-        runtimes, and the kernel holds every call that they make to the host; what confines their code is the plugin's
-        to provide. An app of a kind that nothing registers is refused when it is built, published or installed.
+        Its apps are finished components or wheels. The host prepares and calls them as with its own
+        runtimes, and the kernel checks every call that they make to the host; confining their code is the plugin's
+        responsibility. An app whose kind is not registered is refused when it is built, published or installed.
         """
 
     @hookspec
     def register_commands(self) -> Mapping[str, str]:
-        """Commands to add to `llmasos`: {name: "module:function"}; the function is one that Typer takes."""
+        """Return commands to add to `llmasos`: {name: "module:function"}; Typer calls the function."""
         return {}

@@ -1,7 +1,7 @@
-"""The host: what lives as long as the process does, put together here and nowhere else.
+"""The host: everything that lives as long as the process, composed here and nowhere else.
 
-Every part is made when it is first used, so that a command which runs no app pays for none: litellm, the engine and the
-runners wait until something needs them. `Host.warm` starts them early, in the background.
+Every part is created at its first use, so that a command which runs no app pays for none: litellm, the engine and the
+runners start only if something needs them. `Host.warm` starts them early, in the background.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ RuntimeMaker: TypeAlias = Callable[[SyscallHandler], Runtime]
 
 @dataclass(frozen=True)
 class Parts:
-    """Parts of a host that its opener may bring; what is left out is made of the settings."""
+    """Parts of a host that the caller may supply; the others are made from the settings."""
 
     runnables: Callable[[Database], Runnables] | None = None
     runtimes: Mapping[str, RuntimeMaker] = field(default_factory=dict[str, RuntimeMaker])
@@ -62,17 +62,17 @@ class Parts:
 
 
 class Host:
-    """Runs apps and calls models for whoever holds it.
+    """Runs apps and calls models for its owner.
 
-    `Host.open` makes one for a program; `Host` itself is for a command that has a database open and may run an app.
+    `Host.open` opens one for a program; `Host` itself is for a command with an open database that may run an app.
     """
 
     def __init__(self, settings: Settings, database: Database, parts: Parts | None = None) -> None:
-        """Make no part yet. `close` ends those that were made.
+        """Create no part yet. `close` ends the created ones.
 
         Args:
             settings: Where the state is, and the limits.
-            database: The one database, which stays the caller's to close.
+            database: The one database, which the caller closes.
             parts: What to use instead of, or besides, the host's own parts.
         """
         self.settings = settings
@@ -83,9 +83,9 @@ class Host:
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings, parts: Parts | None = None) -> AsyncGenerator[Self]:
-        """A host, until the block ends: then it refuses what is new, ends what runs, settles it and closes.
+        """Open a host until the block ends: then it refuses new work, ends what runs, settles it and closes.
 
-        The home and the database are made, or brought up to date, if they need it.
+        The home and the database are created, or migrated, if necessary.
 
         Args:
             settings: Where the state is, and the limits.
@@ -120,11 +120,11 @@ class Host:
 
     @cached_property
     def kernel(self) -> Kernel:
-        """The one path to anything outside an app."""
+        """The only path from an app to anything outside it."""
         plugins, secrets = self.plugins, UserSecrets(self.database, Secrets(self.settings.home))
 
         async def run(*arguments: Any, **more: Any) -> Any:
-            # Apps call apps through the kernel, which is a part of what runs them.
+            # Apps call apps through the kernel, which in turn is a part of what runs apps.
             return await self.actions.run(*arguments, **more)
 
         async def send(*call: Any) -> Any:
@@ -148,7 +148,7 @@ class Host:
 
     @cached_property
     def invocations(self) -> Invocations:
-        """Begins and ends invocations, and finds them."""
+        """Begins, ends and finds invocations."""
         return Invocations(self.database, self._ledger, self.kernel)
 
     @cached_property
@@ -161,7 +161,7 @@ class Host:
             return found or self.plugins.runtimes().get(kind)
 
         def serve(*call: Any) -> Any:
-            # A build prepares and describes apps; only a run makes a call, and only then is there a kernel.
+            # A build prepares and describes apps; only a run makes calls, and only then a kernel exists.
             return GuestCalls(self.kernel)(*call)
 
         return Runtimes(find, RuntimeContext(self.settings, serve, self._installed.still))
@@ -173,14 +173,14 @@ class Host:
         return ActionRunner(self.invocations, runnables, self.runtimes.of)
 
     def warm(self) -> None:
-        """Start, in the background, what a first run would wait for."""
+        """Start in the background what a first run would wait for."""
         self.gateway.warm()
 
     def check(self) -> None:
-        """Whether requests can be taken now.
+        """Check that the host can accept requests.
 
         Raises:
-            Unavailable: The database does not answer, or the host is stopping.
+            Unavailable: The database does not respond, or the host is stopping.
         """
         if self._stopping:
             raise Stopping
@@ -191,13 +191,13 @@ class Host:
             raise Unavailable(_("The database does not respond; run `llmasos doctor`.")) from error
 
     async def stop(self) -> None:
-        """Refuse what is new, end what runs, and wait until it is settled. Safe to call again."""
+        """Refuse new work, end what runs, and wait until it is settled. Idempotent."""
         self._stopping = True
         if self._has("actions"):
             await self.actions.stop()
 
     async def close(self) -> None:
-        """Stop, and end every part that was made. Safe to call again."""
+        """Stop, and end every created part. Idempotent."""
         await self.stop()
         if self._has("runtimes"):
             await self.runtimes.close()
@@ -229,13 +229,13 @@ def _brought(kind: str, make: RuntimeMaker) -> RuntimeKind:
 
 
 def open_gateway(settings: Settings, database: Database, plugins: Plugins, on_fetch: OnFetch | None = None) -> Gateway:
-    """The models of this home: configured, added and embedded; keys by reference to the operator's secrets.
+    """Open the gateway to a home's models: configured, added and embedded ones, with keys from the operator's secrets.
 
     Args:
         settings: Where the home is.
         database: Where added models and secrets are.
-        plugins: Choose, tune, guard and cache, and offer models of their own.
-        on_fetch: Told (model, bytes so far, bytes in all) while weights are fetched, from another thread.
+        plugins: Plugins that select, tune, guard and cache, and offer models of their own.
+        on_fetch: Called from another thread with (model, fetched bytes, total bytes) while weights are fetched.
     """
     me = Principal()
     secrets, operator = Secrets(settings.home), SecretOwner(me.workspace, me.user)

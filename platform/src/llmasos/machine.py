@@ -1,4 +1,4 @@
-"""What the machine itself may answer, told as an error with its cure."""
+"""Converts errors of the machine itself into the host's errors, with their cure."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ logger = logging.getLogger(__name__)
 
 
 def known(error: Exception) -> Exception:
-    """A full disk, a read-only or foreign folder, a locked or damaged database as `Unavailable`; others as they are.
+    """Convert a full disk, an unwritable folder, or a locked or damaged database into `Unavailable`, others not.
 
-    Such errors come from everywhere (SQLite, SQLAlchemy, the file system), so they are told apart here, once.
+    Such errors come from everywhere (SQLite, SQLAlchemy, the file system), so they are distinguished here, once.
     """
     cause: BaseException = getattr(error, "orig", None) or error  # SQLAlchemy wraps the driver's error
     text = str(cause).lower()
@@ -33,9 +33,9 @@ def known(error: Exception) -> Exception:
 
 
 def told_of_database(error: BaseException) -> tuple[LlmasosError, bool]:
-    """Why the database took no write, and whether that may pass by itself, so that the same write is tried again.
+    """Return why the database refused a write, and whether the same write may be retried.
 
-    What no database says is a fault of the code: the log gets its traceback.
+    Any other error is a fault of the code: its traceback is logged.
     """
     answer = known(error) if isinstance(error, Exception) else error
     if isinstance(answer, LlmasosError):
@@ -52,7 +52,7 @@ def _is_of_driver(error: BaseException) -> bool:
 
 
 def unwritable(error: OSError) -> Unavailable | None:
-    """Why something in the home could not be written, with its cure; None where it is another kind of error."""
+    """Why something in the home could not be written, with its cure; None for other errors."""
     where = f" ({error.filename})" if error.filename else ""
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
@@ -69,7 +69,7 @@ def unwritable(error: OSError) -> Unavailable | None:
 
 
 def disk_full(where: str = "") -> DiskFull:
-    """The error, with where it showed."""
+    """Make the error of a full disk, with its place."""
     return DiskFull(_("{said}{where}", said=DiskFull.default(), where=where) if where else None)
 
 

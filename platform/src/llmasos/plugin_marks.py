@@ -1,4 +1,4 @@
-"""Finds the hooks that a plugin implements, by the marks on its functions."""
+"""Finds the hooks that a plugin implements, by the markers on its functions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ HOOK_NAMES: Final = tuple(sorted(name for name, value in vars(Hooks).items() if 
 
 
 def implemented_hooks(name: str, plugin: object) -> tuple[str, ...]:
-    """The hooks that a plugin implements.
+    """Find the hooks that a plugin implements.
 
     Raises:
-        Invalid: It implements none, one that does not exist, or one in a way that the host does not call.
+        Invalid: It implements none, an unknown one, or one as something other than a plain function.
     """
     hooks: list[str] = []
     for attribute in dir(plugin):

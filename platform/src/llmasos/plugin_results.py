@@ -1,4 +1,4 @@
-"""What each hook may return. A check takes what a plugin returned, and returns it typed or raises `WrongResult`.
+"""Checks of plugins' results: each returns the typed result of a hook, or raises `WrongResult`.
 
 Checks run inside the same containment as the plugin: reading an attribute of a plugin's object may raise anything.
 """
@@ -28,26 +28,26 @@ _TARGET: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class WrongResult(Exception):
-    """A hook returned what it may not return; the message says what it may."""
+    """A hook returned a value that it may not return; the message says what is allowed."""
 
 
 def text(value: object) -> str:
-    """A string."""
+    """Check for a string."""
     return _of(str, value, "a string")
 
 
 def nothing(value: object) -> None:
-    """Observers return None."""
+    """Check for None, which observers return."""
     raise WrongResult(f"it returned {_kind(value)}; an observer returns nothing")
 
 
 def models(value: object) -> list[ModelEntry]:
-    """Models."""
+    """Check for models."""
     return _list_of(ModelEntry, value, "a list of ModelEntry")
 
 
 def findings(value: object) -> list[ReleaseFinding]:
-    """Findings of a release check."""
+    """Check for findings of a release check."""
     found = _list_of(ReleaseFinding, value, "a list of ReleaseFinding")
     for each in found:
         _of(str, each.message, "a ReleaseFinding with a string as its message")
@@ -56,7 +56,7 @@ def findings(value: object) -> list[ReleaseFinding]:
 
 
 def choice_among(known: Mapping[str, ModelEntry]) -> Check[Choice]:
-    """The choice of a chat model among those that the hook was given."""
+    """Check for a choice of a chat model among the hook's `models`."""
 
     def check(value: object) -> Choice:
         choice = _of(Choice, value, "a Choice")
@@ -70,7 +70,7 @@ def choice_among(known: Mapping[str, ModelEntry]) -> Check[Choice]:
 
 
 def request(value: object) -> GenerateRequest:
-    """A request; validated again, since `model_copy` takes any value."""
+    """Check for a request, and validate it again, since `model_copy` accepts any value."""
     changed = _of(GenerateRequest, value, "a GenerateRequest")
     try:
         return GenerateRequest.model_validate(changed.model_dump(by_alias=True, exclude_unset=True))
@@ -81,19 +81,19 @@ def request(value: object) -> GenerateRequest:
 
 
 def text_filter(value: object) -> TextFilter:
-    """An object with `feed` and `finish`."""
+    """Check for an object with `feed` and `finish`."""
     _callable(value, ("feed", "finish"), "a filter with the methods feed and finish")
     return cast(TextFilter, value)
 
 
 def capability(value: object) -> Capability:
-    """A capability: its name, its contract, whether it is audited, and `prepare`."""
+    """Check for a capability: its name, its contract, whether it is audited, and `prepare`."""
     _callable(value, ("prepare",), "a Capability")
     found = cast(Capability, value)
     name = _of(str, found.name, "a Capability with a string as its name")
     if not _CAPABILITY.fullmatch(name):
         raise WrongResult(f"the capability's name {name[:80]!r} is not lower-case letters, digits and hyphens")
-    contract = cast(object, found.contract)  # what the protocol says is what is checked here
+    contract = cast(object, found.contract)  # this checks the protocol at run time
     if not isinstance(contract, Mapping):
         raise WrongResult("the capability's contract is no mapping of functions")
     for function, codec in cast("Mapping[object, object]", contract).items():
@@ -104,7 +104,7 @@ def capability(value: object) -> Capability:
 
 
 def runtime_kind(value: object) -> RuntimeKind:
-    """A runtime, by the kind that manifests name."""
+    """Check for a runtime and its kind."""
     found = _of(RuntimeKind, value, "a RuntimeKind")
     _of(str, found.kind, "a RuntimeKind with a string as its kind")
     _callable(found, ("make",), "a RuntimeKind with a function `make`")
@@ -112,7 +112,7 @@ def runtime_kind(value: object) -> RuntimeKind:
 
 
 def commands(value: object) -> dict[str, str]:
-    """Commands by name, each "module:function"."""
+    """Check for commands by name, each "module:function"."""
     if not isinstance(value, Mapping):
         raise WrongResult(f"it returned {_kind(value)}, not a mapping of command names")
     found: dict[str, str] = {}

@@ -1,9 +1,9 @@
 """Loads operators' plugins, and calls their hooks through pluggy so that none can harm the host by failing.
 
-Each plugin has a plugin manager of its own, so that its failure is its own; the last registered is asked first.
-Two policies surround a call. A guard fails closed: what it guards is refused. Of every other hook a failure is logged
-with the plugin's name, and the next plugin is asked. A failure is any exception, `SystemExit` too, or a result of
-another type than the hook's (`plugin_results`).
+Each plugin has a plugin manager of its own, so that failures are isolated; the last registered is called first.
+Two policies surround a call. A guard fails closed: what it guards is refused. Any other hook's failure is logged
+with the plugin's name, and the next plugin is called. A failure is any exception, `SystemExit` too, or a result of
+a type that the hook does not allow (`plugin_results`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 class Router:
-    """The built-in choice of a model: the plainest honest one."""
+    """The built-in choice of a model, by simple rules."""
 
     @hookimpl
     def select_model(
@@ -79,7 +79,7 @@ BUILT_IN: Final[Mapping[str, object]] = {
 
 @dataclass(frozen=True, slots=True)
 class PluginState:
-    """A plugin as `llmasos plugins list` shows it. `problem` says why it was refused."""
+    """A plugin for `llmasos plugins list`. `problem` says why it was refused."""
 
     name: str
     version: str
@@ -97,21 +97,21 @@ class _Loaded:
     hooks: tuple[str, ...]
 
     def ask(self, hook: str, check: Check[T], arguments: Mapping[str, object]) -> list[T]:
-        """Its checked results; none if it has no opinion.
+        """Call its hook, and return the checked results; none if it has no opinion.
 
         Raises:
             LlmasosError: As the plugin raised it.
-            PluginFailed: It raised anything else, or returned what its hook may not return.
+            PluginFailed: It raised anything else, or returned a value that the hook does not allow.
         """
         return _contained(lambda: [check(result) for result in getattr(self.manager.hook, hook)(**arguments)])
 
 
 class PluginFailed(Exception):
-    """A plugin raised something, or returned something that its hook may not return."""
+    """A plugin raised an exception, or returned a value that its hook does not allow."""
 
 
 class Plugins:
-    """Every plugin that is loaded, and the calls of their hooks."""
+    """Every loaded plugin, and the calls of their hooks."""
 
     def __init__(self) -> None:
         self._loaded: list[_Loaded] = []
@@ -122,7 +122,7 @@ class Plugins:
 
     @classmethod
     def load(cls, *, only_built_in: bool = False) -> Plugins:
-        """The built-ins, and what is installed at the entry-point group. One that cannot be loaded is left out."""
+        """Load the built-ins, and what is installed at the entry-point group. One that cannot be loaded is skipped."""
         plugins = cls()
         if only_built_in:
             return plugins
@@ -144,7 +144,7 @@ class Plugins:
         Raises:
             Invalid: Its name is taken, it implements a hook that does not exist, takes an argument that its hook does
                 not have, or implements one as a wrapper, a generator or a coroutine.
-            PluginFailed: Looking at it raised something.
+            PluginFailed: Inspecting it raised an exception.
         """
         if any(loaded.name == name for loaded in self._loaded):
             raise Invalid(_("a plugin {name} is loaded already", name=name))
@@ -170,11 +170,11 @@ class Plugins:
         return any(hook in plugin.hooks for plugin in self._loaded)
 
     def models(self) -> tuple[ModelEntry, ...]:
-        """What `register_models` returned."""
+        """The results of `register_models`."""
         return tuple(model for _, offered in self._observed("register_models", results.models) for model in offered)
 
     def capabilities(self, taken: Iterable[Capability] = ()) -> list[Capability]:
-        """What `register_capability` returned, except those whose name is `taken`: none may replace another."""
+        """The results of `register_capability`, except those whose name is `taken`: none may replace another."""
         names = {capability.name for capability in taken}
         found: list[Capability] = []
         for name, capability in self._observed("register_capability", results.capability):
@@ -186,9 +186,10 @@ class Plugins:
         return found
 
     def runtimes(self) -> dict[str, RuntimeKind]:
-        """What `register_runtime` returned, by kind. The first to register a kind keeps it: no plugin takes the host's.
+        """The results of `register_runtime`, by kind.
 
-        A plugin's kind that no manifest can name is refused.
+        The first to register a kind keeps it, so that no plugin replaces the host's. A kind that no manifest can name
+        is refused.
         """
         found: dict[str, RuntimeKind] = {}
         for name, runtime in reversed(list(self._observed("register_runtime", results.runtime_kind))):
@@ -199,12 +200,12 @@ class Plugins:
         return found
 
     def commands(self) -> dict[str, str]:
-        """What `register_commands` returned."""
+        """The results of `register_commands`."""
         found = self._observed("register_commands", results.commands)
         return {name: target for _, commands in found for name, target in commands.items()}
 
     def select(self, request: GenerateRequest, models: Mapping[str, ModelEntry], reach: Reach, locale: str) -> Choice:
-        """The first plugin's choice that the caller may use, else the built-in's.
+        """The first plugin's choice that the caller may use, else the built-in choice.
 
         Raises:
             LlmasosError: As the built-in choice raises it.
@@ -222,7 +223,7 @@ class Plugins:
         raise AssertionError("the built-in choice is always loaded, and chooses or raises")
 
     def tune(self, request: GenerateRequest, model: ModelEntry) -> GenerateRequest:
-        """The request, with what each plugin set."""
+        """Return the request with the parameters that plugins set."""
         hook = "tune_parameters"
         for plugin in self._implementing(hook):
             for tuned in _observe(plugin, hook, results.request, {"request": request, "model": model}):
@@ -230,14 +231,14 @@ class Plugins:
         return request
 
     def before(self, call: ModelCall) -> ModelCall:
-        """The call as every guard left it. Raises what a guard raised, or `Unavailable` if one failed."""
+        """Pass the call through every guard. Raises a guard's error, or `Unavailable` if one failed."""
         for plugin in self._implementing("before_model_call"):
             for rewritten in _guard(plugin, "before_model_call", results.request, {"call": call}):
                 call = replace(call, request=rewritten)
         return call
 
     def after(self, call: ModelCall) -> list[TextFilter]:
-        """The filters for the answer's text. Those that came last before the call come first after it."""
+        """The filters for the answer's text, in the reverse order of the guards before the call."""
         hook = "after_model_call"
         return [
             _GuardedFilter(plugin, text_filter)
@@ -246,23 +247,23 @@ class Plugins:
         ]
 
     def cache_key(self, call: ModelCall) -> str | None:
-        """The first plugin's key, bound to what must never be mixed."""
+        """The first plugin's key, bound to workspace, app and model."""
         for name, key in self._observed("cache_key", results.text, {"call": call}):
             return "\0".join((call.workspace, call.app or "", call.model, name, key))
         return None
 
     def on_usage(self, record: UsageRecord) -> None:
-        """Tell every observer."""
+        """Notify every observer."""
         for __ in self._observed("on_usage", results.nothing, {"record": record}):
             pass
 
     def on_audit(self, record: AuditRecord) -> None:
-        """Tell every observer."""
+        """Notify every observer."""
         for __ in self._observed("on_audit", results.nothing, {"record": record}):
             pass
 
     def check_release(self, manifest: Manifest, files: Mapping[str, bytes]) -> list[ReleaseFinding]:
-        """What every guard found. Raises what one raised, or `Unavailable` if one failed."""
+        """The findings of every guard. Raises a guard's error, or `Unavailable` if one failed."""
         hook, arguments = "check_release", {"manifest": manifest, "files": files}
         return [
             finding
@@ -277,7 +278,7 @@ class Plugins:
     def _observed(
         self, hook: str, check: Check[T], arguments: Mapping[str, object] = MappingProxyType({})
     ) -> Iterator[tuple[str, T]]:
-        """The results of a hook by the plugin's name; a plugin that fails is logged and passed over."""
+        """The results of a hook by the plugin's name; a failing plugin is logged and skipped."""
         for plugin in self._implementing(hook):
             for result in _observe(plugin, hook, check, arguments):
                 yield plugin.name, result
@@ -298,10 +299,10 @@ class _GuardedFilter:
 
 
 def _make(name: str, kind: RuntimeKind, context: RuntimeContext) -> Runtime:
-    """Make a plugin's runtime.
+    """Create a plugin's runtime.
 
     Raises:
-        Unavailable: It cannot be made.
+        Unavailable: It cannot be created.
     """
     try:
         return _contained(lambda: kind.make(context))
@@ -313,11 +314,11 @@ def _make(name: str, kind: RuntimeKind, context: RuntimeContext) -> Runtime:
 
 
 def _contained(act: Callable[[], T]) -> T:
-    """Run what may run a plugin's code.
+    """Run code that may call a plugin.
 
     Raises:
         LlmasosError: As it was raised.
-        PluginFailed: For everything else but Ctrl-C. Hooks are plain functions, so that a `CancelledError` is the
+        PluginFailed: For everything else except Ctrl-C. Hooks are plain functions, so a `CancelledError` is the
             plugin's own: the host's cancellations arrive at an `await`.
     """
     try:
@@ -348,7 +349,7 @@ def _fail_closed(plugin: _Loaded, hook: str, act: Callable[[], T]) -> T:
     try:
         return _contained(act)
     except PluginFailed as error:
-        # `ask` contained it once; `act` of a filter did not.
+        # `ask` already contained it; a filter's call did not.
         logger.error("guard failed", extra={"plugin": plugin.name, "hook": hook}, exc_info=error)
         raise Unavailable(
             _(

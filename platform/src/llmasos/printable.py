@@ -1,6 +1,6 @@
-"""What may reach a terminal or a log of texts that somebody else wrote: apps, models, providers, publishers.
+"""Neutralises foreign text (of apps, models, providers, publishers) for terminals and logs.
 
-A terminal obeys escape sequences, and a reader believes what a line seems to say. So control characters (C0 and C1,
+A terminal obeys escape sequences, and a reader believes what a line appears to say. So control characters (C0 and C1,
 with which every CSI and OSC sequence begins) and bidirectional controls are shown as escapes instead of being sent.
 """
 
@@ -10,35 +10,35 @@ import re
 import unicodedata
 from typing import Final
 
-# C0 but tab and line feed, DEL and C1; marks, embeddings, overrides and isolates of the bidirectional algorithm; the
-# line and paragraph separators, which some readers take for the end of a line; and halves of surrogate pairs.
+# C0 except tab and line feed, DEL and C1; marks, embeddings, overrides and isolates of the bidirectional algorithm; the
+# line and paragraph separators, which some programs treat as the end of a line; and lone surrogates.
 _UNSAFE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# Emoji and several scripts need the two joiners; no other invisible character belongs into a name or a reason.
+# Emoji and several scripts need the two joiners; no other invisible character belongs in a name or a reason.
 _JOINERS: Final = frozenset("\u200c\u200d")
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def printable(text: str) -> str:
-    r"""A foreign text that is safe to print, with its lines and tabs; what is not safe shows as `\x1b` or `\u202e`."""
+    r"""Make a foreign text safe to print, keeping lines and tabs; unsafe characters show as `\x1b` or `\u202e`."""
     return _UNSAFE.sub(_escape, text.replace("\r\n", "\n"))
 
 
 def one_line(text: str) -> str:
-    """The same on one line, so that it cannot pretend to be lines of ours."""
+    """As `printable`, on one line, so that it cannot pretend to be lines of ours."""
     return printable(text).replace("\n", " ").replace("\t", " ")
 
 
 def json_safe(document: str) -> str:
-    r"""A JSON document whose strings show unsafe characters as `\u009b`: the same values, safe to print."""
+    r"""Escape unsafe characters in a JSON document as `\u009b`: the same values, safe to print."""
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", document)
 
 
 def hidden_character(text: str, *, lines: bool = False) -> str | None:
-    """The first character that no reader sees or that moves others, by its code such as `U+202E`; None without one.
+    """The code, such as `U+202E`, of the first character that is invisible or reorders others; None without one.
 
     Args:
-        text: What an author wrote.
-        lines: Whether it may have line feeds and tabs.
+        text: An author's text.
+        lines: Whether line feeds and tabs are allowed.
     """
     for letter in text:
         if unicodedata.category(letter) not in _HIDDEN or letter in _JOINERS or (lines and letter in "\n\t"):

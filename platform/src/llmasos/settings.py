@@ -1,4 +1,4 @@
-"""Where the host keeps its state, and its few knobs.
+"""The host's settings.
 
 `config.toml` in the home, overridden by `LLMASOS_*` in the environment.
 """
@@ -28,7 +28,7 @@ from llmasos.i18n import Message, _, listing
 from llmasos.validation import Misfit, misfit
 
 _PREFIX: Final = "LLMASOS_"
-# Their values are not repeated in a message.
+# Messages do not repeat their values.
 _SECRET: Final = frozenset({"token", "database_url"})
 
 Positive = Annotated[int, Field(ge=1)]
@@ -79,7 +79,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is passed in wins, then the environment, then `config.toml`."""
+        """Order the sources: arguments, then the environment, then `config.toml`."""
         said = InitSettingsSource(settings_cls, configured(default_home()))
         return init_settings, _Environment(settings_cls), said
 
@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     @field_validator("http_networks", mode="before")
     @classmethod
     def _written_out(cls, networks: object) -> object:
-        # The library takes a number, even `false`, for an address.
+        # The library accepts a number, even `false`, as an address.
         if isinstance(networks, list) and any(isinstance(each, int | float) for each in cast("list[object]", networks)):
             raise Misfit(_('must be an array of networks, such as ["10.1.0.0/16"]'))
         return networks  # pyright: ignore[reportUnknownVariableType]
@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     @model_validator(mode="wrap")
     @classmethod
     def _refused_in_words(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Say what is wrong with a setting, and where it was set."""
+        """Word what is wrong with a setting, and where it was set."""
         try:
             return handler(values)
         except ValidationError as error:
@@ -116,7 +116,7 @@ class _Environment(EnvSettingsSource):
 
     @override
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        """A list from its JSON text."""
+        """Parse a list from its JSON text."""
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:

@@ -1,4 +1,4 @@
-"""Every table of the host, imported so that the metadata is whole."""
+"""Imports every table of the host, so that the metadata is complete."""
 
 from llmasos.capabilities import tables as capability_tables
 from llmasos.database import leases as lease_tables

@@ -1,6 +1,6 @@
 """Fakes of the host's ports, for tests: a runtime that runs Python functions in this process, and its installs.
 
-They stand where runners and installations stand; everything around them is the real thing.
+They replace runners and installations; everything around them is real.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from llmasos.runtimes.runtime import CallOutcome, Inspection, Program, SyscallHa
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """What an action of a fake app gets: its input, and the handler of its host calls."""
+    """What an action of a fake app receives: its input, and the handler of its host calls."""
 
     input: dict[str, Any]
     invocation: Invocation
@@ -44,7 +44,7 @@ class Guest:
 
 @dataclass(frozen=True, slots=True)
 class SmallHost:
-    """A kernel with few capabilities, the invocations that it serves, and the handler of what apps call."""
+    """A kernel with few capabilities, the invocations that it serves, and the handler of apps' calls."""
 
     kernel: Kernel
     invocations: Invocations
@@ -55,7 +55,7 @@ class SmallHost:
 async def small_host(
     database: Database, *capabilities: Capability, observer: UsageObserver | None = None
 ) -> AsyncGenerator[SmallHost]:
-    """A kernel that has `capabilities` alone, until the block ends."""
+    """Open a kernel with only these capabilities, until the block ends."""
     ledger = Ledger(database)
     kernel = Kernel(database, ledger, capabilities, observer)
     async with Invocations(database, ledger, kernel) as invocations:
@@ -68,7 +68,7 @@ ANYTHING: Mapping[str, Any] = {"type": "object"}
 
 @dataclass(frozen=True, slots=True)
 class FakeAction:
-    """An action: what it does, and its schemas."""
+    """An action: its function and its schemas."""
 
     do: Behaviour
     input_schema: Mapping[str, Any] = field(default_factory=lambda: ANYTHING)
@@ -80,7 +80,7 @@ class FakeAction:
 class FakeApps:
     """Installed apps whose actions are async functions here. Implements `Runnables` and makes a `Runtime`.
 
-    A function under a name such as `@install` is the hook of that lifecycle event.
+    A function named, for example, `@install` is the hook of that lifecycle event.
     """
 
     actions: dict[str, dict[str, FakeAction]] = field(default_factory=dict[str, dict[str, FakeAction]])
@@ -112,7 +112,7 @@ class FakeApps:
         )
 
     def code(self, found: Runnable) -> Path:
-        """Nothing here has code to prepare."""
+        """Fake apps have no code."""
         raise Unavailable(_("{app} is a fake app", app=found.app.id))
 
     def runtime(self, handler: SyscallHandler) -> InProcessRuntime:
@@ -121,7 +121,7 @@ class FakeApps:
 
 
 class InProcessRuntime:
-    """Runs fake actions as tasks, under the limits that a runner would hold them to."""
+    """Runs fake actions as tasks, under a runner's limits."""
 
     def __init__(self, actions: Mapping[str, Mapping[str, FakeAction]], handler: SyscallHandler) -> None:
         self._actions = actions
@@ -129,15 +129,15 @@ class InProcessRuntime:
         self.running = 0
 
     async def inspect(self, code: Path) -> Inspection:
-        """Nothing here is a binary."""
+        """Fake apps have no binary."""
         raise ComponentRejected(_("{code} is no fake app", code=code.name))
 
     async def is_ready(self, program: Program) -> bool:
-        """Functions always are."""
+        """Return True: functions are always ready."""
         return True
 
     async def prepare(self, program: Program, code: Path) -> None:
-        """Nothing to do: functions are ready."""
+        """Do nothing: functions are always ready."""
 
     async def describe(self, program: Program) -> str:
         """The actions' names and schemas."""
@@ -167,7 +167,7 @@ class InProcessRuntime:
         return CallOutcome(json.dumps(output), fuel=1000, memory_bytes=1 << 20)
 
     async def retire(self, installation_id: str) -> None:
-        """Nothing is warm here."""
+        """Do nothing: no runner is warm."""
 
     async def close(self) -> None:
-        """Nothing outlives its call."""
+        """Do nothing: nothing outlives its call."""

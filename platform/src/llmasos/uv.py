@@ -1,4 +1,4 @@
-"""How `uv` is run: by its user's configuration alone."""
+"""Runs `uv` with its user's configuration alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SYSTEM_WIDE: Final = Path("/etc/uv/uv.toml")
 
 
 def configuration() -> list[str]:
-    """The options that keep `uv` from reading the `uv.toml` or `pyproject.toml` of the folder it works in, or above.
+    """The options that prevent `uv` from reading `uv.toml` or `pyproject.toml` in its working folder or above.
 
     A downloaded project could name its own package index there. What the user or the system configured still counts,
     and so does the environment.

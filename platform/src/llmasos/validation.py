@@ -1,7 +1,7 @@
-"""What pydantic finds wrong with a value, as messages.
+"""Words pydantic's validation errors as messages.
 
-Pydantic speaks English only. Its kinds of faults that our models can meet stand here in its own words, to be
-translated; a rare one that does not keeps pydantic's sentence.
+Pydantic's messages are in English only. The errors that our models can produce are listed here in its own words, to be
+translated; a rare unlisted one keeps pydantic's sentence.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Misfit(ValueError):
-    """What a validator of ours finds wrong with a value."""
+    """A fault that one of our own validators finds in a value."""
 
     def __init__(self, message: Message) -> None:
         """Say it."""
@@ -58,7 +58,7 @@ _TEMPLATES: Final[Mapping[str, str]] = {
 
 
 def misfit(detail: ErrorDetails) -> Message:
-    """What one of pydantic's faults says, as the end of a sentence that begins with the field's name."""
+    """Word one of pydantic's errors, as the end of a sentence that begins with the field's name."""
     context: Mapping[str, Any] = detail.get("ctx", {})
     cause = context.get("error")
     if isinstance(cause, Misfit):
@@ -72,5 +72,5 @@ def misfit(detail: ErrorDetails) -> Message:
 def _shown(name: str, value: Any) -> Message | str | int:
     if name == "expected":
         return any_of(str(value).replace(" or ", ", ").split(", "))
-    # As pydantic writes them: a limit of 1.0 is 1.
+    # Formatted as by pydantic: a limit of 1.0 shows as 1.
     return f"{value:g}" if isinstance(value, float) else value if isinstance(value, int) else str(value)

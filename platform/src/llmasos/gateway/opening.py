@@ -29,7 +29,7 @@ def open_gateway(
         home: The host's folder; weights live in `home/models`.
         database: Stores added models; without one there are only those of `config.toml` and the built-in ones.
         read_secret: Returns an operator's secret by name, for models' keys.
-        on_fetch: Told (model, bytes so far, bytes in all) while weights are fetched, from another thread.
+        on_fetch: Called from another thread with (model, fetched bytes, total bytes) while weights are fetched.
         steps: The steps of a call besides litellm: plugins, or none.
         offered: Models that take precedence over all others.
     """
