@@ -1,4 +1,4 @@
-"""What every test may use."""
+"""Fixtures and settings of every test."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ pytest_plugins = ["databases", "network", "partition", "stock"]
 
 # Workers of pytest-xdist and the commands that tests start inherit what is set here.
 
-# Tests start the command hundreds of times; each would compile all that it imports.
+# Tests start the command hundreds of times; each would compile everything that it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 

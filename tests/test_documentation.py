@@ -1,4 +1,4 @@
-"""What exists is documented: commands, settings, error codes, hooks, state, links and snippets."""
+"""Everything is documented: commands, settings, error codes, hooks, state, links and snippets."""
 
 import ast
 import importlib
@@ -79,7 +79,7 @@ def test_every_setting_is_documented_with_its_variable_and_default() -> None:
     for name, field in Settings.model_fields.items():
         variable, default = told[name][:2]
         assert variable == f"LLMASOS_{name.upper()}"
-        # An empty default stands for something that the page says in words.
+        # The page describes an empty default in words.
         if field.default_factory is None and field.default != "":
             assert default == str(list(field.default) if isinstance(field.default, tuple) else field.default)
 

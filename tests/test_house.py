@@ -1,4 +1,4 @@
-"""The layout itself."""
+"""The layout of the repository."""
 
 import platform
 import socket

@@ -1,4 +1,4 @@
-"""What the tests themselves stand on: the stock of made things, and how workers divide the files."""
+"""The tests' own support: the stock, and how workers divide the files."""
 
 from pathlib import Path
 

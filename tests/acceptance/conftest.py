@@ -15,13 +15,13 @@ LLMASOS = (sys.executable, "-m", "llmasos_server.cli")
 
 
 def heed_ctrl_c() -> None:
-    """Let SIGINT end the child: a suite that runs in the background passes on that it is ignored."""
+    """Let SIGINT end the child: a suite in the background would pass on that the signal is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass
 class User:
-    """A person at a shell, with a home."""
+    """A user at a shell, with a home."""
 
     home: Path
     variables: dict[str, str] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class User:
         )
 
     def does(self, *words: str, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run a command that must end with this exit code."""
+        """Run a command and check its exit code."""
         with self.start(*words, cwd=cwd) as process:
             out, err = process.communicate(timeout=1500)
         assert process.returncode == code, f"llmasos {' '.join(words)}: {process.returncode}\n{out}\n{err}"
@@ -51,13 +51,13 @@ class User:
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def reads(self, *words: str, cwd: Path | None = None) -> Any:
-        """Run a command that must succeed; return what it prints with --json."""
+        """Run a command that must succeed, and return its JSON output."""
         return json.loads(self.does(*words, "--json", cwd=cwd).stdout)
 
 
 @pytest.fixture(scope="session")
 def newcomer(stock: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[User, dict[str, Any]]:
-    """A user who has run the quickstart, and what it printed."""
+    """A user who has run the quickstart, and its output."""
     with stock.home(tmp_path_factory.mktemp("newcomer") / "home") as home:
         user = User(home)
         printed = user.reads("quickstart")

@@ -1,6 +1,6 @@
-"""A home that cannot be written, or a full disk, is one clear error and leaves nothing half-done.
+"""An unwritable home or a full disk gives one clear error and leaves nothing half-done.
 
-The file systems are real: a small one in memory that fills up, and one that is mounted read-only.
+The file systems are real: a small one in memory that fills up, and a read-only mount.
 """
 
 import contextlib
@@ -70,14 +70,14 @@ def full(folder: Path) -> Path:
 
 
 def problems(somebody: Any) -> set[str]:
-    """The parts in which doctor finds a problem, except for the free space: these disks are small."""
+    """The parts in which doctor finds a problem, except free space, since these disks are small."""
     with somebody.start("doctor", "--json") as process:
         checks = json.loads(process.communicate(timeout=120)[0])["checks"]
     return {each["part"] for each in checks if each["status"] == "problem" and "MiB are free" not in each["detail"]}
 
 
 def fails(somebody: Any, *words: str) -> str:
-    """Run a command that must fail; return its one line of error."""
+    """Run a command that must fail, and return its one-line error."""
     told = somebody.does(*words, code=1).stderr
     assert told.count("Error: ") == 1
     return told.splitlines()[-1]

@@ -29,7 +29,7 @@ def statuses(home: Path) -> list[str]:
 
 
 def stuck(home: Path) -> list[Any]:
-    """What invocations that ended still have reserved, and those that never ended."""
+    """The remaining reservations of ended invocations, and the invocations that never ended."""
     return [
         *rows(home, "select * from reservation"),
         *rows(home, "select * from ledger_window where reserved != 0"),
@@ -47,7 +47,7 @@ def telling(user: Any) -> subprocess.Popen[str]:
 
 def children_of(pid: int) -> Iterator[int]:
     listed: list[str] = []
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a child may end meanwhile
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a child may end in the meantime
         for task in Path(f"/proc/{pid}/task").iterdir():
             listed += (task / "children").read_text().split()
     for child in listed:

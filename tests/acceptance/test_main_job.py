@@ -19,7 +19,7 @@ KEPT = ("bundles", "code", "compiled", "models")
 
 
 def files_of(home: Path) -> dict[str, int]:
-    """The files of the home beside its database, with their times of writing."""
+    """The files of the home except its database, with their modification times."""
     return {
         str(path.relative_to(home)): path.stat().st_mtime_ns
         for folder in KEPT
@@ -35,7 +35,7 @@ def rows_of(home: Path) -> dict[str, list[Any]]:
 
 
 def tokens_of(usage: list[dict[str, Any]]) -> list[tuple[int, int, int]]:
-    """The use of models. Compute is left out: an app computes until it is refused."""
+    """The use of models, without compute, since an app computes until it is refused."""
     return [(each["prompt_tokens"], each["completion_tokens"], each["cost_micro_usd"]) for each in usage]
 
 

@@ -1,4 +1,4 @@
-"""Native apps, made, tested, built, published, installed and run by a user's commands."""
+"""Native apps, created, tested, built, published, installed and run by a user's commands."""
 
 import csv
 import subprocess
@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(not confinement().is_available, reason=str(confinement().missing)),
 ]
 
-# Added to what `new` wrote: an action that needs no model, and one that does what no app may.
+# Added to the output of `new`: an action that needs no model, and one that does what no app may.
 MORE = '''
 
 @app.action

@@ -1,4 +1,4 @@
-"""Every attack succeeds in a plain process, or proves nothing; and fails in a confined one. As root and as a user.
+"""Every attack succeeds in a plain process, else it proves nothing, and fails in a confined one, as root and as a user.
 
 An attack that does not succeed unconfined on this machine, for this user, is skipped with its reason.
 """
@@ -45,7 +45,7 @@ def _catalogue() -> list[tuple[str, str, bool]]:
 
 
 ATTACKS = _catalogue()
-# What reaches outside by a name: bubblewrap alone must leave it none.
+# Attacks that reach outside by a name: behind bubblewrap, no name may be left.
 OUTSIDE = [
     *(("files", name) for name in ("read_a_secret", "write_the_database", "learn_a_file_s_size", "make_a_folder")),
     *(("processes", name) for name in ("signal_the_host", "read_the_host_s_memory", "read_the_environment")),
@@ -113,7 +113,7 @@ class Host:
             os.chown(path, self.user, self.user)
 
     def restore(self) -> None:
-        """The folder as it was, after an attack that succeeded."""
+        """Restore the folder after a successful attack."""
         for name in ("mine", "link", "symbolic", "fifo", "folder", "host.db", "memory"):
             path = self.home / name
             if path.is_dir():
@@ -129,7 +129,7 @@ class Host:
             os.chown(self.home / path, self.user, self.user)
 
     def state(self) -> tuple:
-        """What must not have changed."""
+        """The state that an attack must not change."""
         database = self.home / "host.db"
         status = database.stat()
         names = sorted(path.name for path in self.home.iterdir())
@@ -143,19 +143,19 @@ class Host:
         )
 
     def alive(self) -> bool:
-        """Whether the victim runs, with its memory as it was."""
+        """Whether the victim runs, with its memory unchanged."""
         self.victim.stdin.write("?\n")
         self.victim.stdin.flush()
         return self.victim.stdout.readline().strip() == SECRET
 
     def behind_bubblewrap(self) -> list[str]:
-        """What stands before a command of this user's to start it behind bubblewrap."""
+        """The prefix of a command of this user that starts it behind bubblewrap."""
         read = [str(self.code), "/usr", "/lib", "/lib64", *([sys.base_prefix] if self.user == 0 else [])]
         there = [path for path in read if Path(path).exists()]
         return [shutil.which("bwrap"), *arguments(there, {}, as_root=self.user == 0), "--"]
 
     def attack(self, mode: str, module: str, name: str, before: Sequence[str] = ()) -> dict:
-        """Run one, with a secret in its environment and in a descriptor left open."""
+        """Run an attack, with a secret in its environment and in an inherited descriptor."""
         facts = json.dumps({**self.facts, "home": str(self.home), "code": str(self.code)})
         left_open = os.open(self.home / "secret", os.O_RDONLY)
         try:
@@ -176,7 +176,7 @@ class Host:
         }
 
     def require_success_in_a_plain_process(self, module: str, name: str) -> None:
-        """Skip a test whose attack proves nothing here. The control is made once for each attack."""
+        """Skip a test whose attack proves nothing here. The control runs once for each attack."""
         if name not in self._plain:
             self._plain[name] = self.attack("plain", module, name)
             self.restore()
@@ -213,7 +213,7 @@ def test_an_attack_succeeds_in_a_plain_process_and_fails_in_a_confined_one(host,
         confined = host.attack(mode, module, name)
         assert host.alive()
         if on_names and "private root" not in (confined["confinement"] or ()):
-            continue  # names are all that is left open without one
+            continue  # without it, only names are exposed
         assert confined["effect"] is None, (mode, confined)
         assert "Traceback" not in confined["error"], (mode, confined)
         assert host.state() == before

@@ -86,7 +86,7 @@ NAMES = {
 
 
 def resolve(host, port, *_args, **_kwargs):
-    """A resolver of our own: names as listed, literal forms as the C library reads them."""
+    """A fake resolver: listed names, and literal forms as the C library reads them."""
     addresses = NAMES.get(host)
     if addresses is None:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
@@ -136,7 +136,7 @@ class Server(BaseHTTPRequestHandler):
         try:
             self.wfile.write(body)
         except OSError:
-            return  # the client was told to stop reading
+            return  # the client has stopped reading
 
 
 @pytest.fixture(scope="module")

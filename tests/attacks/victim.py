@@ -1,4 +1,4 @@
-"""The host, as far as an attack cares: a process with a secret, a descriptor and sockets. It prints where they are."""
+"""A stand-in for the host: a process with a secret, a descriptor and sockets. It prints where they are."""
 
 import ctypes
 import json

@@ -1,7 +1,7 @@
 """Keeps the processors from halting while something is measured.
 
-A processor of a virtual machine that has nothing to do halts, and the hypervisor takes 20 to 40 µs to wake it: as long
-as what is measured here. A program at idle priority on each keeps it from halting, and gives way to everything else;
+An idle processor of a virtual machine halts, and the hypervisor takes 20 to 40 µs to wake it: as long
+as what is measured here. A program at idle priority on each processor keeps it awake, and yields to everything else;
 it is what benchmarks mean by "sleep states disabled".
 """
 
@@ -18,7 +18,7 @@ _SPIN = "import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\n
 
 @contextmanager
 def awake() -> Iterator[None]:
-    """No processor halts inside."""
+    """Keep the processors awake in the block."""
     spinning = [subprocess.Popen([sys.executable, "-I", "-S", "-c", _SPIN]) for _ in os.sched_getaffinity(0)]
     try:
         yield

@@ -21,7 +21,7 @@ COMMANDS = (["--help"], ["list"], ["search"], ["search", "hello"], ["show", "acm
 
 
 def best(commands: list[list[str]], environment: dict[str, str]) -> list[float]:
-    """The shortest of several runs of each, in seconds. They take turns, so that a busy minute meets all alike."""
+    """The shortest of several runs of each, in seconds. They alternate, so that load affects all equally."""
     taken = [float("inf")] * len(commands)
     for _ in range(RUNS):
         for number, command in enumerate(commands):
@@ -32,7 +32,7 @@ def best(commands: list[list[str]], environment: dict[str, str]) -> list[float]:
 
 
 def main() -> int:
-    """Print the table; 1 where a command is over both limits."""
+    """Print the table; return 1 if a command is over both limits."""
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         catalog = open_catalog(home)

@@ -1,8 +1,8 @@
-"""What a component costs through runner, protocol and kernel, beside the engine alone: prints a table.
+"""Measures a component through runner, protocol and kernel against the bare engine, and prints a table.
 
     uv run python tests/benchmarks/bench_components.py [--quick]
 
-Each ratio is of two figures of one run, taken in turns, so that a busy machine slows both.
+Each ratio compares two figures of one run, measured alternately, so that load slows both.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ WORLD = "\nworld bench { import output; import log; import config; import model;
 EXTISM = '(module (memory (export "memory") 1) (func (export "run") (result i32) (i32.const 0)))'
 WAITING = 500
 
-# Runs a program, for an invocation where the kernel opened one.
+# Runs a program, for an invocation if the kernel opened one.
 Run: TypeAlias = Callable[..., Awaitable[None]]
 
 
@@ -171,7 +171,7 @@ async def main(rounds: int) -> None:
 
 
 class Ways:
-    """The ways to run a component: they are timed in turns, in milliseconds."""
+    """The ways to run a component, timed alternately in milliseconds."""
 
     def __init__(self, runtime: ComponentRuntime, invocations: Invocations, rounds: int) -> None:
         self.runtime = runtime
@@ -189,12 +189,12 @@ class Ways:
         await self.runtime.describe(program)
 
     async def whole(self, run: Run, program: Program) -> None:
-        """Through the kernel too: reserved, written down, settled and audited, on SQLite."""
+        """Through the kernel too: reserved, recorded, settled and audited, on SQLite."""
         async with self._invocations.open(Principal(), self._app, "echo", InvocationLimits()) as invocation:
             await run(program, invocation)
 
     async def compare(self, name: str, bound: str, alone: Callable[[], None], run: Run, program: Program) -> None:
-        """Print what the engine alone takes, and both ways, taken in turns."""
+        """Print the time of the bare engine and of both ways, measured alternately."""
         times: list[tuple[float, ...]] = []
         for _ in range(self.rounds):
             times.append((timed(alone), await timed_async(run(program)), await timed_async(self.whole(run, program))))
@@ -206,7 +206,7 @@ class Ways:
 
 
 async def latencies(ways: Ways, program: Program, folder: Path) -> None:
-    """One trivial action, the ways there are."""
+    """One trivial action, in every way."""
     await ways.runtime.warm()
     first = await timed_async(ways.whole(ways.echo, program))
     row("first run after install, runner warm (ms)", f"{first:.1f}", "< 50")
@@ -225,7 +225,7 @@ async def latencies(ways: Ways, program: Program, folder: Path) -> None:
 
 
 async def quickjs(ways: Ways, folder: Path) -> None:
-    """A JavaScript app that describes itself, beside the engine alone."""
+    """A JavaScript app that describes itself, against the bare engine."""
     (bundle,) = (Path(__file__).parents[2] / "plugins" / "digest" / "prebuilt").glob("*.llmapp")
     code = folder / "quickjs.wasm"
     code.write_bytes(read_bundle(bundle).component)
@@ -248,7 +248,7 @@ async def minimal(ways: Ways, folder: Path) -> Program:
 
 
 async def waiting(runtime: ComponentRuntime, program: Program, calls, gate: asyncio.Event) -> None:
-    """Many at once that wait for the host."""
+    """Many concurrent invocations that wait for the host."""
     pids = [os.getpid(), *runtime.runner_pids]
     before = pss_bytes(pids)
     started = time.perf_counter()

@@ -1,7 +1,7 @@
-"""What confinement costs, and what a native runner is: `python tests/benchmarks/bench_confine.py`.
+"""The cost of confinement and of native runners: `python tests/benchmarks/bench_confine.py`.
 
-Prints one table of figures and the bound of each; ends with 1 where one is past its bound. Ratios are taken within one
-run, their two sides in turn, so that a busy machine slows both.
+Prints one table of figures and their bounds; exits with 1 if one exceeds its bound. Ratios are measured within one
+run, both sides alternately, so that load slows both.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ while header := stream.read(4):
 
 
 async def no_host(_invocation: Invocation, _capability: str, _function: str, _arguments: list) -> None:
-    """The app calls nothing."""
+    """Refuse every host call: the app makes none."""
 
 
 async def installed(
@@ -148,9 +148,9 @@ async def warm_calls(runtime: NativeRuntime, program: Program) -> tuple[float, f
 
 
 async def pairs_of_warm_calls(runtime: NativeRuntime, program: Program) -> tuple[float, float, list[float]]:
-    """The medians of both in seconds, and their ratio, pair by pair of an echo and a runner, in ascending order.
+    """The medians in seconds and the ratio of each pair of an echo and a runner, in ascending order.
 
-    A process keeps to the processors that it woke on, well or badly, for as long as it lives: one pair says little.
+    A process stays on the processors that it woke on, good or bad, for its lifetime, so one pair says little.
     """
     pairs = [await warm_calls(runtime, program) for _ in range(PAIRS)]
     bare, calls = (statistics.median(column) for column in zip(*pairs, strict=True))
@@ -182,7 +182,7 @@ async def many(runtime: NativeRuntime, program: Program) -> tuple[float, list[tu
 
 
 async def main() -> int:
-    """Measure, print, judge."""
+    """Measure, print, and compare with the bounds."""
     print("confinement:", ", ".join(confinement().mechanisms) or confinement().missing)
     root = Path(tempfile.mkdtemp(prefix="llmasos-bench-"))
     try:

@@ -1,7 +1,7 @@
 """What the gateway and the model capability add to one model call, over bare `litellm.acompletion`.
 
 Run: `uv run python tests/benchmarks/bench_gateway.py`. The provider answers at once, through the real litellm. Bare and
-ours alternate in rounds, so that a busy machine slows both; the ratio of medians is what counts.
+ours alternate in rounds, so that load slows both; the ratio of medians is what counts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MESSAGES: list[dict[str, Any]] = [
 
 
 async def timed(call: Callable[[], Awaitable[object]], concurrent: int) -> float:
-    """Milliseconds a call, of CALLS calls with so many at once."""
+    """Milliseconds per call, of CALLS calls with this concurrency."""
     started = time.perf_counter()
     for _ in range(CALLS // concurrent):
         await asyncio.gather(*(call() for _ in range(concurrent)))

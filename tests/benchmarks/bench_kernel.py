@@ -2,7 +2,7 @@
 
 Bare `litellm.acompletion` on a provider that does nothing, against the same call through `Kernel.call`: authorise,
 reserve in four quotas, execute, settle, audit, on SQLite. Short rounds of both alternate; compared are their medians,
-and their quickest tenth, which is what the others on a busy machine disturbed least.
+and their fastest tenth, which other load disturbed least.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ USED = Used(prompt_tokens=5, completion_tokens=5, cost_micro_usd=1, model="noop/
 
 
 class Nothing(CustomLLM):
-    """A provider that answers at once."""
+    """A provider that responds immediately."""
 
     async def acompletion(self, *_args: Any, **kwargs: Any) -> ModelResponse:
         response: ModelResponse = kwargs["model_response"]
@@ -73,7 +73,7 @@ class Model:
 
 
 async def timed(call: Callable[[], Awaitable[object]], calls: int, at_once: int) -> float:
-    """Seconds a call, `at_once` of them running."""
+    """Seconds per call, with `at_once` concurrent calls."""
     began = time.perf_counter()
 
     async def some() -> None:

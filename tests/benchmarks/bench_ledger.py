@@ -2,8 +2,8 @@
 
 Pairs a second in one process, and with 16 processes on one database what was spent against the limit, and how long a
 pair took; beside each, pairs a second of the process's own CPU time, which a busy machine disturbs less. On SQLite
-above them the floor: bare BEGIN IMMEDIATE transactions of one UPDATE, one at a time. A PostgreSQL URL names a server
-on which a database may be made and dropped.
+the first row is the floor: bare BEGIN IMMEDIATE transactions of one UPDATE, one at a time. A PostgreSQL URL names a
+server on which a database may be made and dropped.
 """
 
 from __future__ import annotations

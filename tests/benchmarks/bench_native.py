@@ -2,11 +2,11 @@
 
 The same calls (`log.write`, which only passes the kernel, and `storage.get`, which reads the database; neither meets
 the ledger) are made by a native app in its confined runner, through its socket, and by code in the host's process at
-`GuestCalls`. Rounds of both alternate in one run, so that a busy machine slows both. The bound is issue 3's: a
-call from a native app within 100 µs of the same from in-process code. No processor halts meanwhile (`awake.py`).
+`GuestCalls`. Rounds of both alternate in one run, so that load slows both. The bound: a
+call from a native app takes at most 100 µs more than from in-process code. No processor halts (`awake.py`).
 
-Beside them: `bare echo`, what a frame to a bare child and back costs over such a socket, which no protocol can go
-below; and `woken`, the call in process that follows that echo, since a host that just woke is slower than a loop.
+Also printed: `bare echo`, the cost of a frame to a bare child and back over such a socket, which no protocol can go
+below; and `woken`, the in-process call after that echo, since a host that just woke is slower than a busy loop.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from llmasos.runtimes.packages import base_python
 from llmasos.runtimes.runtime import Program
 from llmasos.testing import small_host
 
-# The app times itself: what is compared is a call as the app feels it. A first call of each is not counted.
+# The app times itself, to compare calls as the app sees them. The first call of each is not counted.
 SOURCE = """
 import time
 
@@ -79,12 +79,12 @@ CALLS = {"log.write": ("log", "write", ["info", "a line"]), "storage.get": ("sto
 ROUNDS = 30
 BOUND_US = 100
 INVOCATION = InvocationLimits(fuel=1 << 60, wall_seconds=600, log_bytes=1 << 30)
-# The host holds up an app that calls faster; what is measured here is the call itself.
+# The host delays an app that calls faster; this measures the call itself.
 calls.CALLS_PER_SECOND = 1e12
 
 
 async def in_process(guest: GuestCalls, invocation: Invocation, kind: str, count: int) -> float:
-    """Seconds a call of code in the host's process."""
+    """Seconds per call of code in the host's process."""
     capability, function, arguments = CALLS[kind]
     began = time.perf_counter()
     for _ in range(count):
@@ -105,7 +105,7 @@ class Bare:
         self._transport, self._echoes = await self._loop.create_connection(Echoes, sock=ours)
 
     async def echo(self) -> None:
-        """One frame as long as a call's, out and back."""
+        """Send a frame as long as a call's, and receive it."""
         self._echoes.answer = self._loop.create_future()
         self._transport.write(struct.pack(">I", 150) + b"x" * 150)
         await self._echoes.answer
@@ -132,13 +132,13 @@ async def woken(bare: Bare, guest: GuestCalls, invocation: Invocation, kind: str
 async def from_the_app(
     runtime: NativeRuntime, program: Program, invocation: Invocation, kind: str, count: int
 ) -> float:
-    """Seconds a call of the app, by its own clock."""
+    """Seconds per call of the app, by its own clock."""
     told = await runtime.call(program, invocation, "calls", json.dumps({"kind": kind, "count": count}))
     return float(json.loads(told.output))
 
 
 async def main() -> int:
-    """Measure, print, judge."""
+    """Measure, print, and compare with the bound."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     print("confinement:", ", ".join(confinement().mechanisms) or confinement().missing)
     grant = StoragePermission(capability="storage", reason=LocalisedText(en="bench"))

@@ -1,4 +1,4 @@
-"""The migration of the audit log's chains: no hash is lost on the way up, and none is invented on the way down."""
+"""The migration of the audit log's chains: an upgrade loses no hash, and a downgrade invents none."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The migrations: in step with the tables, whole under kill -9, once among many processes."""
+"""The migrations: they match the tables, are atomic under kill -9, and run once among many processes."""
 
 import itertools
 import json
@@ -238,7 +238,7 @@ def test_killed_at_any_statement_the_database_is_as_before_or_as_after(tmp_path:
         if schema.revision_of(url_of(home)) is None and (home / "llmasos.db").exists():
             with closing(sqlite3.connect(home / "llmasos.db")) as connection:
                 assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
-    # And the next start goes on as if nothing had been.
+    # And the next start continues as if nothing had happened.
     last = tmp_path / str(len(outcomes) - 1)
     schema.ensure_schema(url_of(last), last)
     assert schema.revision_of(url_of(last)) == schema.newest_revision()
@@ -336,7 +336,7 @@ def test_the_first_migration_is_postgresql_too(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_every_statement_is_listened_to() -> None:
-    # The killer counts on this event; if SQLAlchemy renamed it, the test above would be blind.
+    # The killer relies on this event; if SQLAlchemy renamed it, the test above would prove nothing.
     engine = create_engine("sqlite://")
     seen: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *a: seen.append(a[2]))

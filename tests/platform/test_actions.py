@@ -1,4 +1,4 @@
-"""What an action takes and answers, held against schemas that strangers wrote."""
+"""Inputs and outputs of actions, checked against untrusted schemas."""
 
 import threading
 import time

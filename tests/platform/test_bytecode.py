@@ -1,4 +1,4 @@
-"""Bytecode is kept in the home where Python keeps none itself, and nowhere that somebody else may write."""
+"""Bytecode is kept in the home if Python keeps none, and never in a place that others may write."""
 
 import os
 import py_compile
@@ -22,7 +22,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def kept(home: Path, *, compiled: bool = False, **environment: str) -> int:
-    """How many files the command keeps in the home, where packages were compiled beside their sources or were not."""
+    """How many files the command keeps in the home, whether or not packages were compiled beside their sources."""
     with tempfile.TemporaryDirectory() as sources:
         (package := Path(sources, "litellm")).mkdir()
         (package / "__init__.py").touch()

@@ -1,4 +1,4 @@
-"""A home is its owner's alone, whoever makes it."""
+"""A home is accessible to its owner alone, whichever command creates it."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Where the home is, and what `config.toml` and the environment may say."""
+"""The location of the home, and the settings in `config.toml` and the environment."""
 
 import json
 from pathlib import Path

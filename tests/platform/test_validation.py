@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a value, in English and Chinese."""
+"""Pydantic's errors, in English and Chinese."""
 
 from typing import Annotated, Any, Literal
 

@@ -7,12 +7,12 @@ from llmasos.kernel.invocation import Invocation
 
 
 def prepared(capability: Capability, invocation: Invocation, function: str, arguments: list[Any]) -> PreparedCall[Any]:
-    """A call, decoded and held against the grant."""
+    """Decode a call and check it against the grant."""
     return capability.prepare(invocation, capability.contract[function].decode(arguments))
 
 
 async def answered(capability: Capability, invocation: Invocation, function: str, arguments: list[Any]) -> Any:
-    """What an app gets for a call; of one that opens a stream, the stream."""
+    """The result that an app receives for a call, or its stream."""
     call = prepared(capability, invocation, function, arguments)
     outcome = await call.execute(call.demand)
     return outcome.stream or capability.contract[function].encode(outcome.answer)

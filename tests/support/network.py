@@ -1,6 +1,6 @@
-"""Closes the network to tests, beyond loopback: pytest-socket refuses connections, and this refuses names.
+"""Blocks the network beyond loopback in tests: pytest-socket refuses connections, and this refuses name lookups.
 
-Only this process is held to it. A child that a test starts may fetch packages and weights, as the product does.
+It affects only this process. A child that a test starts may fetch packages and weights, as the product does.
 """
 
 from __future__ import annotations

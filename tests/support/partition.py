@@ -1,4 +1,4 @@
-"""How pytest-xdist divides the tests: by file, since fixtures of a module are dear; the longest files first.
+"""How pytest-xdist divides the tests: by file, since module fixtures are expensive; the longest files first.
 
 The files that share one quickstart stay together.
 """

@@ -1,4 +1,4 @@
-"""What is slow to make and the same for every test: built and compiled components, toolchains, weights.
+"""Caches what is slow to make and the same for every test: built and compiled components, toolchains, weights.
 
 The product keeps these in a home, each under a name that is derived from all that it was made from. A test's home is
 filled from the stock before it is used, and whatever it got besides is kept, so that each is made once for all tests,
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from llmasos.gateway.embedded.weights import PackagedModel
 
 ROOT = Path(__file__).resolve().parents[2]
-# What makes them, where the names in a home may not tell all of it.
+# The code that makes them, as the names in a home may not identify all of it.
 MAKERS = ("sdk/src", "platform/src/llmasos_runner", "platform/src/llmasos/authoring")
 WEIGHTS = "platform/src/llmasos/gateway/embedded/weights.py"
 FILES = ("builds", "compiled")
-# A toolchain has thousands of files that nobody changes: a home gets a link to its folder.
+# A toolchain has thousands of files that never change, so a home has a link to its folder.
 TOOLS = "tools"
 KEPT_SECONDS = 7 * 24 * 3600
 
@@ -45,7 +45,7 @@ def _fingerprint() -> str:
 
 
 class Stock:
-    """The stock of this machine, for the sources as they are now."""
+    """The stock of this machine, for the current sources."""
 
     def __init__(self, root: Path) -> None:
         self._made = root / "made" / _fingerprint()
@@ -59,7 +59,7 @@ class Stock:
 
     @contextmanager
     def home(self, home: Path) -> Iterator[Path]:
-        """A home with all of the stock; what was made in it is kept."""
+        """Make a home with all of the stock; what is made in it is added to the stock."""
         self.fill(home)
         yield home
         self.keep(home)
@@ -77,7 +77,7 @@ class Stock:
                 (home / TOOLS / path.name).symlink_to(path)
 
     def keep(self, home: Path) -> None:
-        """Take what is new in a home into the stock."""
+        """Add what is new in a home to the stock."""
         for kind in FILES:
             for path in _entries(home / kind):
                 _appear(path, self._made / kind / path.name)
@@ -121,7 +121,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 def _appear(source: Path, target: Path) -> None:
-    """Copy to a name that exists whole or not at all."""
+    """Copy atomically to a new name."""
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)

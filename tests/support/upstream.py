@@ -1,4 +1,4 @@
-"""A provider with the OpenAI interface on loopback, whose every byte a test writes: the real litellm talks to it."""
+"""A provider with the OpenAI interface on loopback, every byte of which a test scripts, for the real litellm."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Events:
 
 @dataclass
 class Upstream:
-    """Gives its replies in order, and the last of them for good; keeps what it was asked."""
+    """Returns its replies in order, repeats the last one, and records its requests."""
 
     base: str = ""
     replies: list[Whole | Events] = field(default_factory=list)

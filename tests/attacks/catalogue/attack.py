@@ -1,7 +1,7 @@
-"""What an attack is: a function of a `Target` that returns what it saw once it succeeded, and raises where it fails.
+"""An attack: a function of a `Target` that returns evidence if it succeeds, and raises if it fails.
 
-Run by `driver.py` in a process of its own, so it may import the standard library alone, and every bomb in here
-counts: if confinement fails, the machine must survive.
+`driver.py` runs it in a process of its own, so it may import only the standard library, and every bomb here is
+bounded: if confinement fails, the machine must survive.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Target:
-    """The host as an attack finds it."""
+    """What an attack knows of the host."""
 
     home: str
     """A folder that belongs to the host: `secret`, `host.db`, `other/data`, a unix socket `control`."""
@@ -48,7 +48,7 @@ def attack(function: Attack) -> Attack:
 
 
 def attack_on_names(function: Attack) -> Attack:
-    """Register one that only a private root withstands: it learns of a name and opens nothing."""
+    """Register an attack that only a private root prevents: it learns a name and opens nothing."""
     NEEDS_PRIVATE_ROOT.add(function.__name__)
     return attack(function)
 
@@ -80,7 +80,7 @@ def mapped(length: int, protection: int, flags: int, descriptor: int = -1) -> in
 
 
 def succeeded(seen: object) -> object:
-    """Evidence, which must be something."""
+    """Return the evidence, which must not be empty."""
     if not seen:
         raise AssertionError("nothing was seen")
     return seen

@@ -1,4 +1,4 @@
-"""The kernel's rarer doors, and memory by every road."""
+"""Rare system calls of the kernel, and every way to take memory."""
 
 import ctypes
 import mmap
@@ -8,7 +8,7 @@ import threading
 
 from catalogue.attack import Target, attack, call, libc, mapped, succeeded
 
-# Three times what the suite lets a runner have, and little enough for the machine if confinement fails.
+# Three times the suite's limit of a runner, and small enough for the machine if confinement fails.
 ROAD = 192 << 20
 PAGE = 4096
 

@@ -1,4 +1,4 @@
-"""Other processes, new processes, and this one's place among them."""
+"""Other processes, new processes, and this process's sessions, groups and priority."""
 
 import ctypes
 import fcntl

@@ -1,4 +1,4 @@
-"""Sockets of every family, and what can be done with the ones that are there."""
+"""Sockets of every family, and misuse of the existing ones."""
 
 import array
 import os

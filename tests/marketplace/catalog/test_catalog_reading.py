@@ -1,4 +1,4 @@
-"""The catalog for reading: by the service, by the quick reader, and over HTTP."""
+"""Reading the catalog: by the service, by the fast reader, and over HTTP."""
 
 import asyncio
 import hashlib
@@ -58,7 +58,7 @@ def catalog(empty: Catalog, bundles: list[Path]) -> Catalog:
 
 
 class Client:
-    """Asks an application without a socket."""
+    """Sends requests to an application without a socket."""
 
     def __init__(self, app: FastAPI) -> None:
         self.app = app

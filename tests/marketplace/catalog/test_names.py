@@ -1,4 +1,4 @@
-"""Which names may be taken."""
+"""Which names may be registered."""
 
 import pytest
 from hypothesis import given

@@ -28,7 +28,7 @@ from llmasos_marketplace.publishing.service import Publishing
 
 @dataclass
 class FakeRuntime:
-    """A runtime that finds what the test says. The real one is in the tests of the whole."""
+    """A runtime whose findings the test sets. Other tests use the real one."""
 
     imports: tuple[str, ...] = ("llmasos:app/model@0.1.0", "llmasos:app/output@0.1.0", "wasi:clocks/wall-clock@0.2.0")
     described: str = json.dumps([action()])

@@ -40,7 +40,7 @@ class Passing:
 
 
 class Builder:
-    """Counts builds, and fails where it is told to."""
+    """Counts builds, and fails for the apps that the test names."""
 
     def __init__(self) -> None:
         self.built: list[str] = []
@@ -89,7 +89,7 @@ def seeding(catalog: Catalog, builder: Builder, runtime: Passing, tmp_path: Path
 
 
 async def seed(seeding: Seeding, folder: Path) -> dict[str, Seeded]:
-    """Seed the apps of a folder, and return what became of each."""
+    """Seed the apps of a folder, and return the result of each."""
     seeded = await seeding.seed(first_party_apps(folder), lambda _: None)
     return {each.app_id: each for each in seeded}
 

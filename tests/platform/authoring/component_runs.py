@@ -1,4 +1,4 @@
-"""Runs a component as its imports stand, with wasmtime itself: no runner between the binary and the test."""
+"""Runs a component with wasmtime itself, with its own imports: no runner between the binary and the test."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ async def test_a_core_module_is_wrapped_into_a_component_that_runs(tmp_path: Pat
     path = tmp_path / "app.wasm"
     path.write_bytes(bundle.component or b"")
     run = ComponentRun(path, FakeHost())
-    # It calls no model, so it imports none: less than declared is always right.
+    # It calls no model, so it imports none: importing less than declared is always allowed.
     assert run.contract_imports == {"log"}
     assert run.call("say", a=1) == "hello from a core module"
     assert run.host.logs == [("info", '{"a": 1}')]

@@ -1,4 +1,4 @@
-"""A new app passes everything as it stands, and every fault of an app is named at once."""
+"""A new app passes every check unchanged, and every fault of an app is reported at once."""
 
 import importlib.util
 import json

@@ -47,7 +47,7 @@ class Home:
         (self.folder / "config.toml").write_text('native_runners = 7\ndatabase_url = "sqlite:///elsewhere"\n')
 
     def contents(self) -> dict[str, object]:
-        """All that must come back."""
+        """Everything that must be restored."""
         with Database(self.url) as database, database.read() as session:
             entries = session.exec(select(AuditEntry).order_by(col(AuditEntry.hash))).all()
             return {

@@ -1,4 +1,4 @@
-"""A home goes into one file and comes back whole, between both kinds of database, or not at all."""
+"""A home is backed up to one file and restored completely, between both kinds of database, or not at all."""
 
 import threading
 import time
@@ -118,7 +118,7 @@ def test_a_backup_of_a_newer_schema_is_refused(backup: Path, tmp_path: Path) -> 
 def test_the_passphrase_is_needed_and_must_be_the_one(backup: Path, sqlite_home: Home, tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="at least 8 characters"):
         make_backup(sqlite_home.folder, sqlite_home.url, tmp_path / "c.llmbackup", "short")
-    assert b"api_key" in backup.read_bytes()  # the rows are there, and
+    assert b"api_key" in backup.read_bytes()  # the rows exist, and
     assert (sqlite_home.folder / "secret.key").read_bytes() not in backup.read_bytes()
     new = empty_home(tmp_path)
     with pytest.raises(Invalid, match="LLMASOS_BACKUP_PASSPHRASE"):

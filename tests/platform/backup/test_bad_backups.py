@@ -1,4 +1,4 @@
-"""Backups that somebody changed, or that ended early."""
+"""Backups that were modified or truncated."""
 
 import hashlib
 import tarfile

@@ -1,4 +1,4 @@
-"""Bundles as bytes, and what the reader says of a bad one."""
+"""Bundles as bytes, and the reader's error for a bad one."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a component imports, held against what its manifest declares."""
+"""A component's imports, checked against its manifest."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Output, log and config: what every app has."""
+"""Output, log and config: the capabilities of every app."""
 
 import json
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What comes back of a secret: 11-S8."""
+"""11-S8: echoes of a secret in responses."""
 
 import base64
 import html

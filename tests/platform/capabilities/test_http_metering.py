@@ -1,4 +1,4 @@
-"""What requests cost: each that was sent, whatever came back."""
+"""Metering of requests: each that was sent is charged, whatever the response."""
 
 from __future__ import annotations
 

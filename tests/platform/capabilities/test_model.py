@@ -1,4 +1,4 @@
-"""The model capability, held against grants."""
+"""The model capability and its grants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of models that fail after the provider answered: what it used is charged all the same."""
+"""Model calls that fail after the provider responded: what the provider used is charged anyway."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ UNFIT = [json.dumps({"messages": [{"role": "user", "content": "hello"}], "max_to
 
 
 class Refusing:
-    """A guard that lets no answer pass."""
+    """A guard that refuses every answer."""
 
     def feed(self, _text: str) -> str:
         raise Denied("The answer is not for this app.")

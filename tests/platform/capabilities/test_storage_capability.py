@@ -1,4 +1,4 @@
-"""Storage: the rules of every storage, the host's and the SDK's fake, and the host's own walls."""
+"""Storage: the rules of every storage, the host's and the SDK's fake, and the host's own isolation."""
 
 import asyncio
 import json

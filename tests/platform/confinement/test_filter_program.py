@@ -1,4 +1,4 @@
-"""The filter as an interpreter of classic BPF sees it: no kernel is needed to know what it lets through."""
+"""Runs the seccomp filter in an interpreter of classic BPF: no kernel is needed to know what it allows."""
 
 import errno
 import struct

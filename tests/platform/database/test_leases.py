@@ -1,4 +1,4 @@
-"""Leases: a process of this machine is seen, one of another machine is known by the database's clock."""
+"""Leases: a process of this machine is checked directly, one of another machine by the database's clock."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What an operator is told of a database server that cannot be used."""
+"""The errors for a database server that cannot be used."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Sessions that read, and sessions that write."""
+"""Read sessions and write sessions."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""The gate before a SQLite database."""
+"""The write gate of a SQLite database."""
 
 import fcntl
 import os

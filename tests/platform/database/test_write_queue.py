@@ -1,4 +1,4 @@
-"""The write queue: many writes in one commit, none of which can hurt another, none of which is lost."""
+"""The write queue: many writes in one commit, none of which can affect another or be lost."""
 
 import asyncio
 import sqlite3

@@ -45,7 +45,7 @@ def ask():
 
 @dataclass
 class OpenAIServer:
-    """What the server answers next, and what it saw."""
+    """A server with scripted responses that records its requests."""
 
     base: str = ""
     failures: list[tuple[int, dict[str, Any], dict[str, str]]] = field(default_factory=list)

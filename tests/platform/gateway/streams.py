@@ -1,4 +1,4 @@
-"""Reading a stream of the gateway in tests."""
+"""Reads streams of the gateway in tests."""
 
 from __future__ import annotations
 

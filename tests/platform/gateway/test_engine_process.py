@@ -1,4 +1,4 @@
-"""The supervisor of an engine, with a process that takes its time in place of the real weights."""
+"""The supervisor of an engine, with a slow fake process instead of the real weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One call through the gateway, by a provider with given words behind the real litellm."""
+"""One call through the gateway, with a scripted provider behind the real litellm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong with a provider, against a real server with the OpenAI interface on loopback."""
+"""Failures of a provider: a real server with the OpenAI interface on loopback."""
 
 from __future__ import annotations
 

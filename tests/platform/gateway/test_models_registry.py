@@ -1,4 +1,4 @@
-"""Where models are configured, and which of them is chosen."""
+"""The configuration of models, and the choice among them."""
 
 from __future__ import annotations
 

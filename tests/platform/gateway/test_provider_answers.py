@@ -1,4 +1,4 @@
-"""What providers really send, through the real litellm: streams that break off, merged tool calls, impossible usage."""
+"""Real providers' answers, through the real litellm: broken streams, merged tool calls, impossible usage."""
 
 from __future__ import annotations
 

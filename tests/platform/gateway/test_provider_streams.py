@@ -1,4 +1,4 @@
-"""Streams of providers, through the real litellm: what breaks off, merged tool calls, data in pieces."""
+"""Providers' streams, through the real litellm: broken streams, merged tool calls, data in pieces."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ WEATHER, TIME = ("get_weather", '{"city": "Oslo"}'), ("get_time", '{"zone": "CET
 
 
 def calls_of(pieces) -> list[tuple[str, str]]:
-    """Tool calls put together as a plain client does: by index."""
+    """Assemble tool calls by index, as a simple client does."""
     whole: dict[int, list[str]] = {}
     for piece in pieces:
         call = whole.setdefault(piece["index"], ["", ""])

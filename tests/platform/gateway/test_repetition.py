@@ -1,4 +1,4 @@
-"""A loop in an answer is noticed, and a refrain is none."""
+"""A loop in an answer is detected; a refrain is not a loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmasos.gateway.embedded.repetition import LEAST_CHARACTERS, Repetition
 
 
 def ends_at(text: str, step: int = 4) -> int | None:
-    """After how many characters the answer is ended."""
+    """The number of characters after which the answer is ended."""
     repetition = Repetition()
     for position in range(0, len(text), step):
         if repetition.feed(text[position : position + step]):

@@ -1,4 +1,4 @@
-"""What a request may hold, and that all of it is counted."""
+"""The allowed content of a request, and that all of it is counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plugins around a call of a model: chosen, tuned, guarded, cached. Through the real litellm."""
+"""Plugins around a model call, through the real litellm: select, tune, guard, cache."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The catalogs: complete, true to the sources, and all that another language takes."""
+"""The catalogs: complete, in step with the sources, and all that another language needs."""
 
 import ast
 import gettext

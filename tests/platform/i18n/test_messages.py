@@ -1,4 +1,4 @@
-"""Messages as values: what they say in English, how they travel, and what a hostile one can do."""
+"""Messages as values: their English text, their serialisation, and hostile ones."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""A workspace that installs from a shelf."""
+"""A workspace that installs from a fake catalog."""
 
 from collections.abc import Iterator
 from pathlib import Path

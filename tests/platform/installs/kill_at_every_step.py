@@ -69,7 +69,7 @@ class Home:
 
 
 async def nothing(_home: Home) -> None:
-    """Where a change starts from an empty home."""
+    """Prepare nothing: the change starts from an empty home."""
 
 
 async def first(home: Home) -> None:
@@ -82,7 +82,7 @@ async def first_two(home: Home) -> None:
 
 
 Step = Callable[[Home], Awaitable[Any]]
-# What is there before, the change, and the two states between which nothing may be seen.
+# The initial state, the change, and its two states, between which no other may be visible.
 CHANGES: dict[str, tuple[Step, Step]] = {
     "install": (nothing, first),
     "upgrade": (first, lambda home: home.upgrade(YES)),
@@ -125,7 +125,7 @@ class Countdown:
 
 
 def dies_at(steps: int, folder: Path, shelf: Shelf, change: Step) -> bool:
-    """Run the change in a child; whether it was killed before it ended."""
+    """Run the change in a child, and return whether it was killed before it ended."""
     child = os.fork()
     if child == 0:
         home = Home(folder, shelf)
@@ -140,7 +140,7 @@ def dies_at(steps: int, folder: Path, shelf: Shelf, change: Step) -> bool:
 
 
 def main(folder: Path, name: str) -> None:
-    """Print how many steps were died at."""
+    """Print how many steps were killed at."""
     before, change = CHANGES[name]
     (folder / "shelf").mkdir()
     shelf = Shelf(folder / "shelf")
@@ -171,7 +171,7 @@ def main(folder: Path, name: str) -> None:
         assert home.faults() == [], f"step {steps}: {home.faults()}"
         seen.add(home.states() == end)
         if home.states() == start:
-            asyncio.run(change(home))  # who runs the command again gets there
+            asyncio.run(change(home))  # running the command again completes the change
             assert home.states() == end
             assert home.faults() == []
         home.database.close()

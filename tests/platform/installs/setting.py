@@ -1,4 +1,4 @@
-"""A workspace with an installer, a shelf of releases and a runtime that notes what it is asked."""
+"""A workspace with an installer, a fake catalog and a runtime that records calls."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is taken from an app is taken from what of it runs, in every process: 11-S12."""
+"""11-S12: what is taken from an app is taken from its running invocations too, in every process."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -73,7 +73,7 @@ async def host(database: Database, tmp_path: Any) -> AsyncIterator[SmallHost]:
 
 
 def revoke(database: Database, app_id: str = "acme/one") -> None:
-    """As another process does it."""
+    """Revoke a capability as another process does."""
     with Database(database.url) as elsewhere, elsewhere.write() as session:
         repository.revoke(session, f"of-{app_id}", "storage")
 

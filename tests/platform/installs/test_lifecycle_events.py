@@ -1,4 +1,4 @@
-"""Lifecycle events: the host alone tells an app of them, as an invocation like any other."""
+"""Lifecycle events: only the host notifies an app, by an ordinary invocation."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ ANN = Principal(user="ann")
 
 
 class Setting:
-    """A host with an app that notes what it heard."""
+    """A host with an app that records its events."""
 
     def __init__(self) -> None:
         self.apps = FakeApps()

@@ -15,7 +15,7 @@ from llmasos.kernel.invocation import Principal
 
 
 class Heard:
-    """Records what apps are told, with the releases installed then; raises `failing` if it is set."""
+    """Records apps' events, with the installed releases at that time; raises `failing` if it is set."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting

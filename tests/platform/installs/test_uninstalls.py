@@ -1,4 +1,4 @@
-"""What an uninstall ends, keeps and deletes, and the code that nothing needs any more."""
+"""What an uninstall ends, keeps and deletes, and the collection of unneeded code."""
 
 import os
 from datetime import UTC, datetime
@@ -63,7 +63,7 @@ async def test_code_that_no_installation_needs_is_swept_after_an_hour(setting: S
 
 
 def prepared(home: Path, digest: str) -> list[Path]:
-    """What a runtime would have made of this code, long ago."""
+    """What a runtime prepared from this code, long ago."""
     store = CompiledStore(home / "compiled")
     environment = home / "environments" / f"{digest}-{'0' * 16}"
     environment.mkdir(parents=True)

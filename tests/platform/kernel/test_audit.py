@@ -1,4 +1,4 @@
-"""The audit log: every change of it is found, and the first one named."""
+"""The audit log: every change of it is found, and the first one is named."""
 
 import asyncio
 import hashlib

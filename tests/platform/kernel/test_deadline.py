@@ -1,4 +1,4 @@
-"""The end of an invocation's time ends all that it waits for, and nothing else."""
+"""An invocation's deadline ends everything that it waits for, and nothing else."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ async def test_what_is_done_in_time_is_answered_and_what_is_not_expires() -> Non
     waits = [asyncio.create_task(deadline.bound(asyncio.sleep(30))) for _ in range(3)]
     outcomes = await asyncio.gather(*waits, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [Expired] * 3
-    # Whoever begins to wait after it does not wait either.
+    # A wait that begins after the deadline ends immediately too.
     with pytest.raises(Expired):
         await deadline.bound(asyncio.sleep(30))
     task = asyncio.current_task()
@@ -38,7 +38,7 @@ async def test_who_is_cancelled_by_somebody_else_stays_cancelled() -> None:
         try:
             await asyncio.sleep(30)
         finally:
-            # The deadline has passed; now somebody cancels it as well.
+            # The deadline has passed; now a caller cancels it as well.
             await asyncio.sleep(0.05)
 
     task = asyncio.create_task(deadline.bound(stubborn()))

@@ -122,7 +122,7 @@ async def test_an_invocation_is_written_with_when_it_began(host: SmallHost, data
 
 @asynccontextmanager
 async def full_disk(database: Database) -> AsyncIterator[None]:
-    """No page is added to the database: what SQLite says of it is the same as of a full disk."""
+    """Let the database add no page, which SQLite reports like a full disk."""
     limit = "PRAGMA max_page_count = 1"
 
     def taken(connection: sqlite3.Connection, *_more: object) -> None:
@@ -243,7 +243,7 @@ async def test_a_commit_that_fails_leaves_an_invocations_own_limit_as_it_was(
         await asyncio.sleep(0)
         failing = database.write_queue.submit(fails, WriteKind.BATCHED)
         busy.set()
-        # It is written in a second transaction, which needs 30 of the 40 again.
+        # It is written in a second transaction, which again needs 30 of the 40.
         assert await call == 20
         with pytest.raises(Unavailable):
             await failing

@@ -16,7 +16,7 @@ from llmasos.bundles.parts import (
 from llmasos.kernel.grants import carry_over, difference, intersect, intersect_all, is_within
 
 WHY = LocalisedText(en="Because.")
-# Few names, so that they meet often.
+# Few names, so that they coincide often.
 HOSTS = st.sampled_from(
     ["*", "https://a.com", "https://a.com:443", "https://*.a.com", "https://b.a.com", "https://*.b.a.com", "http://a.com",
      "https://a.com:8443", "https://c.com"]

@@ -69,7 +69,7 @@ async def test_a_refusal_that_an_app_passes_on_keeps_its_chinese(host: SmallHost
         async with host.invocations.open(Principal(), APP, "go") as invocation:
             with pytest.raises(PermissionNotDeclared) as refused:
                 await host.guest(invocation, "storage", "get", ["k"])
-            # As an app does: it knows the English alone, and adds words of its own.
+            # As an app does: it knows only the English text, and adds words of its own.
             raise AppFailed(f"no luck: {refused.value.message}")
     assert caught.value.message.startswith("no luck: acme/one used storage")
     assert render(caught.value.message, "zh") == f"no luck: {render(refused.value.message, 'zh')}"

@@ -1,4 +1,4 @@
-"""How large and how deep what an app sends may be."""
+"""The limits on the size and depth of an app's payloads."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Streams of a capability: what they hold, and how they are settled."""
+"""Streams of a capability: their reservations, and how they are settled."""
 
 import pytest
 from tests.platform.kernel.token_capability import APP, ME, Count, TokenCapability, audit_lines, limit, window

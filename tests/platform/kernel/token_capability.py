@@ -1,4 +1,4 @@
-"""A capability that counts tokens, and what a test reads of its calls in the database."""
+"""A capability that counts tokens, and queries of its calls in the database."""
 
 import asyncio
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Count(Operation[Any]):
-    """Uses as many tokens as it says, in a way of its own."""
+    """Uses the given number of tokens, and ends in the given way."""
 
     way: str
     tokens: int

@@ -1,4 +1,4 @@
-"""Native apps whose environments are made once for all tests of a worker."""
+"""Native apps whose environments are built once for all tests of a worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wheels, locks and environments of native apps, made by the real uv."""
+"""Wheels, locks and environments of native apps, built by the real uv."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""When a native app's runner ends, and what ends with it."""
+"""The end of a native app's runner, and what ends with it."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ async def test_an_app_that_refuses_to_end_is_ended(host):
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process is there, and is no zombie."""
+    """Whether a process exists and is not a zombie."""
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 

@@ -1,4 +1,4 @@
-"""Plugins that raise, return what they should not, or are marked as they should not."""
+"""Plugins that raise, return invalid values, or have invalid markers."""
 
 import asyncio
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ def test_every_hook_has_wrong_results_that_are_tried():
 
 
 def call(plugins, hook):
-    """What the host gets from a hook."""
+    """Call a hook as the host does."""
     record = UsageRecord("default", "local", None, "i", "model", "generate", Used(), 0.1, "ok")
     calls = {
         "register_models": plugins.models,

@@ -1,4 +1,4 @@
-"""Operators' plugins: refused at load, contained at run time, asked in order."""
+"""Operators' plugins: refused at load, contained at run time, called in order."""
 
 import logging
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""The ledger: reserve in every quota or in none, settle always, free what the dead hold."""
+"""The ledger: reserve in every quota or in none, settle always, free what dead processes hold."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ NOON = 1_800_000_000 - 1_800_000_000 % 86_400 + 43_200
 
 
 class Clock:
-    """A clock that stands until it is set."""
+    """A clock that stands still until it is set."""
 
     def __init__(self) -> None:
         self.now = float(NOON)
@@ -58,7 +58,7 @@ def tokens(amount: int, floor: int | None = None) -> Demand:
 
 
 def expire_leases(database: Database) -> None:
-    """As if their processes ran on another machine, and had not extended them."""
+    """Make leases look as if their processes ran on another machine and did not extend them."""
     with database.write() as session:
         session.connection().exec_driver_sql("UPDATE host_lease SET machine = 'elsewhere', expires_at = 1")
 
@@ -163,7 +163,7 @@ async def test_a_window_ends_and_the_next_begins_empty(ledger: Ledger, database:
         await ledger.reserve(SUBJECT, tokens(1))
     clock.now += 1
     await ledger.reserve(SUBJECT, tokens(50))
-    # What was held yesterday is used yesterday.
+    # What was reserved yesterday counts as used yesterday.
     await ledger.settle(held, Used(prompt_tokens=50))
     assert sorted(state(database)) == [(0, 50, 0), (50, 0, 0)]
 
@@ -205,7 +205,7 @@ async def test_a_run_has_limits_of_its_own(ledger: Ledger, database: Database) -
     assert (await ledger.reserve(SUBJECT, tokens(80, floor=1), account)).granted.amounts == {Meter.TOKENS: 60}
     with pytest.raises(QuotaExceeded, match="--window run"):
         await ledger.reserve(SUBJECT, tokens(1), account)
-    # The next run begins anew.
+    # The next run starts from zero.
     await ledger.reserve(SUBJECT, tokens(100), RunAccount({}))
 
 
@@ -224,7 +224,7 @@ async def test_a_changed_quota_applies_from_the_next_call_on(ledger: Ledger, dat
 async def test_a_cancelled_reserve_holds_nothing(ledger: Ledger, database: Database) -> None:
     set_quota(database, 50)
     for _ in range(20):
-        # While somebody else writes, a reserve waits: that is when it can be cancelled.
+        # A reserve waits while another process writes: only then can it be cancelled.
         with database.gate:
             task = asyncio.create_task(ledger.reserve(SUBJECT, tokens(50)))
             await asyncio.sleep(0)
@@ -250,7 +250,7 @@ async def test_the_lease_of_a_dead_process_is_swept_and_its_late_settlement_is_c
         expire_leases(database)
         database.write_queue.submit(ledger.lease.sweep).result()
         assert state(database) == [(0, 0, 0)]
-        # It was only asleep: what it used meanwhile still counts, without breaking the limit's constraint.
+        # It was only asleep: what it used in the meantime still counts, without violating the limit's constraint.
         await ledger.reserve(SUBJECT, tokens(50))
         await other.settle(held, Used(prompt_tokens=70))
         assert state(database) == [(50, 50, 20)]

@@ -1,4 +1,4 @@
-"""That the ledger adds up is seen, and so is every way in which it may not."""
+"""A consistent ledger passes, and every kind of inconsistency is found."""
 
 import pytest
 from sqlmodel import text

@@ -65,7 +65,7 @@ def test_what_was_made_to_fit_fits_and_keeps_its_floor(
     demand = Demand({Meter.TOKENS: prompt + answer, Meter.COST: cost}, shrink=Shrink(answer, floor, price))
     granted = fit(demand, {Meter.TOKENS: token_room, Meter.COST: cost_room})
     if granted is None:
-        # Even the least that would do does not fit (rounding may cost one token).
+        # Even the smallest acceptable amount does not fit (rounding may cost one token).
         least = min(floor, answer) + 1
         assert prompt + least > token_room or (prompt + least) * price + 1 > cost_room or least > answer
     else:
@@ -73,7 +73,7 @@ def test_what_was_made_to_fit_fits_and_keeps_its_floor(
         assert granted.amounts[Meter.TOKENS] == prompt + granted.shrink.tokens <= max(token_room, 0)
         assert granted.amounts[Meter.COST] <= cost_room
         assert min(floor, answer) <= granted.shrink.tokens <= answer
-        # What the granted answer may really cost was reserved.
+        # The reservation covers the real cost of the granted answer.
         assert (prompt + granted.shrink.tokens) * price <= granted.amounts[Meter.COST] + 1
 
 
@@ -90,7 +90,7 @@ NAMES = [("workspace", "w"), ("user", "u"), ("user", "v"), ("app", "a/b"), ("mod
 
 
 class LedgerModel(RuleBasedStateMachine):
-    """Beside the ledger, plain dictionaries that say what it should hold."""
+    """Plain dictionaries beside the ledger that model its content."""
 
     new_database_url: ClassVar[Callable[[], str]]
     held = Bundle("held")
@@ -98,7 +98,7 @@ class LedgerModel(RuleBasedStateMachine):
     @initialize(limits=st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 60)), max_size=5))
     def open(self, limits: list) -> None:
         self.database = Database(self.new_database_url())
-        # One clock for both: a new quota begins with what its window holds by now.
+        # One clock for both: a new quota starts with the use of its current window.
         self.ledger = Ledger(self.database)
         self.settled: list[tuple[Subject, int]] = []
         self.limits: dict[tuple[str, str], int] = {}

@@ -1,4 +1,4 @@
-"""Many real processes at one quota: never one unit over, and what the dead held is freed."""
+"""Many real processes on one quota: never one unit over, and what dead processes held is freed."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ from llmasos.quotas.tables import LedgerWindow, ReservationRow
 LIMIT = 200
 PROCESSES = 16
 
-# Forks sixteen processes once everything is imported, and lets them begin together.
+# Forks sixteen processes once everything is imported, and starts them together.
 SPENDERS = """
 import asyncio, multiprocessing, sys
 from sqlalchemy import create_engine, text
@@ -108,14 +108,14 @@ def quota(database: Database, limit: int = LIMIT) -> None:
 
 
 def at_once(kind: str, url: str, amount: int, times: int) -> int:
-    """What sixteen processes that begin together spent together."""
+    """The total that sixteen simultaneous processes spent."""
     words = (kind, url, str(amount), str(times), str(PROCESSES))
     done = subprocess.run([sys.executable, "-c", SPENDERS, *words], capture_output=True, text=True, check=True)
     return int(done.stdout)
 
 
 def killed(url: str, point: str) -> None:
-    """A host that is killed at that point."""
+    """Run a host that is killed at this point."""
     done = subprocess.run([sys.executable, "-c", HOLDER, url, point], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
@@ -135,7 +135,7 @@ def test_code_that_reads_and_then_adds_is_caught_by_the_same_test(database: Data
     with database.write() as session:
         session.connection().exec_driver_sql("CREATE TABLE naive (used INTEGER)")
         session.connection().exec_driver_sql("INSERT INTO naive VALUES (0)")
-    # It is a race: of a few rounds one is enough to show it.
+    # It is a race: one of a few rounds is enough to show it.
     for _ in range(5):
         if at_once("naive", database.url, 1, 200) > LIMIT:
             return
@@ -220,7 +220,7 @@ def test_a_process_of_another_machine_is_given_the_time_of_its_lease(database: D
             session.connection().exec_driver_sql("UPDATE host_lease SET expires_at = expires_at - 60")
 
 
-# Forks a child for each statement at which to die; each tells over a pipe what a caller would have been told.
+# Forks a child for each statement at which to die; each reports over a pipe what a caller would have received.
 KILLED = """
 import asyncio, json, os, signal, sys
 from llmasos import tables

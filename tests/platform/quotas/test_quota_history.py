@@ -1,4 +1,4 @@
-"""A new quota begins with what its window already holds."""
+"""A new quota starts with the use of its current window."""
 
 import pytest
 
@@ -33,7 +33,7 @@ async def use(database: Database, user: str = "u", app: InstalledApp = APP) -> N
 
 
 def set_quota(database: Database, limit: int, scope: Scope, meter: Meter, window: Window) -> int:
-    """Set it; returns what it counts already."""
+    """Set a quota, and return what it already counts."""
     name = QuotaName("w", scope, IDS[scope], meter, window)
     with database.write() as session:
         service.set_quota(session, lambda event, detail: None, name, limit)
@@ -46,7 +46,7 @@ async def test_what_was_used_counts_whatever_the_quota_is_for(
 ) -> None:
     """11-27: a new quota counted from 0, not from what was used in its window."""
     began = utc_now()
-    monkeypatch.setattr(service, "utc_now", lambda: began)  # so that no window ends meanwhile
+    monkeypatch.setattr(service, "utc_now", lambda: began)  # so that no window ends during the test
     await use(database)
     await use(database, user="v")
     await use(database, app=InstalledApp("acme/two", "1", "j", {}, frozenset()))

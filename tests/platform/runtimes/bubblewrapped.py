@@ -99,7 +99,7 @@ def is_alive(pid: int) -> bool:
 
 
 async def left_of(pids: list[int]) -> list[int]:
-    """Those that still run after a moment."""
+    """The processes that still run after a short wait."""
     until = time.monotonic() + 2
     while (alive := [pid for pid in pids if is_alive(pid)]) and time.monotonic() < until:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
@@ -129,7 +129,7 @@ async def busy_runner(runtime: ComponentRuntime):
 
 
 def measured(runner) -> dict:
-    """What the host sees of a runner, and of the `bwrap` in front of it."""
+    """The host's measurements of a runner, and of the `bwrap` around it."""
     status = Path(f"/proc/{runner.process.pid}/status").read_text()
     return {
         "confinement": runner.confinement,
@@ -143,7 +143,7 @@ def measured(runner) -> dict:
 
 
 async def compiled_by(compiling: asyncio.Task) -> list[str]:
-    """The names of all processes that this one started meanwhile."""
+    """The names of all processes that this one started during the compilation."""
     seen = set()
     while not compiling.done():
         seen |= {name(pid) for pid in children(os.getpid())}

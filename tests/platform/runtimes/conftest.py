@@ -92,7 +92,7 @@ class Host:
         return await answer(*arguments) if callable(answer) else answer
 
     async def called(self, times: int) -> None:
-        """Wait until the host was called so often."""
+        """Wait until the host was called this many times."""
         while len(self.calls) < times:  # noqa: ASYNC110 -- a test's own wait
             await asyncio.sleep(0.02)
 

@@ -1,4 +1,4 @@
-"""A component with many actions, each of which does one thing that a runner must withstand. Built by the tests."""
+"""A component with many actions, each of which attacks or stresses a runner in one way. Built by the tests."""
 
 # ruff: noqa: PTH123, SIM115, PTH208, PLW0603 -- it does on purpose what an app should not
 

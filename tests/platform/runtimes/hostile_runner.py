@@ -1,4 +1,4 @@
-"""A runner that is not ours: says that it is ready, waits for a call, and then misbehaves as it is told to."""
+"""A hostile runner: it reports ready, waits for a call, and then misbehaves in the way that its argument names."""
 
 import array
 import json
@@ -52,7 +52,7 @@ def flood(call: dict) -> None:
 
 
 def hungry(call: dict) -> None:
-    """Ask again and again without ever reading a reply."""
+    """Make calls endlessly without reading a reply."""
     for seq in range(1, 3000):
         syscall(call, seq)
         time.sleep(0.002)

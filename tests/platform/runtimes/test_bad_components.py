@@ -85,7 +85,7 @@ async def test_an_import_that_the_manifest_does_not_declare_is_refused(runtime, 
     with pytest.raises(ComponentRejected, match=r'does not declare.*capability = "secrets"'):
         await runtime.prepare(program_of(path, ()), path)
     assert "llmasos:app/secrets@0.1.0" in (await runtime.inspect(path)).imports
-    # And if that check were not there: nothing is linked but what was granted.
+    # And even without that check, only granted interfaces are linked.
     outcome = await runtime.call(program_of(path, ()), invocation(), "any", "1")
     assert isinstance(outcome.error, ComponentRejected)
     assert "not granted" in outcome.error.message

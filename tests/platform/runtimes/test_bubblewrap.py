@@ -1,4 +1,4 @@
-"""Runners behind bubblewrap, as root and as a plain user: real ones, and nothing faked."""
+"""Real runners behind bubblewrap, as root and as a plain user."""
 
 import json
 import os
@@ -25,7 +25,7 @@ PLAIN_USER = 60123
 
 
 def why_not() -> str:
-    """Why nothing can be tried here; empty where it can."""
+    """Why these tests cannot run here; empty if they can."""
     try:
         return confinement(bubblewrap=True).missing or ""
     except CannotConfine as error:
@@ -60,7 +60,7 @@ def interpreter_of(user: int) -> str:
 
 @pytest.fixture(scope="module", params=["root", "user"])
 def seen(request):
-    """What `bubblewrapped.py` saw."""
+    """The output of `bubblewrapped.py`."""
     if request.param == "root" and os.getuid() != 0:
         pytest.skip("only root can try as root")
     user = PLAIN_USER if request.param == "user" and os.getuid() == 0 else os.getuid()
@@ -71,7 +71,7 @@ def seen(request):
             wat.component(folder / "echo.wasm", wat.core_module()),
             wat.component(folder / "spin.wasm", wat.core_module(body="(loop (br 0))")),
         ]
-        shutil.copy(find_uv(), folder)  # from where another user may start it
+        shutil.copy(find_uv(), folder)  # a place from which another user may start it
         for path in (folder, *components):
             path.chmod(0o755)
             os.chown(path, user, user)

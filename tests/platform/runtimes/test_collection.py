@@ -1,4 +1,4 @@
-"""The removal of prepared code: what a release needs stays, whatever else runs or dies meanwhile."""
+"""The removal of prepared code: what a release needs stays, whatever else runs or dies at the same time."""
 
 import os
 import subprocess

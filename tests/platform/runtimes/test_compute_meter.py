@@ -1,4 +1,4 @@
-"""What the calls in one process may compute together, by its clock."""
+"""The compute of concurrent calls in one process, by the process's clock."""
 
 from dataclasses import dataclass
 
@@ -95,7 +95,7 @@ def test_calls_at_once_are_charged_together_what_the_process_computed(
         assert 0 <= one <= 4.0
         charged += one
     total = clocks.computed - 100.0
-    # The last one takes what nobody was charged, up to what it was allowed.
+    # The last call is charged the remainder, up to its limit.
     assert charged >= min(total, 4.0) - 1e-6
 
 

@@ -26,7 +26,7 @@ STORAGE = '[[permissions]]\ncapability = "storage"\nreason.en = "x"\n'
 async def test_the_runner_reads_what_a_component_imports_and_an_undeclared_one_is_refused(
     tmp_path: Path, python_component: Path, compiled_home: Path
 ) -> None:
-    shutil.copytree(compiled_home / "compiled", tmp_path / "compiled")  # compiling takes 6 s, and is tested elsewhere
+    shutil.copytree(compiled_home / "compiled", tmp_path / "compiled")  # compiling takes 6 s, and other tests cover it
     component = python_component.read_bytes()
     (tmp_path / "shelf").mkdir()
     shelf = Shelf(tmp_path / "shelf")

@@ -19,7 +19,7 @@ STEPS = st.tuples(st.sampled_from(["call", "nest", "cancel", "answer", "done", "
 
 
 class Process:
-    """A process that only notes that it was killed."""
+    """A process that only records that it was killed."""
 
     pid = 0
 

@@ -140,7 +140,7 @@ def test_frames_come_whole_however_the_stream_is_cut(cuts, count):
             "The app crashed: oh.",
             "应用崩溃：oh。",
         ),
-        # Whatever a hostile runner sends instead of a message are words of its own.
+        # Anything that a hostile runner sends instead of a message is treated as its own words.
         (FailureFrame("invalid", '{"id": "{0.__class__}"}'), '{"id": "{0.__class__}"}', '{"id": "{0.__class__}"}'),
         (FailureFrame("invalid", '{"id": 1}'), '{"id": 1}', '{"id": 1}'),
         (FailureFrame("conflict", "words of its own"), "words of its own", "words of its own"),

@@ -1,4 +1,4 @@
-"""The threads of a runner: tasks run at once up to a limit, in order, on as few threads as will do."""
+"""The threads of a runner: tasks run concurrently up to a limit, in order, on as few threads as possible."""
 
 import queue
 import threading
@@ -10,7 +10,7 @@ from llmasos_runner.workers import Workers
 
 
 class Host:
-    """What sends tasks, through the one stream of messages that `Workers` reads."""
+    """Sends tasks through the message stream that `Workers` reads."""
 
     def __init__(self, limit=4, **options):
         self.messages = queue.SimpleQueue()
@@ -91,8 +91,8 @@ def test_short_tasks_in_sequence_run_on_one_thread_though_others_rest(host):
     seen = set()
     for _ in range(50):
         host.run(lambda: seen.add(threading.get_ident()))
-        time.sleep(0.001)  # until its thread rests
-    # On a busy machine a thread may come to rest only after the next task was given to another.
+        time.sleep(0.001)  # until its thread is idle
+    # On a busy machine a thread may become idle only after the next task went to another.
     assert len(seen) <= 2
 
 

@@ -1,4 +1,4 @@
-"""Secrets: set, listed, used by the host, and never stored in clear."""
+"""Secrets: set, listed, used by the host, and never stored in plain text."""
 
 import pytest
 from capability_calls import answered

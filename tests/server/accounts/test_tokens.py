@@ -1,4 +1,4 @@
-"""Tokens: shown once, kept as hashes, known again only while they are good."""
+"""Tokens: shown once, stored as hashes, accepted only while valid."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

@@ -54,7 +54,7 @@ class Tokens:
 
 @dataclass
 class Served:
-    """A running server, what is behind it, and a client that holds the token `all`."""
+    """A running server, its host, and a client with the token `all`."""
 
     host: Host
     apps: FakeApps

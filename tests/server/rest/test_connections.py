@@ -1,4 +1,4 @@
-"""The two ways to a host answer alike, and fail alike."""
+"""The two connections to a host behave alike, also in failure."""
 
 import os
 import subprocess

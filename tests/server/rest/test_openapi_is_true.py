@@ -1,4 +1,4 @@
-"""The OpenAPI document is complete, and what routes answer is what it says."""
+"""The OpenAPI document is complete, and routes return what it says."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Problem documents and cursors, apart from any route."""
+"""Problem documents and cursors, without any route."""
 
 import importlib
 import pkgutil

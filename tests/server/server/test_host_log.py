@@ -1,4 +1,4 @@
-"""The host's own log: where "the log says why" leads."""
+"""The host's own log, to which "the log says why" refers."""
 
 from __future__ import annotations
 

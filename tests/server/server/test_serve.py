@@ -1,4 +1,4 @@
-"""`llmasos serve` as a process: it starts, answers, is found taken, and ends in order."""
+"""`llmasos serve` as a process: it starts, responds, reports a taken port, and ends in order."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A signal in the middle of a stream: the stream is told, the run is settled, nothing stays reserved."""
+"""A signal in the middle of a stream: the stream ends with an error, the run is settled, nothing stays reserved."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ async def wait(guest: Guest) -> object:
 
 
 def prepared(home: Path) -> tuple[Settings, str]:
-    """A home with a token, and a quota that every run holds a part of."""
+    """A home with a token, and a quota of which every run reserves a part."""
     settings = Settings(home=home)
     ensure_schema(settings.resolved_database_url, home)
     with Database(settings.resolved_database_url) as database, database.write() as session:
