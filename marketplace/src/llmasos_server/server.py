@@ -24,7 +24,7 @@ from llmasos.i18n import _
 from llmasos.settings import Settings
 from llmasos_marketplace.catalog.service import Catalog
 from llmasos_marketplace.catalog.store import BundleStore
-from llmasos_server.accounts.service import TokenAuthenticator
+from llmasos_server.accounts.tokens import TokenAuthenticator
 from llmasos_server.host_log import StderrLog, attached
 from llmasos_server.openai import endpoints as openai
 from llmasos_server.rest import catalog as catalog_endpoints

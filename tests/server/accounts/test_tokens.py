@@ -9,7 +9,7 @@ from llmasos import tables  # noqa: F401
 from llmasos.database.engine import Database
 from llmasos.errors import Invalid, NotFound
 from llmasos.kernel.invocation import Principal
-from llmasos_server.accounts.service import NewToken, TokenAuthenticator, create_token, revoke_token
+from llmasos_server.accounts.tokens import NewToken, TokenAuthenticator, create_token, revoke_token
 from llmasos_server.accounts.tables import ApiToken
 from llmasos_server.rest.identity import TokenScope
 

@@ -14,7 +14,7 @@ from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel.invocation import Principal
 from llmasos.runtimes.confinement import confinement
 from llmasos.settings import Settings
-from llmasos_server.accounts.service import create_token
+from llmasos_server.accounts.tokens import create_token
 from llmasos_server.cli import invocations
 from llmasos_server.server import Server, create_app, listen
 

@@ -16,7 +16,7 @@ from llmasos.kernel.invocation import Event, Principal
 from llmasos.quotas.tables import LedgerWindow, Quota, ReservationRow
 from llmasos.settings import Settings
 from llmasos.testing import FakeAction, FakeApps, Guest
-from llmasos_server.accounts.service import create_token
+from llmasos_server.accounts.tokens import create_token
 from llmasos_server.server import Server, create_app, listen
 
 

@@ -51,7 +51,7 @@ def create(
     """Make a token. It is shown once."""
     from llmasos.errors import Invalid
     from llmasos.kernel.invocation import Principal
-    from llmasos_server.accounts.service import create_token
+    from llmasos_server.accounts.tokens import create_token
     from llmasos_server.rest.identity import TokenScope
 
     try:
@@ -98,7 +98,7 @@ def revoke(
 ) -> None:
     """End a token now."""
     from llmasos.kernel.invocation import Principal
-    from llmasos_server.accounts.service import revoke_token
+    from llmasos_server.accounts.tokens import revoke_token
 
     with _database() as database, database.write() as session:
         revoke_token(session, Principal().workspace, token_id)
@@ -109,7 +109,7 @@ def revoke(
 
 
 def _state(row: ApiToken) -> str:
-    from llmasos_server.accounts.service import state_of
+    from llmasos_server.accounts.tokens import state_of
 
     return {
         "good": tr("good"),
@@ -119,7 +119,7 @@ def _state(row: ApiToken) -> str:
 
 
 def _described(row: ApiToken) -> dict[str, object]:
-    from llmasos_server.accounts.service import scopes_of, state_of
+    from llmasos_server.accounts.tokens import scopes_of, state_of
 
     scopes, apps = scopes_of(row)
     return {
