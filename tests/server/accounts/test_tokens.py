@@ -9,8 +9,10 @@ from llmasos import tables  # noqa: F401
 from llmasos.database.engine import Database
 from llmasos.errors import Invalid, NotFound
 from llmasos.kernel.invocation import Principal
+from llmasos_server.accounts import people
+from llmasos_server.accounts.people import Role
+from llmasos_server.accounts.tables import ApiToken, Member, User
 from llmasos_server.accounts.tokens import NewToken, TokenAuthenticator, create_token, revoke_token
-from llmasos_server.accounts.tables import ApiToken
 from llmasos_server.rest.identity import TokenScope
 
 ANN = Principal(workspace="default", user="ann")
@@ -20,8 +22,12 @@ def at_once(work: Callable[[], None]) -> None:
     work()
 
 
-def make(database: Database, **options: object) -> NewToken:
+def make(database: Database, role: Role = Role.ADMIN, **options: object) -> NewToken:
     with database.write() as session:
+        if session.get(User, ANN.user) is None:
+            session.add(User(id=ANN.user, name="Ann", created_at=datetime.now(UTC)))
+            session.flush()
+        people.add_member(session, ANN.workspace, ANN.user, role)
         return create_token(session, ANN, **options)  # type: ignore[arg-type]
 
 
@@ -124,3 +130,35 @@ def test_use_is_noted_at_most_once_a_minute(database: Database) -> None:
 def test_a_token_that_makes_no_sense_is_refused(database: Database, options: dict[str, object]) -> None:
     with pytest.raises(Invalid):
         make(database, **options)
+
+
+@pytest.mark.parametrize(
+    ("role", "scopes"),
+    [
+        (Role.OWNER, set(TokenScope)),
+        (Role.ADMIN, set(TokenScope)),
+        (Role.MEMBER, {TokenScope.RUN, TokenScope.READ}),
+        (Role.VIEWER, {TokenScope.READ}),
+    ],
+)
+def test_a_token_allows_no_more_than_the_role_of_its_user(
+    database: Database, role: Role, scopes: set[TokenScope]
+) -> None:
+    """12-2: also if the role was changed after the token was made."""
+    token = make(database, scopes=[TokenScope.ADMIN])
+    with database.write() as session:
+        member = session.get(Member, (ANN.workspace, ANN.user))
+        assert member is not None
+        member.role = role
+    caller = TokenAuthenticator(database, at_once).authenticate(token.token)
+    assert caller is not None
+    assert {scope for scope in TokenScope if caller.may(scope)} == scopes
+
+
+def test_the_token_of_a_user_who_left_is_dead(database: Database) -> None:
+    """12-2."""
+    token, authenticator = make(database), TokenAuthenticator(database, at_once)
+    with database.write() as session:
+        people.remove_member(session, ANN, ANN.user)
+    assert authenticator.authenticate(token.token) is None
+    assert not authenticator.is_good(token.id)

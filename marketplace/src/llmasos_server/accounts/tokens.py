@@ -1,16 +1,11 @@
 """Tokens: creates, authenticates and revokes them.
 
-A token is `llmasos_<id>_<secret>`: the prefix lets scanners of leaked secrets find it, the id finds its row, and
-only a SHA-256 hash of the secret, 256 random bits, is stored. A slow hash would protect a guessable secret; this one
-cannot be guessed, and it is checked at every request.
+A token is a credential with the prefix `llmasos_`, by which scanners of leaked secrets find it. It allows what its
+scopes say, and no more than the role of its user allows at this instant.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import re
-import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,12 +16,12 @@ from llmasos.database.engine import Database, WriteSession
 from llmasos.errors import Invalid, NotFound
 from llmasos.i18n import _
 from llmasos.kernel.invocation import Principal
-from llmasos_server.accounts import repository
+from llmasos_server.accounts import people, repository
+from llmasos_server.accounts.credentials import matches, new_credential, parse, utc
 from llmasos_server.accounts.tables import ApiToken
 from llmasos_server.rest.identity import Caller, TokenScope
 
 PREFIX = "llmasos_"
-_SHAPE = re.compile(r"llmasos_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _APP = "app:"
 # People need to know whether a token was used this week; a write at every request would not be worth its cost.
 USE_NOTED_EVERY = timedelta(minutes=1)
@@ -78,13 +73,13 @@ def create_token(
         )
     if life is not None and life <= timedelta(0):
         raise Invalid(_("A token must be valid for at least a day."))
-    token_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+    made = new_credential(PREFIX)
     now = datetime.now(UTC)
     session.add(
         ApiToken(
-            id=token_id,
+            id=made.id,
             name=name,
-            hash=_hash(secret),
+            hash=made.hash,
             workspace_id=principal.workspace,
             user_id=principal.user,
             scopes=[*held, *(_APP + app for app in bounds)],
@@ -92,7 +87,7 @@ def create_token(
             expires_at=None if life is None else now + life,
         )
     )
-    return NewToken(id=token_id, token=f"{PREFIX}{token_id}_{secret}")
+    return NewToken(id=made.id, token=made.text)
 
 
 def revoke_token(session: WriteSession, workspace_id: str, token_id: str) -> None:
@@ -120,7 +115,7 @@ def state_of(token: ApiToken) -> Literal["good", "expired", "revoked"]:
     """Whether a token is valid now."""
     if token.revoked_at is not None:
         return "revoked"
-    expired = token.expires_at is not None and _utc(token.expires_at) <= datetime.now(UTC)
+    expired = token.expires_at is not None and utc(token.expires_at) <= datetime.now(UTC)
     return "expired" if expired else "good"
 
 
@@ -134,39 +129,30 @@ class TokenAuthenticator:
 
     def authenticate(self, token: str) -> Caller | None:
         """Whom a token authenticates; None if it is unknown, expired or revoked."""
-        shape = _SHAPE.fullmatch(token)
-        if shape is None:
+        credential = parse(token, PREFIX)
+        if credential is None:
             return None
-        token_id, secret = shape.groups()
         with self._database.read() as session:
-            row = repository.by_id(session, token_id)
-        # An unknown id costs the same comparison, and the comparison takes constant time.
-        if not hmac.compare_digest(row.hash if row else "0" * 64, _hash(secret)) or row is None:
+            row = repository.by_id(session, credential.id)
+            role = None if row is None else people.role_of(session, row.workspace_id, row.user_id)
+        if not matches(row.hash if row else None, credential) or row is None or role is None:
             return None
         if state_of(row) != "good":
             return None
         now = datetime.now(UTC)
-        if row.last_used_at is None or now - _utc(row.last_used_at) >= USE_NOTED_EVERY:
-            self._in_background(lambda: self._note_use(token_id, now))
+        if row.last_used_at is None or now - utc(row.last_used_at) >= USE_NOTED_EVERY:
+            self._in_background(lambda: self._note_use(row.id, now))
         scopes, apps = scopes_of(row)
         principal = Principal(workspace=row.workspace_id, user=row.user_id)
-        return Caller(principal=principal, scopes=scopes, apps=apps, token_id=token_id)
+        return Caller(principal=principal, scopes=role.narrow(scopes), apps=apps, token_id=row.id)
 
     def is_good(self, token_id: str) -> bool:
         """Whether an authenticated token is still valid."""
         with self._database.read() as session:
             row = repository.by_id(session, token_id)
-        return row is not None and state_of(row) == "good"
+            member = row is not None and people.role_of(session, row.workspace_id, row.user_id) is not None
+        return row is not None and member and state_of(row) == "good"
 
     def _note_use(self, token_id: str, at: datetime) -> None:
         with self._database.write() as session:
             repository.note_use(session, token_id, at)
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def _utc(value: datetime) -> datetime:
-    # SQLite stores no zone; all times are UTC.
-    return value if value.tzinfo else value.replace(tzinfo=UTC)

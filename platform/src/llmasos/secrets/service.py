@@ -145,6 +145,27 @@ class Secrets:
                 ),
             ) from None
 
+    def encrypt(self, text: str) -> str:
+        """A text that is kept elsewhere than among the secrets, under the same key."""
+        return self._cipher().encrypt(text.encode()).decode()
+
+    def decrypt(self, ciphertext: str) -> str:
+        """What `encrypt` was given.
+
+        Raises:
+            Unavailable: It was encrypted under another key.
+        """
+        try:
+            return self._cipher().decrypt(ciphertext.encode()).decode()
+        except InvalidToken:
+            raise Unavailable(
+                _(
+                    "something was encrypted under another key than {path} in the home; restore that file from a "
+                    "backup",
+                    path=self._path.name,
+                )
+            ) from None
+
     def _cipher(self) -> Fernet:
         if self._fernet is None:
             self._fernet = Fernet(self._key())
