@@ -23,9 +23,9 @@ from llmasos.bundles.manifest import parse_manifest
 from llmasos.bundles.reader import code_digest
 from llmasos.kernel.invocation import Invocation, InvocationLimits, Principal
 from llmasos.runtimes import native
+from llmasos.runtimes.building import base_python
 from llmasos.runtimes.confinement import confinement
 from llmasos.runtimes.native import NativeRuntime
-from llmasos.runtimes.packages import base_python
 from llmasos.runtimes.runner import Runner
 from llmasos.runtimes.runtime import Program
 

@@ -32,9 +32,9 @@ from llmasos.database.schema import ensure_schema
 from llmasos.kernel import calls
 from llmasos.kernel.guest_calls import GuestCalls
 from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
+from llmasos.runtimes.building import base_python
 from llmasos.runtimes.confinement import confinement
 from llmasos.runtimes.native import NativeRuntime
-from llmasos.runtimes.packages import base_python
 from llmasos.runtimes.runtime import Program
 from llmasos.testing import small_host
 

@@ -68,6 +68,59 @@ class BytecodeTask(TypedDict):
     output_bytes: int
 
 
+class BuildLimits(TypedDict):
+    """How far `launch.py` confines a program that builds something."""
+
+    read: list[str]
+    run: list[str]
+    """Also read."""
+    write: list[str]
+    """Folders in which it makes and removes what it likes."""
+    network: bool
+    memory_bytes: int
+    cpu_seconds: int
+    file_bytes: int
+
+
+class WheelSource(TypedDict):
+    """A wheel to fetch, into a file that is named by its hash."""
+
+    name: str
+    url: str
+    sha256: str
+
+
+class FetchTask(TypedDict):
+    """What `fetch.py` reads from its standard input."""
+
+    folder: str
+    wheels: list[WheelSource]
+    max_bytes: int
+    """Of all the wheels."""
+
+
+class UnpackTask(TypedDict):
+    """What `wheels.py` reads from its standard input."""
+
+    folder: str
+    """It holds the wheels, each in a file that is named by its hash."""
+    wheels: list[WheelSource]
+    target: str
+    max_bytes: int
+    """Of all that is unpacked."""
+    max_files: int
+
+
+class BuildFailure(TypedDict):
+    """What `fetch.py` and `wheels.py` print if they fail."""
+
+    reason: Literal["network", "hash", "size", "name", "link", "clash", "broken"]
+    name: str
+    """The wheel's."""
+    said: str
+    """The entry of the wheel, or the error of the network."""
+
+
 def python_sources(folder: Path) -> list[Path]:
     """The Python files of a folder, in the order in which a runner of kind `bytecode` writes their bytecode."""
     return sorted(path for path in folder.rglob("*.py") if path.is_file() and not path.is_symlink())

@@ -17,8 +17,8 @@ from llmasos.i18n import render
 from llmasos.runtimes.bubblewrap import arguments
 from llmasos.runtimes.component import ComponentRuntime
 from llmasos.runtimes.confinement import confinement
-from llmasos.runtimes.packages import find_uv
 from llmasos.settings import Settings
+from llmasos.uv import find_uv
 
 HERE = Path(__file__).parent
 PLAIN_USER = 60123

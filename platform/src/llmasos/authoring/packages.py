@@ -27,9 +27,13 @@ from llmasos.authoring.project import Project, read_file
 from llmasos.bundles import layout
 from llmasos.bundles.lock import check_lock
 from llmasos.errors import Invalid
+from llmasos.home import default_home
 from llmasos.i18n import _
-from llmasos.runtimes.packages import NoWheel, check_tree, find_uv, install_locked
-from llmasos.uv import configuration
+from llmasos.runtimes.collection import ENVIRONMENTS
+from llmasos.runtimes.environments import wheel_folder
+from llmasos.runtimes.packages import check_tree, install_locked
+from llmasos.runtimes.wheels import NoWheel
+from llmasos.uv import configuration, find_uv
 
 LOCK_IN_PROJECT: Final = "requirements.lock"
 PYTHON: Final = "3.11"
@@ -122,18 +126,14 @@ async def install_pure(text: str, target: Path) -> None:
         named = re.search(r"([\w.-]+)==\S+ has no ", error.message)
         raise _not_pure(named[1] if named else error.message) from error
     _check_pure(target)
-    shutil.rmtree(target / "bin", ignore_errors=True)
     for path in target.glob("*.dist-info/*"):
         if path.name in _OF_INSTALLERS:
             path.unlink()
 
 
 async def _install(text: str, target: Path, *platform: str) -> None:
-    with tempfile.TemporaryDirectory(prefix="llmasos-packages-") as folder:
-        path = Path(folder) / LOCK_IN_PROJECT
-        path.write_text(text, encoding="utf-8")
-        await install_locked(path, target, *platform)
-    (target / ".lock").unlink(missing_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
+    await install_locked(text, target, wheel_folder(default_home() / ENVIRONMENTS), *platform)
     check_tree(target)
 
 

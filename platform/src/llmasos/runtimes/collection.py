@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from llmasos.runtimes.compiled import CompiledStore
-from llmasos.runtimes.environments import Environments
+from llmasos.runtimes.environments import Environments, wheel_folder
 from llmasos.runtimes.prepared import SPARE_BYTES, YOUNG_SECONDS, remove_unneeded, size_bytes
+from llmasos.runtimes.wheels import WheelStore
 
 COMPILED = "compiled"
 ENVIRONMENTS = "environments"
@@ -15,7 +16,7 @@ ENVIRONMENTS = "environments"
 def collect(
     home: Path, keep: frozenset[str], *, spare_bytes: int = SPARE_BYTES, young_seconds: float = YOUNG_SECONDS
 ) -> int:
-    """Remove compiled components and environments that nothing needs, and return how many bytes that freed.
+    """Remove prepared code, and wheels that it was made of, that nothing needs; return how many bytes that freed.
 
     What a release in `keep` needs stays, if it fits this engine, interpreter and runner. Of the rest, what is old goes
     at once, and the oldest of what is young goes past a bound. Safe under kill -9, and while other processes prepare
@@ -29,7 +30,8 @@ def collect(
     """
     compiled, environments = home / COMPILED, home / ENVIRONMENTS
     stores = ((compiled, CompiledStore(compiled)), (environments, Environments(environments)))
-    return sum(
+    wheels = WheelStore(wheel_folder(environments), max_bytes=spare_bytes)
+    return wheels.trim() + sum(
         remove_unneeded(folder, store.entries(), keep, spare_bytes=spare_bytes, young_seconds=young_seconds)
         for folder, store in stores
     )

@@ -15,7 +15,7 @@ from llmasos.errors import CannotConfine
 from llmasos.i18n import _
 from llmasos.runtimes import process
 from llmasos.runtimes.bubblewrap import MECHANISM, prefix
-from llmasos.runtimes.packages import base_python
+from llmasos.runtimes.building import base_python
 
 _TRIAL_SECONDS = 30
 

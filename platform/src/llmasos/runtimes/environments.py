@@ -5,7 +5,8 @@
     <root>/<key>/complete   written last: a folder without it is an interrupted build, and is built again
 
 It is built in a folder beside, made read-only and renamed, so that there is either a whole one or none. The host
-copies and counts files, and parses none of the app's code.
+copies and counts files, and parses none of the app's code. Wheels that an environment was made of are kept for the
+next one, in <root>/.wheels.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ from llmasos.bundles.reader import code_digest
 from llmasos.errors import BundleRejected, Unavailable
 from llmasos.i18n import _
 from llmasos.machine import unwritable
+from llmasos.runtimes.building import base_python
 from llmasos.runtimes.bytecode import compile_bytecode
-from llmasos.runtimes.packages import base_python, check_tree, install_locked, install_wheel
+from llmasos.runtimes.packages import check_tree, install_locked, install_wheel
 from llmasos.runtimes.prepared import PreparedEntry, everything, locked, remove_tree, size_bytes
 
 _MARKER: Final = "complete"
@@ -74,6 +76,11 @@ class Environment:
             os.close(descriptor)
             raise FileNotFoundError(self.folder) from None
         return descriptor
+
+
+def wheel_folder(root: Path) -> Path:
+    """The folder that keeps the wheels of the environments in `root`."""
+    return root / ".wheels"
 
 
 class Environments:
@@ -160,9 +167,7 @@ class Environments:
             packages = building / "app"
             packages.mkdir()
             if files[LOCK].strip():
-                (building / LOCK).write_bytes(files[LOCK])
-                await install_locked(building / LOCK, packages)
-                (building / LOCK).unlink()
+                await install_locked(files[LOCK].decode(), packages, wheel_folder(self._root))
             await asyncio.to_thread(install_wheel, wheel, files[wheel], packages)
             await asyncio.to_thread(check_tree, packages)
             await compile_bytecode(packages, final / "app", bubblewrap=self._bubblewrap)

@@ -1,97 +1,168 @@
-"""Puts packages into an environment: those of the lock by `uv`, and the app's own wheel by the strict reader.
+"""Puts packages into an environment: those that its lock pins, and the app's own wheel.
 
-Both are a stranger's. The app's wheel is inflated by the reader that counts and refuses, in memory; what `uv` writes
-while it unpacks the others is counted from outside, and `uv` is killed past the limit.
+All are a stranger's. `uv` looks up in its user's indexes where the wheels of the lock are; they are fetched by hash;
+and a strict reader unpacks them. Each of the three is a confined process that can write only where it must (`building`
+says how), and the second is the only one that both knows an address and holds a file. The app's own wheel, which came
+in its bundle, is inflated by the bundle's reader, in memory.
 """
 
 from __future__ import annotations
 
-import asyncio
+import json
 import re
-import resource
-import shutil
-import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, cast
 
 from packaging.tags import sys_tags
 from packaging.utils import parse_wheel_filename
 
 from llmasos.bundles.archive import unpack
 from llmasos.errors import AppFailed, BundleRejected, LlmasosError, Unavailable
-from llmasos.i18n import _
+from llmasos.i18n import Message, _
 from llmasos.machine import disk_full
+from llmasos.runtimes.building import WroteTooMuch, base_python, build_step, our_program
 from llmasos.runtimes.prepared import everything
-from llmasos.uv import configuration
+from llmasos.runtimes.wheels import NoWheel, WheelStore, chosen_wheels
+from llmasos.uv import configuration, environment, find_uv, readable
+from llmasos_runner.protocol import BuildFailure, FetchTask, UnpackTask, WheelSource
 
 # PyTorch for processors takes 800 MiB; nothing that an app needs beside it takes much.
 ENVIRONMENT_BYTES: Final = 2 << 30
 _MAX_FILES: Final = 200_000
-# A large scientific stack over a slow line; what waits longer hangs.
-_INSTALL_SECONDS: Final = 1800.0
-_CPU_SECONDS: Final = 600
-_MEMORY_BYTES: Final = 4 << 30
-_WATCH_SECONDS: Final = 0.05
+# The pages of an index that list the files of 300 packages.
+_INDEX_BYTES: Final = 512 << 20
 _MAX_REPORT_CHARACTERS: Final = 600
-# Only what the lock names, only as wheels, only with its hashes. From a cache files are copied, never linked: an app
-# that could write its environment would change that of every other.
-_LOCKED: Final = (
-    "pip", "install", "--quiet", "--no-progress", "--no-deps", "--only-binary", ":all:", "--link-mode", "copy",
-    "--require-hashes", "--requirements",
+_PYLOCK: Final = "pylock.toml"
+# Only what the lock names, only as wheels. It reads the index's pages, and no package.
+_LOOK_UP: Final = (
+    "pip", "compile", "--quiet", "--no-progress", "--no-deps", "--only-binary", ":all:", "--generate-hashes",
+    "--no-header", "--format", _PYLOCK, "--output-file", _PYLOCK,
 )  # fmt: skip
 # The parts of a wheel's `.data` folder that are imported (the binary distribution format, "the .data directory").
 _DATA: Final = re.compile(r"[^/]+\.data/(?P<part>[^/]+)/(?P<rest>.+)")
 
 
-class NoWheel(AppFailed):
-    """A package has no wheel for this machine, and nothing is built here."""
-
-    code = "no-wheel"
-
-
-def find_uv() -> str:
-    """Return the path of `uv`.
-
-    Raises:
-        Unavailable: There is none.
-    """
-    beside = Path(sys.executable).with_name("uv")
-    found = str(beside) if beside.is_file() else shutil.which("uv")
-    if found is None:
-        raise Unavailable(
-            _("native Python apps need `uv` to install their packages: run `pip install uv`"),
-        )
-    return found
+_UNSAFE: Final[dict[str, Message]] = {
+    "name": _("a name in it leads out of it, or is no plain name"),
+    "link": _("it holds a link or a device"),
+    "clash": _("two of its names, or one of another package, mean the same file"),
+    "broken": _("it is no plain wheel, or is damaged"),
+}
 
 
-def base_python() -> str:
-    """Return the interpreter that runners are started with: the one beneath a virtual environment."""
-    return getattr(sys, "_base_executable", None) or sys.executable
-
-
-async def install_locked(lock: Path, target: Path, *platform: str) -> None:
+async def install_locked(lock: str, target: Path, wheels: Path, *platform: str) -> None:
     """Install the packages that a lock pins.
 
     Args:
-        lock: The file.
+        lock: The lock.
         target: The folder that they are installed into.
-        platform: Options of `uv` for another Python or machine than this one.
+        wheels: The folder that keeps wheels for the next app that needs them.
+        platform: Options of `uv` for another Python or machine than this one. Then pure wheels alone are taken.
 
     Raises:
         NoWheel: A package has no wheel that fits.
-        AppFailed: A package cannot be had as a wheel with the hash that the lock names, or they are too large.
+        AppFailed: A package cannot be had as a wheel with the hash that the lock names, is not safe, or they are too
+            large.
         Unavailable: There is no `uv`, or it cannot reach its index.
     """
-    where = ["--python", base_python(), "--target", str(target)]
-    command = [find_uv(), *_LOCKED, str(lock), *where, *platform, *configuration()]
-    # From the cache alone first: what was fetched before needs no network.
-    for offline in (["--offline"], []):
-        report = await _run(*command, *offline, folder=lock.parent)
-        if report is None:
-            return
-    raise _failure(report or "")
+    store = WheelStore(wheels)
+    with store.scratch() as folder:
+        kept = store.pylock(lock, *platform)
+        try:
+            pylock = kept or await _look_up(lock, folder, *platform)
+            await _install(pylock, lock, target, folder, store, pure=bool(platform))
+        except Unavailable:
+            if kept is None:
+                raise
+            # The index may have moved its files since.
+            pylock = await _look_up(lock, folder, *platform)
+            await _install(pylock, lock, target, folder, store, pure=bool(platform))
+        store.keep_pylock(pylock, lock, *platform)
+    store.trim()
+
+
+async def _install(pylock: str, lock: str, target: Path, folder: Path, store: WheelStore, *, pure: bool) -> None:
+    chosen = chosen_wheels(pylock, lock, pure=pure)
+    missing = [wheel for wheel in chosen if not store.take(wheel["sha256"], folder)]
+    if missing:
+        await _fetch(missing, folder)
+    await _unpack(chosen, folder, target)
+    store.keep([wheel["sha256"] for wheel in missing], folder)
+
+
+async def _look_up(lock: str, folder: Path, *platform: str) -> str:
+    """What the indexes offer of a lock's packages for a platform, as `pylock.toml` (PEP 751)."""
+    with tempfile.TemporaryDirectory(prefix="uv-", dir=folder) as working:
+        (Path(working) / "requirements.txt").write_text(lock)
+        options = ["--python", base_python(), "--cache-dir", str(Path(working, "cache")), *platform, *configuration()]
+        try:
+            ended = await build_step(
+                [find_uv(), *_LOOK_UP, "requirements.txt", *options], Path(working),
+                max_bytes=_INDEX_BYTES, read=readable(), network=True, environment=environment(),
+            )  # fmt: skip
+        except WroteTooMuch:
+            raise Unavailable(_("the index of packages sends too much, and nothing is installed")) from None
+        if ended.code != 0:
+            raise _failure(ended.errors.decode(errors="replace"))
+        return (Path(working) / _PYLOCK).read_text()
+
+
+async def _fetch(wheels: list[WheelSource], folder: Path) -> None:
+    task: FetchTask = {"folder": str(folder), "wheels": wheels, "max_bytes": ENVIRONMENT_BYTES}
+    await _run("fetch.py", task, folder, read=readable(), network=True, environment=environment())
+
+
+async def _unpack(wheels: list[WheelSource], folder: Path, target: Path) -> None:
+    task: UnpackTask = {
+        "folder": str(folder), "wheels": wheels, "target": str(target),
+        "max_bytes": ENVIRONMENT_BYTES, "max_files": _MAX_FILES,
+    }  # fmt: skip
+    await _run("wheels.py", task, folder, write=[target])
+
+
+async def _run(
+    program: Literal["fetch.py", "wheels.py"],
+    task: FetchTask | UnpackTask,
+    folder: Path,
+    *,
+    read: list[str] | None = None,
+    write: list[Path] | None = None,
+    network: bool = False,
+    environment: dict[str, str] | None = None,
+) -> None:
+    try:
+        ended = await build_step(
+            our_program(program), folder, max_bytes=task["max_bytes"], task=task, read=read or (), write=write or (),
+            network=network, environment=environment,
+        )  # fmt: skip
+    except WroteTooMuch:
+        raise _too_large() from None
+    if ended.code == 0:
+        return
+    try:
+        raise _refusal(cast(BuildFailure, json.loads(ended.output)))
+    except ValueError:
+        raise _failure(ended.errors.decode(errors="replace") or f"{program}: {ended.code}") from None
+
+
+def _refusal(failure: BuildFailure) -> LlmasosError:
+    name, said = failure["name"][:200], failure["said"][:200]
+    match failure["reason"]:
+        case "network":
+            return Unavailable(
+                _("the packages of the app cannot be fetched now: {said}", said=f"{name}: {said}"),
+            )
+        case "hash":
+            return AppFailed(
+                _("a package is not the one that the lock pins, and is not installed: {said}", said=f"{name}: {said}"),
+            )
+        case "size":
+            return _too_large()
+        case reason:
+            return AppFailed(
+                _("{name} is not installed: {why} ({entry!r})", name=name, why=_UNSAFE[reason], entry=said),
+            )
 
 
 def install_wheel(name: str, wheel: bytes, target: Path) -> None:
@@ -143,58 +214,6 @@ def check_tree(folder: Path) -> None:
         size += path.lstat().st_size
         if size > ENVIRONMENT_BYTES or number > _MAX_FILES:
             raise _too_large()
-
-
-async def _run(*command: str, folder: Path) -> str | None:
-    """Run `uv` under limits; None if it succeeded, else what it reported."""
-    child = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    async with _limited(child) as watch:
-        try:
-            _, report = await asyncio.wait_for(child.communicate(), _INSTALL_SECONDS)
-        except TimeoutError:
-            return f"it took longer than {_INSTALL_SECONDS:g} seconds"
-    if watch.done() and not watch.cancelled():
-        raise _too_large()
-    return None if child.returncode == 0 else report.decode(errors="replace")
-
-
-@asynccontextmanager
-async def _limited(child: asyncio.subprocess.Process) -> AsyncGenerator[asyncio.Task[None]]:
-    """Limit a process, and kill it at the end of the block or when it wrote too much; then the task is done."""
-    with suppress(ProcessLookupError):
-        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (ENVIRONMENT_BYTES, ENVIRONMENT_BYTES))
-        resource.prlimit(child.pid, resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
-        resource.prlimit(child.pid, resource.RLIMIT_DATA, (_MEMORY_BYTES, _MEMORY_BYTES))
-    watch = asyncio.create_task(_kill_if_it_writes_too_much(child))
-    try:
-        yield watch
-    finally:
-        if child.returncode is None:
-            with suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
-        watch.cancel()
-        await asyncio.wait({watch})
-
-
-async def _kill_if_it_writes_too_much(child: asyncio.subprocess.Process) -> None:
-    # It writes twice what is installed: once into its cache, once into the environment.
-    while _written_bytes(child.pid) <= 2 * ENVIRONMENT_BYTES:  # noqa: ASYNC110 -- another process sets no event
-        await asyncio.sleep(_WATCH_SECONDS)
-    with suppress(ProcessLookupError):
-        child.kill()
-
-
-def _written_bytes(pid: int) -> int:
-    """What a process wrote to files and sockets; 0 if it has ended, or the system keeps no account of it."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/io").read_text().splitlines():
-            if line.startswith("wchar:"):
-                return int(line.split()[1])
-    return 0
 
 
 def _too_large() -> AppFailed:
