@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from llmasos.authoring.build import build
-from llmasos.authoring.native import LOCK_IN_PROJECT, lock
+from llmasos.authoring.native import lock
 from llmasos.authoring.process import BuildFailed
-from llmasos.authoring.project import open_project, source_files
+from llmasos.authoring.project import LOCK_IN_PROJECT, open_project, source_files
 from llmasos.bundles.reader import read_bytes
 from llmasos.bundles.testing import manifest_text
 from llmasos.errors import BundleRejected, LlmasosError
@@ -51,8 +51,8 @@ def test_a_linked_module_is_not_source(project: Path) -> None:
 
 
 def test_a_link_within_the_project_is_read(project: Path) -> None:
-    (project / "NOTICE").symlink_to("README.md")
-    assert {path.name for path in source_files(project)} >= {"NOTICE", "app.py"}
+    (project / "words.txt").symlink_to("README.md")
+    assert {path.name for path in source_files(project)} >= {"words.txt", "app.py"}
 
 
 @pytest.mark.timeout(20)

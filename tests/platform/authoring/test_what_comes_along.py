@@ -1,16 +1,19 @@
 """What an app imports and reads anywhere comes along in its bundle, or the build fails and says so."""
 
-import importlib.util
 import io
 import json
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from tests.platform.authoring.component_runs import ComponentRun, describe
+from tests.platform.authoring.projects import error_of_entry
 
-from llmasos.authoring.build import build
+from llmasos.authoring import python
+from llmasos.authoring.build import build, digest_of
 from llmasos.authoring.imports import imports_of
 from llmasos.authoring.native import build_native
 from llmasos.authoring.process import BuildFailed
@@ -19,11 +22,6 @@ from llmasos.authoring.python import app_imports
 from llmasos.bundles.reader import read_bundle
 from llmasos.bundles.testing import manifest_text
 from llmasos_sdk.testing import FakeHost
-
-HERE = Path(__file__).parent
-_spec = importlib.util.spec_from_file_location("component_runs", HERE / "component_runs.py")
-component_runs = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(component_runs)
 
 SOURCE = """
 import json
@@ -167,27 +165,23 @@ def project(folder: Path, kind: str) -> Path:
     return folder
 
 
-async def test_a_component_finds_its_modules_and_data_files(tmp_path: Path) -> None:
+async def test_a_component_finds_its_modules_and_data_files(stocked_home: Path, tmp_path: Path) -> None:
     """11-14, 11-15, 11-20: what an app imports late or reads was missing, after check, build and publish passed."""
 
     folder = project(tmp_path / "along", "wasm")
-    bundle = read_bundle(await build(folder, tmp_path, describe=component_runs.describe))
+    bundle = read_bundle(await build(folder, tmp_path, describe=describe))
     binary = tmp_path / "app.wasm"
     binary.write_bytes(bundle.component)
-    run = component_runs.ComponentRun(binary, FakeHost())
+    run = ComponentRun(binary, FakeHost())
     assert {how: run.call("go", how=how) for how in ANSWERS} == ANSWERS
 
 
-async def test_a_module_that_does_not_import_fails_the_build_with_its_place(tmp_path: Path) -> None:
+def test_a_module_that_does_not_import_is_named_with_its_place(tmp_path: Path) -> None:
     """11-14: it was found by the first user."""
     folder = project(tmp_path / "along", "wasm")
     (folder / "helpers" / "extra.py").write_text("def go():\n    import yaml\n    return yaml\n")
-
-    async def describe(*_: object) -> str:
-        raise AssertionError("it was built")
-
-    with pytest.raises(BuildFailed, match=r"helpers/extra.py, line 2.*yaml.*the app's own modules, and the packages"):
-        await build(folder, tmp_path, describe=describe)
+    said = error_of_entry(folder / "app.py", tmp_path / "staged")
+    assert re.search(r"helpers/extra.py, line 2: .*yaml.*the app's own modules, and the packages", said)
 
 
 def test_a_native_apps_data_files_come_along(tmp_path: Path) -> None:
@@ -205,6 +199,25 @@ def test_a_native_apps_data_files_come_along(tmp_path: Path) -> None:
         "helpers/extra.py",
         "helpers/rel.py",
     }
+
+
+def test_a_new_readme_needs_no_new_component(tmp_path: Path) -> None:
+    """10-6: each text and each version built every component again, for 12 s of compute."""
+    folder = project(tmp_path / "along", "wasm")
+
+    def staged(name: str) -> str:
+        python.stage(folder / "app.py", frozenset(), tmp_path / name)
+        return digest_of(tmp_path / name, "the same tool")
+
+    before = staged("before")
+    with (folder / "llmapp.toml").open("a") as manifest:
+        manifest.write("# another version\n")
+    for name in ("README.md", "README.zh.md", "CHANGELOG.md", "LICENSE", "requirements.lock"):
+        (folder / name).write_text("new\n")
+    assert staged("texts") == before
+    assert left_out(folder) == []
+    (folder / "helpers" / "README.md").write_text("data\n")
+    assert staged("data") != before
 
 
 @pytest.mark.parametrize("target", ["elsewhere", "inside", "nowhere"])

@@ -14,8 +14,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from llmasos.authoring import javascript, npm, tools
-from llmasos.authoring.packages import LOCK_IN_PROJECT, install_pure, resolve, write_text
-from llmasos.authoring.project import Project, open_project, read_file
+from llmasos.authoring.packages import install_pure, resolve, write_text
+from llmasos.authoring.project import LOCK_IN_PROJECT, Project, open_project, read_file
 from llmasos.bundles import layout
 from llmasos.bundles.manifest import parse_manifest
 from llmasos.errors import Invalid

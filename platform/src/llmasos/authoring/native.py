@@ -12,7 +12,7 @@ import base64
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from email.parser import Parser
 from pathlib import Path
@@ -21,9 +21,8 @@ from typing import Final
 from packaging.requirements import Requirement
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from llmasos.authoring.packages import LOCK_IN_PROJECT, PYTHON, lock
+from llmasos.authoring.packages import PYTHON, lock
 from llmasos.authoring.project import read_file, source_files
-from llmasos.bundles import layout
 from llmasos.bundles.manifest import Manifest
 from llmasos.errors import Invalid, NotFound
 from llmasos.i18n import _
@@ -118,7 +117,9 @@ def _write(project: Path, manifest: Manifest) -> tuple[str, bytes]:
         "WHEEL": "Wheel-Version: 1.0\nGenerator: llmasos\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         "entry_points.txt": f"[{ENTRY_POINT_GROUP}]\n{distribution} = {source.stem}:{name}\n",
     }
-    files = {path.relative_to(source.parent).as_posix(): read_file(project, path) for path in _modules(source)}
+    files = {
+        path.relative_to(source.parent).as_posix(): read_file(project, path) for path in source_files(source.parent)
+    }
     files |= {f"{information}/{name}": text.encode() for name, text in texts.items()}
     record = "".join(f"{name},sha256={_hash(content)},{len(content)}\n" for name, content in sorted(files.items()))
     files[f"{information}/RECORD"] = f"{record}{information}/RECORD,,\n".encode()
@@ -150,14 +151,6 @@ def _app_in(source: Path, content: bytes) -> str:
 def _is_app(function: ast.expr) -> bool:
     name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
     return name == "App"
-
-
-def _modules(source: Path) -> Iterator[Path]:
-    """The modules and data files of an app, without what a bundle holds besides its code."""
-    for path in source_files(source.parent):
-        of_bundle = path.name in {layout.MANIFEST, LOCK_IN_PROJECT} or layout.TEXTS.fullmatch(path.name)
-        if path.parent != source.parent or not of_bundle:
-            yield path
 
 
 def _hash(content: bytes) -> str:

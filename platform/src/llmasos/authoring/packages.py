@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from llmasos.authoring.process import BuildFailed
-from llmasos.authoring.project import Project, read_file
+from llmasos.authoring.project import LOCK_IN_PROJECT, Project, read_file
 from llmasos.bundles import layout
 from llmasos.bundles.lock import check_lock
 from llmasos.errors import Invalid
@@ -35,7 +35,6 @@ from llmasos.runtimes.packages import check_tree, install_locked
 from llmasos.runtimes.wheels import NoWheel
 from llmasos.uv import configuration, find_uv
 
-LOCK_IN_PROJECT: Final = "requirements.lock"
 PYTHON: Final = "3.11"
 # The runner and the component's entry bring these, at their own versions.
 _BROUGHT: Final = frozenset({"llmasos-sdk", "llmasos"})

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from llmasos.authoring.process import BuildFailed
 from llmasos.bundles import layout
@@ -17,6 +18,7 @@ from llmasos.i18n import _
 # Folders that are never an app's source: what tools make, and what only its author runs.
 NOT_SOURCE = frozenset({"__pycache__", "build", "dist", "node_modules", "test", "tests", "venv"})
 MAX_SOURCE_BYTES = 32 << 20
+LOCK_IN_PROJECT: Final = "requirements.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +130,16 @@ def left_out(folder: Path) -> list[str]:
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         name = relative.as_posix() + ("/" if path.is_dir() else "")
-        if relative not in taken and not any(relative.is_relative_to(each) for each in found):
+        comes_along = relative in taken or _is_beside_code(path, folder)
+        if not comes_along and not any(relative.is_relative_to(each) for each in found):
             found.append(name)
     return found
+
+
+def _is_beside_code(path: Path, folder: Path) -> bool:
+    """Whether a bundle holds a file besides its code: a new version or a better README needs no new component."""
+    named = path.name in {layout.MANIFEST, LOCK_IN_PROJECT} or layout.TEXTS.fullmatch(path.name) is not None
+    return named and path.parent == folder
 
 
 def _prefixes(path: Path) -> tuple[Path, ...]:
@@ -138,7 +147,7 @@ def _prefixes(path: Path) -> tuple[Path, ...]:
 
 
 def source_files(folder: Path) -> Iterator[Path]:
-    """The files of a source folder, in order, without tests, tools' folders and hidden ones.
+    """The files of a source folder, in order, without tests, tools' folders, hidden ones, and what stands beside code.
 
     Raises:
         BuildFailed: They are over 32 MiB together; then something else than source lies there. Or one is a link to a
@@ -155,6 +164,8 @@ def source_files(folder: Path) -> Iterator[Path]:
                 _("{path} is a link to a folder or to nothing: copy what it names into the app's folder", path=path),
             )
         if not path.is_file():
+            continue
+        if _is_beside_code(path, folder):
             continue
         if path.name == "conftest.py" or path.name.startswith("test_") or path.suffix in {".llmapp", ".wasm"}:
             continue
