@@ -104,7 +104,7 @@ def native(author: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 def component(author: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A Python component's bundle, and its id. It compiles to 35 MB; other tests build the same."""
     folder = tmp_path_factory.mktemp("component")
-    author.does("new", "hello", cwd=folder)
+    author.does("new", "acme/hello", cwd=folder)
     return built(author, folder / "hello")
 
 

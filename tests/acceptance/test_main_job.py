@@ -67,7 +67,7 @@ def test_a_second_quickstart_builds_and_changes_nothing(user) -> None:
 
 def test_a_new_app_is_tested_built_published_installed_and_run(user, stock, tmp_path: Path) -> None:
     stock.fill(user.home)
-    user.does("new", "hello", cwd=tmp_path)
+    user.does("new", "acme/hello", cwd=tmp_path)
     hello = tmp_path / "hello"
     user.does("test", cwd=hello)
     user.does("build", cwd=hello)
