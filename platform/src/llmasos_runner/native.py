@@ -25,6 +25,7 @@ from llmasos_runner.invocation import Ended
 from llmasos_runner.protocol import FUEL_PER_CPU_SECOND
 from llmasos_sdk.errors import AppError, CapabilityNotDeclared, from_tag
 from llmasos_sdk.hooks import GROUP, LIFECYCLE_EVENTS, plugin_manager
+from llmasos_sdk.host import carried
 from llmasos_sdk.messages import Message, to_text
 from llmasos_sdk.messages import message as _
 
@@ -59,9 +60,10 @@ class NativeHost:
         """As in `Host.call`."""
         if capability not in self._capabilities:
             raise CapabilityNotDeclared(f"llmapp.toml does not declare {capability}")
+        values = carried(capability, function, arguments)
         with self._lock:
             try:
-                reply = self._invocation.call(capability, function, list(arguments))
+                reply = self._invocation.call(capability, function, values)
             except Ended:
                 raise Interrupted from None
         if "error" in reply:

@@ -1,11 +1,40 @@
 // What an action gets: the capabilities that the manifest declared, and nothing else.
 
+import { carriedValue, decodeUtf8, encodeUtf8, fromBase64, toBase64 } from "./bytes.js";
+import { jsonText } from "./contract.js";
 import { CapabilityNotDeclared, Conflict, Message, PermissionDeclined } from "./errors.js";
 import { ModelClient } from "./model.js";
 
 const PAGE = 200;
 // Two runs that write the same key meet once in a while; eight rounds lost in a row mean something else is wrong.
 const ATTEMPTS = 8;
+
+/** A stored value and its version. */
+class Entry {
+  #stored;
+
+  constructor(stored) {
+    this.#stored = stored;
+    this.version = stored.version;
+  }
+
+  /** The value as bytes. */
+  get value() {
+    return this.#stored.base64 ? fromBase64(this.#stored.value) : encodeUtf8(this.#stored.value);
+  }
+
+  /** The value as text; bytes that are no UTF-8 have none. */
+  get text() {
+    if (!this.#stored.base64) return this.#stored.value;
+    const text = decodeUtf8(this.value);
+    if (toBase64(encodeUtf8(text)) !== this.#stored.value) throw new TypeError("the value is bytes that are no text: use getBytes");
+    return text;
+  }
+
+  json() {
+    return JSON.parse(this.text);
+  }
+}
 
 class StorageClient {
   #host;
@@ -14,41 +43,46 @@ class StorageClient {
     this.#host = host;
   }
 
-  /** The value and its version, or undefined. Bytes come as base64, with `base64: true`. */
+  /** The value and its version, or undefined. */
   entry(key) {
     const answer = this.#host.call("storage", "get", key);
-    return answer === undefined || answer === null ? undefined : JSON.parse(answer);
+    return answer === undefined || answer === null ? undefined : new Entry(JSON.parse(answer));
   }
 
   get(key, missing = undefined) {
-    return this.entry(key)?.value ?? missing;
+    return this.entry(key)?.text ?? missing;
+  }
+
+  getBytes(key) {
+    return this.entry(key)?.value;
   }
 
   getJson(key, missing = undefined) {
     const entry = this.entry(key);
-    return entry === undefined ? missing : JSON.parse(entry.value);
+    return entry === undefined ? missing : entry.json();
   }
 
-  put(key, value, { base64 = false } = {}) {
-    return Number(this.#host.call("storage", "put", key, value, base64));
+  /** Write a text or a Uint8Array, and return the new version. */
+  put(key, value) {
+    return Number(this.#host.call("storage", "put", key, ...carriedValue(value)));
   }
 
   putJson(key, value) {
-    return this.put(key, JSON.stringify(value));
+    return this.put(key, jsonText(value));
   }
 
   /** Write only while the key has the version `expected`, or, for undefined, while it is absent. */
-  compareAndSet(key, expected, value, { base64 = false } = {}) {
-    return Number(this.#host.call("storage", "compare-and-set", key, expected, value, base64));
+  compareAndSet(key, expected, value) {
+    return Number(this.#host.call("storage", "compare-and-set", key, expected, ...carriedValue(value)));
   }
 
   /** Read, change and write a JSON value so that no concurrent write is lost. */
   updateJson(key, change, missing = undefined) {
     for (let attempt = 1; ; attempt += 1) {
       const entry = this.entry(key);
-      const changed = change(entry === undefined ? missing : JSON.parse(entry.value));
+      const changed = change(entry === undefined ? missing : entry.json());
       try {
-        this.compareAndSet(key, entry?.version, JSON.stringify(changed));
+        this.compareAndSet(key, entry?.version, jsonText(changed));
         return changed;
       } catch (error) {
         if (!(error instanceof Conflict) || attempt === ATTEMPTS) throw error;
@@ -71,6 +105,31 @@ class StorageClient {
   }
 }
 
+/** The answer to a request. `body` is its text; `bytes` returns it as it came. */
+class Response {
+  #bytes;
+
+  constructor(answer, url) {
+    this.status = answer.status;
+    this.url = answer.url ?? url;
+    this.headers = Object.fromEntries(Object.entries(answer.headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]));
+    this.#bytes = answer.base64 ? fromBase64(answer.body) : undefined;
+    this.body = this.#bytes === undefined ? answer.body : decodeUtf8(this.#bytes);
+  }
+
+  get ok() {
+    return this.status >= 200 && this.status < 300;
+  }
+
+  bytes() {
+    return this.#bytes ?? encodeUtf8(this.body);
+  }
+
+  json() {
+    return JSON.parse(this.body);
+  }
+}
+
 class HttpClient {
   #host;
 
@@ -78,16 +137,18 @@ class HttpClient {
     this.#host = host;
   }
 
+  /** Send one request. `body` is a text or a Uint8Array; `json` a value to send instead of it. */
   request(method, url, { headers = {}, body, json } = {}) {
     const request = { method, url, headers: { ...headers } };
     if (json !== undefined) {
       request.headers = { "content-type": "application/json", ...headers };
-      request.body = JSON.stringify(json);
+      request.body = jsonText(json);
     } else if (body !== undefined) {
-      request.body = body;
+      const [carried, base64] = carriedValue(body);
+      request.body = carried;
+      if (base64) request.base64 = true;
     }
-    const answer = JSON.parse(this.#host.call("http", "request", JSON.stringify(request)));
-    return { ...answer, ok: answer.status >= 200 && answer.status < 300, json: () => JSON.parse(answer.body) };
+    return new Response(JSON.parse(this.#host.call("http", "request", jsonText(request))), url);
   }
 
   get(url, options = {}) {
@@ -119,7 +180,7 @@ class AppsClient {
   }
 
   call(app, action, inputs = {}) {
-    return JSON.parse(this.#host.call("apps", "call", app, action, JSON.stringify(inputs)));
+    return JSON.parse(this.#host.call("apps", "call", app, action, jsonText(inputs)));
   }
 }
 
@@ -143,6 +204,9 @@ function undeclared(name, line) {
   );
 }
 
+/** A fraction from 0 to 1; what is no number of any size is none of it. */
+const shareOf = (given) => (typeof given === "number" ? Math.min(1, Math.max(0, Number.isNaN(given) ? 0 : given)) : given);
+
 /** The error of an action that used a declined capability as if it were there. */
 export function declined(name) {
   return new PermissionDeclined(
@@ -164,7 +228,7 @@ export class Context {
     this.#host = host;
     this.output = {
       progress: (fraction, message = "") =>
-        host.call("output", "progress", Math.min(1, Math.max(0, fraction)), message),
+        host.call("output", "progress", shareOf(fraction), String(message)),
     };
     const write = (level) => (message) => host.call("log", "write", level, String(message));
     this.log = { debug: write("debug"), info: write("info"), warning: write("warning"), error: write("error") };

@@ -1,5 +1,7 @@
 // What can go wrong between an app and its host: one class a case of the contract's `error` variant.
 
+import { jsonText, wellFormed } from "./contract.js";
+
 /** A sentence that the host can show in other languages: a template in English, and what its fields are filled with. */
 export class Message {
   constructor(id, parameters = {}) {
@@ -14,11 +16,11 @@ export class Message {
 export class AppError extends Error {
   static tag = "unavailable";
   constructor(message) {
-    super(String(message ?? ""));
+    super(wellFormed(String(message ?? "")));
     this.name = new.target.name;
     this.tag = new.target.tag;
     /** What the host is told: the message as a document if it is one, else its text. */
-    this.told = message instanceof Message ? JSON.stringify(message) : this.message;
+    this.told = message instanceof Message ? jsonText(message) : this.message;
   }
 }
 export class Denied extends AppError { static tag = "denied"; }

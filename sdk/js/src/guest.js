@@ -1,16 +1,10 @@
 // Inside a component: the host's functions are the component's imports, and the app is its `handler` export.
 // `llmasos build` writes the entry module that joins the two.
 
+import { carried, jsonText } from "./contract.js";
 import { AppError, AppFailed, fromTag, Message } from "./errors.js";
-import { wellFormed } from "./index.js";
 
 const camel = (name) => name.replace(/-([a-z])/g, (_, letter) => letter.toUpperCase());
-
-const version = (given) => {
-  const number = Number(given);
-  if (!Number.isSafeInteger(number) || number < 0) throw new TypeError(`${given} is not a version of an entry`);
-  return number;
-};
 
 /** The port over the imports that the world names. */
 class ComponentHost {
@@ -22,11 +16,9 @@ class ComponentHost {
   }
 
   call(capability, name, ...sent) {
-    const carried = sent.map((value) => (typeof value === "string" ? wellFormed(value) : value));
-    // QuickJS's binding takes a 64-bit number as a Number, and aborts at anything else, BigInt included.
-    if (name === "compare-and-set" && carried[1] != null) carried[1] = version(carried[1]);
+    const values = carried(capability, name, sent);
     try {
-      return this.#interfaces[capability][camel(name)](...carried);
+      return this.#interfaces[capability][camel(name)](...values);
     } catch (error) {
       const failure = error?.payload;
       if (failure?.tag === undefined) throw error;
@@ -84,7 +76,7 @@ function shown(value) {
 /** The `handler` that the component exports. */
 export function handler(app, interfaces) {
   const host = new ComponentHost(interfaces);
-  const described = wellFormed(JSON.stringify(app.describe()));
+  const described = jsonText(app.describe());
   furnish(host);
   return {
     describe: () => described,
@@ -93,7 +85,7 @@ export function handler(app, interfaces) {
         return app.call(action, input, host);
       } catch (error) {
         const failure = error instanceof AppError ? error : new AppFailed(new Message("the app failed: {error}", { error: String(error) }));
-        throw { tag: failure.tag, val: wellFormed(failure.told) };
+        throw { tag: failure.tag, val: failure.told };
       }
     },
   };

@@ -57,34 +57,38 @@ export interface ModelClient {
   countTokens(text: string): number;
 }
 export interface Entry {
-  value: string;
-  base64: boolean;
-  version: number;
+  readonly value: Uint8Array;
+  readonly text: string;
+  readonly version: number;
+  json(): unknown;
 }
 export interface StorageClient {
   entry(key: string): Entry | undefined;
   get(key: string): string | undefined;
   get(key: string, missing: string): string;
+  getBytes(key: string): Uint8Array | undefined;
   getJson<T>(key: string, missing?: T): T;
-  put(key: string, value: string, options?: { base64?: boolean }): number;
+  put(key: string, value: string | Uint8Array): number;
   putJson(key: string, value: unknown): number;
-  compareAndSet(key: string, expected: number | undefined, value: string, options?: { base64?: boolean }): number;
+  compareAndSet(key: string, expected: number | undefined, value: string | Uint8Array): number;
   updateJson<T>(key: string, change: (value: T) => T, missing?: T): T;
   delete(key: string): boolean;
   keys(prefix?: string): Iterable<string>;
 }
 export interface Response {
-  status: number;
-  ok: boolean;
-  url: string;
-  headers: Record<string, string>;
-  body: string;
-  base64: boolean;
+  readonly status: number;
+  readonly ok: boolean;
+  readonly url: string;
+  /** By their names in lower case. */
+  readonly headers: Record<string, string>;
+  /** The body as text. */
+  readonly body: string;
+  bytes(): Uint8Array;
   json(): unknown;
 }
 export interface HttpOptions {
   headers?: Record<string, string>;
-  body?: string;
+  body?: string | Uint8Array;
   json?: unknown;
 }
 export interface HttpClient {

@@ -1,6 +1,7 @@
 // An app: its actions, described and called by JSON. The Python SDK has the same shape.
 
 import { Context, declined } from "./context.js";
+import { jsonText } from "./contract.js";
 import { AppError, AppFailed, Invalid, Message, NotFound } from "./errors.js";
 
 export { Context } from "./context.js";
@@ -13,10 +14,6 @@ const NAME = /^[a-z][a-z0-9_]{0,63}$/;
 const GENERATOR = Object.getPrototypeOf(function* () {}).constructor;
 const ASYNC = Object.getPrototypeOf(async function () {}).constructor;
 const ASYNC_GENERATOR = Object.getPrototypeOf(async function* () {}).constructor;
-
-/** Letters of a pair that stands alone cannot cross to the host: they become the sign for a lost one. */
-export const wellFormed = (text) =>
-  text.replace(/[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g, "\ufffd");
 
 const sentence = (name) => {
   const words = name.replaceAll("_", " ").trim();
@@ -108,9 +105,9 @@ export class App {
     return guarded(host, (ctx) => {
       let answer = action.run(ctx, inputs);
       if (action.description.streaming) answer = send(name, host, answer);
-      const text = JSON.stringify(answer ?? null);
+      const text = jsonText(answer ?? null);
       if (text === undefined) throw new AppFailed(`action ${name} answered something that JSON cannot say`);
-      return wellFormed(text);
+      return text;
     });
   }
 

@@ -1,5 +1,6 @@
 // `ctx.model`: language models, by task and tier rather than by name.
 
+import { jsonText } from "./contract.js";
 import { AnswerUnusable, AppError } from "./errors.js";
 
 const usageOf = (document) => ({
@@ -45,7 +46,7 @@ function requestOf(prompt, options) {
     const described = { name: output.title ?? "answer", schema: output };
     request.response_format = { type: "json_schema", json_schema: described };
   }
-  return JSON.stringify(request);
+  return jsonText(request);
 }
 
 function parsedOf(text, finishReason) {
@@ -57,7 +58,7 @@ function parsedOf(text, finishReason) {
         "the model's answer was cut before its JSON ended; raise maxTokens, here and in the manifest",
       );
     }
-    throw new AnswerUnusable("the model did not answer in JSON");
+    throw new AnswerUnusable(`the model did not answer in JSON, but ${JSON.stringify(text.slice(0, 80))}`);
   }
 }
 
@@ -159,7 +160,7 @@ export class ModelClient {
 
   embed(texts, { model } = {}) {
     const input = typeof texts === "string" ? [texts] : [...texts];
-    const request = JSON.stringify(model === undefined ? { input } : { input, model });
+    const request = jsonText(model === undefined ? { input } : { input, model });
     const document = JSON.parse(this.#host.call("model", "embed", request));
     const vectors = (document.data ?? []).map((row) => row.embedding);
     return { vectors, model: document.model ?? "", usage: usageOf(document) };

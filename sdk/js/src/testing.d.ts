@@ -1,12 +1,18 @@
 import type { App } from "./index.js";
+export class ToolCall {
+  constructor(id: string, name: string, args?: Record<string, unknown>);
+}
 export class ScriptedModel {
   constructor(...script: unknown[]);
   readonly requests: any[];
   readonly openStreams: number;
+  maxOutputTokens: number;
+  notices: string[];
+  isFit: boolean;
   answers(...script: unknown[]): void;
 }
 export class MemoryStorage {
-  constructor(options?: { maxBytes?: number });
+  constructor(options?: { values?: Record<string, string>; maxBytes?: number });
   readonly values: Record<string, string>;
 }
 export class FakeHost {
@@ -15,7 +21,7 @@ export class FakeHost {
     storage?: MemoryStorage;
     config?: Record<string, unknown>;
     locale?: string;
-    http?: (request: any) => Record<string, unknown>;
+    http?: (request: any) => { status: number; headers?: Record<string, string>; body?: string | Uint8Array };
     secrets?: string[];
     apps?: Record<string, Record<string, (inputs: any) => unknown>>;
     declined?: string[];
@@ -23,5 +29,6 @@ export class FakeHost {
   readonly chunks: string[];
   readonly progress: [number, string][];
   readonly logs: [string, string][];
+  readonly httpRequests: any[];
 }
 export function call(app: App, action: string, inputs?: Record<string, unknown>, host?: FakeHost): any;

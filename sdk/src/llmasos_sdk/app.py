@@ -18,7 +18,7 @@ from llmasos_sdk.errors import AppError, AppFailed, Invalid, NotFound, SchemaMis
 from llmasos_sdk.hints import Hint
 from llmasos_sdk.hooks import LIFECYCLE_EVENTS, hookimpl
 from llmasos_sdk.host import Host, JsonValue
-from llmasos_sdk.messages import Message
+from llmasos_sdk.messages import Message, well_formed
 from llmasos_sdk.messages import message as _
 from llmasos_sdk.signatures import result_of, signature_of
 from llmasos_sdk.sources import authors_file
@@ -28,7 +28,7 @@ Title = str | Mapping[str, str]
 Lifecycle = Callable[..., None]
 
 # Made once: `json.dumps` would make an encoder for every answer.
-_to_json = json.JSONEncoder(ensure_ascii=False).encode
+_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 # An action's name becomes a route, a command and a tool.
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -273,7 +273,7 @@ class App:
             raise Invalid(_("the input is not JSON: {error}", error=error)) from error
         if not isinstance(value, dict):
             raise Invalid(_("the input is a JSON object, with a key for each input of the action"))
-        return _to_json(self._guard(ctx, lambda: action.run(ctx, value)))
+        return well_formed(self._guard(ctx, lambda: _to_json(action.run(ctx, value))))
 
     def _at_event(self, name: str, input_json: str, ctx: Context) -> str:
         if name[1:] not in self._lifecycle:

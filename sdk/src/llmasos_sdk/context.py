@@ -45,7 +45,7 @@ class OutputClient:
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Show how far it is, from 0 to 1, with a line of text."""
-        self._host.call("output", "progress", min(1.0, max(0.0, float(fraction))), message)
+        self._host.call("output", "progress", float(min(1.0, max(0.0, fraction))), str(message))
 
 
 class LogClient:
@@ -56,19 +56,19 @@ class LogClient:
 
     def debug(self, message: str) -> None:
         """A line for whoever looks closely."""
-        self._host.call("log", "write", "debug", message)
+        self._host.call("log", "write", "debug", str(message))
 
     def info(self, message: str) -> None:
         """A line for whoever looks."""
-        self._host.call("log", "write", "info", message)
+        self._host.call("log", "write", "info", str(message))
 
     def warning(self, message: str) -> None:
         """A line for something that went on, but not as it should."""
-        self._host.call("log", "write", "warning", message)
+        self._host.call("log", "write", "warning", str(message))
 
     def error(self, message: str) -> None:
         """A line for something that failed."""
-        self._host.call("log", "write", "error", message)
+        self._host.call("log", "write", "error", str(message))
 
 
 class HttpClient:
@@ -101,14 +101,16 @@ class HttpClient:
         """
         sent = dict(headers or {})
         if json_body is not None:
-            body = json.dumps(schema.encode(json_body), ensure_ascii=False)
+            body = json.dumps(schema.encode(json_body), ensure_ascii=False, allow_nan=False)
             sent = {"content-type": "application/json", **sent}
         request: Document = {"method": method, "url": url, "headers": sent}
         if isinstance(body, bytes):
             request |= {"body": base64.b64encode(body).decode(), "base64": True}
         elif body is not None:
             request["body"] = body
-        answer = cast("Document", json.loads(str(self._host.call("http", "request", json.dumps(request)))))
+        answer = cast(
+            "Document", json.loads(str(self._host.call("http", "request", json.dumps(request, ensure_ascii=False))))
+        )
         answered = cast("dict[str, str]", answer.get("headers") or {})
         return Response(
             status=int(answer["status"]),
@@ -150,7 +152,7 @@ class AppsClient:
             Denied: The grant does not name that app.
             NotFound: It is not installed, or has no such action.
         """
-        sent = json.dumps(schema.encode(inputs), ensure_ascii=False)
+        sent = json.dumps(schema.encode(inputs), ensure_ascii=False, allow_nan=False)
         return json.loads(str(self._host.call("apps", "call", app, action, sent)))
 
 

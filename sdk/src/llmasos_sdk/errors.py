@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from llmasos_sdk.messages import Message
+from llmasos_sdk.messages import Message, well_formed
 
 
 class AppError(Exception):
@@ -17,7 +17,8 @@ class AppError(Exception):
     tag: ClassVar[str] = "unavailable"
 
     def __init__(self, message: str | None = None) -> None:
-        self.message: Final = message or Message(type(self).__doc__ or self.tag)
+        said = message or Message(type(self).__doc__ or self.tag)
+        self.message: Final = said if isinstance(said, Message) else well_formed(said)
         super().__init__(self.message)
 
 

@@ -15,16 +15,9 @@ from typing import Any, cast
 from llmasos_sdk.app import App
 from llmasos_sdk.context import Context
 from llmasos_sdk.errors import AppError, CapabilityNotDeclared, Unavailable, from_tag
-from llmasos_sdk.host import JsonValue
+from llmasos_sdk.host import JsonValue, carried
 from llmasos_sdk.messages import message as _
-from llmasos_sdk.messages import to_text
-
-
-def well_formed(text: str) -> str:
-    """The text with its lone surrogates replaced: UTF-8 has no place for them, and the runtime would abort."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+from llmasos_sdk.messages import to_text, well_formed
 
 
 class ComponentHost:
@@ -44,9 +37,9 @@ class ComponentHost:
         interface = self._interfaces.get(capability)
         if interface is None:
             raise CapabilityNotDeclared(_("the component does not import {capability}", capability=capability))
+        values = carried(capability, function, arguments)
         try:
-            carried = [well_formed(each) if isinstance(each, str) else each for each in arguments]
-            answer: JsonValue = getattr(interface, function.replace("-", "_"))(*carried)
+            answer: JsonValue = getattr(interface, function.replace("-", "_"))(*values)
         except self._err as failure:
             raise _error_of(cast("Any", failure).value) from None
         return answer
@@ -80,7 +73,7 @@ def handler(app: App, interfaces: Mapping[str, ModuleType], types: ModuleType, e
 
         def call(self, action: str, input: str) -> str:  # noqa: A002 (the contract's name)
             try:
-                return well_formed(app.call(action, input, Context(host)))
+                return app.call(action, input, Context(host))
             except AppError as error:
                 raise failure(error) from None
             except RecursionError:

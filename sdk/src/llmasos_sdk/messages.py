@@ -250,3 +250,10 @@ def from_text(text: str, depth: int = 32) -> Message:
 def template(id_: str, /) -> str:
     """Mark a template for translation that is filled in elsewhere."""
     return id_
+
+
+def well_formed(text: str) -> str:
+    """The text with its lone surrogates replaced, for which UTF-8 has no place."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

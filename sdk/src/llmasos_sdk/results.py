@@ -68,8 +68,15 @@ class Entry:
 
     @property
     def text(self) -> str:
-        """The value as UTF-8 text."""
-        return self.value.decode()
+        """The value as UTF-8 text.
+
+        Raises:
+            TypeError: It is bytes that are no text.
+        """
+        try:
+            return self.value.decode()
+        except UnicodeDecodeError:
+            raise TypeError("the value is bytes that are no text: use get_bytes") from None
 
     def json(self) -> Any:
         """The value as JSON."""

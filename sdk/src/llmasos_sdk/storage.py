@@ -63,7 +63,7 @@ class StorageClient:
 
     def put_json(self, key: str, value: object) -> int:
         """Write a value as JSON (a dataclass becomes an object), and answer the new version."""
-        return self.put(key, json.dumps(schema.encode(value), ensure_ascii=False))
+        return self.put(key, json.dumps(schema.encode(value), ensure_ascii=False, allow_nan=False))
 
     def compare_and_set(self, key: str, expected: int | None, value: Value) -> int:
         """Write only while the key has the version `expected`, or, for None, while it is absent.
@@ -88,7 +88,7 @@ class StorageClient:
             entry = self.entry(key)
             changed = schema.encode(change(default if entry is None else entry.json()))
             try:
-                text = json.dumps(changed, ensure_ascii=False)
+                text = json.dumps(changed, ensure_ascii=False, allow_nan=False)
                 self.compare_and_set(key, None if entry is None else entry.version, text)
             except Conflict:
                 if attempt == ATTEMPTS - 1:

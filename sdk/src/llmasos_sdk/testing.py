@@ -10,22 +10,27 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
+from llmasos_sdk import schema
 from llmasos_sdk.app import App
 from llmasos_sdk.context import Context
-from llmasos_sdk.errors import Denied, NotFound, Unavailable
+from llmasos_sdk.errors import AppError, Denied, Invalid, NotFound, Unavailable
 from llmasos_sdk.fakes.model import Answer, ScriptedModel
+from llmasos_sdk.fakes.requests import check_http
 from llmasos_sdk.fakes.storage import MemoryStorage
-from llmasos_sdk.host import BASELINE_CAPABILITIES, JsonValue
+from llmasos_sdk.host import BASELINE_CAPABILITIES, JsonValue, carried
 from llmasos_sdk.results import Document
 
 __all__ = ["Answer", "FakeContext", "FakeHost", "MemoryStorage", "ScriptedModel", "call"]
 
 Responder = Callable[[dict[str, Any]], Mapping[str, Any]]
 AppCallee = Callable[..., object]
+# A line under a progress bar.
+MAX_PROGRESS_MESSAGE = 500
 
 
 class FakeHost:
@@ -36,7 +41,8 @@ class FakeHost:
         storage: Keeps `ctx.storage`.
         config: What the installer chose.
         locale: `en` or `zh`.
-        http: Answers `ctx.http`: gets {"method", "url", "headers", "body"}, returns {"status", "headers"?, "body"?}.
+        http: Answers `ctx.http`: gets {"method", "url", "headers", "body"}, returns {"status", "headers"?, "body"?},
+            the body text or bytes.
         secrets: The names of the secrets that are set.
         apps: Answers `ctx.apps`: functions by app and action, `{"acme/glossary": {"look_up": function}}`.
         declined: Optional capabilities that were declined: `ctx.has` says no, and they are absent.
@@ -79,13 +85,14 @@ class FakeHost:
         """Call a fake by the WIT names, as an app reaches the host."""
         if capability not in self._capabilities:
             raise Denied(f"{capability} is not declared")
+        arguments = tuple(carried(capability, function, arguments))
         if capability in self._declined:
             raise Denied(f"{capability} was declined")
         match capability, function:
             case "output", "chunk":
                 self.chunks.append(str(arguments[0]))
             case "output", "progress":
-                self.progress.append((float(cast("float", arguments[0])), str(arguments[1])))
+                self.progress.append((float(cast("float", arguments[0])), str(arguments[1])[:MAX_PROGRESS_MESSAGE]))
             case "log", "write":
                 self.logs.append((str(arguments[0]), str(arguments[1])))
             case "config", "read":
@@ -108,10 +115,12 @@ class FakeHost:
         return None
 
     def _request(self, text: str) -> JsonValue:
-        request = cast("dict[str, Any]", json.loads(text))
+        request = check_http(text)
         self.http_requests.append(request)
         responder = self._http or _no_answer
         answer: Document = {"headers": {}, "body": "", "base64": False, "url": request["url"], **responder(request)}
+        if isinstance(answer["body"], bytes):
+            answer |= _body(answer["body"])
         return json.dumps(answer)
 
     def _call_app(self, app: str, action: str, text: str) -> JsonValue:
@@ -119,7 +128,20 @@ class FakeHost:
             raise Denied(f"llmapp.toml does not name {app} in the permission apps")
         if action not in self._apps[app]:
             raise NotFound(f"{app} has no action {action}")
-        return json.dumps(self._apps[app][action](**json.loads(text)), ensure_ascii=False)
+        try:
+            return json.dumps(schema.encode(self._apps[app][action](**json.loads(text))), ensure_ascii=False)
+        except AppError:
+            raise
+        except Exception as error:  # as the host tells of an app that failed
+            raise Invalid(f"the app failed: {type(error).__name__}: {error}") from error
+
+
+def _body(content: bytes) -> Document:
+    """The body of an answer as the host gives it: text if it is text."""
+    try:
+        return {"body": content.decode()}
+    except UnicodeDecodeError:
+        return {"body": base64.b64encode(content).decode(), "base64": True}
 
 
 def _no_answer(request: dict[str, Any]) -> Mapping[str, Any]:

@@ -119,19 +119,38 @@ async def _code(project: Project, folder: Path) -> dict[str, bytes]:
 
 async def component_from_source(project: Project, folder: Path) -> bytes:
     """The component of the manifest's source, from the kept builds where it was built before."""
-    source = project.file(project.manifest.runtime.source or "", "source")
     staged = folder / "staged"
     staged.mkdir()
+    kept = default_home() / "builds" / f"{await stage(project, staged)}.wasm"
+    if kept.is_file():
+        os.utime(kept)
+        return kept.read_bytes()
+    is_python = (project.manifest.runtime.source or "").endswith(".py")
+    content = await (python.componentize if is_python else javascript.componentize)(staged)
+    _keep(kept, content)
+    return content
+
+
+async def stage(project: Project, folder: Path) -> str:
+    """Lay out all that a component is built from: the app's files and packages, the SDK, the world.
+
+    Returns:
+        The digest of these files and of the tool that builds them: what a build is known by.
+
+    Raises:
+        BuildFailed: The source is of no kind that a component is built from.
+    """
+    source = project.file(project.manifest.runtime.source or "", "source")
     capabilities = project.manifest.capabilities
     if source.suffix == ".py":
         requirements = project.manifest.runtime.requirements
         if locked := await asyncio.to_thread(lock, project.root, requirements):
-            await install_pure(locked, staged / python.PACKAGES)
-        python.stage(source, capabilities, staged)
+            await install_pure(locked, folder / python.PACKAGES)
+        python.stage(source, capabilities, folder)
         built_by = f"componentize-py {tools.version('componentize-py')}"
     elif source.suffix in javascript.SUFFIXES:
-        await npm.install_pure(project.root, staged)
-        javascript.stage(source, capabilities, staged)
+        await npm.install_pure(project.root, folder)
+        javascript.stage(source, capabilities, folder)
         built_by = f"jco {javascript.toolchain_digest()}"
     elif source.suffix == ".wasm":
         raise BuildFailed(
@@ -145,14 +164,7 @@ async def component_from_source(project: Project, folder: Path) -> bytes:
                 source=source.name,
             ),
         )
-    kept = default_home() / "builds" / f"{digest_of(staged, built_by)}.wasm"
-    if kept.is_file():
-        os.utime(kept)
-        return kept.read_bytes()
-    make = python.componentize if source.suffix == ".py" else javascript.componentize
-    content = await make(staged)
-    _keep(kept, content)
-    return content
+    return digest_of(folder, built_by)
 
 
 def digest_of(folder: Path, built_by: str) -> str:

@@ -88,7 +88,7 @@ def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
     sdk = sdk_folder()
-    shutil.copytree(sdk / "src", folder / "sdk")
+    shutil.copytree(sdk / "src", folder / "sdk", ignore=shutil.ignore_patterns("testing.js", "fakes", "*.d.ts"))
     package = folder / "node_modules" / "@llmasos" / "sdk"
     shutil.rmtree(package, ignore_errors=True)  # the app's tests may have one from npm
     package.mkdir(parents=True)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, cast
 
 from llmasos_sdk import schema
-from llmasos_sdk.errors import AppError, Invalid, NotFound, Unavailable
+from llmasos_sdk.errors import AppError, NotFound, Unavailable
+from llmasos_sdk.fakes.requests import check_embedding, check_generation
 from llmasos_sdk.host import JsonValue
 from llmasos_sdk.results import Document, ToolCall
 
@@ -58,10 +59,10 @@ class ScriptedModel:
         """Call a function of the contract's interface `model`."""
         match function, arguments:
             case "generate", (str(text),):
-                return json.dumps(self._complete(_request(text)), ensure_ascii=False)
+                return json.dumps(self._complete(check_generation(text)), ensure_ascii=False)
             case "open", (str(text),):
                 self._opened += 1
-                self._streams[self._opened] = _chunks(self._complete(_request(text)))
+                self._streams[self._opened] = _chunks(self._complete(check_generation(text)))
                 return self._opened
             case "read", (int(number),):
                 return self._read(number)
@@ -69,7 +70,7 @@ class ScriptedModel:
                 self._streams.pop(number, None)
                 return None
             case "embed", (str(text),):
-                return json.dumps(_embed(_request(text)))
+                return json.dumps(_embed(check_embedding(text)))
             case "count-tokens", (str(text),):
                 return count_tokens(text)
             case _:
@@ -77,17 +78,13 @@ class ScriptedModel:
 
     def _read(self, number: int) -> str | None:
         parts = self._streams.get(number)
-        if parts is None:
-            raise NotFound(f"there is no open stream {number}")
         if not parts:
-            del self._streams[number]
+            self._streams.pop(number, None)
             return None
         return json.dumps(parts.pop(0), ensure_ascii=False)
 
     def _complete(self, request: dict[str, Any]) -> Document:
         self.requests.append(request)
-        if not request.get("messages"):
-            raise Invalid("messages: at least one is needed")
         if request.get("require_fit") and not self.is_fit:
             raise Unavailable("No model here is fit for this: connect one with `llmasos models add`.")
         answer = self._next(request)
@@ -126,13 +123,6 @@ def count_tokens(text: str) -> int:
     return len(TOKEN.findall(text))
 
 
-def _request(text: str) -> dict[str, Any]:
-    request: object = json.loads(text)
-    if not isinstance(request, dict):
-        raise Invalid("the request is a JSON object")
-    return cast("dict[str, Any]", request)
-
-
 def _spoken(answer: Answer) -> tuple[str, list[Document]]:
     """The text and the tool calls of a scripted answer."""
     if isinstance(answer, str):
@@ -169,9 +159,7 @@ def _chunks(completion: Document) -> list[Document]:
 
 def _embed(request: dict[str, Any]) -> Document:
     """Vectors of hashed words: texts that share words are near each other, as with a real model."""
-    texts = cast("list[str]", request.get("input") or [])
-    if not texts:
-        raise Invalid("input: at least one text is needed")
+    texts = cast("list[str]", request["input"])
     used = sum(count_tokens(text) for text in texts)
     return {
         "object": "list",

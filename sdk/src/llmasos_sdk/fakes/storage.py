@@ -56,6 +56,7 @@ class MemoryStorage:
                 raise NotFound(f"storage has no function {function} with these arguments")
 
     def _get(self, key: str) -> str | None:
+        _check_key(key)
         if key not in self._values:
             return None
         value, is_base64, version = self._values[key]
@@ -63,22 +64,22 @@ class MemoryStorage:
         return json.dumps({"value": text, "base64": is_base64, "version": version}, ensure_ascii=False)
 
     def _compare_and_set(self, key: str, expected: int | None, value: str, is_base64: bool) -> int:
+        _check_key(key)
+        content = _decoded(value, is_base64)
         there = self._values[key][2] if key in self._values else None
         if there != expected:
             raise Conflict(f"{key} has version {there}, not {expected}")
-        return self._write(key, _decoded(value, is_base64), is_base64=is_base64)
+        return self._write(key, content, is_base64=is_base64)
 
     def _delete(self, key: str) -> bool:
+        _check_key(key)
         there = self._values.pop(key, None)
         if there is not None:
             self._deleted_version = max(self._deleted_version, there[2])
         return there is not None
 
     def _write(self, key: str, value: bytes, *, is_base64: bool) -> int:
-        if not key or any(unicodedata.category(character) in {"Cc", "Cs"} for character in key):
-            raise Invalid("a key has no control characters, and one character at least")
-        if len(key.encode()) > MAX_KEY_BYTES:
-            raise Invalid(f"a key has from 1 to {MAX_KEY_BYTES} bytes")
+        _check_key(key)
         # Versions never repeat, also across a delete.
         before, _, version = self._values.get(key, (b"", False, self._deleted_version))
         others = self.used_bytes - (len(key.encode()) + len(before) if key in self._values else 0)
@@ -90,8 +91,17 @@ class MemoryStorage:
     def _keys(self, prefix: str, after: str | None, limit: int) -> list[str]:
         if not 1 <= limit <= MAX_PAGE:
             raise Invalid(f"limit is from 1 to {MAX_PAGE}")
+        _decoded(prefix, False)
+        _decoded(after or "", False)
         found = sorted(key for key in self._values if key.startswith(prefix) and (after is None or key > after))
         return found[:limit]
+
+
+def _check_key(key: str) -> None:
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in key):
+        raise Invalid("a key has no control characters")
+    if not 1 <= len(key.encode()) <= MAX_KEY_BYTES:
+        raise Invalid(f"a key has from 1 to {MAX_KEY_BYTES} bytes")
 
 
 def _decoded(value: str, is_base64: bool) -> bytes:
