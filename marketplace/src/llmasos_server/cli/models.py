@@ -265,7 +265,7 @@ def _known_of(model: str) -> tuple[dict[str, Any], frozenset[str]]:
 def _keep_learned(gateway: Gateway, name: str) -> dict[str, Any]:
     """Write what the server's refusals taught into an added model's entry; the fields that changed."""
     before, after = gateway.registry.get(name), gateway.learned(name)
-    fields = ("max_tokens_parameter", "unsupported")
+    fields = ("max_tokens_parameter", "max_output_tokens", "unsupported")
     changed = {field: getattr(after, field) for field in fields if getattr(after, field) != getattr(before, field)}
     if changed and before.source == "added":
         gateway.registry.add(after, replace=True)

@@ -126,7 +126,9 @@ def load_litellm() -> Any:
             module.EmbeddingResponse()
         module.telemetry = False
         module.suppress_debug_info = True
-        module.drop_params = True
+        # litellm would leave out `tools` and `response_format` in silence, and return None for a status 422. What a
+        # server refuses is learned from its refusal instead (`adapting.py`).
+        module.drop_params = False
         # Counting tokens must not fetch a tokeniser from the network; a similar one is close enough.
         module.disable_hf_tokenizer_download = True
         module.disable_streaming_logging = True

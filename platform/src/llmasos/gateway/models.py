@@ -81,6 +81,8 @@ class ModelEntry(Frozen):
     """Which languages it is fit for, as in BCP 47; empty: every one."""
     max_tokens_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """The name of the parameter that limits an answer's length."""
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+    """The most tokens of an answer that the server takes; None: what fits into the window."""
     unsupported: tuple[Optional, ...] = ()
     """Parameters that the server refuses, and that are left out. With `stream`, answers arrive in one piece."""
     gguf: str | None = None
