@@ -82,6 +82,9 @@ def serving() -> Generator[Upstream]:
                 for name, value in {"content-type": "application/json", **reply.headers}.items():
                     self.send_header(name, value)
                 self.send_header("content-length", str(len(data)))
+                # litellm keeps a connection for later calls, and nothing would close it when its test ends.
+                self.send_header("connection", "close")
+                self.close_connection = True
                 self.end_headers()
                 self.wfile.write(data)
                 return

@@ -9,17 +9,23 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import time
 import uuid
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
+from types import SimpleNamespace
 from typing import Any, Final, cast
 
 from llmasos.errors import ModelUnavailable
+from llmasos.gateway.failures import ContentRefused
 from llmasos.gateway.models import ModelEntry
+from llmasos.gateway.tool_calls import NO_ARGUMENTS
 from llmasos.gateway.usage import Counted
 from llmasos.i18n import _
+from llmasos.printable import one_line
 from llmasos.quotas.meters import Used
 
 logger = logging.getLogger(__name__)
@@ -76,44 +82,63 @@ def completion(response: Any, entry: ModelEntry) -> dict[str, Any]:
 
     Raises:
         BadAnswer: It is not a chat completion.
+        ContentRefused: The model refuses, in the field for that.
     """
     with understood(entry):
-        choices = [_choice(index, choice) for index, choice in enumerate(response.choices)]
-        if not choices:
+        if not response.choices:
             raise ValueError("it holds no choice")
         return {
             "id": str(response.id or f"chatcmpl-{uuid.uuid4().hex}"),
             "object": "chat.completion",
             "created": int(time.time()),
             "model": entry.name,
-            "choices": choices,
+            "choices": [_choice(response.choices[0], entry)],  # one was asked for
         }
 
 
-def _choice(index: int, choice: Any) -> dict[str, Any]:
+def _choice(choice: Any, entry: ModelEntry) -> dict[str, Any]:
     message = choice.message
     plain: dict[str, Any] = {"role": "assistant", "content": _text(message.content)}
+    if plain["content"]:
+        plain["content"] = whole_characters(plain["content"])
     if thought := _text(getattr(message, "reasoning_content", None)):
         plain["reasoning_content"] = thought
     if calls := _tool_calls(message):
         plain["tool_calls"] = [{key: each[key] for key in ("id", "type", "function")} for each in calls]
+        taken: set[str] = set()
         for number, call in enumerate(plain["tool_calls"]):
-            call["id"] = call["id"] or f"call_{number}"
+            if not call["id"] or call["id"] in taken:
+                call["id"] = f"call_{number}"
+            taken.add(call["id"])
+            call["function"]["arguments"] = call["function"]["arguments"] or NO_ARGUMENTS
             if not call["function"]["name"]:
                 raise ValueError("a tool call names no function")
-    return {"index": index, "message": plain, "finish_reason": _finish_reason(choice.finish_reason, plain) or "stop"}
+    if (refusal := getattr(message, "refusal", None)) and not calls and not (plain["content"] or "").strip():
+        raise ContentRefused(
+            _("The model {entry} refuses: {said}", entry=entry.name, said=one_line(str(refusal)[:300]))
+        )
+    reason = finish_reason(choice.finish_reason)
+    if reason == "tool_calls" and not calls:
+        raise ValueError("it calls a tool, and names none")
+    return {"index": 0, "message": plain, "finish_reason": "tool_calls" if calls and reason == "stop" else reason}
 
 
 def _text(content: object) -> str | None:
-    if content is None or isinstance(content, str):
+    if content is None:
+        return None
+    if isinstance(content, str):
         return content
     raise TypeError(f"its content is a {type(content).__name__}")
 
 
-def _finish_reason(reason: object, message: dict[str, Any]) -> str | None:
-    if reason is None:
-        return None
-    if reason == "function_call" or (reason == "stop" and message.get("tool_calls")):
+def whole_characters(text: str) -> str:
+    """The text with two halves of a surrogate pair joined; one alone, which no encoding can carry, becomes U+FFFD."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def finish_reason(reason: object) -> str:
+    """Why an answer ended, in the words of chat completions; `stop` if its provider has another word for it."""
+    if reason == "function_call":
         return "tool_calls"
     return str(reason) if reason in FINISH_REASONS else "stop"
 
@@ -121,6 +146,9 @@ def _finish_reason(reason: object, message: dict[str, Any]) -> str | None:
 def _tool_calls(message: Any) -> list[dict[str, Any]]:
     """The tool calls of a message, or of a part of one, which carries an index too."""
     calls: list[dict[str, Any]] = []
+    # The form before tools: one call, without an id.
+    if (legacy := getattr(message, "function_call", None)) and not getattr(message, "tool_calls", None):
+        message = SimpleNamespace(tool_calls=[SimpleNamespace(id=None, index=0, function=legacy)])
     for call in getattr(message, "tool_calls", None) or ():
         name, arguments, id_, index = call.function.name, call.function.arguments, call.id, getattr(call, "index", None)
         if not all(each is None or isinstance(each, str) for each in (name, arguments, id_)):
@@ -141,6 +169,8 @@ def part(chunk: Any, entry: ModelEntry, number: str) -> dict[str, Any] | None:
         if not chunk.choices:
             return None
         choice = chunk.choices[0]
+        if choice.index:  # another answer beside the one that was asked for
+            return None
         plain: dict[str, Any] = {}
         if content := _text(getattr(choice.delta, "content", None)):
             plain["content"] = content
@@ -148,7 +178,7 @@ def part(chunk: Any, entry: ModelEntry, number: str) -> dict[str, Any] | None:
             plain["reasoning_content"] = thought
         if calls := _tool_calls(choice.delta):
             plain["tool_calls"] = calls
-        reason = _finish_reason(choice.finish_reason, {})
+        reason = finish_reason(choice.finish_reason) if choice.finish_reason else None
         if not plain and not reason:
             return None
         part = blank_part(entry, number, reason)
@@ -209,7 +239,7 @@ def json_in(text: str, *, wants_object: bool) -> str | None:
     kinds = (dict,) if wants_object else (dict, list)
     for candidate in _candidates(text):
         try:
-            value, end = json.JSONDecoder().raw_decode(candidate)
+            value, end = _STRICT.raw_decode(candidate)
         except (ValueError, RecursionError):
             continue
         if isinstance(value, kinds) or not (wants_object or candidate[end:].strip()):
@@ -217,8 +247,20 @@ def json_in(text: str, *, wants_object: bool) -> str | None:
     return None
 
 
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+# Python's decoder takes NaN and Infinity, which no other parser does.
+_STRICT: Final = json.JSONDecoder(parse_constant=_no_number)
+_FENCED: Final = re.compile(r"```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+
+
 def _candidates(text: str) -> Iterable[str]:
-    yield text.strip()
+    yield text.strip("\ufeff \t\r\n")
+    # A number or a text alone is found only if a fence says where it begins.
+    for fenced in islice(_FENCED.finditer(text), 10):
+        yield fenced[1].strip()
     # An object or an array may begin at each of these. A hundred are enough, and bound the cost of a hostile answer.
     starts = [position for position, character in enumerate(text) if character in "{["]
     for position in starts[:100]:

@@ -346,15 +346,16 @@ class Gateway:
             reported: The usage that the provider reported, if any.
             completion: All of its text and reasoning.
         """
-        if reported is not None:
-            within = believed(reported, plan.prompt_tokens, limit, entry)
-            if within is not None:
-                return within
+        within = believed(reported, plan.prompt_tokens, limit, entry) if reported is not None else None
+        if within is not None and within.prompt and (within.completion or not completion):
+            return within
         try:
             prompt = min(await self._estimated_prompt(entry, plan), plan.prompt_tokens)
             said = await self._engine.count_tokens(entry, completion) if completion else 0
         except LlmasosError:  # the counting engine has crashed: the output is still charged
             prompt, said = plan.prompt_tokens, min(limit, len(completion.encode("utf-8", "surrogatepass")))
+        if within is not None:  # half of it was reported
+            return replace(within, prompt=within.prompt or prompt, completion=within.completion or said, estimated=True)
         return Counted(prompt, said, estimated=True, doubted=reported is not None)
 
     async def _estimated_prompt(self, entry: ModelEntry, plan: CallPlan) -> int:

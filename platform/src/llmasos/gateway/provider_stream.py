@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,8 @@ from llmasos.gateway.failures import StreamCut
 from llmasos.gateway.models import ModelEntry
 from llmasos.gateway.usage import Counted, reported_usage
 from llmasos.i18n import _
+
+logger = logging.getLogger(__name__)
 
 
 def cut(entry: ModelEntry) -> StreamCut:
@@ -33,7 +36,7 @@ async def close_quietly(wrapper: Any) -> None:
         await wrapper.aclose()
     except RuntimeError:
         # The generator still runs in a cancelled task, and closes when that task ends.
-        logging.getLogger(__name__).debug("a stream was closed while it was read")
+        logger.debug("a stream was closed while it was read")
 
 
 class ProviderStream:
@@ -70,19 +73,34 @@ class ProviderStream:
             async with asyncio.timeout(self._entry.timeout_seconds):
                 part = await anext(self._wrapper, None)
         except Exception as error:
-            raise self._failure(error) from error
+            failure = self._failure(error)
+            if not self._wrapper.received_finish_reason:
+                raise failure from error
+            # The answer is complete; what failed after it only told its usage, which the host then counts.
+            logger.warning("the stream of %s failed after its answer", self._entry.name, exc_info=error)
+            return None
         if part is None and not self._wrapper.received_finish_reason:
             raise cut(self._entry)
         return part
 
     @property
+    def finish_reason(self) -> object:
+        """Why the answer ended, in the provider's words; empty before its end."""
+        return self._wrapper.received_finish_reason
+
+    @property
     def reported(self) -> Counted | None:
-        """The usage that the provider reported last, or None.
+        """The usage that the provider reported last, or None. If more was said after it, its completion is 0.
 
         litellm's own last part guesses the usage if the provider is silent; the parts before do not.
         """
-        with_usage = (part for part in reversed(self._wrapper.chunks) if getattr(part, "usage", None))
-        return reported_usage(next(with_usage, None))
+        said_after = False
+        for part in reversed(self._wrapper.chunks):
+            if getattr(part, "usage", None):
+                usage = reported_usage(part)
+                return replace(usage, completion=0) if usage is not None and said_after else usage
+            said_after = said_after or _says_something(part)
+        return None
 
     async def close(self) -> None:
         """End the request. Safe to call twice."""
@@ -95,12 +113,18 @@ class ProviderStream:
             await slot.__aexit__(None, None, None)
 
 
+def _says_something(part: Any) -> bool:
+    deltas = [choice.delta for choice in part.choices or ()]
+    fields = ("content", "reasoning_content", "tool_calls")
+    return any(getattr(delta, field, None) for delta in deltas for field in fields)
+
+
 class WholeAnswer:
     """A whole answer as a stream of one part, for a server that cannot stream."""
 
     def __init__(self, response: Any) -> None:
         choice = response.choices[0]
-        part = SimpleNamespace(delta=choice.message, finish_reason=choice.finish_reason)
+        part = SimpleNamespace(index=0, delta=choice.message, finish_reason=choice.finish_reason)
         self.chunks: list[Any] = [SimpleNamespace(choices=[part], usage=getattr(response, "usage", None))]
         self.received_finish_reason: str = choice.finish_reason or "stop"
         self._left = list(self.chunks)

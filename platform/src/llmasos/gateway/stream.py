@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from llmasos.gateway import answers
 from llmasos.gateway.guard import filtered
@@ -13,12 +13,20 @@ from llmasos.gateway.models import ModelEntry
 from llmasos.gateway.outcome import AnswerEnd
 from llmasos.gateway.plan import CallPlan
 from llmasos.gateway.provider_stream import ProviderStream
+from llmasos.gateway.thinking import ThinkingApart
 from llmasos.gateway.tool_calls import ToolCallPieces
-from llmasos.gateway.usage import Counted
+from llmasos.gateway.usage import SLACK_TOKENS, Counted
+from llmasos.i18n import _
 from llmasos.quotas.meters import NOTHING_USED, Used
 
 if TYPE_CHECKING:
     from llmasos.gateway.gateway import Gateway
+
+
+# A token has four or five characters on average, and comes in an event of its own at most; runs of blanks and
+# events without text are why more is allowed.
+CHARACTERS_OF_A_TOKEN: Final = 32
+EVENTS_OF_A_TOKEN: Final = 4
 
 
 class AnswerStream:
@@ -35,9 +43,13 @@ class AnswerStream:
         self._json = JsonOnly(wants_object=plan.wants_object) if plan.wants_json else None
         self._pieces = ToolCallPieces()
         self._held_calls: dict[int, dict[str, Any]] = {}
+        self._thinking = ThinkingApart()
+        self._half = ""
         self._said: list[str] = []
         self._thought: list[str] = []
         self._calls: list[str] = []
+        self._characters = 0
+        self._events = 0
         self._reason = ""
         self._used = NOTHING_USED
         self._ended = False
@@ -64,18 +76,20 @@ class AnswerStream:
             if chunk is None:
                 return await self._last()
             part = answers.part(chunk, self._entry, self._id)
+            self._bound()
             if part is None:
                 continue
             choice = part["choices"][0]
             delta = choice["delta"]
             if "tool_calls" in delta:
                 delta["tool_calls"] = [self._pieces.take(piece) for piece in delta["tool_calls"]]
+            self._split(delta)
             self._note(delta)
             if self._json is not None and delta.get("content"):
                 delta["content"] = self._json.feed(delta["content"])
             self._filter(delta)
-            if delta.get("content") == "":
-                del delta["content"]
+            delta = {field: value for field, value in delta.items() if value != ""}
+            choice["delta"] = delta
             if choice["finish_reason"]:
                 # Reported in the last part, with the usage.
                 self._reason, choice["finish_reason"] = choice["finish_reason"], None
@@ -93,12 +107,44 @@ class AnswerStream:
             self._ended = True
             self._used = (await self._count()).used(self._entry)
 
+    def _split(self, delta: dict[str, Any]) -> None:
+        """Part the thinking from the text, and hold half a character back until its other half comes."""
+        if "content" not in delta:
+            return
+        text = self._half + delta["content"]
+        self._half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
+        said, thought = self._thinking.feed(answers.whole_characters(text.removesuffix(self._half)))
+        delta["content"] = said
+        if thought:
+            delta["reasoning_content"] = delta.get("reasoning_content", "") + thought
+
     def _note(self, delta: dict[str, Any]) -> None:
         """Keep the received text, to count it."""
+        calls = [
+            f"{call['function']['name'] or ''}{call['function']['arguments']}" for call in delta.get("tool_calls", ())
+        ]
         self._said.append(delta.get("content") or "")
         self._thought.append(delta.get("reasoning_content") or "")
-        for call in delta.get("tool_calls", ()):
-            self._calls.append(f"{call['function']['name'] or ''}{call['function']['arguments'] or ''}")
+        self._calls += calls
+        self._characters += len(self._said[-1]) + len(self._thought[-1]) + sum(map(len, calls))
+
+    def _bound(self) -> None:
+        """End an answer that goes on without end, with text or without.
+
+        Raises:
+            BadAnswer: It is far beyond what was allowed.
+        """
+        self._events += 1
+        most = self._limit + SLACK_TOKENS
+        if self._characters > most * CHARACTERS_OF_A_TOKEN or self._events > most * EVENTS_OF_A_TOKEN:
+            raise answers.BadAnswer(
+                _(
+                    "The answer of {entry} did not end at the {limit} tokens that it was allowed; run `llmasos models "
+                    "test {entry}`.",
+                    entry=self._entry.name,
+                    limit=self._limit,
+                ),
+            )
 
     def _filter(self, delta: dict[str, Any]) -> None:
         """Pass a part through the guards' filters: text may be withheld, tool calls wait for the end."""
@@ -113,10 +159,11 @@ class AnswerStream:
             whole["name"] += call["function"]["name"] or ""
             whole["arguments"] += call["function"]["arguments"] or ""
 
-    def _held_back(self) -> dict[str, Any]:
-        """The text that the filters withheld until the end."""
-        rest = self._filters.feed(self._json.finish()) if self._json is not None else ""
-        rest += self._filters.finish()
+    def _held_back(self, rest: str) -> dict[str, Any]:
+        """The text that was withheld until the end: as possible thinking, outside JSON, or by the filters."""
+        if self._json is not None:
+            rest = self._json.feed(rest) + self._json.finish()
+        rest = self._filters.feed(rest) + self._filters.finish()
         delta: dict[str, Any] = {"content": rest} if rest else {}
         if self._held_calls:
             calls = {"tool_calls": list(self._held_calls.values())}
@@ -124,17 +171,27 @@ class AnswerStream:
         return delta
 
     async def _last(self) -> dict[str, Any]:
+        rest, thought_to_the_end = self._thinking.finish()
+        rest += answers.whole_characters(self._half)
+        self._note({"content": rest, "reasoning_content": thought_to_the_end})
         counted = await self._count()
         self._ended = True
         self._used = counted.used(self._entry)
+        self._reason = self._reason or answers.finish_reason(self._parts.finish_reason)
         if self._calls and self._reason == "stop":
             self._reason = "tool_calls"
+        with answers.understood(self._entry):
+            if self._reason == "tool_calls" and not self._calls:
+                raise ValueError("it calls a tool, and names none")
+            missing = self._pieces.finish()
+        delta: dict[str, Any] = {"tool_calls": missing} if missing else {}
+        self._filter(delta)
         said, thought = "".join(self._said), "".join(self._thought)
         end = AnswerEnd(self._entry, self._reason, said, thought, bool(self._calls), self._limit)
         end.check_not_empty()
         remarks = end.remarks(self._plan)
-        part = answers.blank_part(self._entry, self._id, self._reason or "stop")
-        part["choices"][0]["delta"] = self._held_back()
+        part = answers.blank_part(self._entry, self._id, self._reason)
+        part["choices"][0]["delta"] = {**delta, **self._held_back(rest)}
         return {**part, "usage": counted.as_usage(), "llmasos": remarks.as_json(self._used, counted)}
 
     async def _count(self) -> Counted:

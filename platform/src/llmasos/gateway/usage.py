@@ -85,6 +85,8 @@ def reported_usage(response: Any) -> Counted | None:
 def believed(reported: Counted, prompt_tokens: int, completion_tokens: int, entry: ModelEntry) -> Counted | None:
     """Return the reported usage, limited to what is plausible, or None if it is negative and the host has to count.
 
+    A prompt or an answer of no tokens is left at 0, for the host to count.
+
     Args:
         reported: The provider's report.
         prompt_tokens: The most that the prompt can have.
