@@ -1,9 +1,9 @@
 """Admits invocations while there is memory for them, and queues the others, fairly by app.
 
-An invocation is counted with what its program was seen to touch, not with its limit: most touch a few MiB and wait for
-a model, and five hundred of them fit where fifty limits would. That is a guess about the future, so what the runners
-really hold is measured too, on a clock while anything runs: above the budget nothing more is admitted, and well above
-it the largest runner is ended, before the system ends something else.
+An invocation counts as the memory that its program was seen to touch, not as its limit: most touch a few MiB and wait
+for a model, and five hundred of them fit where fifty limits would. That is a guess about the future, so what the
+runners really hold is measured too, on a clock while anything runs: above the budget nothing more is admitted, and well
+above it the largest runner is ended, before the system ends something else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-# What an invocation of a program is counted with that has not run yet. A live Python component touches 2.3 MiB.
+# What an invocation counts as if its program has not run yet. A live Python component touches 2.3 MiB.
 FIRST_BYTES: Final = 8 << 20
 LEAST_BYTES: Final = 2 << 20
 # Above this share of the budget, waiting no longer helps.
@@ -62,9 +62,9 @@ class Admission:
             self._admit()
 
     def saw(self, program: str, touched_bytes: int) -> None:
-        """Note what an invocation of the program touched."""
+        """Record what an invocation of the program touched."""
         known = self._seen.pop(program, LEAST_BYTES)
-        # Up at once, down slowly: a program that was large once may be large again.
+        # Up immediately, down slowly: a program that was large once may be large again.
         self._seen[program] = max(touched_bytes, known - (known - touched_bytes) // 16, LEAST_BYTES)
         while len(self._seen) > 10_000:
             self._seen.popitem(last=False)
@@ -75,7 +75,7 @@ class Admission:
             self._clock.cancel()
 
     def _look(self) -> None:
-        """Measure now, and again and again as long as anything runs or waits."""
+        """Measure now, and periodically while anything runs or waits."""
         self._held = self._held_bytes()
         if self._held > self._budget * EMERGENCY:
             self._emergency()
@@ -88,7 +88,7 @@ class Admission:
             self._look()
 
     def _fits(self, size: int) -> bool:
-        # Alone, an invocation always fits: otherwise one that is larger than the budget would wait for ever.
+        # Alone, an invocation always fits: otherwise one that is larger than the budget would wait forever.
         return self._counted == 0 or (self._counted + size <= self._budget and self._held <= self._budget)
 
     async def _wait(self, app: str, size: int) -> None:
@@ -103,7 +103,7 @@ class Admission:
             raise
 
     def _admit(self) -> None:
-        """Give the room that there is to those that wait, one app after the other."""
+        """Give the free room to those that wait, one app after the other."""
         while self._waiting:
             app, queue = next(iter(self._waiting.items()))
             while queue and queue[0][1].done():

@@ -1,8 +1,8 @@
 """Bubblewrap: a second confinement of every runner, if an operator asks for it by `bubblewrap = "on"`.
 
 `bwrap` starts the runner in new namespaces, under a root folder that holds only what the runner reads, before the
-runner's first line. Inside, the runner confines itself as it does without bubblewrap, so that a hole in one of the two
-is covered by the other.
+runner's first line. Inside, the runner confines itself as it does without bubblewrap, so that each covers
+a hole in the other.
 
 Two processes of `bwrap` stay: the one that the host started, and the first of the new process namespace, which starts
 the runner. When either is killed, the system ends the others with it.
@@ -46,7 +46,7 @@ def arguments(read: Iterable[str], environment: Mapping[str, str], *, as_root: b
     return [
         *_NAMESPACES, "--cap-drop", "ALL", *rights,
         "--die-with-parent", "--new-session", "--clearenv", *variables,
-        # The runner counts its threads and memory there, and mounts its own root folder over it.
+        # The runner counts its threads and memory there, and then mounts its own root folder over it.
         "--proc", "/proc",
         "--dev-bind", os.devnull, os.devnull,
         *binds, "--remount-ro", "/", "--chdir", "/",
@@ -79,7 +79,7 @@ def runner_behind(monitor: int) -> int:
     """
     pid = monitor
     try:
-        # In each, only the first thread starts processes.
+        # In each process, only the first thread starts others.
         while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             pid = int(children[0])
     except OSError:

@@ -23,12 +23,12 @@ OUTPUT_BYTES: Final = 256 << 20
 async def compile_bytecode(folder: Path, final: Path, *, bubblewrap: bool) -> None:
     """Compile the Python sources of a folder, and put each one's bytecode beside it.
 
-    What cannot be compiled within the limits has none: it is compiled each time it is imported, under its app's own
-    limits. Without confinement, nothing is compiled.
+    A source that cannot be compiled within the limits has no bytecode: it is compiled at each import, under its app's
+    own limits. Without confinement, nothing is compiled.
 
     Args:
-        folder: Where the sources are. Nothing else writes there.
-        final: Where they will be; tracebacks name it.
+        folder: The folder of the sources. Nothing else writes there.
+        final: Their later folder; tracebacks name it.
         bubblewrap: Whether runners are started behind bubblewrap.
     """
     with tempfile.TemporaryFile() as output:
@@ -59,7 +59,7 @@ async def compile_bytecode(folder: Path, final: Path, *, bubblewrap: bool) -> No
 def _put_in_place(folder: Path, output: IO[bytes]) -> None:
     for source, bytecode in zip(python_sources(folder), _parts(output), strict=False):
         target = Path(importlib.util.cache_from_source(str(source)))
-        # The app may have something else of that name.
+        # The app may have another kind of file of that name.
         with suppress(FileExistsError, NotADirectoryError, IsADirectoryError):
             target.parent.mkdir(exist_ok=True)
             if bytecode:
@@ -67,7 +67,7 @@ def _put_in_place(folder: Path, output: IO[bytes]) -> None:
 
 
 def _parts(output: IO[bytes]) -> Iterator[bytes]:
-    """What the runner wrote whole. It is not trusted: a part is no longer than all may be."""
+    """The parts that the runner wrote completely. It is not trusted, so no part may be longer than the total limit."""
     while len(header := output.read(LENGTH.size)) == LENGTH.size:
         (length,) = LENGTH.unpack(header)
         if length > OUTPUT_BYTES or len(part := output.read(length)) != length:

@@ -1,4 +1,4 @@
-"""How much prepared code a home holds, and the removal of what nothing needs."""
+"""The size of a home's prepared code, and the removal of what nothing needs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def collect(
 ) -> int:
     """Remove prepared code, and wheels that it was made of, that nothing needs; return how many bytes that freed.
 
-    What a release in `keep` needs stays, if it fits this engine, interpreter and runner. Of the rest, what is old goes
-    at once, and the oldest of what is young goes past a bound. Safe under kill -9, and while other processes prepare
+    What a release in `keep` needs stays, if it fits this engine, interpreter and runner. Of the rest, old entries are
+    removed, and the oldest of the recent ones beyond a bound. Safe under kill -9, and while other processes prepare
     or run apps. Blocks; call it in a thread.
 
     Args:
         home: The host's home.
         keep: The digests of the code that an installed, pending or previous release needs.
-        spare_bytes: How much of the rest may stay in each folder, because it is young.
-        young_seconds: What is younger may be needed in a moment, by an install that is under way.
+        spare_bytes: How much of the rest may stay in each folder because it is recent.
+        young_seconds: A running install may be about to need entries younger than this.
     """
     compiled, environments = home / COMPILED, home / ENVIRONMENTS
     stores = ((compiled, CompiledStore(compiled)), (environments, Environments(environments)))
@@ -38,5 +38,5 @@ def collect(
 
 
 def sizes(home: Path) -> dict[str, int]:
-    """What the folders of prepared code take on disk, in bytes, by name."""
+    """The sizes of the folders of prepared code on disk, in bytes, by name."""
     return {name: size_bytes(home / name) for name in (COMPILED, ENVIRONMENTS)}

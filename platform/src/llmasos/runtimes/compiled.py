@@ -3,7 +3,7 @@
 A compiled file is machine code that a runner maps and runs, so only files that this host compiled are ever used: each
 has a record with its size and SHA-256, which only the host writes, and a file without a record is never used. The key
 is the component's digest, the engine's version and the engine's configuration. Files are put in place by rename, the
-code first and then its record, so that a host that is killed at any moment leaves either a whole pair or none.
+code first and then its record, so that a host that is killed at any point leaves either a complete pair or none.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CPU_SECONDS: Final = 120
 WALL_SECONDS: Final = 180.0
 MEMORY_BYTES: Final = 4 << 30
 OUTPUT_BYTES: Final = 512 << 20
-# Raise it when `llmasos_runner.component.engine` changes: files made before do not fit then.
+# Raise it when `llmasos_runner.component.engine` changes: earlier files no longer fit then.
 ENGINE_CONFIGURATION: Final = 1
 # The extensions that wasmtime's compiler chooses instructions by, as Linux names them; others come and go with the
 # kernel's version.
@@ -64,7 +64,7 @@ def processor_features() -> str:
 
 
 class CompiledRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the host knows of a compiled file."""
+    """The host's record of a compiled file."""
 
     size: int
     sha256: str
@@ -90,12 +90,12 @@ class CompiledStore:
         return Path(self.name(digest))
 
     async def find(self, digest: str) -> CompiledRecord | None:
-        """Return the record of a compiled file if both are there and the file is whole.
+        """Return the record of a compiled file if both exist and the file is intact.
 
         The bytes are read once per process, and again when the file's size or time changed.
         """
         try:
-            # Every invocation passes here: hence no pathlib, and checked files are remembered.
+            # Every invocation passes here, so this avoids pathlib and remembers checked files.
             stat = os.stat(self.name(digest))  # noqa: PTH116
             checked = self._checked.get(digest)
             if checked is not None and checked[1:] == (stat.st_size, stat.st_mtime_ns):
@@ -110,10 +110,10 @@ class CompiledStore:
         return record
 
     async def ensure(self, digest: str, code: Path) -> CompiledRecord:
-        """Return the record of the compiled file of `code`, compiled now if it is not there.
+        """Return the record of the compiled file of `code`, which is compiled if it is missing.
 
         Raises:
-            ComponentRejected: It is no component, does not keep the contract, or takes too much to compile.
+            ComponentRejected: It is not a component, violates the contract, or takes too much to compile.
             Unavailable: The compiled file cannot be stored.
         """
         if (record := await self.find(digest)) is None:
@@ -123,11 +123,11 @@ class CompiledStore:
             except OSError as error:
                 raise _unstorable(error) from error
         with suppress(OSError):
-            os.utime(self.path(digest).with_suffix(".json"))  # so that the collector takes it for young
+            os.utime(self.path(digest).with_suffix(".json"))  # refresh the mtime so that the collector skips it
         return record
 
     def entries(self) -> Iterator[PreparedEntry]:
-        """What is stored, for the collector: compiled files with their records, and what killed hosts left."""
+        """The entries for the collector: compiled files with their records, and the remains of killed hosts."""
         found: dict[tuple[str, bool], list[Path]] = {}
         for path in self._folder.iterdir() if self._folder.is_dir() else ():
             if (name := _FILE.fullmatch(path.name)) is not None and path.is_file():
@@ -143,7 +143,7 @@ class CompiledStore:
 
     async def _compile(self, digest: str, code: Path) -> CompiledRecord:
         path = self.path(digest)
-        for stale in self._folder.glob(f".{path.name}.*"):  # of a host that was killed: only this one compiles it now
+        for stale in self._folder.glob(f".{path.name}.*"):  # from a killed host: only this one compiles it
             stale.unlink(missing_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=self._folder)
         temporary = Path(name)
@@ -191,8 +191,8 @@ async def compile_between(source: int, output: int, *, bubblewrap: bool = False)
     """Compile in a process of its own, from one descriptor to another.
 
     Raises:
-        ComponentRejected: It cannot be.
-        CannotConfine: It should be behind bubblewrap, which cannot be used here.
+        ComponentRejected: It cannot be compiled.
+        CannotConfine: bubblewrap is required but cannot be used here.
     """
     task: CompileTask = {
         "input_fd": source, "output_fd": output,
@@ -286,5 +286,5 @@ def sha256_of(path: Path) -> str:
 
 
 def as_inspection(record: CompiledRecord) -> Inspection:
-    """Return what the binary imports and exports."""
+    """Return the imports and exports of the binary."""
     return Inspection(record.imports, record.exports)

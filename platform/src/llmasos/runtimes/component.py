@@ -1,4 +1,4 @@
-"""The runtime of components: compiled once, run in a pool of confined runners, each invocation in a fresh instance."""
+"""The runtime of components: compiles each once, and runs every invocation in a fresh instance in a confined runner."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from llmasos.settings import Settings
 from llmasos_runner.protocol import Call, Start
 from llmasos_sdk.host import BASELINE_CAPABILITIES
 
-# `describe` only reads the app's own source; what takes longer is broken.
+# `describe` only reads the app's own source; anything slower is broken.
 DESCRIBE_LIMITS: Final = InvocationLimits(wall_seconds=20.0)
 
 
@@ -52,10 +52,10 @@ class ComponentRuntime:
     """Implements `runtime.Runtime` for components."""
 
     def __init__(self, settings: Settings, handler: SyscallHandler) -> None:
-        """A runtime without a runner: the first call starts one.
+        """Create the runtime without a runner: the first call starts one.
 
         Args:
-            settings: Where the home is, and how many runners, threads and bytes there may be.
+            settings: The home, and the limits of runners, threads and memory.
             handler: The kernel's handler of host calls.
         """
         self._settings = settings
@@ -69,14 +69,14 @@ class ComponentRuntime:
 
     @classmethod
     def from_context(cls, context: RuntimeContext) -> Self:
-        """A runtime as the operator configured it."""
+        """Create the runtime as the operator configured it."""
         return cls(context.settings, context.handler)
 
     async def inspect(self, code: Path) -> Inspection:
-        """Read what the component imports and exports, in a runner that also compiles it; the result is kept.
+        """Read the imports and exports of the component, in a runner that also compiles it; the result is kept.
 
         Raises:
-            ComponentRejected: It is no component of the contract, or compiling it took too much.
+            ComponentRejected: It is not a component of the contract, or took too much to compile.
         """
         digest = await asyncio.to_thread(sha256_of, code)
         return as_inspection(await self._store.ensure(digest, code))
@@ -89,7 +89,7 @@ class ComponentRuntime:
         """Compile it, unless that is done.
 
         Raises:
-            ComponentRejected: It cannot be compiled, or isn't what the program names, or imports more than it declares.
+            ComponentRejected: It cannot be compiled, is not the program's component, or imports more than it declares.
         """
         record = await self._store.find(program.digest)
         if record is None:
@@ -104,7 +104,7 @@ class ComponentRuntime:
         """Return the actions that the component exports, as JSON.
 
         Raises:
-            LlmasosError: What the guest returned, the limit that it met, or the death of its runner.
+            LlmasosError: The guest's own error, a limit that it reached, or the death of its runner.
         """
         until = time.monotonic() + DESCRIBE_LIMITS.wall_seconds
         request = _Request(uuid.uuid4().hex, None, "", DESCRIBE_LIMITS, until)
@@ -134,7 +134,7 @@ class ComponentRuntime:
 
     @property
     def confinement(self) -> tuple[str, ...]:
-        """The mechanisms that confine every living runner; those that only some runners have are left out."""
+        """The mechanisms that confine every living runner, without those that only some runners have."""
         runners = list(self._pool.pids.values())
         seen = {name for runner in runners for name in runner.confinement}
         return tuple(sorted(name for name in seen if all(name in runner.confinement for runner in runners)))

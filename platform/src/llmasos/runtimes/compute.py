@@ -1,4 +1,4 @@
-"""Limits a runner to the compute of its calls, by the clock that the system keeps of its process.
+"""Limits a runner to the compute of its calls, by the system's clock of its process.
 
 The runner itself watches the thread of each call, and ends one that computes too long without harm to the others. But
 app code runs in the same process: it may start threads, or disable the watch. The system's clock counts every thread,
@@ -23,14 +23,14 @@ OVERHEAD: Final = 0.03
 
 
 def process_clock(pid: int) -> Callable[[], float]:
-    """Return a clock of what a process computed with all its threads, in seconds; it stops when the process ends."""
+    """Return a clock of the compute of all of a process's threads, in seconds; it stops when the process ends."""
     # From the kernel's posix-timers.h: the complement of the process id, three bits up, with CPUCLOCK_SCHED (2).
     clock = ~pid << 3 | 2
     seen = 0.0
 
     def read() -> float:
         nonlocal seen
-        with suppress(OSError):  # it ended, or this system has no such clock
+        with suppress(OSError):  # the process ended, or this system has no such clock
             seen = max(seen, time.clock_gettime(clock))
         return seen
 
@@ -57,7 +57,7 @@ class ComputeMeter:
     from one call of an app to another.
 
     Args:
-        clock: What the process computed, in seconds.
+        clock: The process's compute, in seconds.
         now: The monotonic clock, in seconds.
     """
 
@@ -65,7 +65,7 @@ class ComputeMeter:
         self._clock = clock
         self._now = now
         self._running: dict[str, _Running] = {}
-        # Up to where on the clock compute was taken by ended calls, and up to where it was charged to them.
+        # The points on the clock up to which ended calls took compute, and up to which it was charged to them.
         self._settled = self._charged = clock()
         self._busy_since = 0.0
 
@@ -80,7 +80,7 @@ class ComputeMeter:
         return len(self._running)
 
     def began(self, identifier: str, allowed_seconds: float) -> None:
-        """A call starts."""
+        """Note that a call starts."""
         if not self._running:
             self._busy_since = self._now()
         for call in self._running.values():
@@ -88,14 +88,14 @@ class ComputeMeter:
         self._running[identifier] = _Running(allowed_seconds, self._clock(), alone=not self._running)
 
     def ended(self, identifier: str, reported_seconds: float | None) -> float:
-        """A call ended, however it did.
+        """Note that a call ended in any way.
 
         Args:
-            identifier: As it began.
-            reported_seconds: What the runner says that it computed; None if it says nothing.
+            identifier: The call's identifier from `began`.
+            reported_seconds: The compute that the runner reported; None if it reported none.
 
         Returns:
-            What it is charged, in seconds.
+            The charge, in seconds.
         """
         call, clock = self._running.pop(identifier), self._clock()
         most = min(call.allowed, clock - call.began)

@@ -34,13 +34,13 @@ class Confinement:
 
 
 def confinement(*, bubblewrap: bool = False) -> Confinement:
-    """Find out what this system offers, once, by a trial in a process of its own, which takes about 0.1 s.
+    """Determine once what this system offers, by a trial in a process of its own, which takes about 0.1 s.
 
     Args:
         bubblewrap: Whether runners are started behind bubblewrap.
 
     Raises:
-        CannotConfine: They should be, and bubblewrap cannot be used here.
+        CannotConfine: bubblewrap is required but cannot be used here.
     """
     if not bubblewrap:
         return _tried(())

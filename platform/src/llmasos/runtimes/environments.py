@@ -4,7 +4,7 @@
     <root>/<key>/runner/    llmasos_runner, llmasos_sdk and pluggy, copied: a native runner sees no other host package
     <root>/<key>/complete   written last: a folder without it is an interrupted build, and is built again
 
-It is built in a folder beside, made read-only and renamed, so that there is either a whole one or none. The host
+It is built in a temporary folder, made read-only and renamed, so that it is complete or absent. The host
 copies and counts files, and parses none of the app's code. Wheels that an environment was made of are kept for the
 next one, in <root>/.wheels.
 """
@@ -55,16 +55,16 @@ class Environment:
 
     @property
     def packages(self) -> Path:
-        """Where the app and what it needs are imported from."""
+        """The folder from which the app and its packages are imported."""
         return self.folder / "app"
 
     @property
     def runner(self) -> Path:
-        """Where the runner's own modules are imported from."""
+        """The folder from which the runner's own modules are imported."""
         return self.folder / "runner"
 
     def hold(self) -> int:
-        """Keep every process from removing it until the returned descriptor is closed.
+        """Prevent its removal by any process until the returned descriptor is closed.
 
         Raises:
             FileNotFoundError: It was removed.
@@ -96,16 +96,16 @@ class Environments:
         self._bubblewrap = bubblewrap
 
     async def prepare(self, digest: str, code: Path) -> Environment:
-        """Return the environment of an app, built if it is not there. Safe to call from many processes at once.
+        """Return the environment of an app, which is built if missing. Safe to call from many processes at once.
 
         Args:
-            digest: SHA-256 of the wheel and lock together, as the bundle's reader makes it.
-            code: A folder that holds just the wheel and `requirements.txt`.
+            digest: SHA-256 of the wheel and lock together, as computed by the bundle's reader.
+            code: A folder with only the wheel and `requirements.txt`.
 
         Raises:
             BundleRejected: The files are not those of the digest, the lock is not wholly pinned and hashed, or the
                 wheel is not safe.
-            AppFailed: A package of the lock cannot be had as a wheel with the hash that the lock names, or they are
+            AppFailed: A package is not available as a wheel with the hash in the lock, or the packages are
                 too large.
             Unavailable: There is no `uv`, it cannot reach its index, or the environment cannot be written.
         """
@@ -121,7 +121,7 @@ class Environments:
                     _("The app's environment cannot be written: {error}.", error=error)
                 ) from error
         with suppress(OSError):
-            os.utime(environment.folder / _MARKER)  # so that the collector takes it for young
+            os.utime(environment.folder / _MARKER)  # refresh the mtime so that the collector skips it
         return environment
 
     def find(self, digest: str) -> Environment | None:
@@ -130,7 +130,7 @@ class Environments:
         return Environment(folder) if (folder / _MARKER).is_file() else None
 
     def entries(self) -> Iterator[PreparedEntry]:
-        """What is here, for the collector: environments, and what killed hosts left."""
+        """The entries for the collector: environments, and the remains of killed hosts."""
         for folder in self._root.iterdir() if self._root.is_dir() else ():
             name = folder.name.removeprefix(_BUILDING).removeprefix(_REMOVING)
             digest = name.partition("-")[0]
@@ -138,7 +138,7 @@ class Environments:
                 continue
             marker = folder / _MARKER
             is_current = folder.name == _key(digest) and marker.is_file()
-            with suppress(FileNotFoundError):  # it has just gone
+            with suppress(FileNotFoundError):  # it has just been removed
                 modified = (marker if marker.exists() else folder).stat().st_mtime
                 yield PreparedEntry(digest, is_current, modified, size_bytes(folder), partial(self._remove, folder))
 
@@ -161,7 +161,7 @@ class Environments:
         for left_over in self._root.glob(f"{_BUILDING}{digest[:16]}-*"):
             await asyncio.to_thread(remove_tree, left_over)
         final = self._root / _key(digest)
-        if final.exists():  # its marker is gone: never used as it is
+        if final.exists():  # its marker is missing, so it is never used in this state
             await asyncio.to_thread(remove_tree, final)
         with _temporary(self._root, f"{_BUILDING}{digest[:16]}-") as building:
             packages = building / "app"
@@ -211,7 +211,7 @@ def _check(digest: str, files: Mapping[str, bytes]) -> str:
 
 @cache
 def _key_suffix() -> str:
-    """What else than the app an environment depends on: the Python, and the runner's own modules."""
+    """The other inputs of an environment besides the app: the Python, and the runner's own modules."""
     hashed = hashlib.sha256(f"{sys.version}\n{base_python()}\n".encode())
     for package in _RUNNER_PACKAGES:
         for path in sorted(_source(package).rglob("*.py")):
@@ -236,17 +236,17 @@ def _copy_runner(target: Path) -> None:
 
 
 def _make_read_only(folder: Path) -> None:
-    """Readable to every user, since root's runners are users of their own, and writable to none."""
+    """Make it readable for every user, since root's runners are users of their own, and writable for none."""
     for path in everything(folder):
         if not path.is_symlink():
             path.chmod(0o555 if path.is_dir() or path.stat().st_mode & stat.S_IXUSR else 0o444)
-    folder.chmod(0o755)  # the marker is still to come
+    folder.chmod(0o755)  # the marker is written later
 
 
 @contextmanager
 def _temporary(root: Path, prefix: str) -> Generator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
-    folder.chmod(0o755)  # what compiles the bytecode may be another user
+    folder.chmod(0o755)  # the process that compiles bytecode may be another user
     try:
         yield folder
     finally:

@@ -27,7 +27,7 @@ class Frame(msgspec.Struct, tag_field="t", forbid_unknown_fields=True):
 
 
 class ReadyFrame(Frame, tag="ready"):
-    """As in `protocol.Ready`."""
+    """Mirrors `protocol.Ready`."""
 
     pid: Count
     engine: Name
@@ -35,7 +35,7 @@ class ReadyFrame(Frame, tag="ready"):
 
 
 class SyscallFrame(Frame, tag="syscall"):
-    """As in `protocol.Syscall`."""
+    """Mirrors `protocol.Syscall`."""
 
     id: Name
     seq: Count
@@ -45,7 +45,7 @@ class SyscallFrame(Frame, tag="syscall"):
 
 
 class FailureFrame(msgspec.Struct, forbid_unknown_fields=True):
-    """As in `protocol.Failure`."""
+    """Mirrors `protocol.Failure`."""
 
     tag: Name
     message: Line
@@ -53,7 +53,7 @@ class FailureFrame(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class DoneFrame(Frame, tag="done"):
-    """As in `protocol.Done`."""
+    """Mirrors `protocol.Done`."""
 
     id: Name
     fuel: Count
@@ -64,14 +64,14 @@ class DoneFrame(Frame, tag="done"):
 
 
 class CompiledFrame(Frame, tag="compiled"):
-    """As in `protocol.Compiled`."""
+    """Mirrors `protocol.Compiled`."""
 
     imports: list[str]
     exports: list[str]
 
 
 class RefusedFrame(Frame, tag="refused"):
-    """As in `protocol.Refused`."""
+    """Mirrors `protocol.Refused`."""
 
     message: Line
 
@@ -95,7 +95,7 @@ def encode(message: object) -> bytes:
     """
     try:
         return framed(_encoder.encode(message))
-    except UnicodeEncodeError:  # half a surrogate pair
+    except UnicodeEncodeError:  # a lone surrogate
         return protocol.encode(msgspec.to_builtins(message))
 
 
@@ -103,7 +103,7 @@ def decode(body: bytes | memoryview) -> Incoming:
     """Decode one message.
 
     Raises:
-        ProtocolFault: It is no message.
+        ProtocolFault: It is not a message.
     """
     try:
         return _decoder.decode(body)
@@ -118,10 +118,10 @@ class FrameReader:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Incoming]:
-        """Take what arrived, and yield each complete message.
+        """Add received bytes, and yield each complete message.
 
         Raises:
-            ProtocolFault: A frame is too long, or is no message.
+            ProtocolFault: A frame is too long, or is not a message.
         """
         buffer = self._buffer
         buffer += data

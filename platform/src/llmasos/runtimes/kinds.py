@@ -1,4 +1,4 @@
-"""The host's own kinds of runtime, each registered as an operator's plugin registers one."""
+"""The host's own kinds of runtime, registered in the same way as an operator's plugin registers one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmasos.errors import ManifestRejected
 from llmasos.i18n import _
 from llmasos.runtimes.runtime import Runtime, RuntimeContext, RuntimeKind
 
-# Imported where they are made, since few commands run anything: a runtime brings its protocol's decoders with it.
+# Imported at the point of use, since few commands run anything and a runtime imports its protocol's decoders.
 
 
 def _components(context: RuntimeContext) -> Runtime:
@@ -30,7 +30,7 @@ NATIVE: Final = RuntimeKind("python", _native)
 
 
 def unknown_kind(kind: str) -> ManifestRejected:
-    """The error for a kind that nothing here runs."""
+    """The error for a kind that no runtime here runs."""
     return ManifestRejected(
         _(
             'No runtime here runs kind = "{kind}": install the operator plugin that registers it '
@@ -42,11 +42,11 @@ def unknown_kind(kind: str) -> ManifestRejected:
 
 
 class Runtimes:
-    """The runtimes of a host or a build, each made when something of its kind is first needed.
+    """The runtimes of a host or a build, each created at its first use.
 
     Args:
-        find: The runtime of a kind; None where nothing registered one.
-        context: What they are made with.
+        find: Returns the runtime of a kind; None if no plugin registered one.
+        context: The context that they are created with.
     """
 
     def __init__(self, find: Callable[[str], RuntimeKind | None], context: RuntimeContext) -> None:
@@ -55,10 +55,10 @@ class Runtimes:
         self._made: dict[str, Runtime] = {}
 
     def of(self, kind: str) -> Runtime:
-        """The runtime of a kind.
+        """Return the runtime of a kind.
 
         Raises:
-            ManifestRejected: Nothing here runs it.
+            ManifestRejected: No runtime here runs it.
         """
         if kind not in self._made:
             found = self._find(kind)

@@ -1,6 +1,6 @@
 """Runs native apps: one confined runner per installation, warm while it is used.
 
-A runner sees its app's environment and the standard library, and reaches nothing but its socket. Where this system
+A runner sees its app's environment and the standard library, and can use only its socket. If this system
 cannot confine it, a native app is not started, unless an operator trusts it by name.
 """
 
@@ -38,16 +38,16 @@ from llmasos.runtimes.slots import Slot, Slots
 from llmasos_runner.protocol import FUEL_PER_CPU_SECOND, Call, Start
 from llmasos_sdk.host import BASELINE_CAPABILITIES
 
-# What an interpreter and a scientific stack hold before the app's own first value: numpy alone maps 40 MiB.
+# The memory of an interpreter and a scientific stack before the app's own first value: numpy alone maps 40 MiB.
 _IMPORTS_BYTES: Final = 96 << 20
 # Invocations at once in one runner; the others wait in the host.
 THREADS: Final = 16
 _STACK_BYTES: Final = 2 << 20
 # An import of a large stack from a cold disk.
 _START_SECONDS: Final = 60.0
-# How often compute is looked at: so far past its limit an app may come, on every core.
+# How often compute is checked: an app may exceed its limit by this much, on every core.
 _LOOK_SECONDS: Final = 0.2
-# How soon an uninstall in another process takes effect here.
+# How often uninstalls by other processes are checked.
 _INSTALLED_SECONDS: Final = 1.0
 _DESCRIBE: Final = InvocationLimits(wall_seconds=30.0)
 
@@ -58,13 +58,13 @@ class NativeRuntime:
     """The runtime of `kind = "python"`.
 
     Args:
-        root: The folder for environments.
+        root: The folder of environments.
         handler: The kernel's handler of host calls.
         idle_seconds: How long an unused runner stays.
-        most_runners: How many stay at once; past it, the one that was unused for longest ends.
-        trusted: Apps, by id, that run without confinement where this system has none.
+        most_runners: The largest number of warm runners; beyond it, the least recently used one ends.
+        trusted: Ids of apps that run without confinement if this system has none.
         bubblewrap: Whether confined runners are also started behind bubblewrap.
-        installed: Tells what other processes uninstalled; without it, only `retire` does.
+        installed: Reports uninstalls by other processes; without it, only `retire` does.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class NativeRuntime:
 
     @classmethod
     def from_context(cls, context: RuntimeContext) -> Self:
-        """A runtime as the operator configured it."""
+        """Create the runtime as the operator configured it."""
         settings = context.settings
         return cls(
             settings.home / "environments",
@@ -103,7 +103,7 @@ class NativeRuntime:
         )
 
     async def inspect(self, code: Path) -> Inspection:
-        """Return nothing: confinement holds what machine code may reach, and no list of imports tells it."""
+        """Return nothing: confinement limits what machine code can reach, and no list of imports describes that."""
         if not await asyncio.to_thread(code.exists):
             raise NotFound(_("there is no {code}", code=code))
         return Inspection(imports=(), exports=())
@@ -174,7 +174,7 @@ class NativeRuntime:
                 slot.room.release()
 
     async def _running(self, slot: Slot, program: Program, app_id: str, memory_bytes: int) -> Runner:
-        """The slot's runner, started if there is none. The slot's lock is held."""
+        """Return the slot's runner, and start it if there is none. The caller holds the slot's lock."""
         if slot.runner is not None and slot.runner.is_alive:
             return slot.runner
         self._slots.end(slot)
@@ -226,7 +226,7 @@ class NativeRuntime:
         }
 
     async def _look_after(self) -> None:
-        """Enforce compute, and end what is idle or uninstalled. Nothing in here waits for a runner."""
+        """Enforce compute, and end idle and uninstalled runners. It never waits for a runner."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
@@ -253,7 +253,7 @@ class NativeRuntime:
 
 
 async def _metered(slot: Slot, runner: Runner, call: Call, handler: CallHandler) -> CallOutcome:
-    """Run a call under the host's own meter, which is the truth about its compute."""
+    """Run a call under the host's own meter, which is authoritative for its compute."""
     meter, identifier = slot.meter, call["id"]
     meter.began(identifier, call["limits"]["fuel"] / FUEL_PER_CPU_SECOND)
     reported: float | None = None

@@ -184,7 +184,7 @@ def install_wheel(name: str, wheel: bytes, target: Path) -> None:
         place = path
         if (data := _DATA.fullmatch(path)) is not None:
             if data["part"] not in {"purelib", "platlib"}:
-                continue  # scripts and headers, which nothing uses
+                continue  # scripts and headers, which are not used
             place = data["rest"]
         try:
             (target / place).parent.mkdir(parents=True, exist_ok=True)
@@ -200,10 +200,10 @@ def install_wheel(name: str, wheel: bytes, target: Path) -> None:
 
 
 def check_tree(folder: Path) -> None:
-    """Count what was installed.
+    """Check the installed files.
 
     Raises:
-        AppFailed: It is too large, or holds something else than files and folders.
+        AppFailed: They are too large, or include something other than files and folders.
     """
     size = 0
     for number, path in enumerate(everything(folder)):

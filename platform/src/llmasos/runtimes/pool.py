@@ -1,4 +1,4 @@
-"""A few warm runners: the least loaded takes the next call, and one that dies is replaced, with back-off."""
+"""A few warm runners: the least loaded one gets the next call, and a dead one is replaced, with back-off."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _log = logging.getLogger(__name__)
 
 FIRST_DELAY_SECONDS: Final = 0.1
 LONGEST_DELAY_SECONDS: Final = 5.0
-# After so many crashes in a row, nothing is started for a while.
+# After this many crashes in a row, no runner is started for a while.
 OPEN_AFTER: Final = 5
 OPEN_SECONDS: Final = 15.0
 
 
 class Breaker:
-    """Counts crashes in a row: the wait before the next start grows, and at last a start is refused for a while."""
+    """Counts crashes in a row: the wait before the next start grows, and finally starts are refused for a while."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -36,10 +36,10 @@ class Breaker:
         self._last = ""
 
     def check(self) -> None:
-        """Allow a start, or refuse it.
+        """Check that a start is allowed.
 
         Raises:
-            Unavailable: There were too many crashes just now.
+            Unavailable: There were too many recent crashes.
         """
         if self._clock() < self._open_until:
             raise Unavailable(
@@ -48,7 +48,7 @@ class Breaker:
 
     @property
     def delay_seconds(self) -> float:
-        """How long to wait before the next start; with jitter, so that several hosts do not move in step."""
+        """How long to wait before the next start; with jitter, so that several hosts do not retry in step."""
         if self._failures == 0:
             return 0.0
         longest: float = min(FIRST_DELAY_SECONDS * 2.0**self._failures, LONGEST_DELAY_SECONDS)
@@ -60,15 +60,15 @@ class Breaker:
         self._last = cause
         if self._failures >= OPEN_AFTER:
             self._open_until = self._clock() + OPEN_SECONDS
-            self._failures = OPEN_AFTER - 1  # one attempt when it closes, not five
+            self._failures = OPEN_AFTER - 1  # a single attempt after the pause, not five
 
     def worked(self) -> None:
-        """A runner works: count from the beginning."""
+        """Reset the count: a runner works."""
         self._failures = 0
 
 
 class Pool:
-    """Runners of one kind, started when they are needed and kept."""
+    """Runners of one kind, started on demand and kept."""
 
     def __init__(self, spawn: Callable[[], Awaitable[Runner]], size: int, calls_each: int) -> None:
         self._spawn = spawn
@@ -81,10 +81,10 @@ class Pool:
         self.breaker = Breaker()
 
     async def acquire(self) -> Runner:
-        """Return the least loaded runner. The caller must call it without awaiting anything in between.
+        """Return the least loaded runner. The caller must start its call without an await in between.
 
         Raises:
-            Unavailable: None can be started.
+            Unavailable: No runner can be started.
         """
         while True:
             if self._closed:
@@ -103,7 +103,7 @@ class Pool:
                 await self._room.wait()
 
     def released(self) -> None:
-        """A call ended: those that wait for room look again."""
+        """Wake the waiting callers: a call ended."""
         self._room.set()
 
     @property
@@ -127,7 +127,7 @@ class Pool:
             try:
                 runner = await self._spawn()
             except CannotConfine:
-                raise  # none was started, and the next attempt fails in the same way at once
+                raise  # no runner was started, and the next attempt would fail in the same way immediately
             except LlmasosError as error:
                 self.breaker.failed(error.message)
                 _log.warning("a runner did not start", extra={"cause": error.message})
@@ -140,7 +140,7 @@ class Pool:
 
 
 def _retrieve(task: asyncio.Task[Runner]) -> None:
-    # Nothing may wait for a runner that is started ahead of need; its failure is logged and counted already.
+    # There may be no waiter for a runner that is started ahead of need; its failure is already logged and counted.
     if not task.cancelled():
         task.exception()
 

@@ -1,4 +1,4 @@
-"""Prepared code on disk, of components and of native apps: its locks, its size, and the removal of what may go.
+"""Prepared code on disk, of components and of native apps: its locks, its size, and its removal.
 
 Prepared code is a cache by digest. Under the home's `compiled/` and `environments/` an entry is written by the holder
 of its lock only, is put in place by one rename, and is removed by the holder of its lock only. There is a fixed number
@@ -24,21 +24,21 @@ from llmasos.home import make_private_folder
 
 _LOCKS: Final = ".locks"
 _POLL_SECONDS: Final = 0.05
-# An install that is about to need what it prepared does so well within an hour.
+# An install uses what it prepared well within an hour.
 YOUNG_SECONDS: Final = 3600.0
-# What may stay though nothing needs it, because it is young: about ten compiled Python components.
+# How much unneeded but recent code may stay: about ten compiled Python components.
 SPARE_BYTES: Final = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedEntry:
-    """Prepared code of one digest, or what is left of it.
+    """Prepared code of one digest, or its remains.
 
     Args:
         digest: The digest of the code, or a prefix of it.
         is_current: Whether it fits this engine, interpreter and runner, and is whole.
         modified: When it was last prepared or asked for, in seconds since the epoch.
-        size_bytes: What it takes on disk.
+        size_bytes: Its size on disk.
         remove: Removes it; its lock is held. Returns False if it is in use.
     """
 
@@ -105,12 +105,12 @@ def _remove(folder: Path, entry: PreparedEntry) -> bool:
 
 
 def size_bytes(path: Path) -> int:
-    """What a file or folder takes on disk; 0 if it is not there."""
+    """The size of a file or folder on disk; 0 if it does not exist."""
     total = 0
     for each in (path, *everything(path)):
         try:
             total += each.lstat().st_blocks * 512
-        except OSError:  # it has just gone
+        except OSError:  # it has just been removed
             continue
     return total
 

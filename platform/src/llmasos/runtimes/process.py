@@ -1,7 +1,7 @@
 """Starts runner processes, and reads what they print.
 
 A runner is the base interpreter with nothing but the standard library, a clean environment, and one end of a stream
-socket. The end of what it prints outside its protocol is kept, and reported when it dies.
+socket. The last part of its printed output is kept, and reported when it dies.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from llmasos.i18n import _
 from llmasos.runtimes.bubblewrap import prefix, runner_behind
 from llmasos_runner.protocol import Start, encode
 
-# Enough for a traceback and what led to it.
+# Enough for a traceback and the lines before it.
 _PRINTED_BYTES: Final = 16 << 10
 _END_SECONDS: Final = 2.0
-# What an ended runner printed is in the pipe already.
+# The output of an ended runner is in the pipe already.
 _LAST_WORDS_SECONDS: Final = 0.5
 _SIGNALS: Final = frozenset(signal.Signals)
 
@@ -54,7 +54,7 @@ def search_path() -> tuple[str, ...]:
 
 
 class _Output(asyncio.Protocol):
-    """What a runner prints: the end of it is kept."""
+    """A runner's printed output, of which the last part is kept."""
 
     def __init__(self) -> None:
         self.kept = bytearray()
@@ -84,7 +84,7 @@ class Process:
     bubblewrap: bool = False
 
     def find_runner(self) -> None:
-        """Find out which process is the runner, once it has spoken: its compute and memory are measured by that.
+        """Determine the runner's process id once it has sent a frame, to measure its compute and memory.
 
         Raises:
             RunnerDied: It has ended.
@@ -101,14 +101,14 @@ class Process:
             self.child.kill()
 
     async def ended(self, within_seconds: float) -> str:
-        """Wait until it has ended, or kill it, and say how it ended, with its last words. Bounded in time."""
+        """Wait until it has ended, or kill it, and return how it ended, with its last output. Bounded in time."""
         try:
             code = await asyncio.wait_for(self.child.wait(), within_seconds)
         except TimeoutError:
             self.kill()
             try:
                 code = await asyncio.wait_for(self.child.wait(), _END_SECONDS)
-            except TimeoutError:  # the kernel holds it in a call that nothing interrupts
+            except TimeoutError:  # it is in an uninterruptible system call
                 return _("it could not be killed")
         # A process that the app of a trusted runner started may keep the pipe open for as long as it likes.
         await asyncio.wait({self.output.closed}, timeout=_LAST_WORDS_SECONDS)
@@ -120,7 +120,7 @@ class Process:
         return _("{how}; it printed last: {last}", how=how, last=lines[-1].strip()[:300]) if lines else how
 
     async def close(self) -> None:
-        """Let it end by itself, since its engine must not be torn out of a running guest; then kill it."""
+        """Let it end by itself, since its engine must not be torn down under a running guest; then kill it."""
         await self.ended(_END_SECONDS)
 
 
@@ -130,13 +130,13 @@ async def start(
     """Start a runner and send it its first frame.
 
     Args:
-        message: What it is for.
+        message: The first frame, which states its purpose.
         script: The script that it runs; tests give another than `main.py`.
         descriptors: Open descriptors that it inherits beside its socket.
         bubblewrap: Whether to start it behind bubblewrap.
 
     Raises:
-        CannotConfine: It should be behind bubblewrap, which cannot be used here.
+        CannotConfine: bubblewrap is required but cannot be used here.
         Unavailable: No process can be started.
     """
     before = await asyncio.to_thread(_before, message, script) if bubblewrap else []
@@ -161,7 +161,7 @@ async def start(
         theirs.close()
         os.close(write_end)
     # Small enough for the socket's buffer, so that sending it does not wait for the runner.
-    with suppress(OSError):  # it died already, which is seen when its answer is waited for
+    with suppress(OSError):  # it has already died, which the wait for its reply detects
         ours.sendall(encode(message))
     return Process(child, ours, child.pid, output, reading, bubblewrap)
 
@@ -173,13 +173,13 @@ def _before(message: Start, script: Path) -> list[str]:
 
 
 def _interpreter() -> str:
-    # Not the virtual environment's interpreter, which would add paths that a runner must not see.
+    # Not the virtual environment's interpreter, which adds paths that a runner must not see.
     base: str = getattr(sys, "_base_executable", "") or sys.executable
     return base
 
 
 def environment() -> dict[str, str]:
-    """All the variables that a runner is started with."""
+    """A runner's environment variables."""
     # The loader needs it for an interpreter that was built as a shared library in an unusual place.
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
     return {"LANG": "C.UTF-8", **kept}

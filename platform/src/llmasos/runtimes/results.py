@@ -52,7 +52,7 @@ def limits_message(limits: InvocationLimits, wall_seconds: float) -> Limits:
 
 
 def _error(failure: FailureFrame) -> LlmasosError:
-    # Without a code the app returned the error itself: it may say "quota" of whatever it likes.
+    # Without a code the app returned the error itself: its tag, such as "quota", is only a claim.
     kind = AppFailed if failure.code is None else _BY_CODE.get(failure.code, Unavailable)
-    # A message within a message within a message is as deep as the runner and the SDK nest them.
+    # The runner and the SDK nest messages at most three deep.
     return kind(from_text(failure.message, depth=3))

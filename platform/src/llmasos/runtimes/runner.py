@@ -1,8 +1,8 @@
-"""The host's side of one runner: many invocations on one connection, and nothing believed.
+"""The host's side of one runner: many invocations on one connection, with an untrusted peer.
 
 The host knows an invocation by this connection and by the id that it issued on it. A runner that breaks the protocol,
-crashes or hangs costs itself and what ran in it: each of its calls ends with `RunnerDied`, which says why. Nothing
-that a runner does or leaves undone makes the host wait without a bound or buffer without one.
+crashes or hangs affects only itself and what ran in it: each of its calls ends with `RunnerDied`, which says why.
+No behaviour of a runner makes the host wait or buffer without a bound.
 
 A call belongs to its runner, not to the task that waits for it. It leaves the table when the runner reports its end or
 dies, and never because its caller gave up; so a report of a cancelled call is expected, however late it comes.
@@ -32,10 +32,10 @@ _log = logging.getLogger(__name__)
 
 # A cold interpreter on a busy machine was seen to take four seconds.
 START_SECONDS: Final = 30.0
-# How long a runner may take to report an end that is due. A guest ends within a tick of 10 ms; the rest is for a
+# How long a runner may take to report a due end. A guest ends within a tick of 10 ms; the rest is for a
 # machine so busy that the runner's threads get no turn.
 GRACE_SECONDS: Final = 3.0
-# How long a runner whose connection is gone may take to end by itself, so that its exit code tells the cause.
+# How long a runner without a connection may take to end by itself, so that its exit code tells the cause.
 END_SECONDS: Final = 2.0
 _CONNECTION_CLOSED: Final = _("its connection closed")
 
@@ -89,7 +89,7 @@ class _RunningCall:
         self.end: CallEnd | None = None
         self.cancelled: asyncio.CancelledError | None = None
         self.seq = 0
-        # The count of the piece of data in which its last host call came.
+        # The number of the received piece of data that contained its last host call.
         self.received = 0
         self.serving: asyncio.Future[Any] | None = None
 
@@ -98,7 +98,7 @@ class _RunningCall:
         return self.end is not None and self.serving is None
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
-        """Set its one timer, in place of the one before."""
+        """Set its one timer, replacing any earlier one."""
         self.stop_timer()
         self._timer = self._loop.call_later(seconds, action)
 
@@ -107,13 +107,13 @@ class _RunningCall:
             self._timer.cancel()
 
     def finish(self, end: CallEnd) -> None:
-        """Note how it ended, and end the host call that it left behind."""
+        """Record how it ended, and cancel its pending host call."""
         if self.end is not None:
             return
         self.end = end
         self.stop_timer()
         if self.serving is not None:
-            if self.cancelled is None:  # a host call is cancelled once: a second time would interrupt its clean-up
+            if self.cancelled is None:  # a host call is cancelled only once: a second time would interrupt its clean-up
                 self.serving.cancel()
             self.after(GRACE_SECONDS, self._abandon)
         self.wake()
@@ -157,7 +157,7 @@ class Runner(asyncio.Protocol):
         start_seconds: float = START_SECONDS,
         bubblewrap: bool = False,
     ) -> Self:
-        """Start one and wait until it is confined and ready.
+        """Start a runner and wait until it is confined and ready.
 
         Args:
             message: Its first frame.
@@ -167,7 +167,7 @@ class Runner(asyncio.Protocol):
 
         Raises:
             RunnerDied: It ended, or was not ready in time.
-            CannotConfine: It should be behind bubblewrap, which cannot be used here.
+            CannotConfine: bubblewrap is required but cannot be used here.
         """
         started = await process.start(message, script=script, bubblewrap=bubblewrap)
         runner = cls(started)
@@ -192,19 +192,19 @@ class Runner(asyncio.Protocol):
 
     @property
     def load(self) -> int:
-        """How many invocations run in it."""
+        """The number of running invocations."""
         return len(self._calls)
 
     @property
     def is_alive(self) -> bool:
-        """Whether it takes calls."""
+        """Whether it accepts calls."""
         return self._cause is None and not self._closing
 
     async def call(self, message: Call, handler: CallHandler) -> CallEnd:
         """Run one invocation to its end.
 
         Cancelling the task ends the guest. The call then still returns, once the guest and its host call have ended,
-        with the cancellation in the result; another cancellation meanwhile changes nothing.
+        with the cancellation in the result; another cancellation during that changes nothing.
 
         Raises:
             RunnerDied: The process had ended before.
@@ -254,7 +254,7 @@ class Runner(asyncio.Protocol):
         self._fault(_("it did not end an invocation that was due after {seconds} seconds", seconds=f"{seconds:g}"))
 
     def end(self, cause: str, failure: LlmasosError | None = None) -> None:
-        """Kill it and what runs in it. The callers are told `failure`, or else that it died of `cause`."""
+        """Kill it and what runs in it. Its calls end with `failure`, or else with its death by `cause`."""
         self._failure = failure
         self._fault(cause)
 
@@ -263,7 +263,7 @@ class Runner(asyncio.Protocol):
         self._closing = True
         if self._transport is not None:
             self._transport.close()
-            # The transport first sends what is buffered, which a runner that reads nothing would hold up for ever.
+            # The transport first sends its buffer, which a runner that reads nothing would block forever.
             await asyncio.wait({self._lost}, timeout=END_SECONDS)
             if not self._lost.done():
                 self._fault(_("it did not read what the host sent"))
@@ -272,7 +272,7 @@ class Runner(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A socket's transport is one in every event loop, but not every loop's class says so.
+        # Every event loop's socket transport is one, but not every loop's class declares it.
         self._transport = cast("asyncio.Transport", transport)
 
     @override
@@ -328,7 +328,7 @@ class Runner(asyncio.Protocol):
             raise ProtocolFault("it made more calls at once than an app can")
         call.seq, call.received = message.seq, self._received
         if call.cancelled is not None:
-            return  # the guest made it before it heard of its cancellation, and waits for no reply
+            return  # the guest made it before it learned of its cancellation, and waits for no reply
         try:
             answer = asyncio.ensure_future(call.handler(message.capability, message.function, message.arguments))
         except Exception as error:
@@ -346,7 +346,7 @@ class Runner(asyncio.Protocol):
         if call.end is None and call.cancelled is None:
             self._reply_to(message, answer)
         elif not answer.cancelled():
-            answer.exception()  # its caller is gone, and the kernel has settled and recorded it
+            answer.exception()  # its caller has left, and the kernel has settled and recorded it
         call.wake()
 
     def _reply_to(self, message: SyscallFrame, answer: asyncio.Future[Any]) -> None:
@@ -363,7 +363,7 @@ class Runner(asyncio.Protocol):
             self._transport.write(frame)
 
     def _fault(self, cause: str) -> None:
-        """Give it up: from here on it is dead, whatever it does."""
+        """Abandon it: from now on it counts as dead."""
         if self._cause is None:
             self._cause = cause
         self.process.kill()
@@ -384,6 +384,6 @@ class Runner(asyncio.Protocol):
         self._calls.clear()
         if not self._ready.done():
             self._ready.set_exception(_died(cause))
-            self._ready.exception()  # retrieved, since nobody may wait for it any more
+            self._ready.exception()  # retrieved, since there may be no waiter left
         if not self._lost.done():
             self._lost.set_result(None)

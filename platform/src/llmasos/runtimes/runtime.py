@@ -47,7 +47,7 @@ class CallOutcome:
     log: str = ""
 
     def output_or_raise(self) -> str:
-        """The output.
+        """Return the output.
 
         Raises:
             LlmasosError: The call failed.
@@ -60,7 +60,7 @@ class CallOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a binary imports and exports, as read in a runner."""
+    """A binary's imports and exports, as read in a runner."""
 
     imports: tuple[str, ...]
     exports: tuple[str, ...]
@@ -70,10 +70,10 @@ class Runtime(Protocol):
     """Runs one kind of app."""
 
     async def inspect(self, code: Path) -> Inspection:
-        """Read what the binary imports and exports.
+        """Read the binary's imports and exports.
 
         Raises:
-            ComponentRejected: It is no component, or reading it took too much.
+            ComponentRejected: It is not a component, or reading it took too much.
         """
         ...
 
@@ -101,7 +101,7 @@ class Runtime(Protocol):
         ...
 
     async def retire(self, installation_id: str) -> None:
-        """End what is kept warm for a removed installation, once its last call has ended."""
+        """End the warm runners of a removed installation, once its last call has ended."""
         ...
 
     async def close(self) -> None:
@@ -115,12 +115,12 @@ StillInstalled: TypeAlias = Callable[[frozenset[str]], frozenset[str]]
 
 @dataclass(frozen=True, slots=True)
 class RuntimeContext:
-    """What a runtime is made with.
+    """The arguments of a new runtime.
 
     Args:
         settings: The host's settings.
         handler: The kernel's handler of host calls.
-        installed: Tells which installations still exist. None if nothing is installed: in a build, or while a
+        installed: Returns which installations still exist. None if nothing is installed: in a build, or while a
             release is checked.
     """
 

@@ -1,4 +1,4 @@
-"""Places for warm runners: one per installation, release and memory limit, with its runner and how that fared."""
+"""Slots for warm runners: one per installation, release and memory limit, with its runner and its crash count."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Key: TypeAlias = tuple[str, str, int]
 
 
 class Slot:
-    """A place for one runner at a time.
+    """A slot for one runner at a time.
 
     Args:
-        calls: How many calls its runner takes at once.
+        calls: The largest number of concurrent calls of its runner.
     """
 
     def __init__(self, calls: int) -> None:
@@ -37,17 +37,17 @@ class Slot:
         self._release: Callable[[], None] = _nothing
 
     def started(self, runner: Runner, meter: ComputeMeter, release: Callable[[], None] | None = None) -> None:
-        """It has a new runner; `release` gives back what the runner uses, once that has ended."""
+        """Set its new runner; `release` frees the runner's resources once it has ended."""
         self.runner, self.meter, self._release = runner, meter, release or _nothing
 
     def crashed(self, runner: Runner, cause: str) -> None:
-        """Count a crash of its runner once, however many calls it took along."""
+        """Count a crash of its runner once, however many calls failed with it."""
         if self._crashed is not runner:
             self._crashed = runner
             self.breaker.failed(cause)
 
     def take(self) -> Callable[[], Coroutine[None, None, None]] | None:
-        """Take its runner, and return what ends it; None if there is none."""
+        """Detach its runner, and return a function that ends it; None if there is none."""
         runner, self.runner = self.runner, None
         release, self._release = self._release, _nothing
         if runner is None:
@@ -67,12 +67,12 @@ def _nothing() -> None:
 
 
 class Slots:
-    """All slots of a runtime. Nothing in here but `ended` and `close` waits for a runner to end.
+    """All slots of a runtime. Only `ended` and `close` wait for a runner to end.
 
     Args:
         idle_seconds: How long an unused runner stays.
-        most_runners: How many stay at once.
-        calls_each: How many calls a runner takes at once.
+        most_runners: The largest number of warm runners.
+        calls_each: The largest number of concurrent calls of a runner.
     """
 
     def __init__(self, idle_seconds: float, most_runners: int, calls_each: int) -> None:
@@ -80,13 +80,13 @@ class Slots:
         self._most_runners = most_runners
         self._calls_each = calls_each
         self._slots: dict[Key, Slot] = {}
-        # Retired while they run something: looked after until its end.
+        # Retired while they run something: kept until it ends.
         self._leaving: set[Slot] = set()
         self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def runners(self) -> list[tuple[Key, Runner]]:
-        """The runners that take calls, with their keys."""
+        """The runners that accept calls, with their keys."""
         return [(key, slot.runner) for key, slot in self._slots.items() if slot.runner is not None]
 
     @property
@@ -96,7 +96,7 @@ class Slots:
 
     @contextmanager
     def use(self, key: Key) -> Generator[Slot]:
-        """The slot of a key, which keeps its runner until the block ends. Other releases of the installation retire."""
+        """Open the slot of a key; its runner stays until the block ends. Other releases of the installation retire."""
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = Slot(self._calls_each)
@@ -123,14 +123,14 @@ class Slots:
                     self.end(slot)
 
     def make_room(self) -> None:
-        """Before a runner starts: end the idle runners that were unused for longest, as far as there are too many."""
+        """End the least recently used idle runners before a new one starts, if there are too many."""
         running = self.occupied
         idle = sorted((slot for slot in running if slot.users == 0), key=lambda slot: slot.last_used)
         for slot in idle[: max(0, len(running) - self._most_runners + 1)]:
             self.end(slot)
 
     def end_idle(self) -> None:
-        """End and forget the runners that were unused for long."""
+        """End and remove the runners that were idle for too long."""
         limit = time.monotonic() - self._idle_seconds
         for key, slot in list(self._slots.items()):
             if slot.users == 0 and slot.last_used < limit:
@@ -138,7 +138,7 @@ class Slots:
                 self.end(slot)
 
     def end(self, slot: Slot) -> None:
-        """Take the runner from its slot now, so that no call gets it any more, and end it in the background."""
+        """Detach the runner from its slot now, so that no new call gets it, and end it in the background."""
         if (end := slot.take()) is not None:
             task = asyncio.create_task(end())
             self._ending.add(task)

@@ -1,8 +1,8 @@
 """The process that runs a model's native code, so that a crash there does not end the host.
 
 Started by `process.py` as a file of its own: it imports nothing of the host. It reads one line of JSON, what to run;
-answers one line, the port or an error; and lives until its standard input closes, which the death of its parent does,
-however it dies. (A parent-death signal would not serve: it comes at the death of the parent's *thread*.)
+writes one line, the port or an error; and lives until its standard input closes, which any death of its parent
+causes. (A parent-death signal would not serve: it comes at the death of the parent's *thread*.)
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
-# Of the calls that runners keep: what finds and opens files, and makes sockets.
+# Calls that runners may make but the engine may not: finding and opening files, and making sockets.
 _GIVEN_UP = (
     *("open", "openat", "stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2"),
     *("readlink", "readlinkat", "getdents64", "statfs", "socketpair"),
 )
 
-# xllamacpp's server ends when nothing refers to it.
+# xllamacpp's server ends when it is garbage-collected.
 _alive: list[object] = []
 
 
 def main() -> None:
-    """Run what standard input says, until it closes."""
+    """Run the engine that standard input names, until the input closes."""
     order = json.loads(sys.stdin.buffer.readline())
-    # What native code prints must not be taken for our one line.
+    # Output of native code must not be taken for our one line.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _confine() -> bool:
-    """Leave this process nothing but its memory and the connections to its socket.
+    """Confine this process to its memory and the connections to its socket.
 
     It parses grammars and texts of guests. Once its weights are loaded and it listens, none of its threads opens a
     file, another socket or a process: the system refuses what is not on the runners' list, and these. Returns False if
@@ -79,7 +79,7 @@ def _chat(order: dict[str, Any]) -> tuple[int, Any]:
     api: Any = importlib.import_module("xllamacpp")
     params = api.CommonParams()
     params.model.path = order["model_path"]
-    # Its list of models needs no key, and must not show the file's path.
+    # Its list of models is public, and must not show the file's path.
     params.model_alias = {order["name"]}
     params.hostnames = ["127.0.0.1"]
     params.port = 0
@@ -96,7 +96,7 @@ def _chat(order: dict[str, Any]) -> tuple[int, Any]:
     params.cpuparams.n_threads = 1
     params.cpuparams_batch.n_threads = os.cpu_count() or 1
     params.n_threads_http = order["slots"] + 4
-    # Prompts that were read are kept for the next call with the same beginning; the default is 8 GiB of them.
+    # Processed prompts are kept for the next call with the same beginning; the default is 8 GiB of them.
     params.cache_ram_mib = 64
     params.use_jinja = True
     params.verbosity = -1

@@ -1,6 +1,6 @@
 """Better models than the built-in one, for `models pull NAME`.
 
-An entry stands here only if its SHA-256 is known from a published record of the file; what is fetched and differs is
+An entry is listed only if its SHA-256 is known from a published record of the file; a fetched file that differs is
 refused. For any other file, `models pull NAME --url … --sha256 …` takes the digest that its publisher states.
 """
 

@@ -1,4 +1,4 @@
-"""Fetches a file of weights from a hub: resumed where it broke off, and accepted only by its SHA-256."""
+"""Fetches a file of weights from a hub: resumes interrupted downloads, and accepts the file only by its SHA-256."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ ATTEMPTS = 5
 
 
 def fetch_file(model: CuratedModel, models: Path, address: str, progress: Progress | None = None) -> Path:
-    """Fetch a model's file into the folder `models`, or find it there. Blocks; what broke off is resumed.
+    """Fetch a model's file into the folder `models`, unless it exists. Blocks; resumes an interrupted download.
 
     Args:
-        model: What to fetch; `size_bytes` 0 is unknown.
+        model: The model to fetch; a `size_bytes` of 0 is unknown.
         models: The folder of weights.
-        address: Where from.
-        progress: Told (bytes so far, bytes in all).
+        address: The URL of the file.
+        progress: Called with (fetched bytes, total bytes).
 
     Raises:
-        ModelUnavailable: No network, no space, or other bytes than these.
-        Invalid: The address is none.
+        ModelUnavailable: There is no network or no space, or the digest differs.
+        Invalid: The address is not a URL.
     """
     place = models / model.name / f"{model.name}.gguf"
     if not address.startswith(("http://", "https://")):
@@ -39,13 +39,13 @@ def fetch_file(model: CuratedModel, models: Path, address: str, progress: Progre
     with filling(models, model.name, model.size_bytes) as folder:
         if place.is_file():
             return place
-        # Kept over attempts and processes; its name holds the digest, so that another file never continues it.
+        # Kept across attempts and processes; its name contains the digest, so that another file never continues it.
         partial = models / f".part-{model.name}-{model.sha256[:16]}"
         _download(address, partial, model, progress)
         try:
             check_digest(partial, model.sha256)
         except ModelUnavailable:
-            partial.unlink()  # resuming it would not make it right
+            partial.unlink()  # resuming it would not correct it
             raise
         ready = folder / "ready"
         ready.mkdir()
@@ -91,11 +91,11 @@ def _download_rest(address: str, partial: Path, model: CuratedModel, progress: P
         done = have if resumed else 0
         total = model.size_bytes or done + int(response.headers.get("content-length", 0))
         with partial.open("ab" if resumed else "wb") as file:
-            # As it arrives: a chunk size would lose what was gathered when the connection breaks.
+            # As it arrives: with a chunk size, a broken connection would lose the gathered part.
             for chunk in response.iter_raw():
                 file.write(chunk)
                 done += len(chunk)
                 if progress is not None:
                     progress(done, max(total, done))
                 if model.size_bytes and done > model.size_bytes:
-                    return  # more than it should be: no need to fill the disk with it
+                    return  # larger than expected: do not fill the disk with it

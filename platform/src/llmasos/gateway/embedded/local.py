@@ -1,4 +1,4 @@
-"""The embedded models of one host: where their weights are, and the engines that run."""
+"""The embedded models of one host: their weights and their running engines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LocalModels:
         on_fetch: OnFetch | None = None,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
-        """`models` is the folder of weights; `find` gives a model by name."""
+        """`models` is the folder of weights; `find` returns a model by name."""
         self._models = models
         self._find = find
         self._on_fetch = on_fetch
@@ -38,7 +38,7 @@ class LocalModels:
         self._closed = False
 
     def is_present(self, name: str) -> bool:
-        """Whether the weights are there."""
+        """Whether the weights are present."""
         packaged = weights.PACKAGED.get(name)
         if packaged is not None:
             return packaged.is_present(self._models)
@@ -46,16 +46,16 @@ class LocalModels:
         return entry.gguf is not None and Path(entry.gguf).is_file()
 
     def warm(self, name: str) -> None:
-        """Start the engine of a model in the background, if its weights are there."""
+        """Start the engine of a model in the background, if its weights are present."""
         if self.is_present(name):
             with contextlib.suppress(ModelUnavailable):  # the first call reports it
                 self._engine(name).warm()
 
     async def engine(self, name: str) -> EngineProcess:
-        """The engine of a model; fetches SmolLM2 at its first use.
+        """Return the engine of a model; fetches SmolLM2 at its first use.
 
         Raises:
-            ModelUnavailable: Its weights are not there, or could not be fetched.
+            ModelUnavailable: Its weights are missing, or could not be fetched.
         """
         engine = self._engines.get(name)
         if engine is not None:

@@ -28,7 +28,7 @@ CHILD = Path(__file__).with_name("child.py")
 # Loading 93 MB from a cold disk on a busy machine took under 10 s; models of many gigabytes are a hundred times that.
 START_SECONDS = 180.0
 
-# A server keeps the model warm over a pause in a conversation; a laptop gets its memory back afterwards.
+# A server keeps the model warm during a pause in a conversation; a laptop gets its memory back afterwards.
 IDLE_SECONDS = 600.0
 
 # After the second crash in a row it waits 2 s before another start, then 4, and so on, up to a minute.
@@ -38,7 +38,7 @@ STEADY_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What an engine runs."""
+    """The model and parameters that an engine runs."""
 
     name: str
     kind: Kind
@@ -51,7 +51,7 @@ class EngineSpec:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a running engine listens, and its key."""
+    """The address of a running engine, and its key."""
 
     url: str
     key: str
@@ -85,7 +85,7 @@ class EngineProcess:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[Address]:
-        """The engine, started if it does not run; it is not stopped as idle meanwhile.
+        """Return the running engine, and start it if necessary; it is not stopped as idle during the block.
 
         Raises:
             ModelUnavailable: It does not start, or crashed too often.
@@ -133,21 +133,21 @@ class EngineProcess:
         )
 
     def close(self) -> None:
-        """End it, also in the middle of its start. Idempotent."""
+        """End it, even in the middle of its start. Idempotent."""
         self._closed.set()
         with self._lock:
             process, self._process, self._start = self._process, None, None
         _kill(process)
 
     def _started(self) -> Future[Address]:
-        """The address of the running engine, or the start in flight; begins a start if there is neither."""
+        """Return the address of the running engine, or the pending start; begins a start if there is neither."""
         with self._lock:
             if self._closed.is_set():
                 raise self._closed_error()
             if self._start is None or (self._start.done() and self.pid is None):
                 self._hold_back_after_crashes()
                 self._start = start = Future[Address]()
-                start.set_running_or_notify_cancel()  # a caller who gives up does not cancel it for the others
+                start.set_running_or_notify_cancel()  # a caller that gives up does not cancel it for the others
                 threading.Thread(target=self._load, args=(start,), name=f"load-{self.spec.name}", daemon=True).start()
             return self._start
 
@@ -181,11 +181,11 @@ class EngineProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={name: environment[name] for name in kept if name in environment},
-            start_new_session=True,  # Ctrl-C is the host's to handle; it closes the engine itself
+            start_new_session=True,  # the host handles Ctrl-C, and closes the engine itself
         )
 
     def _address(self, process: subprocess.Popen[bytes]) -> Address:
-        """Tell a new process what to run, and wait until it listens."""
+        """Send a new process its spec, and wait until it listens."""
         spec, key = self.spec, secrets.token_urlsafe(32)
         order = {
             "kind": spec.kind,
@@ -196,7 +196,7 @@ class EngineProcess:
             "context_window": spec.context_window,
         }
         assert process.stdin is not None  # noqa: S101 - a pipe was asked for
-        with contextlib.suppress(BrokenPipeError, ValueError):  # it died at once; the reply below says how
+        with contextlib.suppress(BrokenPipeError, ValueError):  # it died immediately; the reply below says how
             process.stdin.write(json.dumps(order).encode() + b"\n")
             process.stdin.flush()
         reply = _first_line(process)
@@ -220,7 +220,7 @@ class EngineProcess:
         )
 
     def _drain(self, process: subprocess.Popen[bytes]) -> None:
-        """Keep the last lines that native code printed; a full pipe would stop it."""
+        """Keep the last lines of native code's output; a full pipe would block it."""
         assert process.stderr is not None  # noqa: S101 - a pipe was asked for
         with contextlib.suppress(ValueError, OSError), process.stderr:
             for line in process.stderr:
@@ -287,14 +287,14 @@ def _close_pipes(process: subprocess.Popen[bytes] | None) -> None:
 
 
 def _first_line(process: subprocess.Popen[bytes]) -> dict[str, Any]:
-    """What the engine reports when it is ready; empty if it died or took too long."""
+    """The line that the engine prints when it is ready; empty if it died or took too long."""
     stdout = process.stdout
     assert stdout is not None  # noqa: S101 - a pipe was asked for
     timer = threading.Timer(START_SECONDS, process.kill)
     timer.start()
     try:
         line = stdout.readline()
-    except ValueError:  # closed meanwhile
+    except ValueError:  # closed in the meantime
         line = b""
     finally:
         timer.cancel()

@@ -1,6 +1,6 @@
-"""What litellm calls for the embedded models: a custom provider, by the shape of its `CustomLLM`.
+"""The custom provider that litellm calls for the embedded models, with the interface of its `CustomLLM`.
 
-A connection for each call: its end is what stops the engine, at a cancellation too.
+Each call has its own connection, whose end stops the engine, also at a cancellation.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from llmasos.gateway.failures import ContextTooLong
 from llmasos.i18n import _
 
 if TYPE_CHECKING:
-    import httpx  # imported by the first call, which a command that runs an app without a model spares
+    import httpx  # imported by the first call, which saves time in commands that call no model
 
 # The gateway limits the whole call; this limit is for an engine that accepts a connection and sends nothing.
 SILENCE_SECONDS = 600.0
 
-# Small models put JSON into a Markdown fence; of an answer that was cut, only the opening line is there.
+# Small models put JSON into a Markdown fence; a cut answer has only the opening line.
 FENCE = "```json"
 
 # litellm wants every key in every part.
@@ -46,24 +46,24 @@ _MAY_CONTROL = re.compile(r"[<\[|｜▁{]")
 
 @dataclass(slots=True)
 class _Answer:
-    """How an answer ended, and what it used."""
+    """How an answer ended, and its use."""
 
     reason: str = "stop"
     usage: dict[str, int] = field(default_factory=dict[str, int])
 
 
 class EmbeddedProvider:
-    """Answers by the engines of `local`."""
+    """Serves calls with the engines of `local`."""
 
     def __init__(self, local: LocalModels) -> None:
         self._local = local
 
     async def acompletion(self, *_: Any, **call: Any) -> Any:
-        """A whole answer, as litellm's ModelResponse, which the call brings along."""
+        """Return a whole answer in litellm's ModelResponse, which is an argument of the call."""
         asked = engine_request(call["messages"], call["optional_params"])
         answer = _Answer()
         async with self._client(call["model"]) as client:
-            # Streamed here too, so that a loop is noticed.
+            # Streamed here too, so that a loop is detected.
             text = "".join([part async for part in self._speak(client, asked, answer)])
         if asked.schema is not None:
             text = text.removeprefix(FENCE).lstrip()
@@ -111,12 +111,12 @@ class EmbeddedProvider:
         return response
 
     async def count_tokens(self, model: str, text: str) -> int:
-        """Tokens of a text, by the model's own tokeniser."""
+        """Count the tokens of a text with the model's own tokeniser."""
         async with self._client(model) as client:
             return len(_checked(await client.post("/tokenize", json={"content": text})).json()["tokens"])
 
     async def count_prompt(self, model: str, parameters: Mapping[str, Any]) -> int:
-        """Tokens of a whole prompt, with what the model's template puts around it."""
+        """Count the tokens of a whole prompt, including the model's template."""
         asked = engine_request(parameters["messages"], parameters)
         async with self._client(model) as client:
             return await _prompt_tokens(client, await without_control_tokens(client, asked.body))
@@ -132,7 +132,7 @@ class EmbeddedProvider:
                 await client.post("/v1/chat/completions", json={**body, "max_tokens": 0})
 
     async def _speak(self, client: httpx.AsyncClient, asked: EngineRequest, answer: _Answer) -> AsyncGenerator[str]:
-        """The pieces of an answer; `answer` is filled in at its end."""
+        """Yield the pieces of an answer; `answer` is filled in at the end."""
         plain = await without_control_tokens(client, asked.body)
         body = {**plain, "stream": True, "stream_options": {"include_usage": True}}
         repetition, said = Repetition(), list[str]()
@@ -151,7 +151,7 @@ class EmbeddedProvider:
                     answer.reason = "length"
                     break
         if not answer.usage:
-            # Broken off: leaving the block above ended the generation before the engine reported.
+            # Broken off: leaving the block above ended the generation before the engine reported its use.
             prompt, completion = await _prompt_tokens(client, plain), await _tokens(client, "".join(said))
             answer.usage = {
                 "prompt_tokens": prompt,
@@ -180,7 +180,7 @@ class EmbeddedProvider:
 
 
 async def without_control_tokens(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
-    """The body with texts that the engine reads as text alone: a written `<|im_end|>` ends no turn.
+    """Return the body with texts that the engine reads only as text: a written `<|im_end|>` ends no turn.
 
     Raises:
         Invalid: A text still holds a control token of this model.
@@ -189,7 +189,7 @@ async def without_control_tokens(client: httpx.AsyncClient, body: dict[str, Any]
     text = "\n".join(message["content"] for message in messages)
     if not _MAY_CONTROL.search(text) or await _is_text_alone(client, text):
         return body
-    # Broken by a character of no width; the engine itself says whether that was enough.
+    # Broken by a zero-width character; the engine itself tells whether that was enough.
     broken = [{**each, "content": _MAY_CONTROL.sub("\\g<0>\u200b", each["content"])} for each in messages]
     if not await _is_text_alone(client, "\n".join(message["content"] for message in broken)):
         raise Invalid(_("The text holds a control token of this model, which may not be written in a message."))
@@ -207,14 +207,14 @@ async def _tokens(client: httpx.AsyncClient, text: str, *, control: bool = False
 
 
 async def _prompt_tokens(client: httpx.AsyncClient, body: dict[str, Any]) -> int:
-    """The tokens of a prompt, with what the model's template puts around it."""
+    """Count the tokens of a prompt, including the model's template."""
     prompt = _checked(await client.post("/apply-template", json=body)).json()["prompt"]
     text = {"content": prompt, "add_special": True, "parse_special": True}
     return len(_checked(await client.post("/tokenize", json=text)).json()["tokens"])
 
 
 def _checked(response: httpx.Response) -> httpx.Response:
-    """Turn the engine's refusals into ours."""
+    """Convert the engine's errors into ours."""
     if response.status_code < 400:
         return response
     try:
@@ -242,7 +242,7 @@ def _usage(answer: dict[str, Any]) -> dict[str, int]:
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    """The engine's server-sent events; an error among them is raised."""
+    """Yield the engine's server-sent events; raise an error among them."""
     from httpx_sse import EventSource  # noqa: PLC0415
 
     async for sent in EventSource(response).aiter_sse():

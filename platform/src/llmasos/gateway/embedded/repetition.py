@@ -13,7 +13,7 @@ STEP_CHARACTERS: Final = 32
 
 
 class Repetition:
-    """Reads an answer in pieces, and keeps only as much as a loop spans."""
+    """Reads an answer in pieces, and keeps only the length of a possible loop."""
 
     def __init__(self) -> None:
         self._tail = ""
@@ -31,5 +31,5 @@ class Repetition:
     def _loops(self, length: int) -> bool:
         """Whether the tail repeats a piece of this length."""
         size = max(LEAST_TIMES * length, LEAST_CHARACTERS)
-        # A text has the period `length` if it equals itself moved by so much.
+        # A text has the period `length` if it equals itself shifted by that much.
         return size <= len(self._tail) and self._tail[-size:-length] == self._tail[length - size :]

