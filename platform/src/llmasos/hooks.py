@@ -70,7 +70,7 @@ class Hooks:
 
     @hookspec
     def register_models(self) -> list[ModelEntry]:
-        """Return models besides those of the operator's commands and `config.toml`; called once, at start."""
+        """Return models besides those of the commands and `config.toml`; called once, when a model is first needed."""
         return []
 
     @hookspec

@@ -11,28 +11,21 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from sqlalchemy import text
 
 from llmasos.capabilities.apps import AppsCapability
 from llmasos.capabilities.baseline import ConfigCapability, LogCapability, OutputCapability
-from llmasos.capabilities.http import HttpCapability
-from llmasos.capabilities.model import ModelCapability
-from llmasos.capabilities.secrets import SecretsCapability, UserSecrets
-from llmasos.capabilities.storage import StorageCapability
 from llmasos.database.engine import Database
 from llmasos.database.schema import ensure_schema
 from llmasos.errors import Unavailable
-from llmasos.gateway import opening
-from llmasos.gateway.embedded.local import OnFetch
-from llmasos.gateway.gateway import Gateway
 from llmasos.i18n import _
 from llmasos.installs.code import CodeStore
 from llmasos.installs.current import InstalledApps
 from llmasos.invocations.lifecycle import Invocations
 from llmasos.invocations.run import ActionRunner, Runnables, Stopping
-from llmasos.kernel.capability import Capability
+from llmasos.kernel.capability import Capability, DeferredCapability
 from llmasos.kernel.guest_calls import GuestCalls
 from llmasos.kernel.invocation import Principal
 from llmasos.kernel.observation import AuditFollower
@@ -41,8 +34,12 @@ from llmasos.plugins import Plugins
 from llmasos.quotas.ledger import Ledger
 from llmasos.runtimes.kinds import COMPONENTS, NATIVE, Runtimes
 from llmasos.runtimes.runtime import Runtime, RuntimeContext, RuntimeKind, SyscallHandler
-from llmasos.secrets import SecretOwner, Secrets
 from llmasos.settings import Settings
+
+if TYPE_CHECKING:
+    from llmasos.capabilities.secrets import UserSecrets
+    from llmasos.gateway.embedded.local import OnFetch
+    from llmasos.gateway.gateway import Gateway
 
 RuntimeMaker: TypeAlias = Callable[[SyscallHandler], Runtime]
 
@@ -121,25 +118,21 @@ class Host:
     @cached_property
     def kernel(self) -> Kernel:
         """The only path from an app to anything outside it."""
-        plugins, secrets = self.plugins, UserSecrets(self.database, Secrets(self.settings.home))
+        plugins = self.plugins
 
         async def run(*arguments: Any, **more: Any) -> Any:
             # Apps call apps through the kernel, which in turn is a part of what runs apps.
             return await self.actions.run(*arguments, **more)
 
-        async def send(*call: Any) -> Any:
-            # A picture that an app names by address is fetched as the app's own request.
-            return await self.kernel.call(*call)
-
         installed = None if self._parts.runnables else self._installed
         own: tuple[Capability, ...] = (
-            ModelCapability(self.gateway, send),
-            StorageCapability(self.database, installed.check_installed if installed else None),
+            DeferredCapability("model", self._model),
+            DeferredCapability("storage", self._storage),
             OutputCapability(),
             LogCapability(),
             ConfigCapability(),
-            HttpCapability(secrets, self.settings.http_networks),
-            SecretsCapability(secrets),
+            DeferredCapability("http", self._http),
+            DeferredCapability("secrets", self._secrets),
             AppsCapability(run, self.settings.call_depth),
         )
         observer = plugins.on_usage if plugins.implements("on_usage") else None
@@ -208,6 +201,36 @@ class Host:
         if self._has("gateway"):
             self.gateway.close()
 
+    # What these stand on takes a fifth of a run's start, and most apps use one or two of them.
+
+    def _model(self) -> Capability:
+        from llmasos.capabilities.model import ModelCapability  # noqa: PLC0415
+
+        # A picture that an app names by address is fetched as the app's own request.
+        return ModelCapability(self.gateway, self.kernel.call)
+
+    def _storage(self) -> Capability:
+        from llmasos.capabilities.storage import StorageCapability  # noqa: PLC0415
+
+        return StorageCapability(self.database, None if self._parts.runnables else self._installed.check_installed)
+
+    def _http(self) -> Capability:
+        from llmasos.capabilities.http import HttpCapability  # noqa: PLC0415
+
+        return HttpCapability(self._user_secrets, self.settings.http_networks)
+
+    def _secrets(self) -> Capability:
+        from llmasos.capabilities.secrets import SecretsCapability  # noqa: PLC0415
+
+        return SecretsCapability(self._user_secrets)
+
+    @cached_property
+    def _user_secrets(self) -> UserSecrets:
+        from llmasos.capabilities.secrets import UserSecrets  # noqa: PLC0415
+        from llmasos.secrets import Secrets  # noqa: PLC0415
+
+        return UserSecrets(self.database, Secrets(self.settings.home))
+
     @cached_property
     def _ledger(self) -> Ledger:
         return Ledger(self.database)
@@ -237,6 +260,9 @@ def open_gateway(settings: Settings, database: Database, plugins: Plugins, on_fe
         plugins: Plugins that select, tune, guard and cache, and offer models of their own.
         on_fetch: Called from another thread with (model, fetched bytes, total bytes) while weights are fetched.
     """
+    from llmasos.gateway import opening  # noqa: PLC0415
+    from llmasos.secrets import SecretOwner, Secrets  # noqa: PLC0415
+
     me = Principal()
     secrets, operator = Secrets(settings.home), SecretOwner(me.workspace, me.user)
 

@@ -169,6 +169,7 @@ async def test_a_bad_capability_does_not_stop_the_hosts_start(tmp_path, caplog):
     )
     async with Host.open(Settings(home=tmp_path), Parts(plugins=plugins)) as host:
         host.check()
+        assert host.gateway.registry.models
         with pytest.raises(ManifestRejected):
             host.runtimes.of("x-other")
     assert {record.hook for record in caplog.records if hasattr(record, "hook")} == {

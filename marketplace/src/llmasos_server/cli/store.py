@@ -292,14 +292,13 @@ def uninstall(
 ) -> None:
     """Remove an app. You decide whether what it stored is kept or deleted."""
     from llmasos.installs import repository
-    from llmasos.installs.plan import require_current
     from llmasos_server.cli.asking import ask, working
     from llmasos_server.local import open_local
 
     with open_local() as local:
         workspace = local.principal.workspace
         with local.database.read() as session:
-            require_current(session, workspace, app)
+            repository.require_current(session, workspace, app)
             stored = repository.count_stored_values(session, workspace, app)
         if delete_data is None and stored:
             if not is_interactive():

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from packaging.requirements import InvalidRequirement, Requirement
-
 from llmasos.errors import BundleRejected
 from llmasos.i18n import _
 
@@ -36,6 +34,8 @@ def check_lock(text: str) -> None:
 
 
 def _check_line(line: str) -> None:
+    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415 - a run spares it
+
     said = _("requirements.txt in the bundle: {line!r}", line=line[:80])
     requirement_text, *hashes = re.split(r"\s+(?=--)", line)
     if requirement_text.startswith("-"):

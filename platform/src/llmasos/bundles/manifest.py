@@ -9,7 +9,6 @@ import tomllib
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, TypeVar, cast
 
-from packaging.version import InvalidVersion, Version
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator
 
 from llmasos.bundles.characters import hidden_characters
@@ -97,6 +96,8 @@ class Manifest(Frozen):
     @field_validator("version")
     @classmethod
     def _canonical(cls, value: str) -> str:
+        from packaging.version import InvalidVersion, Version  # noqa: PLC0415 - a run spares it
+
         try:
             canonical = str(Version(value))
         except InvalidVersion:

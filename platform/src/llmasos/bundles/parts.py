@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar, cast
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -53,6 +51,8 @@ RelativePath: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_len
 
 
 def _specifier(value: str) -> str:
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet  # noqa: PLC0415 - a run spares it
+
     try:
         SpecifierSet(value)
     except InvalidSpecifier:
@@ -64,6 +64,8 @@ Specifier: TypeAlias = Annotated[str, StringConstraints(max_length=200), AfterVa
 
 
 def _requirement(value: str) -> str:
+    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415
+
     try:
         requirement = Requirement(value)
     except InvalidRequirement:

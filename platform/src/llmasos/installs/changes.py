@@ -15,8 +15,7 @@ from llmasos.errors import Conflict, NotFound
 from llmasos.i18n import _
 from llmasos.installs import repository
 from llmasos.installs.form import config_values
-from llmasos.installs.plan import require_current
-from llmasos.installs.repository import active_grants, audit, release_detail, set_quotas
+from llmasos.installs.repository import active_grants, audit, release_detail, require_current, set_quotas
 from llmasos.installs.service import InstallResult
 from llmasos.installs.tables import Installation, InstalledRelease
 

@@ -18,7 +18,7 @@ from llmasos.errors import Denied
 from llmasos.i18n import _
 from llmasos.installs import repository
 from llmasos.installs.code import CodeStore
-from llmasos.installs.plan import require_current
+from llmasos.installs.repository import require_current
 from llmasos.invocations.run import Runnable
 from llmasos.kernel.invocation import InstalledApp, InvocationLimits
 from llmasos.runtimes.runtime import Program

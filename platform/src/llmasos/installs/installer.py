@@ -142,7 +142,7 @@ class Installer:
     async def _restore(self, planned: InstallPlan) -> InstallResult:
         """Prepare an already installed app, if it is not ready."""
         with self._database.read() as session:
-            installation, release = plan.require_current(session, planned.workspace, planned.app_id)
+            installation, release = repository.require_current(session, planned.workspace, planned.app_id)
         restored = await self._make_ready(planned.app_id, release)
         return InstallResult(planned.app_id, release.version, "restored" if restored else "already", installation.id)
 

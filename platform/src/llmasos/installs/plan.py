@@ -14,13 +14,13 @@ from sqlmodel import Session
 
 from llmasos.bundles.manifest import Manifest
 from llmasos.bundles.reader import Bundle, read_bundle
-from llmasos.errors import BundleRejected, Conflict, NotFound
+from llmasos.errors import BundleRejected, Conflict
 from llmasos.i18n import _
 from llmasos.installs import repository
 from llmasos.installs.consent import ConsentRequest, first_consent, renewed_consent, upgrade_consent
 from llmasos.installs.resolve import Requirement, lock_of, no_such_release, resolve
 from llmasos.installs.source import Candidate, ReleaseSource
-from llmasos.installs.tables import Installation, InstalledRelease
+from llmasos.installs.tables import InstalledRelease
 from llmasos.runtimes.runtime import Program
 from llmasos_sdk.host import BASELINE_CAPABILITIES
 
@@ -112,7 +112,7 @@ def plan_upgrade(
         Conflict: No release satisfies the app, its dependencies and its dependents.
         BundleRejected: A bundle differs from the catalog.
     """
-    installation, release = require_current(session, workspace, wanted.app_id)
+    installation, release = repository.require_current(session, workspace, wanted.app_id)
     there = _installed(session, workspace)
     _require_named_version(source, wanted)
     others = {app: candidate for app, candidate in there.items() if app != wanted.app_id}
@@ -152,20 +152,6 @@ def _require_named_version(source: ReleaseSource, wanted: Requirement) -> None:
     versions = [candidate.version for candidate in source.releases(wanted.app_id)]
     if versions and not any(wanted.specifier.contains(version, prereleases=True) for version in versions):
         raise no_such_release(wanted.app_id, wanted.named_version, versions)
-
-
-def require_current(session: Session, workspace: str, app_id: str) -> tuple[Installation, InstalledRelease]:
-    """Find an installation and its current release.
-
-    Raises:
-        NotFound: The app is not installed.
-    """
-    found = repository.current(session, workspace, app_id)
-    if found is None:
-        raise NotFound(
-            _("{app} is not installed: see `llmasos list`, or run `llmasos install {app}`", app=app_id),
-        )
-    return found
 
 
 def _regrant(

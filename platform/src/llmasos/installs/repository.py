@@ -12,6 +12,8 @@ from llmasos.bundles.parts import LimitsRequest, Permission
 from llmasos.bundles.reader import Bundle
 from llmasos.capabilities.tables import StoredValue
 from llmasos.database.engine import WriteSession, utc_now
+from llmasos.errors import NotFound
+from llmasos.i18n import _
 from llmasos.installs.tables import GrantRow, Installation, InstalledRelease, Workspace
 from llmasos.kernel.audit import Line, record
 from llmasos.quotas.meters import Meter, Scope, Window
@@ -49,6 +51,20 @@ def current(session: Session, workspace_id: str, app_id: str) -> tuple[Installat
         .join(InstalledRelease, col(InstalledRelease.id) == col(Installation.current_id))
         .where(Installation.workspace_id == workspace_id, Installation.app_id == app_id)
     ).first()
+
+
+def require_current(session: Session, workspace: str, app_id: str) -> tuple[Installation, InstalledRelease]:
+    """Find an installation and its current release.
+
+    Raises:
+        NotFound: The app is not installed.
+    """
+    found = current(session, workspace, app_id)
+    if found is None:
+        raise NotFound(
+            _("{app} is not installed: see `llmasos list`, or run `llmasos install {app}`", app=app_id),
+        )
+    return found
 
 
 def all_current(session: Session, workspace_id: str) -> list[tuple[Installation, InstalledRelease]]:

@@ -17,8 +17,16 @@ from llmasos.errors import Conflict, ConsentNeeded, Invalid, LlmasosError
 from llmasos.i18n import _
 from llmasos.installs import repository
 from llmasos.installs.form import config_values, reset_settings, still_valid
-from llmasos.installs.plan import InstallPlan, InstallStep, require_current
-from llmasos.installs.repository import active_grants, add_release, audit, grant_row, release_detail, set_quotas
+from llmasos.installs.plan import InstallPlan, InstallStep
+from llmasos.installs.repository import (
+    active_grants,
+    add_release,
+    audit,
+    grant_row,
+    release_detail,
+    require_current,
+    set_quotas,
+)
 from llmasos.installs.tables import Installation, InstalledRelease
 from llmasos.kernel.grants import carry_over
 

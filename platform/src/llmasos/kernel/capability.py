@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -142,3 +143,30 @@ class Capability(Protocol):
             Denied: The grant does not allow the operation.
         """
         ...
+
+
+class DeferredCapability:
+    """A capability that is imported and made when it is first used."""
+
+    def __init__(self, name: str, make: Callable[[], Capability]) -> None:
+        """Stand for the capability `name` until it is used; `make` makes it, once."""
+        self.name = name
+        self._make = make
+
+    @cached_property
+    def _made(self) -> Capability:
+        return self._make()
+
+    @property
+    def audited(self) -> bool:
+        """See `Capability.audited`."""
+        return self._made.audited
+
+    @property
+    def contract(self) -> Mapping[str, ContractFunction]:
+        """See `Capability.contract`."""
+        return self._made.contract
+
+    def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[Any]:
+        """See `Capability.prepare`."""
+        return self._made.prepare(invocation, operation)

@@ -16,11 +16,12 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-import filelock
+from typing import TYPE_CHECKING, Final
 
 from llmasos.home import make_private_folder
+
+if TYPE_CHECKING:
+    import filelock
 
 _LOCKS: Final = ".locks"
 _POLL_SECONDS: Final = 0.05
@@ -50,6 +51,8 @@ class PreparedEntry:
 
 
 def _lock_of(folder: Path, digest: str) -> filelock.FileLock:
+    import filelock  # noqa: PLC0415 - a run spares it
+
     return filelock.FileLock(folder / _LOCKS / digest[:1], mode=0o600, thread_local=False)
 
 
@@ -66,7 +69,7 @@ async def locked(folder: Path, digest: str) -> AsyncGenerator[None]:
         try:
             lock.acquire(blocking=False)
             break
-        except filelock.Timeout:
+        except TimeoutError:
             await asyncio.sleep(_POLL_SECONDS)
     try:
         yield
@@ -96,7 +99,7 @@ def _remove(folder: Path, entry: PreparedEntry) -> bool:
     lock = _lock_of(folder, entry.digest)
     try:
         lock.acquire(blocking=False)
-    except filelock.Timeout:
+    except TimeoutError:
         return False  # it is being prepared
     try:
         return entry.remove()
