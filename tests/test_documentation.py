@@ -20,6 +20,7 @@ from llmasos.settings import Settings
 from llmasos_sdk import App
 from llmasos_sdk.hooks import AppHooks
 from llmasos_server.cli import registry
+from llmasos_server.cli.registry import PLACES
 from llmasos_server.cli.shell import app
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,6 +114,13 @@ def test_every_command_is_told_of_in_the_help_and_has_a_help_of_its_own(name: st
     helped = runner.invoke(app, [name, "--help"])
     assert helped.exit_code == 0
     assert "--json" in helped.output or "Commands:" in helped.output
+
+
+def test_the_reference_says_what_every_command_does_if_a_server_is_named() -> None:
+    """11-39: by the words that call it."""
+    means = {"talks to that server": "server", "is refused": "home", "works on this machine, and says so": "machine"}
+    told = table("Commands and a server")
+    assert {name.removeprefix("llmasos "): means[row[0].partition(":")[0]] for name, row in told.items()} == PLACES
 
 
 def test_every_command_that_the_documents_name_exists() -> None:

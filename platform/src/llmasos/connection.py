@@ -122,15 +122,14 @@ class RemoteConnection:
 
         self._url = url
         # An invocation may take as long as its app's wall time; the server sends heartbeats during it.
-        self._client = httpx.AsyncClient(
-            base_url=url.rstrip("/"),
-            headers={
-                "accept-language": environment_locale(),
-                **({"authorization": f"Bearer {token}"} if token else {}),
-            },
-            timeout=httpx.Timeout(60.0, connect=5.0),
-            trust_env=False,
-        )
+        timeout = httpx.Timeout(60.0, connect=5.0)
+        headers = headers_of(token)
+        try:
+            self._client = httpx.AsyncClient(
+                base_url=url.rstrip("/"), headers=headers, timeout=timeout, trust_env=False
+            )
+        except httpx.InvalidURL as error:
+            raise unreachable(url, error) from error
 
     async def close(self) -> None:
         """Close the connections."""
@@ -226,6 +225,17 @@ class RemoteConnection:
         if answer.status_code != 200:
             raise error_of(answer.content, answer.status_code)
         return answer.json()  # type: ignore[no-any-return]
+
+
+def headers_of(token: str) -> dict[str, str]:
+    """What every request to a server carries.
+
+    Raises:
+        Invalid: The token has characters that no token has, such as typographic quotes.
+    """
+    if not token.isascii() or not token.isprintable():
+        raise Invalid(_("LLMASOS_TOKEN has characters that no token has: copy the token again."))
+    return {"accept-language": environment_locale(), **({"authorization": f"Bearer {token}"} if token else {})}
 
 
 def unreachable(url: str, error: Exception) -> Unavailable:

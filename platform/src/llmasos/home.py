@@ -108,6 +108,21 @@ def state_home_and_database_url() -> tuple[Path, str]:
     return home, database_url_of(named, home)
 
 
+def server_url_and_token() -> tuple[str, str] | None:
+    """The server that commands use, and the token for it, as `Settings` would have them; None: this machine's home.
+
+    Raises:
+        Invalid: `config.toml` is not valid.
+    """
+    home = default_home()
+    said = configured(home)
+    url, token = (
+        os.environ[variable] if variable in os.environ else _text(said, name, home)
+        for name, variable in (("url", "LLMASOS_URL"), ("token", "LLMASOS_TOKEN"))
+    )
+    return (url.rstrip("/"), token) if url else None
+
+
 def _text(said: dict[str, object], name: str, home: Path) -> str:
     value = said.get(name, "")
     if not isinstance(value, str):

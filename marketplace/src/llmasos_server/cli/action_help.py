@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from llmasos.errors import NotFound
 from llmasos.home import WORKSPACE
@@ -14,6 +12,7 @@ from llmasos_marketplace.catalog import reader
 from llmasos_server.cli.inputs import example_of, inputs_of, say_inputs
 from llmasos_server.cli.output import emit_json, local_text, options, say, tr
 from llmasos_server.cli.reading import database
+from llmasos_server.cli.remote import Server, named_server
 
 
 def say_actions(app: str, action: str | None = None) -> None:
@@ -22,13 +21,12 @@ def say_actions(app: str, action: str | None = None) -> None:
     Raises:
         NotFound: The app is not installed, or has no such action.
     """
-    if action is not None and os.environ.get("LLMASOS_URL"):
-        found = [asyncio.run(_on_server(app, action))]
-    else:
-        found = [each for each in _installed(app) if action in (None, each["name"])]
-        if not found:
-            names = ", ".join(each["name"] for each in _installed(app))
-            raise NotFound(_("{app} has no action {action!r}; it has {names}.", app=app, action=action, names=names))
+    with named_server() as server:
+        known = _installed_on(server, app) if server else _installed(app)
+    found = [each for each in known if action in (None, each["name"])]
+    if not found:
+        names = ", ".join(each["name"] for each in known)
+        raise NotFound(_("{app} has no action {action!r}; it has {names}.", app=app, action=action, names=names))
     if options().json:
         emit_json({"app": app, "actions": found})
         return
@@ -58,17 +56,16 @@ def _installed(app: str) -> list[dict[str, Any]]:
     url = database()
     actions = reader.installed_actions(url, WORKSPACE, app) if url else None
     if actions is None:
-        raise NotFound(
-            _("{app} is not installed: see `llmasos list`, or run `llmasos install {app}`.", app=app),
-        )
+        raise _not_installed(app)
     return actions
 
 
-async def _on_server(app: str, action: str) -> dict[str, Any]:
-    from llmasos.connection import connected
-    from llmasos.kernel.invocation import Principal
-    from llmasos.settings import Settings
-    from llmasos_server.cli.output import locale
+def _installed_on(server: Server, app: str) -> list[dict[str, Any]]:
+    for each in server.items("/api/v1/installations"):
+        if each["app"] == app:
+            return cast("list[dict[str, Any]]", each["actions"])
+    raise _not_installed(app)
 
-    async with connected(Settings(), Principal(locale=locale())) as connection:
-        return {"name": action, "input_schema": await connection.input_schema(app, action)}
+
+def _not_installed(app: str) -> NotFound:
+    return NotFound(_("{app} is not installed: see `llmasos list`, or run `llmasos install {app}`.", app=app))

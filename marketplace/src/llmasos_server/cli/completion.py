@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from llmasos.errors import Invalid, LlmasosError
-from llmasos.home import WORKSPACE, state_home_and_database_url
+from llmasos.home import WORKSPACE, server_url_and_token, state_home_and_database_url
 from llmasos.i18n import _
 from llmasos_server.cli.output import in_locale, local_text, options, say, tr
 
@@ -59,6 +59,8 @@ def _read(query: Callable[[str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     from llmasos_marketplace.catalog import reader
 
     with suppress(LlmasosError, OSError):
+        if server_url_and_token() is not None:
+            return []  # its apps are not this home's, and asking it would hold up the user's typing
         url = state_home_and_database_url()[1]
         return query(url) if reader.is_ready(url) else []
     return []

@@ -7,18 +7,19 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, Self
 
 import typer
 
 from llmasos.errors import LlmasosError, NotFound
+from llmasos.home import WORKSPACE
 from llmasos.i18n import _, from_text, render
 from llmasos_server.cli.completion import installed_apps
+from llmasos_server.cli.home_database import opened_database
 from llmasos_server.cli.output import emit_json, locale, note, options, say, say_table, tr
+from llmasos_server.cli.remote import Server, named_server, segment
 
 if TYPE_CHECKING:
-    import httpx
-
     from llmasos.database.engine import Database
     from llmasos.invocations.tables import InvocationRow
 
@@ -157,39 +158,19 @@ class LocalHistory:
 class RemoteHistory:
     """What a server shows to the holder of a token."""
 
-    def __init__(self, client: httpx.Client) -> None:
-        self._client = client
+    def __init__(self, server: Server) -> None:
+        self._server = server
 
     def recent(self, app: str | None, limit: int) -> list[PastRun]:
         """See `History.recent`."""
-        found: list[PastRun] = []
-        cursor: str | None = None
-        while len(found) < limit:
-            query = {"limit": min(limit, 100), **({"cursor": cursor} if cursor else {})}
-            page = self._get("/api/v1/invocations", query)
-            found += [PastRun.of_document(item) for item in page["items"] if app in (None, item["app"])]
-            cursor = page["next"]
-            if cursor is None:
-                break
-        return found[:limit]
+        found = self._server.items("/api/v1/invocations", limit, app=app)
+        return [PastRun.of_document(item) for item in found]
 
     def find(self, start: str) -> PastRun:
         """See `History.find`. Only the newest thousand are searched for the start of an id."""
         named = [run.id for run in self.recent(None, 1000) if run.id.startswith(start)] if len(start) < 32 else [start]
-        return _only(start, [PastRun.of_document(self._get(f"/api/v1/invocations/{id_}")) for id_ in named[:2]])
-
-    def _get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        from httpx import HTTPError
-
-        from llmasos.connection import error_of, unreachable
-
-        try:
-            answer = self._client.get(path, params=query or {})
-        except HTTPError as error:
-            raise unreachable(str(self._client.base_url), error) from error
-        if answer.status_code != 200:
-            raise error_of(answer.content, answer.status_code)
-        return cast("dict[str, Any]", answer.json())
+        documents = [self._server.get(f"/api/v1/invocations/{segment(id_)}") for id_ in named[:2]]
+        return _only(start, [PastRun.of_document(each) for each in documents])
 
 
 def invocations(
@@ -314,20 +295,9 @@ def _only(start: str, found: list[PastRun]) -> PastRun:
 @contextmanager
 def _history() -> Generator[History]:
     """The history of the server that LLMASOS_URL names, else of this home."""
-    from llmasos.settings import Settings
-
-    settings = Settings()
-    if settings.url:
-        import httpx
-
-        headers = {"accept-language": locale(), "authorization": f"Bearer {settings.token}"}
-        with httpx.Client(base_url=settings.url.rstrip("/"), headers=headers, trust_env=False) as client:
-            yield RemoteHistory(client)
-        return
-    from llmasos.database.engine import Database
-    from llmasos.database.schema import ensure_schema
-    from llmasos.kernel.invocation import Principal
-
-    ensure_schema(settings.resolved_database_url, settings.home)
-    with Database(settings.resolved_database_url) as database:
-        yield LocalHistory(database, Principal().workspace)
+    with named_server() as server:
+        if server is not None:
+            yield RemoteHistory(server)
+            return
+    with opened_database() as database:
+        yield LocalHistory(database, WORKSPACE)

@@ -15,6 +15,7 @@ import typer
 from llmasos.i18n import _
 from llmasos_server.cli.fetching import fetching
 from llmasos_server.cli.output import emit_json, locale, options, say, say_table, tr
+from llmasos_server.cli.remote import named_server
 
 if TYPE_CHECKING:
     from llmasos.database.engine import Database
@@ -35,22 +36,29 @@ def _group() -> None:
 @models.command("list")
 def list_() -> None:
     """List every model, in the order of preference."""
+    with named_server() as server:
+        found = server.items("/api/v1/models") if server else _known()
+    if options().json:
+        emit_json({"models": found})
+        return
+    headings = (tr("model"), tr("kind"), tr("tier"), tr("data goes to"), tr("price"), tr("fit for"))
+    rows: list[tuple[str, ...]] = [
+        (
+            *(each["name"], each["kind"], each["tier"], each["goes_to"]),
+            _price_text(each["price"]) if each["present"] else tr("not fetched yet"),
+            ", ".join((*each["tasks"], *each["languages"])),
+        )
+        for each in found
+    ]
+    say_table(rows, headings)
+
+
+def _known() -> list[dict[str, Any]]:
+    from llmasos.gateway.embedded.local import fetched
+
     with _registry() as (settings, registry):
-        present = _presence(settings, registry)
-        entries = list(registry.models.values())
-        if options().json:
-            emit_json({"models": [{**_as_json(entry), "present": present(entry)} for entry in entries]})
-            return
-        headings = (tr("model"), tr("kind"), tr("tier"), tr("data goes to"), tr("price"), tr("fit for"))
-        rows: list[tuple[str, ...]] = [
-            (
-                *(entry.name, entry.kind, entry.tier, entry.goes_to),
-                _price_text(entry) if present(entry) else tr("not fetched yet"),
-                ", ".join((*entry.tasks, *entry.languages)),
-            )
-            for entry in entries
-        ]
-        say_table(rows, headings)
+        present = fetched(settings.home, registry.get)
+        return [{**_as_json(entry), "present": present(entry)} for entry in registry.models.values()]
 
 
 @models.command("add")
@@ -145,7 +153,7 @@ def add(  # noqa: PLR0917 - each is an option of the command
     if options().json:
         emit_json(_as_json(entry))
         return
-    say(tr("{name} is added ({price_text}).", name=name, price_text=_price_text(entry)))
+    say(tr("{name} is added ({price_text}).", name=name, price_text=_price_text(_as_json(entry)["price"])))
     if entry.api_base and entry.litellm.startswith("openai/") and not entry.api_base.endswith("/v1"):
         say(tr("Its address does not end in /v1, as that of most servers with the OpenAI interface does."))
     say(tr("Try it: llmasos models test {name}", name=name))
@@ -272,26 +280,14 @@ def _keep_learned(gateway: Gateway, name: str) -> dict[str, Any]:
     return changed
 
 
-def _presence(settings: Settings, registry: ModelRegistry) -> Any:
-    from llmasos.gateway.embedded.local import LocalModels
-
-    local = LocalModels(settings.home / "models", registry.get)
-
-    def present(entry: ModelEntry) -> bool:
-        return not entry.is_embedded or local.is_present(entry.name)
-
-    return present
-
-
 def _as_json(entry: ModelEntry) -> dict[str, Any]:
     return entry.model_dump(mode="json")
 
 
-def _price_text(entry: ModelEntry) -> str:
-    price = entry.price
+def _price_text(price: dict[str, int] | None) -> str:
     if price is None:
         return tr("price unknown")
-    if not price.input and not price.output:
+    if not price["input"] and not price["output"]:
         return tr("free")
-    each = f"{price.input / 1e6:g} / {price.output / 1e6:g} USD"
+    each = f"{price['input'] / 1e6:g} / {price['output'] / 1e6:g} USD"
     return tr("{each} per million tokens", each=each)

@@ -201,6 +201,14 @@ def _wrapped(text: str, width: int) -> list[str]:
     return [*lines, text]
 
 
+def local_time(at: str) -> str:
+    """A time in ISO 8601 (UTC where it names no zone), in the user's time zone, to the minute."""
+    from datetime import UTC, datetime
+
+    when = datetime.fromisoformat(at)
+    return f"{(when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone():%Y-%m-%d %H:%M}"
+
+
 def in_locale(row: dict[str, Any], field: str) -> str:
     """A text of an app in the user's language, on one line."""
     return one_line(str((row[f"{field}_zh"] if locale() == "zh" else "") or row[f"{field}_en"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,16 +11,19 @@ import typer
 from llmasos.errors import Conflict, Invalid
 from llmasos.home import WORKSPACE
 from llmasos.i18n import _
-from llmasos.printable import one_line
 from llmasos.quotas.meters import Meter, Scope, Window
-from llmasos_server.cli.output import emit_json, options, say, tr
+from llmasos_server.cli.home_database import opened_database
+from llmasos_server.cli.output import emit_json, local_time, options, say, say_table, tr
+from llmasos_server.cli.remote import Server, named_server
 
 if TYPE_CHECKING:
-    from llmasos.database.engine import Database, WriteSession
+    from llmasos.database.engine import WriteSession
     from llmasos.quotas.service import QuotaName, Recorder
 
 # The commands act for the person at this machine, in the workspace that an installation starts with.
 USER = "local"
+# The source of a quota that no app brought; `quotas.service.OPERATOR`, without what that module stands on.
+BY_OPERATOR = "operator"
 
 quota = typer.Typer(help=tr("Set, list and remove quotas."), no_args_is_help=True)
 audit = typer.Typer(help=tr("Read and verify the audit log."), invoke_without_command=True)
@@ -68,7 +71,7 @@ def _check_model(name: str) -> None:
     from llmasos.gateway.registry import ModelRegistry
     from llmasos.home import state_home_and_database_url
 
-    with _database() as database:
+    with opened_database() as database:
         ModelRegistry(state_home_and_database_url()[0], database).get(name)
 
 
@@ -95,43 +98,46 @@ def remove(
 @quota.command("list")
 def list_() -> None:
     """Show every quota, and what is used of it now."""
-    from llmasos.quotas import service
-
-    with _database() as database, database.read() as session:
-        found = service.list_quotas(session, WORKSPACE)
+    with named_server() as server:
+        found = server.items("/api/v1/quotas") if server else _quotas()
     if options().json:
-        emit_json(
-            [
-                {
-                    **each.name.detail,
-                    "limit": each.limit,
-                    "used": each.used,
-                    "reserved": each.reserved,
-                    "overrun": each.overrun,
-                    "left": each.left,
-                    "resets_at": each.resets_at.isoformat() if each.resets_at else None,
-                }
-                for each in found
-            ]
-        )
+        emit_json(found)
     elif not found:
         say(tr("No quota is set. Set one: llmasos quota set --meter tokens --window day --limit 100000"))
     else:
         header = (tr("for"), tr("meter"), tr("used"), tr("limit"), tr("set by"), tr("resets"))
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (
-                f"{each.name.scope} {each.name.scope_id}",
-                f"{each.name.meter}/{each.name.window}",
-                f"{each.used + each.overrun:,}",
-                f"{each.limit:,}",
-                tr("you") if each.name.source == service.OPERATOR else tr("the app"),
-                each.resets_at.strftime("%Y-%m-%d %H:%M UTC") if each.resets_at else tr("with the run"),
+                f"{each['scope']} {each['scope_id']}",
+                f"{each['meter']}/{each['window']}",
+                f"{each['used'] + each['overrun']:,}",
+                f"{each['limit']:,}",
+                tr("you") if each["source"] == BY_OPERATOR else tr("the app"),
+                local_time(each["resets_at"]) if each["resets_at"] else tr("with the run"),
             )
             for each in found
         ]
-        _table(header, rows)
-        if any(each.name.source != service.OPERATOR for each in found):
+        say_table(rows, header)
+        if any(each["source"] != BY_OPERATOR for each in found):
             say(tr("An app sets the limit that it asked for when it is installed; of two limits, the lower one holds."))
+
+
+def _quotas() -> list[dict[str, Any]]:
+    from llmasos.quotas import service
+
+    with opened_database() as database, database.read() as session:
+        return [
+            {
+                **each.name.detail,
+                "limit": each.limit,
+                "used": each.used,
+                "reserved": each.reserved,
+                "overrun": each.overrun,
+                "left": each.left,
+                "resets_at": each.resets_at.isoformat() if each.resets_at else None,
+            }
+            for each in service.list_quotas(session, WORKSPACE)
+        ]
 
 
 def usage(
@@ -140,14 +146,10 @@ def usage(
     user: User = None,
 ) -> None:
     """Show what was used, by day, app and model."""
-    from dataclasses import asdict
-
-    from llmasos.quotas import service
-
-    with _database() as database, database.read() as session:
-        found = service.usage(session, WORKSPACE, days, user, app)
+    with named_server() as server:
+        found = _used_on(server, days, app, user) if server else _used(days, app, user)
     if options().json:
-        emit_json([asdict(each) for each in found])
+        emit_json(found)
         return
     if not found:
         say(tr("Nothing was used yet."))
@@ -156,15 +158,29 @@ def usage(
         *(tr("day"), tr("app"), tr("model"), tr("calls")),
         *(tr("prompt"), tr("answer"), "USD"),
     )
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
-            *(str(each.day), each.app_id or "-", each.model or tr("(runs)"), f"{each.calls:,}"),
-            *(f"{each.prompt_tokens:,}", f"{each.completion_tokens:,}"),
-            f"{each.cost_micro_usd / 1_000_000:.4f}" + ("+?" if each.unpriced_calls else ""),
+            *(str(each["day"]), each["app_id"] or "-", each["model"] or tr("(runs)"), f"{each['calls']:,}"),
+            *(f"{each['prompt_tokens']:,}", f"{each['completion_tokens']:,}"),
+            f"{each['cost_micro_usd'] / 1_000_000:.4f}" + ("+?" if each["unpriced_calls"] else ""),
         )
         for each in found
     ]
-    _table(header, rows)
+    say_table(rows, header)
+
+
+def _used(days: int, app: str | None, user: str | None) -> list[dict[str, Any]]:
+    from dataclasses import asdict
+
+    from llmasos.quotas import service
+
+    with opened_database() as database, database.read() as session:
+        return [asdict(each) for each in service.usage(session, WORKSPACE, days, user, app)]
+
+
+def _used_on(server: Server, days: int, app: str | None, user: str | None) -> list[dict[str, Any]]:
+    found = server.items("/api/v1/usage", days=days, app=app, user=user)
+    return [{"app_id" if field == "app" else field: value for field, value in each.items()} for each in found]
 
 
 @audit.callback()
@@ -175,59 +191,79 @@ def read_audit(
     """Read the audit log's newest lines; `verify` holds the whole of it against its hashes."""
     if context.invoked_subcommand is not None:
         return
+    with named_server() as server:
+        lines = server.items("/api/v1/audit", limit) if server else _audited(limit)
+    lines.reverse()
+    if options().json:
+        emit_json(lines)
+    elif not lines:
+        say(tr("The audit log is empty."))
+    else:
+        rows: list[tuple[str, ...]] = [
+            (
+                *(str(line["seq"]), local_time(line["at"]), line["event"], line["outcome"]),
+                *(line["app_id"] or line["user_id"], _detail_text(line["detail"])),
+            )
+            for line in lines
+        ]
+        say_table(rows, ("#", tr("when"), tr("event"), tr("outcome"), tr("who"), tr("detail")))
+
+
+def _audited(limit: int) -> list[dict[str, Any]]:
+    """The newest lines, the newest first."""
     from sqlmodel import col, select
 
     from llmasos.kernel.tables import AuditEntry
 
-    with _database() as database, database.read() as session:
+    with opened_database() as database, database.read() as session:
         own = select(AuditEntry).where(AuditEntry.workspace_id == WORKSPACE)
         newest = own.order_by(col(AuditEntry.seq).desc()).limit(limit)
-        rows = list(reversed(session.exec(newest).all()))
-        lines = [row.model_dump(mode="json") for row in rows]
-    if options().json:
-        emit_json(lines)
-        return
-    for line in lines:
-        whom = line["app_id"] or line["user_id"]
-        detail = one_line(str(line["detail"]))
-        say(f"{line['seq']:>6}  {line['at'][:19]}  {line['event']:<20} {line['outcome']:<14} {whom}  {detail}")
+        return [row.model_dump(mode="json") for row in session.exec(newest)]
+
+
+def _detail_text(detail: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in detail.items())
 
 
 @audit.command("verify")
 def verify_audit() -> None:
     """Hold every line of the audit log against its hash."""
-    from llmasos.kernel.audit import verify
-
-    with _database() as database, database.read() as session:
-        found = verify(session)
+    with named_server() as server:
+        found = server.get("/api/v1/audit/verification") if server else _verified()
     if options().json:
-        emit_json(
-            {
-                "intact": found.intact,
-                "lines": found.lines,
-                "heads": dict(found.heads),
-                "workspace": found.workspace,
-                "seq": found.seq,
-                "reason": found.reason,
-            }
-        )
-    if not found.intact:
+        emit_json(found)
+    if not found["intact"]:
         raise Conflict(
             _(
                 "The audit log was changed: {reason}. The {lines:,} lines before it are as they were written.",
-                reason=found.reason,
-                lines=found.lines,
+                reason=found["reason"],
+                lines=found["lines"],
             ),
         )
     if not options().json:
-        head = found.heads.get(WORKSPACE, "")
+        head = str(found["heads"].get(WORKSPACE, ""))
         say(
             tr(
                 "The audit log is as it was written: {lines:,} lines, ending in {head}.",
-                lines=found.lines,
+                lines=found["lines"],
                 head=head[:16] or "-",
             )
         )
+
+
+def _verified() -> dict[str, Any]:
+    from llmasos.kernel.audit import verify
+
+    with opened_database() as database, database.read() as session:
+        found = verify(session)
+    return {
+        "intact": found.intact,
+        "lines": found.lines,
+        "heads": dict(found.heads),
+        "workspace": found.workspace,
+        "seq": found.seq,
+        "reason": found.reason,
+    }
 
 
 def _name(app: str | None, user: str | None, model: str | None, meter: Meter, window: Window) -> QuotaName:
@@ -249,30 +285,12 @@ def _words(name: QuotaName) -> str:
 
 
 @contextmanager
-def _database() -> Generator[Database]:
-    from llmasos.database.engine import Database
-    from llmasos.database.schema import ensure_schema
-    from llmasos.home import state_home_and_database_url
-
-    home, url = state_home_and_database_url()
-    ensure_schema(url, home)
-    with Database(url) as database:
-        yield database
-
-
-@contextmanager
 def _writing() -> Generator[tuple[WriteSession, Recorder]]:
     from llmasos.kernel.audit import Line, record
 
-    with _database() as database, database.write() as session:
+    with opened_database() as database, database.write() as session:
 
         def write(event: str, detail: Mapping[str, Any]) -> None:
             record(session, Line(WORKSPACE, USER, event, detail=detail))
 
         yield session, write
-
-
-def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    for row in (header, *rows):
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,8 +1,8 @@
-"""`search`, `show`, `list`, `grants show`: fast reading commands; see `catalog/reader.py`."""
+"""`search`, `show`, `list`, `grants show`: of the named server, or of this home, fast; see `catalog/reader.py`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -13,7 +13,10 @@ from llmasos.printable import one_line
 from llmasos_marketplace.catalog import reader
 from llmasos_server.cli.completion import catalog_apps
 from llmasos_server.cli.inputs import say_inputs
-from llmasos_server.cli.output import emit_json, in_locale, local_text, locale, note, options, say, say_table, tr
+from llmasos_server.cli.output import emit_json, local_text, locale, note, options, say, say_heading, say_table, tr
+from llmasos_server.cli.remote import Server, named_server, segment
+
+_APP_FIELDS: Final = ("id", "name", "summary", "categories", "latest_version")
 
 
 def database() -> str | None:
@@ -40,23 +43,34 @@ def search(
 ) -> None:
     """Search the catalog: every word must stand in an app's id, name, summary or categories."""
     words = " ".join(text or [])
-    url = database()
-    found = reader.search(url, words, limit) if url else []
-    meant = reader.respelled(url, words) if url and words and not found else None
-    if url and meant:
-        found = reader.search(url, meant, limit)
-        note(tr("No app matches {words!r}. These match {meant!r}:", words=words, meant=meant))
+    with named_server() as server:
+        found = _searched_on(server, words, limit) if server else _searched(words, limit)
     if options().json:
-        emit_json({"items": [_app_json(row) for row in found]})
+        emit_json({"items": found})
     elif found:
         say_table(
-            [(row["id"], row["latest_version"], in_locale(row, "summary")) for row in found],
+            [(each["id"], each["latest_version"], local_text(each["summary"])) for each in found],
             (tr("APP"), tr("VERSION"), tr("SUMMARY")),
         )
     elif words:
         say(tr("No app matches {words!r}. `llmasos search` lists all.", words=words))
     else:
         say(tr("The catalog is empty: `llmasos quickstart` fills it."))
+
+
+def _searched(words: str, limit: int) -> list[dict[str, Any]]:
+    url = database()
+    found = reader.search(url, words, limit) if url else []
+    meant = reader.respelled(url, words) if url and words and not found else None
+    if url and meant:
+        found = reader.search(url, meant, limit)
+        note(tr("No app matches {words!r}. These match {meant!r}:", words=words, meant=meant))
+    return [_app_json(row) for row in found]
+
+
+def _searched_on(server: Server, words: str, limit: int) -> list[dict[str, Any]]:
+    found = server.items("/catalog/v1/search", limit, q=words) if words else server.items("/catalog/v1/apps", limit)
+    return [{field: each[field] for field in _APP_FIELDS} for each in found]
 
 
 def _app_json(row: dict[str, Any]) -> dict[str, Any]:
@@ -76,9 +90,30 @@ def show(
     ],
 ) -> None:
     """Show an app and its releases; with @version, that release."""
+    app_id, _, version = app.partition("@")
+    with named_server() as server:
+        described, shown = _shown_on(server, app_id, version) if server else _shown(app_id, version)
+    if options().json:
+        listed = [
+            {key: each[key] for key in ("version", "state", "state_reason", "digest")} for each in described["releases"]
+        ]
+        emit_json({field: described[field] for field in _APP_FIELDS} | {"release": shown, "releases": listed})
+    else:
+        _say_app(described, shown)
+
+
+def _shown_on(server: Server, app_id: str, version: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An app with its releases, and one of them in full; of the server."""
+    path = f"/catalog/v1/apps/{segment(app_id)}"
+    described = server.get(path)
+    chosen = version or described["latest_version"]
+    return described, server.get(f"{path}/releases/{segment(chosen)}")
+
+
+def _shown(app_id: str, version: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An app with its releases, and one of them in full; of this home."""
     from packaging.version import Version
 
-    app_id, _, version = app.partition("@")
     url = database()
     row = reader.app(url, app_id) if url else None
     if url is None or row is None:
@@ -89,20 +124,16 @@ def show(
         from llmasos.installs.resolve import no_such_release
 
         raise no_such_release(app_id, version, [each["version"] for each in releases])
-    if options().json:
-        listed = [{key: each[key] for key in ("version", "state", "state_reason", "digest")} for each in releases]
-        emit_json(_app_json(row) | {"release": shown, "releases": listed})
-    else:
-        _say_app(row, shown, releases)
+    return {**_app_json(row), "releases": releases}, shown
 
 
-def _say_app(row: dict[str, Any], shown: dict[str, Any], releases: list[dict[str, Any]]) -> None:
+def _say_app(app: dict[str, Any], shown: dict[str, Any]) -> None:
     manifest = shown["manifest"]
-    say(f"{row['id']} {shown['version']}  {in_locale(row, 'name')}")
-    say(in_locale(row, "summary"))
+    say_heading(f"{app['id']} {shown['version']}  {local_text(app['name'])}")
+    say(local_text(app["summary"]))
     say()
     say(f"{tr('Runs as')}: {shown['runtime']}   {tr('Licence')}: {one_line(manifest['license'])}")
-    say(f"{tr('Categories')}: {', '.join(row['categories']) or '-'}")
+    say(f"{tr('Categories')}: {', '.join(app['categories']) or '-'}")
     say(f"{tr('State')}: {_state(shown)}   SHA-256: {shown['digest']}")
     say()
     say(tr("It asks for:"))
@@ -116,7 +147,7 @@ def _say_app(row: dict[str, Any], shown: dict[str, Any], releases: list[dict[str
         say(f"  {action['name']}: {local_text(action.get('title'))}")
         say_inputs(action["input_schema"], "      ")
     say(tr("Releases:"))
-    for each in releases:
+    for each in app["releases"]:
         say(f"  {each['version']}  {_state(each)}")
 
 
@@ -126,72 +157,99 @@ def _state(release: dict[str, Any]) -> str:
         "yanked": tr("yanked"),
         "quarantined": tr("quarantined"),
     }
-    reason = f" ({one_line(render(release['state_reason'], locale()))})" if release["state_reason"] else ""
+    reason = f" ({one_line(_reason(release))})" if release["state_reason"] else ""
     return words[release["state"]] + reason
+
+
+def _reason(release: dict[str, Any]) -> str:
+    reason = release["state_reason"]
+    return reason if isinstance(reason, str) else render(reason, locale())
 
 
 def list_() -> None:
     """List what is installed."""
-    url = database()
-    found = reader.installations(url, WORKSPACE) if url else []
+    with named_server() as server:
+        found = _installed_on(server) if server else _installed()
     if options().json:
-        emit_json(
-            {
-                "items": [
-                    {
-                        "id": row["id"],
-                        "app": row["app_id"],
-                        "version": row["version"],
-                        "runtime": row["runtime"],
-                        "digest": row["digest"],
-                        "name": row["manifest"]["name"],
-                        "waiting": row["pending_version"],
-                        "installed_at": row["installed_at"],
-                    }
-                    for row in found
-                ]
-            }
-        )
+        emit_json({"items": found})
     elif found:
         say_table(
-            [(row["app_id"], row["version"] + _waiting(row), local_text(row["manifest"]["name"])) for row in found],
+            [(each["app"], each["version"] + _waiting(each), local_text(each["name"])) for each in found],
             (tr("APP"), tr("VERSION"), tr("NAME")),
         )
     else:
         say(tr("Nothing is installed: see `llmasos search`."))
 
 
-def _waiting(row: dict[str, Any]) -> str:
-    waiting = row["pending_version"]
+def _installed() -> list[dict[str, Any]]:
+    url = database()
+    return [
+        {
+            "id": row["id"],
+            "app": row["app_id"],
+            "version": row["version"],
+            "runtime": row["runtime"],
+            "digest": row["digest"],
+            "name": row["manifest"]["name"],
+            "waiting": row["pending_version"],
+            "installed_at": row["installed_at"],
+        }
+        for row in (reader.installations(url, WORKSPACE) if url else [])
+    ]
+
+
+def _installed_on(server: Server) -> list[dict[str, Any]]:
+    fields = ("id", "app", "version", "runtime", "digest", "name", "waiting", "installed_at")
+    return [{field: each[field] for field in fields} for each in server.items("/api/v1/installations")]
+
+
+def _waiting(installed: dict[str, Any]) -> str:
+    waiting = installed["waiting"]
     return tr(" ({waiting} waits for consent)", waiting=waiting) if waiting else ""
 
 
 def show_grants(app: str | None) -> None:
     """Print what was consented to, of one app or of all."""
-    url = database()
-    installed = [row["app_id"] for row in reader.installations(url, WORKSPACE)] if url else []
-    if app is not None and app not in installed:
-        raise NotFound(_("{app} is not installed: see `llmasos list`.", app=app))
-    found = reader.grants(url, WORKSPACE, [app] if app else []) if url else []
+    with named_server() as server:
+        installed = _installed_on(server) if server else _installed()
+        if app is not None:
+            installed = [each for each in installed if each["app"] == app]
+            if not installed:
+                raise NotFound(_("{app} is not installed: see `llmasos list`.", app=app))
+        found = _granted_on(server, installed) if server else _granted(app)
     if options().json:
-        emit_json(
-            {
-                "items": [
-                    {
-                        "app": row["app_id"],
-                        "version": row["version"],
-                        "capability": row["capability"],
-                        "scope": row["scope"],
-                        "revoked_at": row["revoked_at"],
-                    }
-                    for row in found
-                ]
-            }
-        )
-        return
-    for row in found:
-        revoked = tr("  revoked") if row["revoked_at"] else ""
-        reason = local_text(row["scope"].get("reason"))
-        say(f"{row['app_id']} {row['version']}  {row['capability']}{revoked}  {reason}")
-    if not found:
+        emit_json({"items": found})
+    elif found:
+        rows: list[tuple[str, ...]] = [
+            (
+                *(f"{each['app']} {each['version']}", each["capability"]),
+                tr("revoked") if each["revoked_at"] else tr("allowed"),
+                local_text(each["scope"].get("reason")),
+            )
+            for each in found
+        ]
+        say_table(rows, (tr("APP"), tr("CAPABILITY"), tr("STATE"), tr("REASON")))
+    else:
         say(tr("Nothing was granted."))
+
+
+def _granted(app: str | None) -> list[dict[str, Any]]:
+    url = database()
+    return [
+        {
+            "app": row["app_id"],
+            "version": row["version"],
+            "capability": row["capability"],
+            "scope": row["scope"],
+            "revoked_at": row["revoked_at"],
+        }
+        for row in (reader.grants(url, WORKSPACE, [app] if app else []) if url else [])
+    ]
+
+
+def _granted_on(server: Server, installed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"app": each["app"], "version": each["version"], **grant}
+        for each in installed
+        for grant in server.items(f"/api/v1/installations/{segment(each['id'])}/grants")
+    ]

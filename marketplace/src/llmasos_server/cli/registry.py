@@ -1,9 +1,9 @@
 """Every command and its module, so that `llmasos --help` imports none of them.
 
 To add a command, write a function with Typer's annotations (or a `typer.Typer` for one with parts, as `quota set`)
-in a module of this package and name it here. `--json` and `--debug` are added to every command; ask
-`output.options()` for them. Raise `LlmasosError`s; the shell prints them and sets the exit code. A command whose
-module is not installed is left out of the help.
+in a module of this package, name it here, and say in `PLACES` where it works if `LLMASOS_URL` names a server. `--json`
+and `--debug` are added to every command; ask `output.options()` for them. Raise `LlmasosError`s; the shell prints them
+and sets the exit code. A command whose module is not installed is left out of the help.
 """
 
 from __future__ import annotations
@@ -74,6 +74,66 @@ _ROWS: Final[tuple[tuple[str, str, Section, Message], ...]] = (
     ("gc", "gc:gc", "operate", _("Free the room that nothing needs.")),
     ("doctor", "admin:doctor", "operate", _("Check every part; say what to do.")),
 )
+
+Place: TypeAlias = Literal["server", "home", "machine"]
+"""Where a command works if `LLMASOS_URL` names a server.
+
+server: It talks to that server.
+home: It works on the home of this machine, which the user may take for the server's, so it is refused.
+machine: What it does belongs to this machine, such as the folder of a project; it says so, and does it.
+"""
+
+PLACES: Final[dict[str, Place]] = {
+    "quickstart": "machine",
+    "search": "server",
+    "show": "server",
+    "install": "home",
+    "upgrade": "home",
+    "rollback": "home",
+    "uninstall": "home",
+    "list": "server",
+    "grants show": "server",
+    "grants revoke": "home",
+    "run": "server",
+    "invocations": "server",
+    "logs": "server",
+    "new": "machine",
+    "add": "machine",
+    "check": "machine",
+    "dev": "machine",
+    "test": "machine",
+    "build": "machine",
+    "inspect": "machine",
+    "publish": "home",
+    "yank": "home",
+    "unyank": "home",
+    "completion": "machine",
+    "serve": "machine",
+    "models list": "server",
+    "models add": "home",
+    "models remove": "home",
+    "models test": "home",
+    "models pull": "home",
+    "quota set": "home",
+    "quota list": "server",
+    "quota remove": "home",
+    "usage": "server",
+    "audit": "server",
+    "audit verify": "server",
+    "secrets set": "home",
+    "secrets list": "server",
+    "secrets remove": "home",
+    "tokens create": "home",
+    "tokens list": "server",
+    "tokens revoke": "home",
+    "plugins list": "machine",
+    "backup": "machine",
+    "restore": "machine",
+    "migrate": "machine",
+    "gc": "machine",
+    "doctor": "machine",
+}
+"""By the words that call it; platform/README.md has the same table."""
 
 ENTRIES: Final = tuple(CommandEntry(*row) for row in _ROWS)
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmasos.bundles.manifest import APP_ID
-from llmasos.database.engine import Database
-from llmasos.database.schema import ensure_schema
 from llmasos.errors import Invalid
+from llmasos.home import state_home_and_database_url
 from llmasos.i18n import _
-from llmasos.kernel.invocation import Principal
-from llmasos.secrets import SecretOwner, Secrets
-from llmasos.settings import Settings
-from llmasos_server.cli.output import emit_json, is_interactive, options, say, tr
+from llmasos_server.cli.home_database import opened_database
+from llmasos_server.cli.output import emit_json, is_interactive, options, say, say_table, tr
+from llmasos_server.cli.remote import named_server
+
+if TYPE_CHECKING:
+    from llmasos.secrets import SecretOwner
 
 secrets = typer.Typer(no_args_is_help=True)
 Apps = Annotated[
@@ -41,10 +39,12 @@ def set_(name: Name, app: Apps = None) -> None:
     Its value is asked for, or read from standard input; never an argument, which others can see.
     """
     value = _value(name)
-    settings, owners = Settings(), _owners(app)
-    with _database(settings) as database, database.write() as session:
+    from llmasos.secrets import Secrets
+
+    home, owners = state_home_and_database_url()[0], _owners(app)
+    with opened_database() as database, database.write() as session:
         for owner in owners:
-            Secrets(settings.home).set(session, owner, name, value)
+            Secrets(home).set(session, owner, name, value)
     if options().json:
         emit_json({"name": name, "apps": app or []})
     elif app:
@@ -56,23 +56,36 @@ def set_(name: Name, app: Apps = None) -> None:
 @secrets.command("list")
 def list_() -> None:
     """List the names that are set. Values are never shown."""
-    me, settings = Principal(), Settings()
-    with _database(settings) as database, database.read() as session:
-        found = Secrets(settings.home).listed(session, me.workspace, me.user)
+    with named_server() as server:
+        found = server.items("/api/v1/secrets") if server else _kept()
     if options().json:
-        emit_json({"secrets": [{"name": name, "app": app or None} for app, name in found]})
+        emit_json({"secrets": found})
+    elif found:
+        rows: list[tuple[str, ...]] = [(each["name"], each["app"] or tr("(this host)")) for each in found]
+        say_table(rows, (tr("NAME"), tr("APP")))
     else:
-        lines = [f"{name}  {app or tr('(this host)')}" for app, name in found]
-        say("\n".join(lines) if lines else tr("No secret is set."))
+        say(tr("No secret is set."))
+
+
+def _kept() -> list[dict[str, Any]]:
+    from llmasos.kernel.invocation import Principal
+    from llmasos.secrets import Secrets
+
+    me, (home, _url) = Principal(), state_home_and_database_url()
+    with opened_database() as database, database.read() as session:
+        found = Secrets(home).listed(session, me.workspace, me.user)
+    return [{"name": name, "app": app or None} for app, name in found]
 
 
 @secrets.command("remove")
 def remove(name: Name, app: Apps = None) -> None:
     """Forget a secret of apps, or of the host itself."""
-    settings, owners = Settings(), _owners(app)
-    with _database(settings) as database, database.write() as session:
+    from llmasos.secrets import Secrets
+
+    home, owners = state_home_and_database_url()[0], _owners(app)
+    with opened_database() as database, database.write() as session:
         for owner in owners:
-            Secrets(settings.home).remove(session, owner, name)
+            Secrets(home).remove(session, owner, name)
     if options().json:
         emit_json({"name": name, "apps": app or []})
     else:
@@ -80,18 +93,15 @@ def remove(name: Name, app: Apps = None) -> None:
 
 
 def _owners(apps: list[str] | None) -> list[SecretOwner]:
+    from llmasos.bundles.manifest import APP_ID
+    from llmasos.kernel.invocation import Principal
+    from llmasos.secrets import SecretOwner
+
     me = Principal()
     for app in apps or ():
         if not APP_ID.fullmatch(app):
             raise Invalid(_("{app!r} is not an app's id such as acme/translator.", app=app[:128]))
     return [SecretOwner(me.workspace, me.user, app) for app in apps or ("",)]
-
-
-@contextmanager
-def _database(settings: Settings) -> Generator[Database]:
-    ensure_schema(settings.resolved_database_url, settings.home)
-    with Database(settings.resolved_database_url) as database:
-        yield database
 
 
 def _value(name: str) -> str:

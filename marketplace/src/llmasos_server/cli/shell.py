@@ -6,6 +6,7 @@ in which `llmasos --help` answers.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -18,8 +19,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from llmasos.errors import LlmasosError
-from llmasos.i18n import Message, render
+from llmasos.errors import Invalid, LlmasosError
+from llmasos.home import server_url_and_token
+from llmasos.i18n import Message, _, render
 from llmasos.i18n.catalogs import SOURCE
 from llmasos.printable import json_safe
 from llmasos_server.cli import registry
@@ -117,6 +119,7 @@ def load(entry: registry.CommandEntry) -> TyperCommand | TyperGroup:
     finish_restore()
     found: object = getattr(importlib.import_module(f"{PACKAGE}.{entry.module}"), entry.attribute)
     command = make_command(entry.name, found)
+    check_place(command, entry.name)
     if locale() != SOURCE:
         command.help = render(entry.help, locale())
         for part in getattr(command, "commands", {}).values():
@@ -124,6 +127,35 @@ def load(entry: registry.CommandEntry) -> TyperCommand | TyperGroup:
             paragraphs = [" ".join(each.split()) for each in (part.help or "").split("\n\n")]
             part.help = "\n\n".join(render(Message(each), locale()) for each in paragraphs)
     return command
+
+
+def check_place(command: Any, words: str) -> None:
+    """Let a command, and each of its parts, first look whether it may work while `LLMASOS_URL` names a server."""
+    parts = getattr(command, "commands", {})
+    for name, part in parts.items():
+        check_place(part, f"{words} {name}")
+    work = command.callback
+    if work is None or (parts and not command.invoke_without_command):
+        return
+
+    @functools.wraps(work)
+    def checked(*arguments: Any, **options_: Any) -> Any:
+        place = registry.PLACES[words]
+        named = server_url_and_token() if place != "server" else None
+        if named is not None and place == "home":
+            raise Invalid(
+                _(
+                    "`llmasos {command}` works on the home of this machine, and LLMASOS_URL names the server {url}: "
+                    "unset LLMASOS_URL, or run it on that server's machine.",
+                    command=words,
+                    url=named[0],
+                )
+            )
+        if named is not None and not options().json:
+            note(tr("`llmasos {command}` works on this machine, not on the server {url}.", command=words, url=named[0]))
+        return work(*arguments, **options_)
+
+    command.callback = checked
 
 
 def load_plugin_command(name: str) -> TyperCommand | TyperGroup | None:

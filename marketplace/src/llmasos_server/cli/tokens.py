@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llmasos.i18n import _
-from llmasos_server.cli.output import emit_json, note, options, say, say_table, tr
+from llmasos_server.cli.home_database import opened_database
+from llmasos_server.cli.output import emit_json, local_time, note, options, say, say_table, tr
+from llmasos_server.cli.remote import named_server
 
 if TYPE_CHECKING:
-    from llmasos.database.engine import Database
     from llmasos_server.accounts.tables import ApiToken
 
 tokens = typer.Typer(no_args_is_help=True, help=tr("Create, list and revoke tokens."))
-
-
-@contextmanager
-def _database() -> Generator[Database]:
-    from llmasos.database.engine import Database
-    from llmasos.database.schema import ensure_schema
-    from llmasos.home import state_home_and_database_url
-
-    home, url = state_home_and_database_url()
-    ensure_schema(url, home)
-    database = Database(url)
-    try:
-        yield database
-    finally:
-        database.close()
 
 
 @tokens.command("create")
@@ -62,7 +46,7 @@ def create(
             _("There is no scope {split}; there are {known}.", split=str(error).split()[0], known=known),
         ) from error
     life = None if forever else timedelta(days=days)
-    with _database() as database, database.write() as session:
+    with opened_database() as database, database.write() as session:
         made = create_token(session, Principal(), name=name, scopes=scopes, apps=app or (), life=life)
     if options().json:
         emit_json({"id": made.id, "token": made.token})
@@ -74,22 +58,28 @@ def create(
 @tokens.command("list")
 def list_() -> None:
     """List the tokens, without their secrets."""
-    from llmasos.kernel.invocation import Principal
-    from llmasos_server.accounts import repository
-
-    with _database() as database, database.read() as session:
-        rows = repository.of_workspace(session, Principal().workspace)
+    with named_server() as server:
+        found = server.items("/api/v1/tokens") if server else _kept()
     if options().json:
-        emit_json([_described(row) for row in rows])
+        emit_json(found)
         return
-    if not rows:
+    if not found:
         say(tr("There is no token. Make one: llmasos tokens create"))
         return
     table: list[tuple[str, ...]] = []
-    for row in rows:
-        used = row.last_used_at.date().isoformat() if row.last_used_at else "-"
-        table.append((row.id, row.name, " ".join(map(str, row.scopes)), _state(row), used))
+    for each in found:
+        used = local_time(each["last_used_at"]) if each["last_used_at"] else "-"
+        allows = " ".join([*each["scopes"], *(each["apps"] or ())])
+        table.append((each["id"], each["name"], allows, _state(each["state"]), used))
     say_table(table, tuple(tr("id|name|allows|state|last used").split("|")))
+
+
+def _kept() -> list[dict[str, Any]]:
+    from llmasos.kernel.invocation import Principal
+    from llmasos_server.accounts import repository
+
+    with opened_database() as database, database.read() as session:
+        return [_described(row) for row in repository.of_workspace(session, Principal().workspace)]
 
 
 @tokens.command("revoke")
@@ -100,7 +90,7 @@ def revoke(
     from llmasos.kernel.invocation import Principal
     from llmasos_server.accounts.tokens import revoke_token
 
-    with _database() as database, database.write() as session:
+    with opened_database() as database, database.write() as session:
         revoke_token(session, Principal().workspace, token_id)
     if options().json:
         emit_json({"id": token_id, "state": "revoked"})
@@ -108,17 +98,15 @@ def revoke(
         say(tr("The token {token} is revoked.", token=token_id))
 
 
-def _state(row: ApiToken) -> str:
-    from llmasos_server.accounts.tokens import state_of
-
+def _state(state: str) -> str:
     return {
         "good": tr("good"),
         "expired": tr("expired"),
         "revoked": tr("revoked"),
-    }[state_of(row)]
+    }[state]
 
 
-def _described(row: ApiToken) -> dict[str, object]:
+def _described(row: ApiToken) -> dict[str, Any]:
     from llmasos_server.accounts.tokens import scopes_of, state_of
 
     scopes, apps = scopes_of(row)

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from llmasos.host import Host
-from llmasos_server.rest import actions, health, invocations, openapi, state
+from llmasos_server.rest import actions, administration, health, invocations, openapi, state
 from llmasos_server.rest.guards import Guards
 from llmasos_server.rest.health import Measured, Metrics
 from llmasos_server.rest.identity import Authenticator
@@ -43,7 +43,7 @@ def create_api(lifespan: Any, *, hosts: Collection[str], routers: Collection[API
     # The last added is the outermost, so that refusals are counted too.
     app.add_middleware(Guards, hosts=hosts)
     app.add_middleware(Measured, metrics=metrics)
-    for router in (actions.router, invocations.router, state.router, health.router, *routers):
+    for router in (actions.router, invocations.router, state.router, administration.router, health.router, *routers):
         app.include_router(router)
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign] # as FastAPI's documentation has it
     return app

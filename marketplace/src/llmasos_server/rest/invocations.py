@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, cast
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 
 from llmasos.errors import NotFound, Unauthenticated
 from llmasos.invocations.tables import InvocationRow
@@ -26,12 +26,17 @@ InvocationId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
     responses=responses(Unauthenticated, ScopeMissing, InvalidCursor),
 )
 async def list_invocations(
-    request: Request, caller: MayRead, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
+    request: Request,
+    caller: MayRead,
+    app: Annotated[str | None, Query(max_length=129, description="Only of this app.")] = None,
+    limit: PageLimit = DEFAULT_LIMIT,
+    cursor: PageCursor = None,
 ) -> Page[InvocationView]:
     """The caller's own invocations, or with the scope admin the workspace's; the newest first."""
     before = cast("str", decode_cursor(cursor, str)[0]) if cursor is not None else None
     try:
-        rows = await host_of(request).invocations.list(caller.principal, limit + 1, before, of_anybody=caller.is_admin)
+        invocations = host_of(request).invocations
+        rows = await invocations.list(caller.principal, limit + 1, before, app_id=app, of_anybody=caller.is_admin)
     except NotFound as error:
         raise InvalidCursor from error
     shown, locale = rows[:limit], caller.principal.locale

@@ -7,15 +7,18 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
+from sqlmodel import Session
 
 from llmasos.bundles.actions import checked_actions
 from llmasos.errors import Invalid, NotFound, Unauthenticated
+from llmasos.gateway.embedded.local import fetched
 from llmasos.gateway.models import ModelEntry
 from llmasos.installs import repository
 from llmasos.installs.tables import Installation, InstalledRelease
 from llmasos.quotas import service as quotas
 from llmasos.quotas.repository import UsageTotal
 from llmasos.quotas.service import QuotaStatus
+from llmasos_marketplace.catalog.schemas import LocalText
 from llmasos_server.rest.context import PREFIX, host_of
 from llmasos_server.rest.identity import Caller, MayRead
 from llmasos_server.rest.paging import DEFAULT_LIMIT, Page, PageCursor, PageLimit, page_of
@@ -37,6 +40,8 @@ class InstallationView(Answer):
     digest: str = Field(description="SHA-256 of the bundle, hexadecimal.")
     installed_at: datetime
     installed_by: str
+    name: LocalText
+    waiting: str | None = Field(description="The release that waits for consent; null if none does.")
     actions: list[ActionView]
 
 
@@ -72,7 +77,9 @@ class QuotaView(Answer):
     limit: int
     used: int
     reserved: int
+    overrun: int = Field(description="What a provider returned beyond what was reserved; it counts like `used`.")
     left: int
+    source: str = Field(description="`operator`, or the installation that brought the limit.")
     resets_at: datetime | None = Field(description="Null for a run.")
 
     @classmethod
@@ -87,9 +94,18 @@ class QuotaView(Answer):
             limit=status.limit,
             used=status.used,
             reserved=status.reserved,
+            overrun=status.overrun,
+            source=name.source,
             left=status.left,
             resets_at=status.resets_at,
         )
+
+
+class PriceView(Answer):
+    """Micro-USD for a million tokens."""
+
+    input: int
+    output: int
 
 
 class ModelView(Answer):
@@ -102,9 +118,11 @@ class ModelView(Answer):
     goes_to: str = Field(description="Where the data goes: `local`, or the provider.")
     tasks: list[str] = Field(description="What it is fit for; empty: everything.")
     languages: list[str] = Field(description="BCP 47; empty: every one.")
+    price: PriceView | None = Field(description="Null if it is unknown.")
+    present: bool = Field(description="False for an embedded model whose weights are not fetched yet.")
 
     @classmethod
-    def of(cls, entry: ModelEntry) -> ModelView:
+    def of(cls, entry: ModelEntry, present: bool) -> ModelView:
         """Convert an entry, without its address and key."""
         return cls(
             name=entry.name,
@@ -114,6 +132,8 @@ class ModelView(Answer):
             goes_to=entry.goes_to,
             tasks=list(entry.tasks),
             languages=list(entry.languages),
+            price=PriceView(input=entry.price.input, output=entry.price.output) if entry.price else None,
+            present=present,
         )
 
 
@@ -135,7 +155,10 @@ def list_installations(
         rows = repository.all_current(session, caller.principal.workspace)
         reached = [row for row in rows if caller.reaches(row[0].app_id)]
         shown, following = page_of(reached, lambda row: (row[0].app_id,), limit, cursor, str)
-        return Page(items=[_installation(*row, caller.principal.locale) for row in shown], next=following)
+        items = [
+            _installation(found, release, _waiting(session, found), caller.principal.locale) for found, release in shown
+        ]
+    return Page(items=items, next=following)
 
 
 @router.get(
@@ -177,14 +200,17 @@ def read_usage(
     *,
     days: Annotated[int, Query(ge=1, le=3660, description="Over how many days, today counted.")] = 30,
     app: Annotated[str | None, Query(max_length=129, description="Only of this app.")] = None,
+    user: Annotated[
+        str | None, Query(max_length=128, description="Only of this user; another than the caller needs admin.")
+    ] = None,
     limit: PageLimit = DEFAULT_LIMIT,
     cursor: PageCursor = None,
 ) -> Page[UsageTotalView]:
     """Totals by day (the newest first), app and model: the caller's own, or with the scope admin the workspace's."""
     principal = caller.principal
     with host_of(request).database.read() as session:
-        user = None if caller.is_admin else principal.user
-        totals = quotas.usage(session, principal.workspace, days, user, app)
+        whose = user if caller.is_admin else principal.user
+        totals = [] if user not in (None, whose) else quotas.usage(session, principal.workspace, days, whose, app)
     reached = [total for total in totals if caller.reaches(total.app_id)]
     shown, following = page_of(reached, _newest_first, limit, cursor, int, str, str)
     items = [
@@ -221,12 +247,14 @@ def list_models(
     request: Request, caller: MayRead, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
 ) -> Page[ModelView]:
     """The models of this host, in order of preference."""
-    ranked = enumerate(host_of(request).gateway.registry.models.values())
+    host = host_of(request)
+    present = fetched(host.settings.home, host.gateway.registry.get)
+    ranked = enumerate(host.gateway.registry.models.values())
     shown, following = page_of(ranked, lambda pair: (pair[0],), limit, cursor, int)
-    return Page(items=[ModelView.of(entry) for _, entry in shown], next=following)
+    return Page(items=[ModelView.of(entry, present(entry)) for _, entry in shown], next=following)
 
 
-def _installation(found: Installation, release: InstalledRelease, locale: str) -> InstallationView:
+def _installation(found: Installation, release: InstalledRelease, waiting: str | None, locale: str) -> InstallationView:
     return InstallationView(
         id=found.id,
         app=found.app_id,
@@ -235,8 +263,14 @@ def _installation(found: Installation, release: InstalledRelease, locale: str) -
         digest=release.digest,
         installed_at=utc(found.installed_at),
         installed_by=found.installed_by,
+        name=LocalText.model_validate(release.manifest["name"]),
+        waiting=waiting,
         actions=[ActionView.of(action, locale) for action in checked_actions(release.actions)],
     )
+
+
+def _waiting(session: Session, found: Installation) -> str | None:
+    return next((each.version for each in repository.releases(session, found.id, "pending")), None)
 
 
 def _release(

@@ -224,9 +224,17 @@ class Invocations:
         return row
 
     async def list(
-        self, principal: Principal, limit: int = 50, before: str | None = None, *, of_anybody: bool = False
+        self,
+        principal: Principal,
+        limit: int = 50,
+        before: str | None = None,
+        *,
+        app_id: str | None = None,
+        of_anybody: bool = False,
     ) -> list[InvocationRow]:
         """The principal's own invocations, or the workspace's, without logs; newest first, those before `before`.
+
+        With an `app_id`, those of that app only.
 
         Raises:
             NotFound: There is no invocation `before` that the principal may see.
@@ -238,7 +246,7 @@ class Invocations:
                 mark = records.find(session, before, principal.workspace, user) if before else None
                 if before and mark is None:
                     raise NotFound
-                return records.listing(session, principal.workspace, user, limit, before=mark)
+                return records.listing(session, principal.workspace, user, limit, before=mark, app_id=app_id)
 
         return await asyncio.to_thread(read)
 

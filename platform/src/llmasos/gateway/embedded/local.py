@@ -18,6 +18,12 @@ OnFetch = Callable[[str, int, int], None]
 """Told (model, bytes so far, bytes in all) while the weights of a model are fetched."""
 
 
+def fetched(home: Path, find: Callable[[str], ModelEntry]) -> Callable[[ModelEntry], bool]:
+    """Tells whether a model needs no fetching: its weights are in the home, or it is a provider's."""
+    local = LocalModels(home / "models", find)
+    return lambda entry: not entry.is_embedded or local.is_present(entry.name)
+
+
 class LocalModels:
     """Finds, fetches and runs the embedded models."""
 

@@ -1,0 +1,88 @@
+"""The server that `LLMASOS_URL` names, as commands read it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
+
+from llmasos.home import server_url_and_token
+
+if TYPE_CHECKING:
+    import httpx
+
+# The most that the server returns in one page.
+PAGE = 200
+
+
+class Server:
+    """Reads a server's REST API."""
+
+    def __init__(self, client: httpx.Client, url: str) -> None:
+        self._client = client
+        self._url = url
+
+    def get(self, path: str, **query: str | int | None) -> dict[str, Any]:
+        """One document.
+
+        Args:
+            path: Its path. What others wrote in it must have gone through `segment`.
+            query: Its parameters; None is left out.
+
+        Raises:
+            LlmasosError: What the server returned, or that there is none.
+        """
+        import httpx
+
+        from llmasos.connection import error_of, unreachable
+
+        given = {name: value for name, value in query.items() if value is not None}
+        try:
+            answer = self._client.get(path, params=given)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise unreachable(self._url, error) from error
+        try:
+            document: object = answer.json() if answer.status_code == 200 else None
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise error_of(answer.content if answer.status_code != 200 else b"", answer.status_code)
+        return cast("dict[str, Any]", document)
+
+    def items(self, path: str, most: int | None = None, **query: str | int | None) -> list[dict[str, Any]]:
+        """The items of a list, over its pages; the first `most` of them, else all. Raises as `get`."""
+        found: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while most is None or len(found) < most:
+            page = self.get(path, limit=PAGE if most is None else min(most - len(found), PAGE), cursor=cursor, **query)
+            found += page["items"]
+            cursor = page["next"]
+            if cursor is None:
+                break
+        return found
+
+
+def segment(text: str) -> str:
+    """A text as a part of a path; an app's id keeps its slash."""
+    return quote(text, safe="/")
+
+
+@contextmanager
+def named_server() -> Generator[Server | None]:
+    """The server that `LLMASOS_URL` or `config.toml` names; None: commands use the home of this machine."""
+    named = server_url_and_token()
+    if named is None:
+        yield None
+        return
+    import httpx
+
+    from llmasos.connection import headers_of, unreachable
+
+    url, token = named
+    try:
+        client = httpx.Client(base_url=url, headers=headers_of(token), timeout=30.0, trust_env=False)
+    except httpx.InvalidURL as error:
+        raise unreachable(url, error) from error
+    with client:
+        yield Server(client, url)
