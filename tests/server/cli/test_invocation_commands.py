@@ -48,7 +48,7 @@ def history(home: Path) -> Database:
 
 def test_what_ran_is_listed_the_newest_first(history: Database, llmasos, answer) -> None:
     listed = llmasos("invocations").stdout.splitlines()
-    assert [line.split()[0] for line in listed] == ["id", "777777777777", "ffffffffffff", "555555555555"]
+    assert [line.split()[0] for line in listed] == ["ID", "777777777777", "ffffffffffff", "555555555555"]
     assert "app-failed" in listed[2]
     assert "2.0" in listed[3]
     assert "1,200" in listed[3]

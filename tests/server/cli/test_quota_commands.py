@@ -48,7 +48,7 @@ def test_a_list_says_who_set_each_limit(llmasos, installed: None, home: Path) ->
         name = QuotaName("default", Scope.APP, "acme/one", Meter.TOKENS, Window.DAY, source="i")
         add_quota(session, name.row(70))
     lines = llmasos("quota", "list").stdout.splitlines()
-    assert [any(word in line for line in lines) for word in ("set by", "you", "the app")] == [True] * 3
+    assert [any(word in line for line in lines) for word in ("SET BY", "you", "the app")] == [True] * 3
     assert "of two limits, the lower one holds" in " ".join(lines)
 
 

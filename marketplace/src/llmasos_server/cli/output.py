@@ -164,7 +164,8 @@ def say_table(rows: list[tuple[str, ...]], headings: tuple[str, ...], *, indent:
 
     Cells that do not fit the terminal continue on the next line.
     """
-    cells = [tuple(one_line(cell) for cell in row) for row in (headings, *rows)]
+    named = tuple(heading.upper() for heading in headings)
+    cells = [tuple(one_line(cell) for cell in row) for row in (named, *rows)]
     widths = _fitted([max(width_of(row[column]) for row in cells) for column in range(len(headings))], width_of(indent))
     for number, row in enumerate(cells):
         wrapped = [_wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]

@@ -50,7 +50,7 @@ def search(
     elif found:
         say_table(
             [(each["id"], each["latest_version"], local_text(each["summary"])) for each in found],
-            (tr("APP"), tr("VERSION"), tr("SUMMARY")),
+            (tr("app"), tr("version"), tr("summary")),
         )
     elif words:
         say(tr("No app matches {words!r}. `llmasos search` lists all.", words=words))
@@ -175,7 +175,7 @@ def list_() -> None:
     elif found:
         say_table(
             [(each["app"], each["version"] + _waiting(each), local_text(each["name"])) for each in found],
-            (tr("APP"), tr("VERSION"), tr("NAME")),
+            (tr("app"), tr("version"), tr("name")),
         )
     else:
         say(tr("Nothing is installed: see `llmasos search`."))
@@ -228,7 +228,7 @@ def show_grants(app: str | None) -> None:
             )
             for each in found
         ]
-        say_table(rows, (tr("APP"), tr("CAPABILITY"), tr("STATE"), tr("REASON")))
+        say_table(rows, (tr("app"), tr("capability"), tr("state"), tr("reason")))
     else:
         say(tr("Nothing was granted."))
 

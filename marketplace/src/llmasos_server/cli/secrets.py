@@ -62,7 +62,7 @@ def list_() -> None:
         emit_json({"secrets": found})
     elif found:
         rows: list[tuple[str, ...]] = [(each["name"], each["app"] or tr("(this host)")) for each in found]
-        say_table(rows, (tr("NAME"), tr("APP")))
+        say_table(rows, (tr("name"), tr("app")))
     else:
         say(tr("No secret is set."))
 

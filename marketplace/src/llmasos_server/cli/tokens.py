@@ -71,7 +71,7 @@ def list_() -> None:
         used = local_time(each["last_used_at"]) if each["last_used_at"] else "-"
         allows = " ".join([*each["scopes"], *(each["apps"] or ())])
         table.append((each["id"], each["name"], allows, _state(each["state"]), used))
-    say_table(table, tuple(tr("id|name|allows|state|last used").split("|")))
+    say_table(table, (tr("id"), tr("name"), tr("allows"), tr("state"), tr("last used")))
 
 
 def _kept() -> list[dict[str, Any]]:
