@@ -24,6 +24,7 @@ from llmasos.i18n import _
 from llmasos.settings import Settings
 from llmasos_marketplace.catalog.service import Catalog
 from llmasos_marketplace.catalog.store import BundleStore
+from llmasos_server.accounts import endpoints as accounts
 from llmasos_server.accounts.tokens import TokenAuthenticator
 from llmasos_server.host_log import StderrLog, attached
 from llmasos_server.openai import endpoints as openai
@@ -61,7 +62,9 @@ def create_app(
                 host.warm()
             yield
 
-    return create_api(lifespan, hosts={*LOOPBACK_NAMES, *hosts}, routers=(catalog_endpoints.router, openai.router))
+    return create_api(
+        lifespan, hosts={*LOOPBACK_NAMES, *hosts}, routers=(catalog_endpoints.router, openai.router, accounts.router)
+    )
 
 
 def _noting(database: Database) -> Callable[[Callable[[], None]], object]:

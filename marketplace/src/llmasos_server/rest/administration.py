@@ -1,9 +1,9 @@
-"""`/api/v1/audit`, `/tokens`, `/secrets`: what an administrator reads, and the names of one's own secrets."""
+"""`/api/v1/audit` and `/secrets`: the log for administrators, and the names of one's own secrets."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from fastapi import APIRouter, Request
 from pydantic import Field
@@ -14,9 +14,6 @@ from llmasos.i18n import render
 from llmasos.kernel.audit import verify
 from llmasos.kernel.tables import AuditEntry
 from llmasos.secrets import Secrets
-from llmasos_server.accounts import repository as accounts
-from llmasos_server.accounts.tables import ApiToken
-from llmasos_server.accounts.tokens import scopes_of, state_of
 from llmasos_server.rest.context import PREFIX, host_of
 from llmasos_server.rest.identity import MayAdminister, MayRead
 from llmasos_server.rest.paging import (
@@ -68,34 +65,6 @@ class AuditVerification(Answer):
     reason: str
 
 
-class TokenView(Answer):
-    """A token, without its secret."""
-
-    id: str
-    name: str
-    scopes: list[str]
-    apps: list[str] | None
-    state: Literal["good", "expired", "revoked"]
-    created_at: datetime
-    expires_at: datetime | None
-    last_used_at: datetime | None
-
-    @classmethod
-    def of(cls, row: ApiToken) -> TokenView:
-        """As the accounts keep it."""
-        scopes, apps = scopes_of(row)
-        return cls(
-            id=row.id,
-            name=row.name,
-            scopes=sorted(scopes),
-            apps=sorted(apps) if apps else None,
-            state=state_of(row),
-            created_at=utc(row.created_at),
-            expires_at=utc(row.expires_at) if row.expires_at else None,
-            last_used_at=utc(row.last_used_at) if row.last_used_at else None,
-        )
-
-
 class SecretView(Answer):
     """A secret that is set. Its value is never shown."""
 
@@ -139,17 +108,6 @@ def verify_audit(request: Request, caller: MayAdminister) -> AuditVerification:
         seq=found.seq,
         reason=render(found.reason, caller.principal.locale),
     )
-
-
-@router.get("/tokens", operation_id="list_tokens", summary="List tokens", tags=["tokens"], responses=_REFUSED)
-def list_tokens(
-    request: Request, caller: MayAdminister, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
-) -> Page[TokenView]:
-    """The tokens of the workspace by id, without their secrets."""
-    with host_of(request).database.read() as session:
-        rows = accounts.of_workspace(session, caller.principal.workspace)
-        shown, following = page_of(rows, lambda row: (row.id,), limit, cursor, str)
-        return Page(items=[TokenView.of(row) for row in shown], next=following)
 
 
 @router.get("/secrets", operation_id="list_secrets", summary="List secrets", tags=["secrets"], responses=_REFUSED)
