@@ -54,7 +54,7 @@ class Action:
 
     @cached_property
     def streaming(self) -> bool:
-        """Whether it returns its answer in pieces: it is a generator, or its hint says that it returns one."""
+        """Whether it streams its answer: it is a generator, or its hint says that it returns one."""
         if inspect.isgeneratorfunction(inspect.unwrap(self.function)):
             return True
         hinted: object = get_origin(result_of(self.function))
@@ -62,7 +62,7 @@ class Action:
 
     @cached_property
     def output(self) -> Hint:
-        """The hint of the final output. A generator's is what it returns, else the text that it yielded."""
+        """The hint of the final output. For a generator, of what it returns, else of the text that it yielded."""
         hint = result_of(self.function)
         if not self.streaming:
             return hint
@@ -75,7 +75,7 @@ class Action:
 
     @cached_property
     def description(self) -> dict[str, JsonValue]:
-        """The action as it stands in `actions.json`.
+        """The action's entry in `actions.json`.
 
         Raises:
             TypeError: A hint has no JSON Schema.
@@ -95,10 +95,10 @@ class Action:
             raise TypeError(f"action {self.name}: {error}") from error
 
     def run(self, ctx: Context, value: Mapping[str, JsonValue]) -> JsonValue:
-        """Run it on decoded JSON; the pieces of a generator go out as they come.
+        """Run it on decoded JSON; the pieces of a generator are sent as they come.
 
         Raises:
-            SchemaMismatch: The input, or what the function answered, does not fit.
+            SchemaMismatch: The input, or the function's result, does not match its schema.
         """
         hints, defaults = self.inputs
         arguments = schema.decode_arguments(hints, hints.keys() - defaults.keys(), value)
@@ -118,7 +118,7 @@ class Action:
 
     def _send(self, ctx: Context, pieces: Iterator[object]) -> object:
         sent: list[str] = []
-        # The first half of a character that a model's piece ended with waits for the other half.
+        # If a model's piece ends in half a character, that half waits for the other.
         half = ""
         try:
             while True:
@@ -131,7 +131,7 @@ class Action:
                             kind=type(piece).__name__,
                         )
                     )
-                # Through UTF-16, where two halves that meet are one character.
+                # Through UTF-16, in which two adjacent halves are one character.
                 piece = (half + piece).encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
                 half = piece[-1:] if "\ud800" <= piece[-1:] <= "\udbff" else ""
                 piece = piece[: len(piece) - len(half)]
@@ -148,14 +148,14 @@ class Action:
 
 
 def takes_context(function: Callable[..., object]) -> bool:
-    """Whether a function's first parameter takes the context: by its hint, under whatever name, or without one."""
+    """Whether a function's first parameter is the context: by its hint under any name, or without a hint."""
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters:
         return False
     written: object = parameters[0].annotation
     hint = written
     if isinstance(written, str):
-        # Postponed, or written as a text: what it names in the author's module.
+        # A postponed or quoted hint: resolve it in the author's module.
         names = getattr(inspect.unwrap(function), "__globals__", {})
         try:
             hint = cast("object", eval(written, names))  # noqa: S307 (the author's own hint, as typing evaluates it)
@@ -186,15 +186,15 @@ class App:
     def action(
         self, function: F | None = None, *, name: str | None = None, title: Title | None = None
     ) -> F | Callable[[F], F]:
-        """Make a function an action. It stays callable as it is.
+        """Register a function as an action. It stays callable as before.
 
         Args:
-            function: Its first parameter takes the `Context`; the others are its inputs.
-            name: What callers name it; the function's name where it is left out.
-            title: What people read; a text, or texts by locale.
+            function: Its first parameter is the `Context`; the others are its inputs.
+            name: The name for callers; by default the function's name.
+            title: The title for people; a text, or texts by locale.
 
         Raises:
-            TypeError: The function is async, or takes no context.
+            TypeError: The function is async, or has no context parameter.
             ValueError: There is an action of that name.
         """
 
@@ -219,7 +219,7 @@ class App:
         self._actions[name] = Action(name, function, title or sentence_case(name))
 
     def on_install(self, function: Lifecycle) -> Lifecycle:
-        """Run `function(ctx)` after an installation; see `llmasos_sdk.hooks` for what holds for every hook."""
+        """Run `function(ctx)` after an installation; see `llmasos_sdk.hooks` for the rules of every hook."""
         return self._on("install", function)
 
     def on_upgrade(self, function: Lifecycle) -> Lifecycle:
@@ -243,7 +243,7 @@ class App:
         return function
 
     def describe(self) -> list[dict[str, JsonValue]]:
-        """What stands in `actions.json`: the actions in the order of their registration, then its lifecycle events.
+        """The content of `actions.json`: the actions in order of registration, then the lifecycle events.
 
         Raises:
             TypeError: A hint has no JSON Schema; the message names the action.
@@ -254,12 +254,12 @@ class App:
         return [action.description for action in self._actions.values()] + events
 
     def call(self, name: str, input_json: str, ctx: Context) -> str:
-        """Run an action on JSON text, and answer JSON text; or, by a name such as `@install`, a lifecycle hook.
+        """Run an action on JSON text, and return JSON text; or, by a name such as `@install`, a lifecycle hook.
 
         Raises:
             NotFound: There is no such action or hook.
-            Invalid: The input does not fit, or the app failed with an error of its own; the log has its traceback.
-            AppError: What a capability answered, where the action let it pass.
+            Invalid: The input does not match, or the app failed with an error of its own; the log has its traceback.
+            AppError: A capability's error that the action did not catch.
         """
         if name.startswith("@"):
             return self._at_event(name, input_json, ctx)
@@ -329,7 +329,7 @@ class App:
 
 
 def _told(error: Exception, source: str) -> Message:
-    """An error in one line: what it is, what it says, and which line of the author's code led to it."""
+    """Describe an error in one line: its class, its message, and the line of the author's code that led to it."""
     frames = traceback.extract_tb(error.__traceback__)
     where = ""
     for frame in reversed(frames):
@@ -342,7 +342,7 @@ def _told(error: Exception, source: str) -> Message:
 
 
 def find_app(module: ModuleType) -> App:
-    """The app of a module: its `app`, else the only `App` in it.
+    """Find the app of a module: its `app`, else the only `App` in it.
 
     Raises:
         LookupError: There is none, or there are several.

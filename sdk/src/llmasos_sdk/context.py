@@ -1,4 +1,4 @@
-"""What an action gets: the capabilities that the manifest declared, and nothing else."""
+"""The context of an action: the capabilities that the manifest declares, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmasos_sdk.model import ModelClient
 from llmasos_sdk.results import Document, Response, bytes_from
 from llmasos_sdk.storage import StorageClient
 
-# What each capability needs in llmapp.toml at least: the lines that the error for an undeclared one prints.
+# The minimal lines of each capability in llmapp.toml, which the error for an undeclared one prints.
 MANIFEST_LINES: Mapping[str, str] = MappingProxyType(
     {
         "model": 'tiers = ["fast"]',
@@ -55,19 +55,19 @@ class LogClient:
         self._host = host
 
     def debug(self, message: str) -> None:
-        """A line for whoever looks closely."""
+        """Log a line for debugging."""
         self._host.call("log", "write", "debug", str(message))
 
     def info(self, message: str) -> None:
-        """A line for whoever looks."""
+        """Log a line of general interest."""
         self._host.call("log", "write", "info", str(message))
 
     def warning(self, message: str) -> None:
-        """A line for something that went on, but not as it should."""
+        """Log a problem that did not stop the action."""
         self._host.call("log", "write", "warning", str(message))
 
     def error(self, message: str) -> None:
-        """A line for something that failed."""
+        """Log a failure."""
         self._host.call("log", "write", "error", str(message))
 
 
@@ -86,18 +86,18 @@ class HttpClient:
         body: str | bytes | None = None,
         json_body: object = None,
     ) -> Response:
-        """Send one request. Secrets are put in by the host, never here.
+        """Send one request. The host inserts secrets, never the app.
 
         Args:
-            method: One that the grant names.
-            url: The whole address, its query included.
-            headers: By name.
+            method: A method that the grant allows.
+            url: The full URL, including the query.
+            headers: Headers by name.
             body: Text or bytes.
             json_body: A value to send as JSON instead of `body`.
 
         Raises:
-            Denied: The grant does not reach that server or method.
-            Unavailable: The server did not answer.
+            Denied: The grant does not allow that server or method.
+            Unavailable: The server did not respond.
         """
         sent = dict(headers or {})
         if json_body is not None:
@@ -129,7 +129,7 @@ class HttpClient:
 
 
 class SecretsClient:
-    """`ctx.secrets`: which secrets are set. The host puts their values into requests; only a server could echo one."""
+    """`ctx.secrets`: which secrets are set. The host inserts their values; only a server could echo one."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -146,10 +146,10 @@ class AppsClient:
         self._host = host
 
     def call(self, app: str, action: str, /, **inputs: object) -> Any:
-        """Run another app's action, and answer its output. It runs with no more than both apps may do.
+        """Run another app's action, and return its output. It runs with what both apps may do.
 
         Raises:
-            Denied: The grant does not name that app.
+            Denied: The grant does not include that app.
             NotFound: It is not installed, or has no such action.
         """
         sent = json.dumps(schema.encode(inputs), ensure_ascii=False, allow_nan=False)
@@ -157,7 +157,7 @@ class AppsClient:
 
 
 class Context:
-    """One invocation, as its action sees it.
+    """One invocation, as seen by its action.
 
     A capability that the manifest does not declare is absent: `hasattr(ctx, "http")` is false, and using it raises
     `CapabilityNotDeclared` with the lines to add. One whose optional permission the user declined is absent as well,
@@ -176,7 +176,7 @@ class Context:
 
     @cached_property
     def storage(self) -> StorageClient:
-        """Values kept for the app, apart for each user."""
+        """Values stored for the app, separately for each user."""
         return StorageClient(self._host_for("storage"))
 
     @cached_property
@@ -205,7 +205,7 @@ class Context:
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
-        """What the installer chose, by the names in the manifest's `[config]`, defaults filled in."""
+        """The installer's choices, by the names in the manifest's `[config]`, with defaults filled in."""
         return MappingProxyType(cast("dict[str, Any]", self._settings.get("values") or {}))
 
     def has(self, capability: str) -> bool:
@@ -219,7 +219,7 @@ class Context:
 
     @property
     def locale(self) -> str:
-        """The language of whoever runs the action: `en` or `zh`."""
+        """The language of the user who runs the action: `en` or `zh`."""
         return str(self._settings.get("locale") or "en")
 
     def _host_for(self, capability: str) -> Host:

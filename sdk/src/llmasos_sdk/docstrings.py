@@ -1,4 +1,4 @@
-"""Docstrings in Google's style, read for what they tell a form."""
+"""Reads docstrings in Google's style, for the texts of a form."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Docstring:
 
 
 def read(documented: object) -> Docstring:
-    """Read the docstring of a function or class; empty where it has none."""
+    """Read the docstring of a function or class; empty if it has none."""
     text = inspect.getdoc(documented) or ""
     prose: list[str] = []
     arguments: dict[str, str] = {}

@@ -1,7 +1,7 @@
 """Inside a component: the host's functions are the component's imports, and the app is its `handler` export.
 
 `llmasos build` writes the entry module that joins the two. componentize-py runs it once at build time and keeps the
-memory as it then is, so that importing and describing cost a run nothing.
+resulting memory, so that importing and describing cost a run nothing.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class MemoryFiles:
                     self._folders.setdefault(str(parent), set()).add(child.name)
 
     def path(self, file: object) -> str | None:
-        """The path of a file or folder that is here; None if it is not."""
+        """The path of a file or folder in memory; None if there is none."""
         if not isinstance(file, str | bytes | os.PathLike):
             return None
         path = os.fsdecode(cast("str | bytes", file))
@@ -53,7 +53,7 @@ class MemoryFiles:
         return self._files[path]
 
     def stat(self, path: str) -> os.stat_result:
-        """What `os.stat` says of a file or folder."""
+        """The `os.stat` result of a file or folder."""
         is_folder = path in self._folders
         mode = stat.S_IFDIR | 0o555 if is_folder else stat.S_IFREG | 0o444
         return os.stat_result((mode, 0, 0, 1, 0, 0, 0 if is_folder else len(self._files[path]), 0, 0, 0))
@@ -66,7 +66,7 @@ class MemoryFiles:
 
 
 class _Entry:
-    """What `os.scandir` gives of one file."""
+    """An entry of `os.scandir`."""
 
     def __init__(self, files: MemoryFiles, folder: str, name: str) -> None:
         self._files, self.name, self.path = files, name, f"{folder}/{name}"
@@ -102,7 +102,7 @@ class _Scan:
 
 
 def keep(root: str) -> MemoryFiles:
-    """Read the data files below a folder into memory, and let Python's functions find them there from now on."""
+    """Read the data files below a folder into memory, where Python's functions find them from now on."""
     contents: dict[str, bytes] = {}
     for folder, _folders, names in os.walk(root):
         for name in names:

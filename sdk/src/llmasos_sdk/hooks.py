@@ -6,14 +6,14 @@ A runner makes one `PluginManager` for one app:
     manager.load_setuptools_entrypoints(GROUP)
     manager.hook.call(host=host, action="translate", input_json="{}")
 
-Four of them are lifecycle events: `install`, `upgrade`, `uninstall` and `event`. An app is told of those that
+Four of them are lifecycle events: `install`, `upgrade`, `uninstall` and `event`. An app is notified of those that
 it lists in `actions`, each by an entry such as {"name": "@install"}; an `App` lists those that have a function. A
-component hears of them by the same names, through `handler.call`. What holds at each:
+component receives them by the same names, through `handler.call`. The rules of each:
 
 - It is an invocation like any other, of the user who installs, upgrades or removes the app, whose storage it sees: with
   the installation's own grants, metered, within its quotas and limits and within 30 seconds, and audited. No caller
   can ask for one.
-- It comes at most once. An installation stands whatever its hook does, and where the hook fails or the host dies first,
+- It comes at most once. An installation stands whatever its hook does, and if the hook fails or the host dies first,
   it does not come again: write what must be there so that the first action can make it too.
 """
 
@@ -37,11 +37,11 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class AppHooks:
-    """What a native runner asks of an app."""
+    """The functions of an app that a native runner calls."""
 
     @hookspec(firstresult=True)
     def actions(self) -> list[dict[str, JsonValue]]:
-        """The actions and the lifecycle events with a hook, as they stand in `actions.json`."""
+        """The actions and the lifecycle events with a hook, as in `actions.json`."""
         raise NotImplementedError
 
     @hookspec(firstresult=True)

@@ -1,4 +1,4 @@
-"""The port between the SDK and whatever carries its calls to a host.
+"""The port between the SDK and the transport of its calls to a host.
 
 Three things implement it: the imports of a component, the socket of a native runner, and the fakes of
 `llmasos_sdk.testing`.
@@ -15,12 +15,12 @@ from llmasos_sdk.messages import well_formed
 
 JsonValue: TypeAlias = "str | int | float | bool | None | list[JsonValue] | dict[str, JsonValue]"
 
-# Every app has these; they reach nothing but the invocation's own caller.
+# Every app has these; they reach only the invocation's own caller.
 BASELINE_CAPABILITIES = frozenset({"output", "log", "config"})
 
 
 class Host(Protocol):
-    """Carries a call of a capability to the host, and its answer back."""
+    """Carries a capability call to the host, and its result back."""
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -31,7 +31,7 @@ class Host(Protocol):
         """Call a host function by its WIT name, with its WIT parameters in order.
 
         Raises:
-            AppError: The case of the contract's `error` variant that the host answered with.
+            AppError: The case of the contract's `error` variant that the host returned.
         """
         ...
 

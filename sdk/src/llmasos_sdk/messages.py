@@ -1,4 +1,4 @@
-"""Messages that a person reads: written once, in English, with named parameters, and translated where they are shown.
+"""Messages for people: written once, in English, with named parameters, and translated when they are shown.
 
 A `Message` is its English text, so that a log or a test reads it as any string; it also keeps the template and the
 parameters that the text was made from. The host finds the template's translation in its catalogs and fills it in
@@ -120,7 +120,7 @@ def counted(singular: str, plural: str, /, *, count: int, **parameters: object) 
 
 
 def verbatim(text: str, **translations: str) -> Message:
-    """Words that are not ours, such as an app's or a provider's: shown as they were said.
+    """Words that are not ours, such as an app's or a provider's: shown unchanged.
 
     Args:
         text: The words.

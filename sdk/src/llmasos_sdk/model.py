@@ -34,7 +34,7 @@ Tool: TypeAlias = "Mapping[str, Any] | Callable[..., object]"
 
 
 class Options(TypedDict):
-    """How a model is chosen and asked; each may be left to the host.
+    """How a model is chosen and called; each may be left to the host.
 
     `task` and `language` (of the answer, BCP 47) help the host to choose; `tier` and `model` choose. With
     `require_fit`, the call fails with `Unavailable` rather than let a model answer that is not fit for both.
@@ -68,7 +68,7 @@ def tool_of(tool: Tool) -> dict[str, Any]:
 
 
 def request_of(prompt: str | Sequence[Message], options: Options) -> Document:
-    """The chat-completions request of a call, with nothing in it that was not asked for."""
+    """The chat-completions request of a call, with only the given options."""
     messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     given = {key: value for key, value in options.items() if value is not None}
     if system := given.pop("system", None):
@@ -84,7 +84,7 @@ def parse(completion: Completion[None], output: type[T]) -> Completion[T]:
     """The completion with its text read as `output`.
 
     Raises:
-        AnswerUnusable: It is not JSON of that shape, or was cut off.
+        AnswerUnusable: It is not JSON of that type, or was cut off.
     """
     try:
         parsed: T = schema.decode(output, json.loads(completion.text), "the answer")
@@ -105,7 +105,7 @@ def parse(completion: Completion[None], output: type[T]) -> Completion[T]:
 
 
 class Stream:
-    """A streamed answer: iterate over its pieces of text; `completion` is there once it ended.
+    """A streamed answer: iterate over its pieces of text; `completion` is complete once it ended.
 
     Leaving it early, as with `with`, ends the model's work.
     """
@@ -174,7 +174,7 @@ class Stream:
 
     @property
     def completion(self) -> Completion[None]:
-        """What came so far; its usage is exact once the stream ended."""
+        """The completion received until now; its usage is exact once the stream ended."""
         return Completion(
             text="".join(self._pieces),
             model=self._model,
@@ -189,7 +189,7 @@ class Stream:
         """End the stream. Safe to call twice."""
         if self._open:
             self._open = False
-            # Where the invocation is ending, so is the stream, and what ended it is the error to see.
+            # If the invocation is ending, so is the stream, and the error that ended it is the one to show.
             with contextlib.suppress(AppError):
                 self._host.call("model", "close", self._number)
 
@@ -217,18 +217,18 @@ class ModelClient:
     def generate(
         self, prompt: str | Sequence[Message], *, output: type[Any] | None = None, **options: Unpack[Options]
     ) -> Completion[Any]:
-        """Ask a model, and wait for its whole answer.
+        """Call a model, and wait for its whole answer.
 
         Args:
-            prompt: What the user says, or a conversation in the chat-completions shape.
+            prompt: The user's text, or a conversation in chat-completions form.
             output: A dataclass that the answer must fill; the result's `parsed` is one.
             **options: See `Options`.
 
         Raises:
-            AnswerUnusable: With `output`, the model answered something else.
-            Denied: The grant does not reach that model.
+            AnswerUnusable: With `output`, the model's answer does not match.
+            Denied: The grant does not include that model.
             QuotaExceeded: A quota is used up.
-            Unavailable: No model answered.
+            Unavailable: No model could be reached.
         """
         request = request_of(prompt, options)
         if output is not None:
@@ -240,7 +240,7 @@ class ModelClient:
         return completion if output is None else parse(completion, output)
 
     def stream(self, prompt: str | Sequence[Message], **options: Unpack[Options]) -> Stream:
-        """Ask a model, and take its answer in pieces: `yield from ctx.model.stream(...)`."""
+        """Call a model, and stream its answer: `yield from ctx.model.stream(...)`."""
         number = self._host.call("model", "open", json.dumps(request_of(prompt, options), ensure_ascii=False))
         return Stream(self._host, cast("int", number))
 

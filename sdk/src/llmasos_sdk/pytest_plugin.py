@@ -35,7 +35,7 @@ def find_project(start: Path) -> Path:
 
 
 def load_app(project: Path, manifest: dict[str, Any]) -> App:
-    """Import the source that the manifest names, and answer its app.
+    """Import the source that the manifest names, and return its app.
 
     Raises:
         LookupError: The manifest names no Python source, or it holds no app.
@@ -86,7 +86,7 @@ def _unreachable(request: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def llmasos_project(request: pytest.FixtureRequest) -> Path:
-    """The folder of the app that the test stands in."""
+    """The folder of the app that contains the test."""
     return find_project(request.path.parent)
 
 

@@ -1,4 +1,4 @@
-"""What capabilities answer, typed."""
+"""The typed results of capabilities."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Document = dict[str, Any]  # a JSON object from the host
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that a call used, and its price in millionths of a US dollar; None where the price is unknown."""
+    """Tokens that a call used, and its price in millionths of a US dollar; None if the price is unknown."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -25,7 +25,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A function that the model asks for. `arguments` is empty where the model's JSON was broken; `raw` has it."""
+    """A tool call of the model. `arguments` is empty if the model's JSON was broken; `raw` has it."""
 
     id: str
     name: str
@@ -35,9 +35,9 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Completion(Generic[T]):
-    """What a model answered.
+    """A model's answer.
 
-    `parsed` is the typed answer where `output=` was given. `notices` are lines for the user, such as that the model
+    `parsed` is the typed answer if `output=` was given. `notices` are lines for the user, such as that the model
     is not fit for the task. `finish_reason` is `stop`, `length` (cut at `max_tokens`) or `tool_calls`.
     """
 
@@ -85,7 +85,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a server answered. Header names are lower case; `url` is where redirects ended."""
+    """A server's response. Header names are lower case; `url` is the final one after redirects."""
 
     status: int
     url: str

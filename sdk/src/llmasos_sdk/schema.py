@@ -199,7 +199,7 @@ def object_schema(hints: Mapping[str, Hint], defaults: Mapping[str, object], tol
 
 
 def encode_default(name: str, hint: Hint, default: object) -> JsonValue:
-    """A default as JSON, checked against its own hint: a call that leaves the input out must not fail for it.
+    """Encode a default as JSON, checked against its own hint, so that calls without the input do not fail.
 
     Raises:
         TypeError: It does not fit.
@@ -307,7 +307,7 @@ def _decode_dataclass(cls: type, value: JsonValue, place: str) -> object:
     arguments = decode_arguments({each.name: hints[each.name] for each in fields}, required, value, place)
     try:
         return cls(**arguments)
-    except ValueError as error:  # what a __post_init__ refuses is the caller's mistake, not the app's
+    except ValueError as error:  # an error of __post_init__ is the caller's mistake, not the app's
         raise SchemaMismatch(_("{place}: {error}", place=place or cls.__name__, error=error)) from error
 
 
@@ -374,7 +374,7 @@ def encode(value: object) -> JsonValue:
 
 
 def encode_as(hint: Hint, value: object) -> JsonValue:
-    """Encode a value and hold it against its hint, so that an action answers what it promised.
+    """Encode a value and check it against its hint, so that an action returns what it declares.
 
     Raises:
         SchemaMismatch: It is something else.

@@ -1,4 +1,4 @@
-"""Which files are an app's author's.
+"""Tells which files are the app author's own.
 
 In a component they are alone in their folder. A native app's are installed beside the packages that it needs; the list
 of files that came with the app's own wheel tells them apart.

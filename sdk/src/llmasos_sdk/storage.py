@@ -1,4 +1,4 @@
-"""`ctx.storage`: values kept for the app, apart for each user."""
+"""`ctx.storage`: values stored for the app, separately for each user."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from llmasos_sdk.host import Host
 from llmasos_sdk.results import Document, Entry, bytes_from
 
 PAGE = 200
-# Two runs that write the same key meet once in a while; eight rounds lost in a row mean something else is wrong.
+# Two runs may occasionally write the same key at once; eight lost rounds in a row mean that something else is wrong.
 ATTEMPTS = 8
 
 Value = str | bytes
 
 
 def carried(value: Value) -> tuple[str, bool]:
-    """A value as the contract carries it: text as it is, bytes as base64."""
+    """A value in the contract's form: text unchanged, bytes as base64."""
     return (value, False) if isinstance(value, str) else (base64.b64encode(value).decode(), True)
 
 
@@ -31,7 +31,7 @@ class StorageClient:
         self._host = host
 
     def entry(self, key: str) -> Entry | None:
-        """The value and its version, or None where there is none."""
+        """The value and its version, or None if there is none."""
         answer = self._host.call("storage", "get", key)
         if answer is None:
             return None
@@ -39,47 +39,47 @@ class StorageClient:
         return Entry(value=bytes_from(document, "value"), version=int(document["version"]))
 
     def get(self, key: str, default: str | None = None) -> str | None:
-        """The value as text, or `default` where there is none."""
+        """The value as text, or `default` if there is none."""
         entry = self.entry(key)
         return default if entry is None else entry.text
 
     def get_bytes(self, key: str) -> bytes | None:
-        """The value as bytes, or None where there is none."""
+        """The value as bytes, or None if there is none."""
         entry = self.entry(key)
         return None if entry is None else entry.value
 
     def get_json(self, key: str, default: Any = None) -> Any:
-        """The value that `put_json` wrote, or `default` where there is none."""
+        """The value that `put_json` wrote, or `default` if there is none."""
         entry = self.entry(key)
         return default if entry is None else entry.json()
 
     def put(self, key: str, value: Value) -> int:
-        """Write a text or bytes, and answer the new version.
+        """Write a text or bytes, and return the new version.
 
         Raises:
-            QuotaExceeded: It would not fit into what the grant allows.
+            QuotaExceeded: It would exceed the bytes that the grant allows.
         """
         return cast("int", self._host.call("storage", "put", key, *carried(value)))
 
     def put_json(self, key: str, value: object) -> int:
-        """Write a value as JSON (a dataclass becomes an object), and answer the new version."""
+        """Write a value as JSON (a dataclass becomes an object), and return the new version."""
         return self.put(key, json.dumps(schema.encode(value), ensure_ascii=False, allow_nan=False))
 
     def compare_and_set(self, key: str, expected: int | None, value: Value) -> int:
-        """Write only while the key has the version `expected`, or, for None, while it is absent.
+        """Write only if the key has the version `expected`, or, for None, if it is absent.
 
         Raises:
-            Conflict: Somebody else wrote it first.
+            Conflict: Another run wrote it first.
         """
         return cast("int", self._host.call("storage", "compare-and-set", key, expected, *carried(value)))
 
     def update_json(self, key: str, change: Callable[[Any], object], default: Any = None) -> Any:
-        """Read, change and write a JSON value so that no concurrent write is lost; answer the new value.
+        """Read, change and write a JSON value without losing a concurrent write; return the new value.
 
         Args:
-            key: Where it is.
-            change: Gets the value and returns the new one. It may be called again where another run wrote first.
-            default: What `change` gets where the key is absent.
+            key: The key of the value.
+            change: Receives the value and returns the new one. It may be called again if another run wrote first.
+            default: The value for `change` if the key is absent.
 
         Raises:
             Conflict: Others kept writing first.
@@ -98,7 +98,7 @@ class StorageClient:
         raise AssertionError("unreachable")
 
     def delete(self, key: str) -> bool:
-        """Remove a key, and answer whether it was there."""
+        """Remove a key, and return whether it existed."""
         return bool(self._host.call("storage", "delete", key))
 
     def keys(self, prefix: str = "") -> Iterator[str]:

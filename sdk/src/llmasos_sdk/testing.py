@@ -5,7 +5,7 @@
         assert translate(ctx, "Good day", "de") == "Guten Tag"
         assert "de" in ctx.scripted.requests[0]["messages"][0]["content"]
 
-`FakeContext` is a `Context` over a `FakeHost`; what the action sent is on the host: `chunks`, `progress`, `logs`.
+`FakeContext` is a `Context` over a `FakeHost`, which records what the action sent: `chunks`, `progress`, `logs`.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ MAX_PROGRESS_MESSAGE = 500
 
 
 class FakeHost:
-    """The port over fakes. A capability is there exactly when its fake is.
+    """The port over fakes. A capability exists exactly if its fake does.
 
     Args:
-        model: Answers `ctx.model`.
-        storage: Keeps `ctx.storage`.
-        config: What the installer chose.
+        model: Serves `ctx.model`.
+        storage: Serves `ctx.storage`.
+        config: The installer's choices.
         locale: `en` or `zh`.
         http: Answers `ctx.http`: gets {"method", "url", "headers", "body"}, returns {"status", "headers"?, "body"?},
             the body text or bytes.
         secrets: The names of the secrets that are set.
-        apps: Answers `ctx.apps`: functions by app and action, `{"acme/glossary": {"look_up": function}}`.
-        declined: Optional capabilities that were declined: `ctx.has` says no, and they are absent.
+        apps: Serves `ctx.apps`: functions by app and action, `{"acme/glossary": {"look_up": function}}`.
+        declined: Optional capabilities that were declined: `ctx.has` returns False, and they are absent.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class FakeHost:
         return self._capabilities
 
     def call(self, capability: str, function: str, *arguments: JsonValue) -> JsonValue:  # noqa: PLR0911 (a table)
-        """Call a fake by the WIT names, as an app reaches the host."""
+        """Call a fake by the WIT names, as an app calls the host."""
         if capability not in self._capabilities:
             raise Denied(f"{capability} is not declared")
         arguments = tuple(carried(capability, function, arguments))
@@ -180,14 +180,14 @@ class FakeContext(Context):
 
     @property
     def scripted(self) -> ScriptedModel:
-        """The model behind `ctx.model`: its script, and the requests it got."""
+        """The model behind `ctx.model`: its script, and the requests that it received."""
         if self.fake.model is None:
             raise Unavailable("this FakeContext has no model; give it one: FakeContext(model=ScriptedModel(...))")
         return self.fake.model
 
     @property
     def memory(self) -> MemoryStorage:
-        """What is behind `ctx.storage`."""
+        """The storage behind `ctx.storage`."""
         if self.fake.storage is None:
             raise Unavailable("this FakeContext has no storage; give it one: FakeContext(storage=MemoryStorage())")
         return self.fake.storage
@@ -199,6 +199,6 @@ def call(app: App, action: str, ctx: Context, /, **inputs: JsonValue) -> Any:
     A hook runs by its reserved name: `call(app, "@upgrade", ctx, from_version="1.0.0")`.
 
     Raises:
-        AppError: What the host would answer its caller with.
+        AppError: The error that the host would return to its caller.
     """
     return json.loads(app.call(action, json.dumps(inputs, ensure_ascii=False), ctx))

@@ -1,4 +1,4 @@
-"""A model that answers from a script, and otherwise as a real one does: usage, limits, streams, tool calls."""
+"""A model with scripted answers that otherwise behaves as a real one: usage, limits, streams, tool calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmasos_sdk.fakes.requests import check_embedding, check_generation
 from llmasos_sdk.host import JsonValue
 from llmasos_sdk.results import Document, ToolCall
 
-# A text; JSON by an object, list or dataclass; calls of tools; or an error that the host answers with.
+# A text; JSON by an object, list or dataclass; tool calls; or an error that the host returns.
 Answer: TypeAlias = object
 Script: TypeAlias = object  # an Answer, or a function from the request to one
 
@@ -26,13 +26,14 @@ DIMENSIONS = 64
 
 
 class ScriptedModel:
-    """Answers in the order of its script, and keeps the requests it got.
+    """Returns the answers of its script in order, and records the requests.
 
     Args:
-        *script: Answers. A function gets the request and returns one; a last function answers every call from there.
-        max_output_tokens: As the permission's: answers are cut there, with `finish_reason` "length".
+        *script: The answers. A function receives the request and returns one; a last function serves every further
+            call.
+        max_output_tokens: As in the permission: longer answers are cut, with `finish_reason` "length".
         notices: Lines for the user that each answer carries.
-        is_fit: Whether it is fit for what it is asked; if not, calls that require it fail, as a host's do.
+        is_fit: Whether it is fit for its tasks; if not, calls with `require_fit` fail, as on a host.
     """
 
     def __init__(

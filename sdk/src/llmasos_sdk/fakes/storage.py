@@ -15,11 +15,11 @@ MAX_PAGE = 1000
 
 
 class MemoryStorage:
-    """Keeps values by key, counts versions and bytes, and compares before it sets.
+    """Stores values by key, with versions, byte limits and compare-and-set.
 
     Args:
-        values: What is there at the start: texts or bytes by key.
-        max_bytes: What all values together may hold, as the permission's `max_bytes`.
+        values: The initial content: texts or bytes by key.
+        max_bytes: The limit of all values together, as the permission's `max_bytes`.
     """
 
     def __init__(self, values: dict[str, str | bytes] | None = None, *, max_bytes: int = 1 << 20) -> None:
@@ -31,12 +31,12 @@ class MemoryStorage:
 
     @property
     def values(self) -> dict[str, bytes]:
-        """A copy of what is kept."""
+        """A copy of the stored values."""
         return {key: value for key, (value, _, _) in self._values.items()}
 
     @property
     def used_bytes(self) -> int:
-        """What all keys and values hold together."""
+        """The size of all keys and values."""
         return sum(len(key.encode()) + len(value) for key, (value, _, _) in self._values.items())
 
     def call(self, function: str, *arguments: JsonValue) -> JsonValue:
