@@ -61,7 +61,7 @@ def new_error(message: str) -> int:
 
 
 def take_error(pointer: Any) -> str | None:
-    """The message of a `wasmtime_error_t*` that a call returned, freed; None where the call succeeded."""
+    """The message of a `wasmtime_error_t*` that a call returned, freed; None if the call succeeded."""
     if not pointer:
         return None
     message = ffi.wasm_byte_vec_t()

@@ -186,7 +186,7 @@ def serve_calls(
     """Read the host's messages until it closes; each call runs by `execute`, at most `threads` of them at once.
 
     Args:
-        host: Where calls come from and answers go.
+        host: The connection that calls come from and replies go to.
         threads: The most calls at once.
         execute: Runs one call to its end.
         watch: Ends invocations that must end; called now and then, as `Workers` says.

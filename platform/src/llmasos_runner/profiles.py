@@ -74,7 +74,7 @@ class Profile:
         open_files: The most descriptors.
         file_bytes: The most bytes a file may have that it writes.
         cpu_seconds: Of compute, then the process is ended.
-        namespaces: Whether to use them where the kernel allows.
+        namespaces: Whether to use them if the kernel allows.
     """
 
     profile: str
@@ -116,7 +116,7 @@ _DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def parse(fields: Mapping[str, Any]) -> Profile:
-    """A profile from the fields of a frame, the kind's own figures where it names none.
+    """Make a profile from the fields of a frame, with the kind's defaults for the others.
 
     Raises:
         ValueError: The kind or a field is unknown.

@@ -149,7 +149,7 @@ class Ready(TypedDict):
 
 
 class Call(TypedDict):
-    """Run an action, or `describe` where `action` is None.
+    """Run an action, or `describe` if `action` is None.
 
     `program` is the path of a compiled component; empty for a native runner.
     """
@@ -195,7 +195,7 @@ class Failure(TypedDict):
 
 
 class Reply(TypedDict):
-    """The host's answer to a syscall: a `value`, or an `error`."""
+    """The host's reply to a syscall: a `value`, or an `error`."""
 
     t: Literal["reply"]
     id: str
@@ -205,7 +205,7 @@ class Reply(TypedDict):
 
 
 class Done(TypedDict):
-    """An invocation ended: with the JSON text that the action answered, or an `error`."""
+    """An invocation ended, with the JSON text that the action returned, or an `error`."""
 
     t: Literal["done"]
     id: str

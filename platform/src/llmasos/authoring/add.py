@@ -34,7 +34,7 @@ async def add(path: Path, packages: Sequence[str]) -> list[str]:
 
     Raises:
         NotFound, ManifestRejected: Of the manifest.
-        Invalid: The app has no source, or a package cannot be had.
+        Invalid: The app has no source, or a package is not available.
         BuildFailed: A package does not go into a component.
         Unavailable: A tool is missing, or packages cannot be fetched.
     """

@@ -28,7 +28,7 @@ from llmasos.bundles.writer import write_bundle
 from llmasos.home import default_home, make_private_folder
 from llmasos.i18n import _
 
-# Answers `actions.json` of a built binary: it runs `describe` in a runner, since app code runs nowhere else.
+# Returns `actions.json` of a built binary: it runs `describe` in a runner, since app code runs nowhere else.
 Describe: TypeAlias = Callable[[Path, frozenset[str], str], Awaitable[str]]
 # A build makes 18 MB for Python. Twenty of them serve an author's last days.
 KEPT_BUILDS = 20
@@ -41,7 +41,7 @@ async def build(project: Path, out: Path | None = None, *, describe: Describe) -
 
     Args:
         project: The folder, or its `llmapp.toml`.
-        out: The bundle's path, or a folder for it; `dist/` in the project where it is None.
+        out: The bundle's path, or a folder for it; None: `dist/` in the project.
         describe: Runs a component's `describe`, or a wheel's actions, in a runner: gets its path, the
             capabilities that the manifest declares, and the kind of the app.
 
@@ -97,7 +97,7 @@ def _texts(project: Project) -> dict[str, bytes]:
 
 
 def _main(code: dict[str, bytes], folder: Path) -> Path:
-    """Write the code where a runner can read it, and answer the component or the wheel."""
+    """Write the code to a place that a runner can read, and return the path of the component or the wheel."""
     place = folder / "code"
     place.mkdir()
     for name, content in code.items():
@@ -118,7 +118,7 @@ async def _code(project: Project, folder: Path) -> dict[str, bytes]:
 
 
 async def component_from_source(project: Project, folder: Path) -> bytes:
-    """The component of the manifest's source, from the kept builds where it was built before."""
+    """The component of the manifest's source, from the kept builds if it was built before."""
     staged = folder / "staged"
     staged.mkdir()
     kept = default_home() / "builds" / f"{await stage(project, staged)}.wasm"
@@ -180,7 +180,7 @@ def digest_of(folder: Path, built_by: str) -> str:
 
 
 def _keep(path: Path, content: bytes) -> None:
-    """Keep a component, whole or not at all, and let go of those not used for longest."""
+    """Store a component atomically, and remove the least recently used ones."""
     make_private_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
     try:

@@ -38,7 +38,7 @@ class ProjectFinding:
 
 
 def check(path: Path) -> list[ProjectFinding]:
-    """Every finding of the app in a folder; none: it is fine.
+    """Every finding on the app in a folder; none if it is fine.
 
     Raises:
         NotFound: There is no manifest.
@@ -189,7 +189,7 @@ def _names(where: str, tree: ast.Module) -> Iterator[ProjectFinding]:
 
 
 def _capabilities(project: Project, used: dict[str, str]) -> Iterator[ProjectFinding]:
-    """Hold what the source reaches for against what the manifest declares; `ctx` is the name by custom."""
+    """Check the capabilities that the source uses against the manifest; the context is called `ctx` by convention."""
     from llmasos_sdk.context import permission_lines  # noqa: PLC0415 (only Python sources need it)
 
     declared = project.manifest.capabilities

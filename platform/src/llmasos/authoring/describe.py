@@ -1,4 +1,4 @@
-"""Reads what a built binary is in a runner: app code runs nowhere else, not even its author's."""
+"""Describes a built binary in a runner: app code runs nowhere else, not even its author's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmasos.settings import Settings
 
 
 class Runners(Runtimes):
-    """The runtimes of a build: the host's own, and, where a kind is none of them, those of operators' plugins."""
+    """The runtimes of a build: the host's own, and for other kinds those of operators' plugins."""
 
     def __init__(self, settings: Settings) -> None:
         def find(kind: str) -> RuntimeKind | None:

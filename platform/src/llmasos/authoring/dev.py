@@ -41,7 +41,7 @@ async def watch(
     *,
     complain: Callable[[LlmasosError], None],
 ) -> None:
-    """Do `step` now and after each change, until the task is cancelled. A fault is told, and the next change awaited.
+    """Run `step` now and after each change, until the task is cancelled. Faults are reported, and end nothing.
 
     Args:
         folder: The app's.

@@ -1,4 +1,4 @@
-"""What Python source imports anywhere in it, read without running it."""
+"""Finds what Python source imports anywhere in it, without running it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def importable(folder: Path) -> set[str]:
 
 
 def missing_imports(source: str, module: str, known: Set[str], *, is_package: bool = False) -> list[Import]:
-    """What a source cannot do without and nothing provides.
+    """The modules that a source needs and nothing provides.
 
     Args:
         source: The text.

@@ -1,4 +1,4 @@
-"""Runs the tools that build, and says what they said in one line."""
+"""Runs the build tools, and summarises their errors in one line."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def run_tool(
     env: Mapping[str, str] | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> str:
-    """Run a tool to its end, and answer what it printed. Cancelling the task ends it with all that it started.
+    """Run a tool to its end, and return its output. Cancelling the task ends it with all its children.
 
     Args:
         command: A list, never a shell line.
@@ -48,7 +48,7 @@ async def run_tool(
 
     Raises:
         BuildFailed: It failed, or took too long.
-        Unavailable: It is not there.
+        Unavailable: It is not installed.
     """
     try:
         process = await asyncio.create_subprocess_exec(

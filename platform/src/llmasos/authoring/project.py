@@ -111,7 +111,7 @@ def read_file(root: Path, path: Path) -> bytes:
         BuildFailed: It is not a plain file, is outside the folder, or is too large.
     """
     check_inside(root, path)
-    # Without blocking: opening a FIFO would wait for somebody to write into it.
+    # Without blocking: opening a FIFO would wait for a writer.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise BuildFailed(_("{path} is not a plain file: remove it", path=path))

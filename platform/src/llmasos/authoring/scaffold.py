@@ -1,4 +1,4 @@
-"""A new app: small, real, and passing `check`, `test` and `build` as it stands."""
+"""Creates a new app: small, real, and passing `check`, `test` and `build` unchanged."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def word(text: str) -> str:
 
 
 def app_id(name: str) -> str:
-    """The id of `NAME` or `publisher/NAME`; the publisher is this system's user where none is named.
+    """The id of `NAME` or `publisher/NAME`; by default the publisher is this system's user.
 
     Raises:
         Invalid: It is not such a name; the message offers one.

@@ -42,7 +42,7 @@ def world(capabilities: Iterable[str]) -> str:
 
 
 def write_world(capabilities: Iterable[str], folder: Path) -> Path:
-    """Write the world into a folder, as the component tools read it, and answer the folder."""
+    """Write the world into a folder in the form that component tools read, and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "llmasos.wit").write_text(world(capabilities), encoding="utf-8")
     return folder

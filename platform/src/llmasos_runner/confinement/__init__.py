@@ -35,7 +35,7 @@ the buffers of the pairs and pipes that it makes (a few MiB, bounded by its desc
 
 It fails closed: `ConfinementMissing` says what this system lacks, and is raised before anything was changed, or by a
 process that must then end. Landlock below ABI 2 or no seccomp filters: there is no confinement. Namespaces are
-an addition to the others, used where they are allowed. `llmasos_runner.profiles` says what the three kinds of
+an addition to the others, used if they are allowed. `llmasos_runner.profiles` says what the three kinds of
 runner differ in.
 """
 

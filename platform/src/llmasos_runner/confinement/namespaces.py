@@ -1,6 +1,6 @@
 """Namespaces: a network with nothing in it, IPC of its own, and a root folder that holds only what is named.
 
-They are used where the kernel allows them, as a second line behind the other mechanisms. The private root also lets a
+They are used if the kernel allows them, as a second line behind the other mechanisms. The private root also lets a
 runner that becomes another user read an app in a home folder that is closed to others.
 """
 
@@ -34,7 +34,7 @@ def enter(*, as_root: bool, network: bool) -> list[str]:
         network: Whether to leave the network too.
 
     Returns:
-        The namespaces left; none where the system does not allow it.
+        The namespaces left; none if the system does not allow it.
     """
     flags = _NEWNS | _NEWIPC | _NEWUTS | (_NEWNET if network else 0)
     names = ["mount", "ipc", "uts", *(["net"] if network else [])]
