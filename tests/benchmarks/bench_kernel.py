@@ -25,7 +25,7 @@ from sqlmodel import SQLModel
 from llmasos import tables  # noqa: F401
 from llmasos.bundles.manifest import LocalisedText, ModelPermission
 from llmasos.database.engine import Database
-from llmasos.kernel.capability import Operation, Outcome, PreparedCall
+from llmasos.kernel.capability import Operation, OperationResult, PreparedCall
 from llmasos.kernel.invocation import InstalledApp, Invocation, InvocationLimits, Principal
 from llmasos.quotas import service
 from llmasos.quotas.meters import Demand, Meter, Scope, Shrink, Used, Window
@@ -67,9 +67,9 @@ class Model:
     def prepare(self, _invocation: Invocation, _operation: Operation[Any]) -> PreparedCall[str]:
         return PreparedCall(self.execute, DEMAND, {"task": "chat"})
 
-    async def execute(self, _granted: Demand) -> Outcome[str]:
+    async def execute(self, _granted: Demand) -> OperationResult[str]:
         await bare()
-        return Outcome("hi", USED)
+        return OperationResult("hi", USED)
 
 
 async def timed(call: Callable[[], Awaitable[object]], calls: int, at_once: int) -> float:

@@ -19,7 +19,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from llmasos.host import Host, Parts
+from llmasos.host import Host, HostParts
 from llmasos.kernel.invocation import Event, InvocationLimits, Principal
 from llmasos.settings import Settings
 from llmasos.testing import FakeAction, FakeApps, Guest
@@ -49,7 +49,7 @@ def serve(home: str, port: int) -> None:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with Host.open(
-            Settings(home=Path(home)), Parts(runnables=lambda _: apps, runtimes={"wasm": apps.runtime})
+            Settings(home=Path(home)), HostParts(runnables=lambda _: apps, runtimes={"wasm": apps.runtime})
         ) as host:
             serve_host(app, host, Anybody())
             yield

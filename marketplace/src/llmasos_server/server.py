@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from llmasos.database.engine import Database
 from llmasos.errors import Unavailable
-from llmasos.host import Host, Parts
+from llmasos.host import Host, HostParts
 from llmasos.i18n import _
 from llmasos.settings import Settings
 from llmasos_marketplace.catalog.service import Catalog
@@ -42,14 +42,14 @@ BACKLOG: Final = 512
 
 
 def create_app(
-    settings: Settings, *, hosts: tuple[str, ...] = (), parts: Parts | None = None, warm: bool = False
+    settings: Settings, *, hosts: tuple[str, ...] = (), parts: HostParts | None = None, warm: bool = False
 ) -> FastAPI:
     """Create the whole server as an application; its host opens at startup.
 
     Args:
         settings: The host's settings.
         hosts: Accepted host names besides those of loopback; `*` for any.
-        parts: Parts of the host to use instead of its own.
+        parts: HostParts of the host to use instead of its own.
         warm: Start litellm and the embedded model immediately, in the background.
     """
 

@@ -268,9 +268,11 @@ async def connected(
         finally:
             await remote.close()
     else:
-        from llmasos.host import Host, Parts, open_gateway  # noqa: PLC0415 - a second that a server's client spares
+        from llmasos.host import Host, HostParts, open_gateway  # noqa: PLC0415 - a second that a server's client spares
 
-        parts = Parts(gateway=lambda settings, database, plugins: open_gateway(settings, database, plugins, on_fetch))
+        parts = HostParts(
+            gateway=lambda settings, database, plugins: open_gateway(settings, database, plugins, on_fetch)
+        )
         async with Host.open(settings, parts) as host:
             yield LocalConnection(host, principal or Principal())
 

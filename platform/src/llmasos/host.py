@@ -45,8 +45,8 @@ RuntimeMaker: TypeAlias = Callable[[SyscallHandler], Runtime]
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Parts of a host that the caller may supply; the others are made from the settings."""
+class HostParts:
+    """HostParts of a host that the caller may supply; the others are made from the settings."""
 
     runnables: Callable[[Database], Runnables] | None = None
     runtimes: Mapping[str, RuntimeMaker] = field(default_factory=dict[str, RuntimeMaker])
@@ -64,7 +64,7 @@ class Host:
     `Host.open` opens one for a program; `Host` itself is for a command with an open database that may run an app.
     """
 
-    def __init__(self, settings: Settings, database: Database, parts: Parts | None = None) -> None:
+    def __init__(self, settings: Settings, database: Database, parts: HostParts | None = None) -> None:
         """Create no part yet. `close` ends the created ones.
 
         Args:
@@ -74,12 +74,12 @@ class Host:
         """
         self.settings = settings
         self.database = database
-        self._parts = parts or Parts()
+        self._parts = parts or HostParts()
         self._stopping = False
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings, parts: Parts | None = None) -> AsyncGenerator[Self]:
+    async def open(cls, settings: Settings, parts: HostParts | None = None) -> AsyncGenerator[Self]:
         """Open a host until the block ends: then it refuses new work, ends what runs, settles it and closes.
 
         The home and the database are created, or migrated, if necessary.

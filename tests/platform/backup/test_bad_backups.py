@@ -16,7 +16,7 @@ from llmasos.backup.sealing import WrongPassphrase
 
 
 def named(name: str) -> Callable[[archive.BackupManifest], archive.BackupManifest]:
-    empty = archive.ArchiveEntry(name, 0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
+    empty = archive.BackupEntry(name, 0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
     return lambda manifest: replace(manifest, files=(*manifest.files, empty))
 
 

@@ -11,7 +11,7 @@ from llmasos.bundles.actions import LIFECYCLE_EVENTS
 from llmasos.bundles.manifest import AppsPermission
 from llmasos.database.engine import utc_now
 from llmasos.errors import Denied, NotFound, QuotaExceeded, TimedOut
-from llmasos.host import Host, Parts
+from llmasos.host import Host, HostParts
 from llmasos.invocations import run as run_module
 from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel.invocation import Principal
@@ -46,7 +46,7 @@ class Setting:
 @pytest.fixture
 async def setting(tmp_path: Path) -> AsyncIterator[Setting]:
     made = Setting()
-    parts = Parts(runnables=lambda _: made.apps, runtimes={"wasm": made.apps.runtime})
+    parts = HostParts(runnables=lambda _: made.apps, runtimes={"wasm": made.apps.runtime})
     async with Host.open(Settings(home=tmp_path / "home"), parts) as host:
         made.host = host
         yield made

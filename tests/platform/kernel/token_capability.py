@@ -11,7 +11,7 @@ from llmasos.database.engine import Database, utc_now
 from llmasos.errors import Denied, Invalid
 from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel import audit
-from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
+from llmasos.kernel.capability import ContractFunction, Operation, OperationResult, PreparedCall
 from llmasos.kernel.invocation import InstalledApp, Invocation, Principal
 from llmasos.kernel.tables import AuditEntry
 from llmasos.quotas.meters import Demand, Meter, Shrink, Used
@@ -88,12 +88,12 @@ class TokenCapability:
         raise Invalid("one number")
 
     def prepare(self, invocation: Invocation, operation: Count) -> PreparedCall:
-        async def execute(granted: Demand) -> Outcome:
+        async def execute(granted: Demand) -> OperationResult:
             assert granted.shrink
             match operation.way:
                 case "generate":
                     tokens = granted.shrink.tokens
-                    return Outcome(tokens, Used(10, tokens, cost_micro_usd=7, model="m"))
+                    return OperationResult(tokens, Used(10, tokens, cost_micro_usd=7, model="m"))
                 case "hang":
                     self.hanging.set()
                     await asyncio.sleep(3600)
@@ -103,7 +103,7 @@ class TokenCapability:
                     raise Denied("not while it runs either")
                 case "open":
                     self.streams.append(Words(["a", "b", "c"], self.fail_after))
-                    return Outcome(stream=self.streams[-1])
+                    return OperationResult(stream=self.streams[-1])
             raise AssertionError
 
         demand = Demand({Meter.TOKENS: 10 + operation.tokens}, shrink=Shrink(operation.tokens, 5), model="m")

@@ -11,7 +11,7 @@ from llmasos.errors import Invalid, ManifestRejected, Unavailable
 from llmasos.gateway.request import GenerateRequest
 from llmasos.gateway.routing import EVERYTHING, Choice
 from llmasos.hooks import AuditRecord, ReleaseFinding, UsageRecord, hookimpl
-from llmasos.host import Host, Parts
+from llmasos.host import Host, HostParts
 from llmasos.kernel.capability import ContractFunction, Operation, PreparedCall
 from llmasos.kernel.invocation import Principal
 from llmasos.plugin_marks import HOOK_NAMES
@@ -167,7 +167,7 @@ async def test_a_bad_capability_does_not_stop_the_hosts_start(tmp_path, caplog):
     plugins = with_plugins(
         plugin(register_capability=bad_capability, register_models=lambda: 1, register_runtime=lambda: 1)
     )
-    async with Host.open(Settings(home=tmp_path), Parts(plugins=plugins)) as host:
+    async with Host.open(Settings(home=tmp_path), HostParts(plugins=plugins)) as host:
         host.check()
         assert host.gateway.registry.models
         with pytest.raises(ManifestRejected):
@@ -221,6 +221,6 @@ async def test_nothing_that_a_plugins_capability_raises_ends_the_host(database, 
 async def test_a_plugins_runtime_that_cannot_be_made_is_named(tmp_path, error):
     """10-14, its kind."""
     broken = plugin(register_runtime=lambda: RuntimeKind("x-gpu", fault(error)))
-    async with Host.open(Settings(home=tmp_path), Parts(plugins=with_plugins(broken))) as host:
+    async with Host.open(Settings(home=tmp_path), HostParts(plugins=with_plugins(broken))) as host:
         with pytest.raises(Unavailable, match="plugin-0 cannot make its runtime x-gpu"):
             host.runtimes.of("x-gpu")

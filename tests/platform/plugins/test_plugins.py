@@ -10,7 +10,7 @@ from llmasos import hooks
 from llmasos.errors import Denied, Invalid, ManifestRejected, ModelUnavailable, Unavailable
 from llmasos.gateway.routing import EVERYTHING, Choice, Reach
 from llmasos.hooks import AuditRecord, ReleaseFinding, UsageRecord
-from llmasos.host import Host, Parts
+from llmasos.host import Host, HostParts
 from llmasos.i18n import render
 from llmasos.plugin_marks import HOOK_NAMES
 from llmasos.plugins import Plugins
@@ -157,7 +157,7 @@ async def test_a_runtime_of_a_plugin_is_made_once_and_an_unknown_kind_is_refused
         "x-gpu", lambda context: made.append(context.settings.home) or FakeApps().runtime(context.handler)
     )
     plugins = with_plugins(plugin(register_runtime=lambda: mine))
-    async with Host.open(Settings(home=tmp_path), Parts(plugins=plugins)) as host:
+    async with Host.open(Settings(home=tmp_path), HostParts(plugins=plugins)) as host:
         assert host.runtimes.of("x-gpu") is host.runtimes.of("x-gpu")
         with pytest.raises(ManifestRejected, match=r'No runtime here runs kind = "x-tpu": install.*or build') as raised:
             host.runtimes.of("x-tpu")

@@ -149,7 +149,7 @@ import asyncio, sys, os, signal
 from llmasos import tables
 from llmasos.bundles.manifest import ModelPermission, LocalisedText
 from llmasos.database.engine import Database
-from llmasos.kernel.capability import Operation, Outcome, PreparedCall
+from llmasos.kernel.capability import Operation, OperationResult, PreparedCall
 from llmasos.kernel.invocation import InstalledApp, Principal
 from llmasos.quotas.meters import Demand, Meter, Used
 from llmasos.testing import small_host
@@ -170,7 +170,7 @@ class Model:
         return PreparedCall(self.execute, Demand({Meter.TOKENS: 60}, model="m"))
     async def execute(self, granted):
         die("execute")
-        return Outcome(1, Used(prompt_tokens=60, model="m"))
+        return OperationResult(1, Used(prompt_tokens=60, model="m"))
 
 async def main():
     grant = ModelPermission(capability="model", tiers=("fast",), reason=LocalisedText(en="x"))
@@ -227,7 +227,7 @@ from llmasos import tables
 from llmasos.bundles.manifest import ModelPermission, LocalisedText
 from llmasos.database.engine import Database
 from llmasos.database.transaction import Transaction
-from llmasos.kernel.capability import Operation, Outcome, PreparedCall
+from llmasos.kernel.capability import Operation, OperationResult, PreparedCall
 from llmasos.kernel.invocation import InstalledApp, Principal
 from llmasos.quotas.meters import Demand, Meter, Used
 from llmasos.testing import small_host
@@ -240,7 +240,7 @@ class Model:
     def prepare(self, invocation, operation):
         return PreparedCall(self.execute, Demand({Meter.TOKENS: 7}, model="m"))
     async def execute(self, granted):
-        return Outcome(1, Used(prompt_tokens=7, model="m"))
+        return OperationResult(1, Used(prompt_tokens=7, model="m"))
 
 def die_at(step):
     seen = 0

@@ -32,7 +32,7 @@ from llmasos.capabilities.storage import Area, Value
 from llmasos.errors import AppFailed, LlmasosError
 from llmasos.gateway.gateway import Gateway
 from llmasos.gateway.testing import ScriptedProvider, ScriptedReply, scripted_entry, scripted_gateway
-from llmasos.host import Host, Parts
+from llmasos.host import Host, HostParts
 from llmasos.invocations.run import Runnable
 from llmasos.kernel.invocation import Event, InstalledApp, InvocationLimits, Principal
 from llmasos.runtimes.runtime import Program
@@ -292,7 +292,7 @@ async def in_the_sandbox(
 
     with echo_server() as server:
         installed = Installed(code, {}, server, callees)
-        parts = Parts(runnables=lambda _: installed, runtimes={"fake": callees.runtime}, gateway=gateway)
+        parts = HostParts(runnables=lambda _: installed, runtimes={"fake": callees.runtime}, gateway=gateway)
         settings = Settings(home=home, runners=1, http_networks=(ip_network("127.0.0.0/8"),))
         async with Host.open(settings, parts) as host:
             program = Program(kind, code.digest, code.manifest.capabilities | BASELINE_CAPABILITIES, "conformance")

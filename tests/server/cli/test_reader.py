@@ -14,7 +14,7 @@ import pytest
 
 import llmasos.connection
 from llmasos.connection import LocalConnection
-from llmasos.host import Host, Parts
+from llmasos.host import Host, HostParts
 from llmasos.kernel.invocation import Event, Principal
 from llmasos.settings import Settings
 from llmasos.testing import FakeAction, FakeApps, Guest
@@ -41,7 +41,7 @@ def tool(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def connected(
         _settings: Settings, principal: Principal, _told: object = None
     ) -> AsyncIterator[LocalConnection]:
-        parts = Parts(runnables=lambda _: apps, runtimes={"wasm": apps.runtime})
+        parts = HostParts(runnables=lambda _: apps, runtimes={"wasm": apps.runtime})
         async with Host.open(Settings(), parts) as host:
             yield LocalConnection(host, principal)
 

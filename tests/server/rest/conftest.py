@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from llmasos.database.schema import ensure_schema
 from llmasos.gateway.gateway import Gateway
-from llmasos.host import Host, Parts
+from llmasos.host import Host, HostParts
 from llmasos.kernel.invocation import Event, Principal
 from llmasos.settings import Settings
 from llmasos.testing import FakeAction, FakeApps, Guest
@@ -138,7 +138,7 @@ async def serving(home: Path, gateway: Gateway | None = None) -> AsyncIterator[S
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         made = None if gateway is None else lambda *_: gateway
-        parts = Parts(runnables=lambda _: apps, runtimes={"wasm": apps.runtime}, gateway=made)
+        parts = HostParts(runnables=lambda _: apps, runtimes={"wasm": apps.runtime}, gateway=made)
         async with Host.open(Settings(home=home), parts) as host:
             opened.append(host)
             serve_host(app, host, Tokens())

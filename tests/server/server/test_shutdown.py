@@ -10,7 +10,7 @@ from sqlmodel import Session, create_engine, select
 
 from llmasos.database.engine import Database
 from llmasos.database.schema import ensure_schema
-from llmasos.host import Parts
+from llmasos.host import HostParts
 from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel.invocation import Event, Principal
 from llmasos.quotas.tables import LedgerWindow, Quota, ReservationRow
@@ -51,7 +51,7 @@ async def test_sigterm_ends_streams_with_an_error_and_settles(tmp_path: Path) ->
     settings, token = prepared(tmp_path)
     apps = FakeApps()
     apps.add("acme/tool", wait=FakeAction(wait, streaming=True))
-    app = create_app(settings, parts=Parts(runnables=lambda _: apps, runtimes={"wasm": apps.runtime}))
+    app = create_app(settings, parts=HostParts(runnables=lambda _: apps, runtimes={"wasm": apps.runtime}))
     ready = asyncio.Event()
     with listen("127.0.0.1", 0) as listener:
         server = Server(app, ready.set)

@@ -21,7 +21,7 @@ from llmasos_marketplace.catalog.service import Catalog
 from llmasos_marketplace.publishing.first_party import Build, FirstPartyApp
 from llmasos_marketplace.publishing.service import Publishing
 
-Outcome: TypeAlias = Literal["published", "unchanged", "skipped"]
+SeedingOutcome: TypeAlias = Literal["published", "unchanged", "skipped"]
 
 # A build uses one core and 300 MB for six seconds; more than two at once only wait for each other.
 AT_ONCE = 2
@@ -33,7 +33,7 @@ class Seeded:
 
     app_id: str
     version: str
-    outcome: Outcome
+    outcome: SeedingOutcome
     detail: str = ""
 
 

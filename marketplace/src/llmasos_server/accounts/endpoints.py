@@ -15,14 +15,14 @@ from llmasos_server.rest.context import PREFIX, host_of
 from llmasos_server.rest.identity import MayAdminister
 from llmasos_server.rest.paging import DEFAULT_LIMIT, Page, PageCursor, PageLimit, page_of
 from llmasos_server.rest.problems import InvalidCursor, ScopeMissing, responses
-from llmasos_server.rest.schemas import Answer, utc
+from llmasos_server.rest.schemas import ApiModel, utc
 
 router = APIRouter(prefix=PREFIX)
 
 _REFUSED = responses(Unauthenticated, ScopeMissing, InvalidCursor)
 
 
-class TokenView(Answer):
+class TokenView(ApiModel):
     """A token, without its secret."""
 
     id: str

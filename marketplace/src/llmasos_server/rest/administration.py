@@ -26,14 +26,14 @@ from llmasos_server.rest.paging import (
     page_of,
 )
 from llmasos_server.rest.problems import InvalidCursor, ScopeMissing, responses
-from llmasos_server.rest.schemas import Answer, utc
+from llmasos_server.rest.schemas import ApiModel, utc
 
 router = APIRouter(prefix=PREFIX)
 
 _REFUSED = responses(Unauthenticated, ScopeMissing, InvalidCursor)
 
 
-class AuditView(Answer):
+class AuditView(ApiModel):
     """One line of the audit log."""
 
     workspace_id: str
@@ -54,7 +54,7 @@ class AuditView(Answer):
         return cls.model_validate(row.model_dump() | {"at": utc(row.at)})
 
 
-class AuditVerification(Answer):
+class AuditVerification(ApiModel):
     """Whether the audit log is as it was written."""
 
     intact: bool
@@ -65,7 +65,7 @@ class AuditVerification(Answer):
     reason: str
 
 
-class SecretView(Answer):
+class SecretView(ApiModel):
     """A secret that is set. Its value is never shown."""
 
     name: str

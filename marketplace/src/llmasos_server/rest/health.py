@@ -17,7 +17,7 @@ from llmasos.printable import one_line
 from llmasos_server.rest.context import host_of
 from llmasos_server.rest.identity import Watcher
 from llmasos_server.rest.problems import ScopeMissing, responses
-from llmasos_server.rest.schemas import Answer
+from llmasos_server.rest.schemas import ApiModel
 
 router = APIRouter(tags=["health"])
 access = logging.getLogger("llmasos_server.access")
@@ -27,7 +27,7 @@ READY_SECONDS: Final = 2.0
 MAX_LOGGED_PATH: Final = 500
 
 
-class Health(Answer):
+class Health(ApiModel):
     """The state of the process."""
 
     status: Literal["ok"] = "ok"

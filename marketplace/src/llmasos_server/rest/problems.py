@@ -93,7 +93,7 @@ class ScopeMissing(Denied):
     code = "scope-missing"
 
 
-class Fault(BaseModel):
+class FieldError(BaseModel):
     """One fault of the input: its place, as a JSON pointer, and its description."""
 
     model_config = ConfigDict(extra="forbid")
@@ -119,7 +119,7 @@ class Problem(BaseModel):
     """The path that was asked for."""
     invocation: str | None = None
     """The invocation that failed, if one had begun."""
-    errors: list[Fault] | None = None
+    errors: list[FieldError] | None = None
     """Each fault of the input, if there are several."""
 
 
@@ -135,11 +135,11 @@ def problem_of(
     locale: str = "en",
     instance: str | None = None,
     invocation: str | None = None,
-    faults: Sequence[Fault] = (),
+    faults: Sequence[FieldError] = (),
 ) -> Problem:
     """Make the problem document of an error, in the caller's language."""
     if isinstance(error, InputRejected):
-        faults = [Fault(pointer=each.pointer, detail=render(each.message, locale)) for each in error.faults]
+        faults = [FieldError(pointer=each.pointer, detail=render(each.message, locale)) for each in error.faults]
     return Problem(
         type=f"urn:llmasos:problem:{error.code}",
         title=error.code.replace("-", " ").capitalize(),
@@ -157,7 +157,7 @@ def respond(
     request: Request | None = None,
     *,
     invocation: str | None = None,
-    faults: Sequence[Fault] = (),
+    faults: Sequence[FieldError] = (),
     headers: Mapping[str, str] | None = None,
 ) -> ProblemResponse:
     """Make the response for an error: its status, its document, and for 401 how to authenticate."""
@@ -228,7 +228,7 @@ async def _validation(request: Request, error: Exception) -> ProblemResponse:
         for fault in cast("RequestValidationError", error).errors()
     ] or [("", _("the request is not valid"))]
     locale = negotiate(request.headers.get("accept-language", ""))
-    faults = [Fault(pointer=f"/{where}", detail=render(what, locale)) for where, what in found]
+    faults = [FieldError(pointer=f"/{where}", detail=render(what, locale)) for where, what in found]
     where, what = found[0]
     return respond(Invalid(_("{where}: {what}", where=where, what=what)), request, faults=faults)
 

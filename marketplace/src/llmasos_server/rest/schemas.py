@@ -14,13 +14,13 @@ from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel.invocation import InvocationUsage
 
 
-class Answer(BaseModel):
+class ApiModel(BaseModel):
     """A frozen model without extra fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class UsageView(Answer):
+class UsageView(ApiModel):
     """An invocation's usage."""
 
     prompt_tokens: int
@@ -45,7 +45,7 @@ class UsageView(Answer):
         )
 
 
-class RunView(Answer):
+class RunView(ApiModel):
     """The result of a run."""
 
     id: str
@@ -62,14 +62,14 @@ class RunView(Answer):
         return view.model_copy(update={"notices": list(result.notices)}) if result.notices else view
 
 
-class ErrorView(Answer):
+class ErrorView(ApiModel):
     """Why an invocation failed."""
 
     code: str
     message: str
 
 
-class InvocationView(Answer):
+class InvocationView(ApiModel):
     """One run of one action. Inputs and outputs are not kept."""
 
     id: str
@@ -91,7 +91,7 @@ class InvocationView(Answer):
         return cls.model_validate(_fields(row, locale))
 
 
-class InvocationStatus(Answer):
+class InvocationStatus(ApiModel):
     """The state of an invocation."""
 
     id: str
@@ -133,7 +133,7 @@ def utc(at: datetime) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-class ActionView(Answer):
+class ActionView(ApiModel):
     """An action: its inputs and its output."""
 
     name: str
@@ -156,26 +156,26 @@ class ActionView(Answer):
         )
 
 
-class ChunkEvent(Answer):
+class ChunkEvent(ApiModel):
     """`event: chunk`: a part of a streamed answer."""
 
     text: str
 
 
-class ProgressEvent(Answer):
+class ProgressEvent(ApiModel):
     """`event: progress`: how far the run is."""
 
     fraction: float
     message: str
 
 
-class NoticeEvent(Answer):
+class NoticeEvent(ApiModel):
     """`event: notice`: a remark on the answer."""
 
     message: str
 
 
-class EndEvent(Answer):
+class EndEvent(ApiModel):
     """`event: end`: the run succeeded. No event follows."""
 
     id: str

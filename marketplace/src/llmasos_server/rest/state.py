@@ -23,14 +23,14 @@ from llmasos_server.rest.context import PREFIX, host_of
 from llmasos_server.rest.identity import Caller, MayRead
 from llmasos_server.rest.paging import DEFAULT_LIMIT, Page, PageCursor, PageLimit, page_of
 from llmasos_server.rest.problems import InvalidCursor, ScopeMissing, responses
-from llmasos_server.rest.schemas import ActionView, Answer, utc
+from llmasos_server.rest.schemas import ActionView, ApiModel, utc
 
 router = APIRouter(prefix=PREFIX)
 
 _REFUSED = responses(Unauthenticated, ScopeMissing, InvalidCursor)
 
 
-class InstallationView(Answer):
+class InstallationView(ApiModel):
     """An installed app: its current release and its actions."""
 
     id: str
@@ -45,7 +45,7 @@ class InstallationView(Answer):
     actions: list[ActionView]
 
 
-class GrantView(Answer):
+class GrantView(ApiModel):
     """The grant of one capability."""
 
     capability: str
@@ -53,7 +53,7 @@ class GrantView(Answer):
     revoked_at: datetime | None
 
 
-class UsageTotalView(Answer):
+class UsageTotalView(ApiModel):
     """An app's use of a model on a day."""
 
     day: date | None
@@ -67,7 +67,7 @@ class UsageTotalView(Answer):
     fuel: int
 
 
-class QuotaView(Answer):
+class QuotaView(ApiModel):
     """A limit on a meter over a window, and its current use."""
 
     scope: str
@@ -101,14 +101,14 @@ class QuotaView(Answer):
         )
 
 
-class PriceView(Answer):
+class PriceView(ApiModel):
     """Micro-USD for a million tokens."""
 
     input: int
     output: int
 
 
-class ModelView(Answer):
+class ModelView(ApiModel):
     """A model, by the name that apps and quotas use."""
 
     name: str

@@ -48,7 +48,7 @@ class BackupRejected(Invalid):
 
 
 @dataclass(frozen=True, slots=True)
-class ArchiveEntry:
+class BackupEntry:
     """One file of a backup."""
 
     name: str
@@ -84,7 +84,7 @@ class BackupManifest:
     """The version of LLMasOS that made it."""
     schema: str
     """The revision of the database's schema."""
-    files: tuple[ArchiveEntry, ...]
+    files: tuple[BackupEntry, ...]
     tables: dict[str, TableRows]
     secrets_key: SealedKey | None = None
     format: int = field(default=FORMAT)
@@ -96,14 +96,14 @@ class BackupManifest:
         return json.dumps(content, sort_keys=True).encode()
 
 
-def describe(name: str, path: Path) -> ArchiveEntry:
+def describe(name: str, path: Path) -> BackupEntry:
     """The entry of a file that goes into a backup."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return ArchiveEntry(name, file.tell(), digest)
+        return BackupEntry(name, file.tell(), digest)
 
 
-def write(target: BinaryIO, manifest: BackupManifest, files: Iterable[tuple[ArchiveEntry, Path]]) -> None:
+def write(target: BinaryIO, manifest: BackupManifest, files: Iterable[tuple[BackupEntry, Path]]) -> None:
     """Write a backup.
 
     Args:
@@ -163,7 +163,7 @@ def read_manifest(source: BinaryIO) -> BackupManifest:
 
 
 def _manifest(value: dict[str, Any]) -> BackupManifest:
-    files = tuple(ArchiveEntry(_text(e["name"]), _count(e["size_bytes"]), _text(e["sha256"])) for e in value["files"])
+    files = tuple(BackupEntry(_text(e["name"]), _count(e["size_bytes"]), _text(e["sha256"])) for e in value["files"])
     names = [entry.name for entry in files]
     if len(set(names)) != len(names):
         raise _damaged(_("it lists a file twice"))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from llmasos.backup import archive, rows
-from llmasos.backup.archive import ArchiveEntry, BackupManifest, TableRows
+from llmasos.backup.archive import BackupEntry, BackupManifest, TableRows
 from llmasos.backup.sealing import seal
 from llmasos.backup.snapshot import snapshot
 from llmasos.database.schema import check_revision, revision_of
@@ -137,7 +137,7 @@ def _files(home: Path) -> Iterator[tuple[str, Path]]:
             yield f"code/{digest}/{path.name}", path
 
 
-def _manifest(revision: str, entries: list[ArchiveEntry], tables: dict[str, TableRows]) -> BackupManifest:
+def _manifest(revision: str, entries: list[BackupEntry], tables: dict[str, TableRows]) -> BackupManifest:
     return BackupManifest(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         llmasos=metadata.version("llmasos-platform"),

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, Protocol
 from llmasos.bundles.manifest import AppsPermission
 from llmasos.errors import Denied, Invalid
 from llmasos.i18n import _
-from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
+from llmasos.kernel.capability import ContractFunction, Operation, OperationResult, PreparedCall
 from llmasos.kernel.guest_calls import json_text, parse_json
 from llmasos.kernel.invocation import Event, EventSink, Invocation, Json, Principal
 from llmasos.quotas.meters import Demand
@@ -120,8 +120,8 @@ class AppsCapability:
             if event.kind == "notice":
                 await invocation.emit(event)
 
-        async def call(_granted: Demand) -> Outcome[Json]:
+        async def call(_granted: Demand) -> OperationResult[Json]:
             result = await self._runner(invocation.principal, app_id, action, value, notices, parent=invocation)
-            return Outcome(result.output)
+            return OperationResult(result.output)
 
         return PreparedCall(call, detail={"app": app_id[:MAX_NAME], "action": action[:MAX_NAME]})

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from llmasos.errors import Invalid, ResourceLimit
 from llmasos.i18n import _
-from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
+from llmasos.kernel.capability import ContractFunction, Operation, OperationResult, PreparedCall
 from llmasos.kernel.guest_calls import json_text
 from llmasos.kernel.invocation import Event, Invocation, Json
 from llmasos.quotas.meters import Demand
@@ -98,7 +98,7 @@ class OutputCapability:
             case _:
                 raise TypeError(operation)
 
-        async def show(_granted: Demand) -> Outcome[None]:
+        async def show(_granted: Demand) -> OperationResult[None]:
             # An empty chunk counts as well, since every event has a cost.
             size = len(event.text.encode(errors="surrogatepass")) + 8
             if invocation.output_bytes + size > invocation.limits.output_bytes:
@@ -110,7 +110,7 @@ class OutputCapability:
                 )
             invocation.output_bytes += size
             await invocation.emit(event)
-            return Outcome()
+            return OperationResult()
 
         return PreparedCall(show)
 
@@ -130,9 +130,9 @@ class LogCapability:
             case _:
                 raise TypeError(operation)
 
-        async def write(_granted: Demand) -> Outcome[None]:
+        async def write(_granted: Demand) -> OperationResult[None]:
             invocation.add_log(f"{level.upper()} {message}\n")
-            return Outcome()
+            return OperationResult()
 
         return PreparedCall(write)
 
@@ -147,10 +147,10 @@ class ConfigCapability:
     def prepare(self, invocation: Invocation, operation: Operation[Any]) -> PreparedCall[AppConfig]:
         """Prepare the configuration."""
 
-        async def read(_granted: Demand) -> Outcome[AppConfig]:
+        async def read(_granted: Demand) -> OperationResult[AppConfig]:
             values: Mapping[str, Json] = invocation.app.config if invocation.app else {}
             now_ms = time.time_ns() // 1_000_000
             granted = tuple(sorted(invocation.app.grants)) if invocation.app else ()
-            return Outcome(AppConfig(dict(values), invocation.principal.locale, now_ms, invocation.id, granted))
+            return OperationResult(AppConfig(dict(values), invocation.principal.locale, now_ms, invocation.id, granted))
 
         return PreparedCall(read)

@@ -26,7 +26,7 @@ from llmasos.capabilities.echoes import declared, hidden
 from llmasos.capabilities.http_messages import MAX_REDIRECTS, HttpRequest, HttpResponse, HttpSettings
 from llmasos.errors import Denied, Invalid, ResourceLimit, TimedOut, Unavailable
 from llmasos.i18n import _
-from llmasos.kernel.capability import Outcome
+from llmasos.kernel.capability import OperationResult
 from llmasos.kernel.invocation import Invocation
 from llmasos.quotas.meters import Demand, Meter, Used
 from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
@@ -122,7 +122,7 @@ class Exchange:
                 ),
             )
 
-    async def execute(self, granted: Demand) -> Outcome[HttpResponse]:
+    async def execute(self, granted: Demand) -> OperationResult[HttpResponse]:
         """Send it, follow its redirects, and read the response up to the granted size."""
         hop = self.hop(self.request.method, self.request.url, self.body)
         seconds = min(TIMEOUT_SECONDS, max(0.1, self.invocation.deadline_monotonic - time.monotonic()))
@@ -132,7 +132,9 @@ class Exchange:
                     answer = await self._send(hop)
                     location = answer.headers.get("location")
                     if answer.status not in _REDIRECTS or location is None:
-                        return Outcome(answer if self.readable else replace(answer, headers={}), self.used(granted))
+                        return OperationResult(
+                            answer if self.readable else replace(answer, headers={}), self.used(granted)
+                        )
                     if self.sent > min(MAX_REDIRECTS, granted.amounts.get(Meter.REQUESTS, 1) - 1):
                         raise Invalid(
                             _("the server redirected more than {max_redirects} times", max_redirects=MAX_REDIRECTS),

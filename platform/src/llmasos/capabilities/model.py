@@ -20,7 +20,7 @@ from llmasos.gateway.stream import AnswerStream
 from llmasos.gateway.usage import Spent
 from llmasos.i18n import _
 from llmasos.kernel.calls import OpenStream
-from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
+from llmasos.kernel.capability import ContractFunction, Operation, OperationResult, PreparedCall
 from llmasos.kernel.guest_calls import json_argument, json_text
 from llmasos.kernel.invocation import Event, Invocation, Json
 from llmasos.quotas.meters import Demand, Used
@@ -106,8 +106,8 @@ class ModelCapability:
                 return self._embedding(grant, request)
             case CountTokens(text):
 
-                async def count(_granted: Demand) -> Outcome[int]:
-                    return Outcome(await self._gateway.count_tokens(text, reach=_reach(grant)))
+                async def count(_granted: Demand) -> OperationResult[int]:
+                    return OperationResult(await self._gateway.count_tokens(text, reach=_reach(grant)))
 
                 return PreparedCall(count)
             case _:
@@ -141,9 +141,9 @@ class ModelCapability:
         plan = self._gateway.plan_embedding(request, reach=reach)
         spent = Spent()
 
-        async def embed(_granted: Demand) -> Outcome[dict[str, Any]]:
+        async def embed(_granted: Demand) -> OperationResult[dict[str, Any]]:
             answer = await self._gateway.embed(plan, spent=spent)
-            return Outcome(answer.value, answer.used)
+            return OperationResult(answer.value, answer.used)
 
         detail = {"model": plan.entry.name, "texts": len(request.input)}
         return PreparedCall(embed, plan.demand, detail, lambda _: plan.used_at_most() if spent.pending else spent.used)
@@ -176,7 +176,7 @@ class _Generation:
         """Call for a stream."""
         return self._prepared(self._open)
 
-    def _prepared(self, execute: Callable[[Demand], Awaitable[Outcome[AnswerT]]]) -> PreparedCall[AnswerT]:
+    def _prepared(self, execute: Callable[[Demand], Awaitable[OperationResult[AnswerT]]]) -> PreparedCall[AnswerT]:
         plan = self._plan
         detail = {"model": plan.entry.name, "max_tokens": plan.max_tokens, "task": self._task}
         measure = self._measure if self._gateway.can_measure(plan) else None
@@ -200,14 +200,14 @@ class _Generation:
         if self._send_http is not None:
             self._plan = await with_pictures_inlined(self._plan, self._invocation, self._send_http)
 
-    async def _generate(self, granted: Demand) -> Outcome[dict[str, Any]]:
+    async def _generate(self, granted: Demand) -> OperationResult[dict[str, Any]]:
         await self._fetch_pictures()
         limit = self._plan.granted_tokens(granted)
         answer = await self._gateway.generate(self._plan, max_tokens=limit, spent=self._spent)
         await show_notices(self._invocation, answer.value["llmasos"]["notices"])
-        return Outcome(answer.value, answer.used)
+        return OperationResult(answer.value, answer.used)
 
-    async def _open(self, granted: Demand) -> Outcome[OpenStream[dict[str, Any]]]:
+    async def _open(self, granted: Demand) -> OperationResult[OpenStream[dict[str, Any]]]:
         await self._fetch_pictures()
         limit = self._plan.granted_tokens(granted)
         stream = await self._gateway.stream(self._plan, max_tokens=limit, spent=self._spent)
@@ -217,7 +217,7 @@ class _Generation:
         except BaseException:
             await stream.close()
             raise
-        return Outcome(stream=_NoticedStream(stream, self._invocation))
+        return OperationResult(stream=_NoticedStream(stream, self._invocation))
 
 
 class _NoticedStream:

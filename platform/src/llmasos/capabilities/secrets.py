@@ -10,7 +10,7 @@ from llmasos.bundles.manifest import SecretsPermission
 from llmasos.database.engine import Database
 from llmasos.errors import Denied
 from llmasos.i18n import _
-from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
+from llmasos.kernel.capability import ContractFunction, Operation, OperationResult, PreparedCall
 from llmasos.kernel.invocation import Invocation
 from llmasos.quotas.meters import Demand
 from llmasos.secrets import SecretOwner, Secrets
@@ -62,11 +62,11 @@ class SecretsCapability:
         """Prepare the list."""
         grant = invocation.app.grants.get(self.name) if invocation.app else None
 
-        async def names(_granted: Demand) -> Outcome[list[str]]:
+        async def names(_granted: Demand) -> OperationResult[list[str]]:
             found = self._source.names(invocation)
             if isinstance(grant, SecretsPermission):
                 granted = {place.name for place in grant.secrets}
                 found = [name for name in found if name in granted]
-            return Outcome(found)
+            return OperationResult(found)
 
         return PreparedCall(names)

@@ -17,7 +17,7 @@ from llmasos.database.engine import Database, WriteSession, utc_now
 from llmasos.database.transaction import Transaction
 from llmasos.errors import Conflict, Denied, Invalid, QuotaExceeded
 from llmasos.i18n import _
-from llmasos.kernel.capability import ContractFunction, Operation, Outcome, PreparedCall
+from llmasos.kernel.capability import ContractFunction, Operation, OperationResult, PreparedCall
 from llmasos.kernel.guest_calls import json_text
 from llmasos.kernel.invocation import Invocation
 from llmasos.quotas.meters import Demand
@@ -179,15 +179,15 @@ class StorageCapability:
 
 
 def _read(work: Callable[[], T]) -> PreparedCall[T]:
-    async def execute(_granted: Demand) -> Outcome[T]:
-        return Outcome(work())
+    async def execute(_granted: Demand) -> OperationResult[T]:
+        return OperationResult(work())
 
     return PreparedCall(execute)
 
 
 def _write(work: Callable[[], Awaitable[T]]) -> PreparedCall[T]:
-    async def execute(_granted: Demand) -> Outcome[T]:
-        return Outcome(await work())
+    async def execute(_granted: Demand) -> OperationResult[T]:
+        return OperationResult(await work())
 
     return PreparedCall(execute)
 

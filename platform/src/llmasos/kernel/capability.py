@@ -53,7 +53,7 @@ class StreamSource(Protocol[PartT_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[AnswerT]):
+class OperationResult(Generic[AnswerT]):
     """What a call returned, and what it used. A `stream` reports its own use at its end."""
 
     answer: AnswerT | None = None
@@ -73,7 +73,7 @@ def nothing_used(_granted: Demand) -> Used:
 class PreparedCall(Generic[AnswerT]):
     """An operation that the grant allows, ready to run."""
 
-    execute: Callable[[Demand], Awaitable[Outcome[AnswerT]]]
+    execute: Callable[[Demand], Awaitable[OperationResult[AnswerT]]]
     """Runs it within what was granted, which the ledger may have shrunk below `demand`."""
     demand: Demand = NO_DEMAND
     """The most that it may use; empty if it costs nothing."""
