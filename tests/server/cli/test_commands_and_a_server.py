@@ -199,7 +199,7 @@ def in_utc(value: Any, key: str = "") -> Any:
     if isinstance(value, dict):
         return {name: in_utc(each, name) for name, each in value.items()}
     if isinstance(value, list):
-        return sorted((in_utc(each) for each in value), key=str)
+        return sorted((in_utc(each) for each in value), key=lambda each: json.dumps(each, sort_keys=True, default=str))
     if value and (key == "at" or key.endswith("_at")):
         at = datetime.fromisoformat(value)
         return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -20,6 +20,7 @@ from llmasos.host import Host, HostParts
 from llmasos.kernel.invocation import Event, Principal
 from llmasos.settings import Settings
 from llmasos.testing import FakeAction, FakeApps, Guest
+from llmasos_server.accounts import endpoints as accounts
 from llmasos_server.openai import endpoints as openai
 from llmasos_server.rest.application import create_api, serve_host
 from llmasos_server.rest.identity import Caller, TokenScope
@@ -144,7 +145,7 @@ async def serving(home: Path, gateway: Gateway | None = None) -> AsyncIterator[S
             serve_host(app, host, Tokens())
             yield
 
-    app = create_api(lifespan, hosts={"127.0.0.1", "localhost"}, routers=(openai.router,))
+    app = create_api(lifespan, hosts={"127.0.0.1", "localhost"}, routers=(openai.router, accounts.router))
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     port = listener.getsockname()[1]
     config = uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=5)
