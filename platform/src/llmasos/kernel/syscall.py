@@ -80,8 +80,14 @@ class Kernel:
         """Accept no more calls of an invocation, and settle its open streams as ended with `code`."""
         self._admitted.pop(calls.invocation.id, None)
         calls.deadline.stop()
-        for opened in list(calls.streams.values()):
-            await self._end_stream(calls, opened, code)
+        streams = list(calls.streams.values())
+        # A settlement that fails must leave no other to the lease.
+        ends = await asyncio.gather(
+            *(self._end_stream(calls, opened, code) for opened in streams), return_exceptions=True
+        )
+        for failure in ends:
+            if failure is not None:
+                raise failure
 
     async def call(self, invocation: Invocation, operation: Operation[AnswerT]) -> AnswerT:
         """Make one call, for an invocation of this kernel.
