@@ -77,6 +77,7 @@ def a_row(metadata: MetaData, table: str) -> dict[str, Any]:
         str: "x",
         int: 1,
         bool: True,
+        bytes: b"x",
         float: 1.0,
         dict: {},
         date: date(2026, 1, 1),

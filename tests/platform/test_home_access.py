@@ -11,7 +11,7 @@ import pytest
 from llmasos.database import schema
 from llmasos.database.engine import Database
 from llmasos.home import make_private_folder
-from llmasos.home_access import close_access, foreign_content, loose_access, missing_key
+from llmasos.home_access import close_access, foreign_content, loose_access, lost_key
 from llmasos.secrets import SecretOwner, Secrets
 
 
@@ -88,13 +88,13 @@ def test_compiled_code_that_others_could_have_changed_is_named(tmp_path: Path) -
     assert list(foreign_content(tmp_path)) == [open_]
 
 
-def test_a_missing_key_is_told_only_where_something_needs_it(database: Database, tmp_path: Path) -> None:
+def test_a_lost_key_is_told_only_where_something_needs_it(database: Database, tmp_path: Path) -> None:
     with database.write() as session:
-        assert missing_key(session, tmp_path) is None
+        assert lost_key(session, tmp_path) is None
         Secrets(tmp_path).set(session, SecretOwner("default", "local"), "token", "value")
-        assert missing_key(session, tmp_path) is None
+        assert lost_key(session, tmp_path) is None
         (tmp_path / "secret.key").unlink()
-        assert "1 secrets cannot be read" in str(missing_key(session, tmp_path))
+        assert "so 1 secrets and" in str(lost_key(session, tmp_path))
 
 
 def test_doctor_closes_what_is_open_and_says_so(tmp_path: Path) -> None:

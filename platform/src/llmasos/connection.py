@@ -17,6 +17,7 @@ from llmasos.errors import (
     TimedOut,
     Unauthenticated,
     Unavailable,
+    error_with_code,
 )
 from llmasos.i18n import _, environment_locale
 from llmasos.invocations.result import InvocationResult
@@ -287,13 +288,7 @@ def error_of(body: bytes, status: int) -> LlmasosError:
         return Unavailable(
             _("The server returned {status} without a reason; is it an LLMasOS server?", status=status),
         )
-    for known in _tree(LlmasosError):
-        if known.code == code:
-            error = known.__new__(known)
-            LlmasosError.__init__(error, detail)
-            return error
+    known = error_with_code(code, detail)
+    if known is not None:
+        return known
     return _BY_STATUS.get(status, Invalid if 400 <= status < 500 else Unavailable)(detail)
-
-
-def _tree(cls: type[LlmasosError]) -> list[type[LlmasosError]]:
-    return [cls, *(below for child in cls.__subclasses__() for below in _tree(child))]

@@ -196,3 +196,15 @@ class Cancelled(LlmasosError):
 BY_TAG: dict[str, type[LlmasosError]] = {
     cls.tag: cls for cls in (Denied, QuotaExceeded, Invalid, Unavailable, TimedOut, Cancelled, NotFound, Conflict)
 }
+
+
+def error_with_code(code: str, message: str) -> LlmasosError | None:
+    """An error of the class that has a code, of those that are imported; None if none has it."""
+    waiting: list[type[LlmasosError]] = [LlmasosError]
+    for cls in waiting:
+        if cls.code == code:
+            error = cls.__new__(cls)
+            LlmasosError.__init__(error, message)  # a class's own may want more
+            return error
+        waiting += cls.__subclasses__()
+    return None

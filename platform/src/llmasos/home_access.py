@@ -12,7 +12,8 @@ from typing import Final, Literal
 from sqlmodel import Session, col, func, select
 
 from llmasos.i18n import Message, _
-from llmasos.secrets.service import KEY_FILE
+from llmasos.invocations import content
+from llmasos.secrets import KEY_FILE, Sealer, Secrets
 from llmasos.secrets.tables import SecretRow
 
 # The folders whose content the host trusts as its own: others must not write to them.
@@ -78,15 +79,31 @@ def close_access(home: Path) -> Iterator[tuple[Literal["note", "problem"], Messa
         )
 
 
-def missing_key(session: Session, home: Path) -> Message | None:
-    """Check whether the key of the stored secrets is missing."""
+def lost_key(session: Session, home: Path) -> Message | None:
+    """Check whether the home's key is missing, or is another than what is stored was encrypted under."""
     secrets = session.exec(select(func.count(col(SecretRow.name)))).one()
-    if not secrets or (home / KEY_FILE).is_file():
+    contents = content.count(session)
+    path = home / KEY_FILE
+    if not secrets and not contents:
+        return None
+    if not path.is_file():
+        return _(
+            "{path} is missing, so {secrets} secrets and the inputs and outputs of {contents} invocations cannot be "
+            "read: put it back from a backup, or set the secrets again.",
+            path=path,
+            secrets=secrets,
+            contents=contents,
+        )
+    secrets = Secrets(home).count_unreadable(session)
+    contents = content.count_unreadable(session, Sealer.in_home(home))
+    if not secrets and not contents:
         return None
     return _(
-        "{path} is missing, so {count} secrets cannot be read: put it back from a backup, or set them again.",
-        path=home / KEY_FILE,
-        count=secrets,
+        "{path} is another key than {secrets} secrets and the inputs and outputs of {contents} invocations were "
+        "encrypted under: put the former one back from a backup, or set the secrets again.",
+        path=path,
+        secrets=secrets,
+        contents=contents,
     )
 
 

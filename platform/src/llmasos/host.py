@@ -34,6 +34,7 @@ from llmasos.plugins import Plugins
 from llmasos.quotas.ledger import Ledger
 from llmasos.runtimes.kinds import COMPONENTS, NATIVE, Runtimes
 from llmasos.runtimes.runtime import Runtime, RuntimeContext, RuntimeKind, SyscallHandler
+from llmasos.secrets.sealing import Sealer
 from llmasos.settings import Settings
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class Host:
     @cached_property
     def invocations(self) -> Invocations:
         """Begins, ends and finds invocations."""
-        return Invocations(self.database, self._ledger, self.kernel)
+        return Invocations(self.database, self._ledger, self.kernel, Sealer.in_home(self.settings.home))
 
     @cached_property
     def runtimes(self) -> Runtimes:
@@ -188,6 +189,8 @@ class Host:
         self._stopping = True
         if self._has("actions"):
             await self.actions.stop()
+        if self._has("invocations"):
+            self.invocations.end_readers()
 
     async def close(self) -> None:
         """Stop, and end every created part. Idempotent."""

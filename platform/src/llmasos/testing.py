@@ -6,6 +6,7 @@ They replace runners and installations; everything around them is real.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -27,6 +28,10 @@ from llmasos.kernel.observation import UsageObserver
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas.ledger import Ledger
 from llmasos.runtimes.runtime import CallOutcome, Inspection, Program, SyscallHandler
+from llmasos.secrets import Sealer
+
+# As the file of a home has it.
+ANY_KEY = base64.urlsafe_b64encode(bytes(32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ async def small_host(
     """Open a kernel with only these capabilities, until the block ends."""
     ledger = Ledger(database)
     kernel = Kernel(database, ledger, capabilities, observer)
-    async with Invocations(database, ledger, kernel) as invocations:
+    async with Invocations(database, ledger, kernel, Sealer(lambda: ANY_KEY)) as invocations:
         yield SmallHost(kernel, invocations, GuestCalls(kernel))
 
 

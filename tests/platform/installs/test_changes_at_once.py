@@ -21,7 +21,8 @@ from llmasos.invocations.lifecycle import Invocations
 from llmasos.kernel.invocation import InstalledApp, Invocation, Principal
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas.ledger import Ledger
-from llmasos.testing import SmallHost
+from llmasos.secrets import Sealer
+from llmasos.testing import ANY_KEY, SmallHost
 
 ME = Principal()
 GRANT = StoragePermission(capability="storage", max_bytes=1000, reason=LocalisedText(en="To test."))
@@ -62,7 +63,7 @@ async def hosting(url: str, tmp_path: Any) -> AsyncIterator[SmallHost]:
         ledger = Ledger(database)
         storage = StorageCapability(database, apps.check_installed)
         kernel = Kernel(database, ledger, [storage], grant_now=apps.grant)
-        async with Invocations(database, ledger, kernel) as invocations:
+        async with Invocations(database, ledger, kernel, Sealer(lambda: ANY_KEY)) as invocations:
             yield SmallHost(kernel, invocations, None)  # type: ignore[arg-type]
 
 

@@ -24,7 +24,7 @@ from llmasos.database.schema import check_revision, revision_of
 from llmasos.errors import Conflict, Invalid, NotFound, Unavailable
 from llmasos.i18n import _
 from llmasos.installs.code import CodeStore
-from llmasos.secrets.service import KEY_FILE
+from llmasos.secrets import KEY_FILE
 
 MIN_PASSPHRASE_CHARACTERS: Final = 8
 _ATTEMPTS: Final = 3

@@ -41,7 +41,7 @@ from llmasos.database.schema import (
 from llmasos.errors import Conflict, Invalid, Unavailable
 from llmasos.home import make_private_folder
 from llmasos.i18n import _
-from llmasos.secrets.service import KEY_FILE
+from llmasos.secrets import KEY_FILE
 
 _DATABASE: Final = "llmasos.db"
 _TARGET: Final = "target.json"

@@ -2,11 +2,12 @@
 
 The tables are read from the database itself and not from this code, so that a backup of an older schema is loaded into
 that schema, and migrated afterwards. Values are JSON; instants are ISO 8601 in UTC, dates ISO 8601, and
-a JSON column is its text, so that what the audit log hashed stays byte for byte the same.
+a JSON column is its text, so that what the audit log hashed stays byte for byte the same; bytes are base64.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import typing
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,7 @@ from sqlalchemy import (
     Date,
     DateTime,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -95,6 +97,8 @@ def _writer(column: Column[Any]) -> Callable[[Any], Value]:
         return lambda value: None if value is None else _in_utc(value).isoformat()
     if isinstance(column.type, Date):
         return lambda value: None if value is None else value.isoformat()
+    if isinstance(column.type, LargeBinary):
+        return lambda value: None if value is None else base64.b64encode(value).decode()
     return lambda value: value
 
 
@@ -158,6 +162,8 @@ def _reader_of_type(kind: object) -> Callable[[object], object]:
         return lambda value: _of(bool, value)
     if isinstance(kind, BigInteger | Integer):
         return _integer
+    if isinstance(kind, LargeBinary):
+        return lambda value: base64.b64decode(_of(str, value), validate=True)
     if isinstance(kind, String | JsonText):
         return _text
     raise TypeError(f"a backup knows no columns of {kind!r}")

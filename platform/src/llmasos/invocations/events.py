@@ -133,6 +133,10 @@ class FollowedInvocation(Generic[ItemT, ResultT]):
         """Request its end. Does nothing once it has ended."""
         self._task.cancel()
 
+    def detach(self) -> None:
+        """Let it run on without its caller: nobody asks for its result here."""
+        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
+
     async def settled(self) -> None:
         """Wait until it has ended in any way and its reservations are settled."""
         await asyncio.wait({self._task})

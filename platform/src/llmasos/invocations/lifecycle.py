@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Self
 
@@ -16,16 +16,21 @@ from llmasos.database.transaction import Transaction
 from llmasos.database.write_queue import WriteKind
 from llmasos.errors import Cancelled, LlmasosError, NotFound, Unavailable
 from llmasos.i18n import Message
-from llmasos.invocations import records
+from llmasos.invocations import content, idempotency, records
+from llmasos.invocations.content import InvocationContent
+from llmasos.invocations.idempotency import IdempotencyKeys
+from llmasos.invocations.journal import Ending, EventJournal
+from llmasos.invocations.journals import Journals, RunningJournal
 from llmasos.invocations.running import RunningInvocation, RunningInvocations
 from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel import audit
 from llmasos.kernel.calls import audit_line, code_of
-from llmasos.kernel.invocation import EventSink, InstalledApp, Invocation, InvocationLimits, Principal, discard
+from llmasos.kernel.invocation import Event, EventSink, InstalledApp, Invocation, InvocationLimits, Principal, discard
 from llmasos.kernel.syscall import Kernel
 from llmasos.quotas.ledger import Ledger, Reservation
 from llmasos.quotas.meters import Demand, Meter, Shrink, Used
 from llmasos.quotas.run_limits import RunAccount
+from llmasos.secrets import Sealer
 
 logger = logging.getLogger(__name__)
 
@@ -35,21 +40,32 @@ FUEL_FLOOR: Final = 500_000_000
 CLOSE_SECONDS: Final = 10.0
 # How often another process's invocations are polled for their end.
 END_POLL_SECONDS: Final = 0.1
+# How often what was kept for long enough is deleted, besides at each start.
+HOUSEKEEPING_SECONDS: Final = 3600.0
 _ONE_INVOCATION: Final = Demand({Meter.INVOCATIONS: 1})
 
 
 class Invocations:
     """Begins, ends and finds invocations. An async context manager, which cancels what still runs when it exits."""
 
-    def __init__(self, database: Database, ledger: Ledger, kernel: Kernel) -> None:
+    def __init__(self, database: Database, ledger: Ledger, kernel: Kernel, sealer: Sealer) -> None:
+        """Begin and end them through `kernel`, and keep what they are given and return encrypted by `sealer`."""
         self._database = database
         self._ledger = ledger
         self._kernel = kernel
+        self._sealer = sealer
         self._running = RunningInvocations(database, ledger.lease.id)
+        self._journals = Journals(database, sealer)
+        self.keys = IdempotencyKeys(database, ledger.lease.id)
+        self._end_housekeeping: Callable[[], None] | None = None
         ledger.lease.on_release(records.lose)
 
     async def __aenter__(self) -> Self:
         self._ledger.lease.start()
+        if self._end_housekeeping is None:
+            queue = self._database.write_queue
+            queue.submit(_forget_old, WriteKind.HOUSEKEEPING)
+            self._end_housekeeping = queue.every(HOUSEKEEPING_SECONDS, _forget_old)
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
@@ -57,11 +73,18 @@ class Invocations:
 
     async def close(self) -> None:
         """Cancel what runs, settle it, and release the process's lease. Safe to call twice."""
+        if self._end_housekeeping is not None:
+            self._end_housekeeping()
+            self._end_housekeeping = None
         await self._running.end_all(CLOSE_SECONDS)
+        self.end_readers()
         await self._ledger.close()
 
-    @asynccontextmanager
-    async def open(
+    def end_readers(self) -> None:
+        """End those who follow what other processes run."""
+        self._journals.close()
+
+    def open(
         self,
         principal: Principal,
         app: InstalledApp | None,
@@ -70,18 +93,27 @@ class Invocations:
         *,
         emit: EventSink = discard,
         parent: Invocation | None = None,
-    ) -> AsyncGenerator[Invocation]:
-        """Open an invocation: write its row, reserve a run and compute, and record its use at the end.
+    ) -> AbstractAsyncContextManager[Invocation]:
+        """`begin` an invocation of these parts."""
+        return self.begin(Invocation(principal, app, action, limits or InvocationLimits(), parent, emit))
 
-        Enter and leave it in one task: `cancel` cancels that task, and the block then ends with `Cancelled`. When
-        the block exits, the end, the usage and the audit line are committed. Pass the runtime's measurements to
-        `Invocation.measured` before that.
+    @asynccontextmanager
+    async def begin(self, invocation: Invocation, shown: Sequence[Event] = ()) -> AsyncGenerator[Invocation]:
+        """One invocation: its row, its reservation of a run and of compute, and at its end what it used.
+
+        Enter and leave it in one task: that is what `cancel` cancels, and the block then ends with `Cancelled`. When
+        the block was left, the end, its usage, its content and its audit line are committed. Hand what the runtime
+        measured to `Invocation.measured` before that.
+
+        Args:
+            invocation: As it is asked for. What it emits is kept for those who follow it.
+            shown: What its caller was shown before it began.
 
         Raises:
             QuotaExceeded: A quota of invocations or compute has no room. Nothing was started.
             Unavailable: The database does not take writes.
         """
-        running = await self._begin(Invocation(principal, app, action, limits or InvocationLimits(), parent, emit))
+        running = await self._begin(invocation, shown)
         error: BaseException | None = None
         try:
             yield running.invocation
@@ -99,9 +131,12 @@ class Invocations:
             raise error from raised
         finally:
             self._running.remove(running.invocation.id)
-            await _uninterrupted(self._end(running, error))
+            try:
+                await _uninterrupted(self._end(running, error))
+            finally:
+                self._journals.remove(running.invocation.id)
 
-    async def _begin(self, invocation: Invocation) -> RunningInvocation:
+    async def _begin(self, invocation: Invocation, shown: Sequence[Event]) -> RunningInvocation:
         limits = invocation.limits
         above = self._running.find(invocation.parent.id) if invocation.parent else None
         account = RunAccount(
@@ -119,7 +154,7 @@ class Invocations:
         except asyncio.CancelledError:
             # It may have begun by now, or begin soon; the ledger releases what it reserved.
             nothing = Reservation("", subject, Demand())
-            await _uninterrupted(self._write_end(invocation, nothing, "cancelled", Cancelled()))
+            await _uninterrupted(self._write_end(invocation, nothing, _Outcome("cancelled", Cancelled())))
             raise
         except LlmasosError as error:
             line = audit_line(invocation, "invocation", error.code, {"action": invocation.action})
@@ -129,8 +164,13 @@ class Invocations:
         if reservation.granted.shrink is not None and reservation.granted is not demand:
             invocation.limits = replace(limits, fuel=reservation.granted.shrink.tokens)
         calls = self._kernel.admit(invocation, account)
-        running = RunningInvocation(invocation, calls, asyncio.current_task(), reservation)
+        journal = RunningJournal(invocation.id, invocation.principal.workspace, EventJournal())
+        for event in shown:
+            journal.record(event)
+        invocation.emit = journal.recording(invocation.emit)
+        running = RunningInvocation(invocation, calls, asyncio.current_task(), reservation, journal)
         self._running.add(running)
+        self._journals.add(journal)
         return running
 
     async def _end(self, running: RunningInvocation, error: BaseException | None) -> None:
@@ -146,30 +186,43 @@ class Invocations:
             status = "succeeded" if error is None else "failed"
             if isinstance(error, asyncio.CancelledError | Cancelled):
                 status, error = "cancelled", Cancelled()
-            left_out = running.calls.failures_left_out
-            await self._write_end(invocation, running.reservation, status, error, left_out)
+            outcome = _Outcome(status, error, running.calls.failures_left_out)
+            told: BaseException | None = error
+            try:
+                await self._write_end(invocation, running.reservation, outcome, running.journal)
+            except BaseException as failure:
+                told = failure
+                raise
+            finally:
+                # Readers are told once it is committed, as the caller is.
+                journal = running.journal.journal
+                failed = None if told is None else told if isinstance(told, LlmasosError) else Unavailable()
+                output = None if failed else invocation.output_json
+                journal.end(Ending(journal.last, invocation.usage, failed, output))
 
     async def _write_end(
         self,
         invocation: Invocation,
         reservation: Reservation,
-        status: str,
-        error: BaseException | None,
-        failures_left_out: int = 0,
+        outcome: _Outcome,
+        journal: RunningJournal | None = None,
     ) -> None:
-        """Write an end, settlement, row and audit line together, and wait until it is committed."""
-        usage = invocation.usage
+        """Write an end, settlement, row, content and audit line together, and wait until it is committed."""
+        usage, error = invocation.usage, outcome.error
         code = None if error is None else code_of(error)
         message = None if error is None else _message_of(error)
         used = Used(amounts={Meter.INVOCATIONS: 1, Meter.COMPUTE: usage.fuel})
         detail = {"action": invocation.action, "duration_ms": usage.duration_ms, "tokens": usage.tokens}
-        if failures_left_out:
-            detail["failures_left_out"] = failures_left_out
+        if outcome.failures_left_out:
+            detail["failures_left_out"] = outcome.failures_left_out
         line = audit_line(invocation, "invocation", code or "ok", detail)
+        events = journal.journal.last if journal else 0
+        keep = self._keep(invocation, journal, succeeded=error is None)
 
         def end(transaction: Transaction) -> None:
             self._ledger.settle_in(transaction, reservation, used)
-            records.finish(transaction, invocation, status, code, message)
+            records.finish(transaction, invocation, outcome.status, code, message, events=events)
+            keep(transaction)
             audit.append(transaction, line)
 
         try:
@@ -178,6 +231,63 @@ class Invocations:
             # A success is reported only once it is written; a failure's own error says more than this one.
             if error is None:
                 raise
+
+    def _keep(
+        self, invocation: Invocation, journal: RunningJournal | None, *, succeeded: bool
+    ) -> Callable[[Transaction], None]:
+        """A batched write of what it was given and returned, and of the events that are not written down yet."""
+        shown = "" if succeeded or journal is None else journal.journal.shown
+        try:
+            sealed = InvocationContent(invocation.input_json, invocation.output_json, shown).seal(
+                self._sealer, invocation.id
+            )
+            batch = journal.batch(self._sealer) if journal else None
+        except Unavailable:  # the run is worth more than its record
+            logger.exception("what invocation %s was given and returned is not kept", invocation.id)
+            return lambda _: None
+
+        def keep(transaction: Transaction) -> None:
+            if sealed is not None:
+                content.keep(transaction, invocation.id, invocation.principal.workspace, sealed)
+            if journal is not None and batch is not None:
+                journal.write(transaction, batch[1])
+
+        return keep
+
+    async def events(self, row: InvocationRow) -> EventJournal:
+        """The events of an invocation, wherever it runs or ran. It is followed while the journal is held.
+
+        Raises:
+            KeyChanged: They were encrypted under another key than the home has now.
+        """
+        return await self._journals.of(row.id)
+
+    async def content(self, row: InvocationRow) -> InvocationContent | None:
+        """What an invocation was given and returned; None if that is not kept, or not yet.
+
+        Raises:
+            KeyChanged: It was encrypted under another key than the home has now.
+        """
+
+        def read() -> InvocationContent | None:
+            with self._database.read() as session:
+                return content.read(session, self._sealer, row.id)
+
+        return await asyncio.to_thread(read)
+
+    async def delete_content(self, row: InvocationRow, principal: Principal) -> None:
+        """Delete what an invocation was given, showed, returned and logged.
+
+        Raises:
+            Conflict: It still runs.
+        """
+
+        def delete() -> None:
+            with self._database.write() as session:
+                content.delete(session, row, principal)
+
+        await asyncio.to_thread(delete)
+        self._journals.forget(row.id)
 
     async def cancel(self, id_: str, principal: Principal, *, of_anybody: bool = False) -> None:
         """Cancel an invocation, in whichever process it runs. Does nothing if it has ended.
@@ -249,6 +359,20 @@ class Invocations:
                 return records.listing(session, principal.workspace, user, limit, before=mark, app_id=app_id)
 
         return await asyncio.to_thread(read)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How an invocation ended."""
+
+    status: str
+    error: BaseException | None = None
+    failures_left_out: int = 0
+
+
+def _forget_old(transaction: Transaction) -> None:
+    content.expire(transaction)
+    idempotency.expire(transaction)
 
 
 def _message_of(error: BaseException) -> Message:

@@ -11,7 +11,8 @@ from llmasos.database.dialect import SqlValue
 from llmasos.database.engine import utc_now
 from llmasos.database.text import storable
 from llmasos.database.transaction import Transaction
-from llmasos.i18n import Message, _, to_text, verbatim
+from llmasos.errors import Unavailable
+from llmasos.i18n import Message, to_text, verbatim
 from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel.invocation import Invocation
 
@@ -33,7 +34,7 @@ class _Records:
     def write(self, transaction: Transaction) -> None:
         """Write all of them; one that began and ended in the same batch needs one statement."""
         if self.begun:
-            running = ("running", *(None,) * 3, 0, None, *(0,) * 5, "")
+            running = ("running", *(None,) * 3, 0, None, *(0,) * 5, "", 0)
             rows = [(*begun, *(self.ended.pop(id_, running)), id_) for id_, begun in self.begun.items()]
             transaction.run_many(_BEGIN, rows)
         if self.ended:
@@ -46,13 +47,13 @@ class _Records:
 _BEGIN = """
 INSERT INTO invocation (workspace_id, user_id, app_id, version, installation_id, action, parent_id, started_at,
 lease_id, cancel_requested, status, error_code, error_message, ended_at, duration_ms, model,
-prompt_tokens, completion_tokens, cost_micro_usd, fuel, memory_bytes, log, id)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+prompt_tokens, completion_tokens, cost_micro_usd, fuel, memory_bytes, log, events, id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _END = """
 UPDATE invocation SET status = ?, error_code = ?, error_message = ?, ended_at = ?,
 duration_ms = ?, model = ?, prompt_tokens = ?, completion_tokens = ?, cost_micro_usd = ?, fuel = ?, memory_bytes = ?,
-log = ? WHERE id = ?
+log = ?, events = ? WHERE id = ?
 """
 
 
@@ -67,14 +68,21 @@ def insert(transaction: Transaction, invocation: Invocation, lease_id: str) -> N
 
 
 def finish(
-    transaction: Transaction, invocation: Invocation, status: str, code: str | None, message: Message | None
+    transaction: Transaction,
+    invocation: Invocation,
+    status: str,
+    code: str | None,
+    message: Message | None,
+    *,
+    events: int,
 ) -> None:
-    """Record how it ended."""
+    """Record how it ended, and how many events it showed."""
     usage = invocation.usage
     counts = [None if amount is None else max(0, min(amount, MOST)) for amount in usage.amounts]
     outcome = status, code, storable(_bounded(message)) if message else None
     model = storable(usage.model, MAX_NAME) if usage.model else None
-    row = (*outcome, transaction.instant(utc_now()), usage.duration_ms, model, *counts, storable(invocation.log))
+    measured = usage.duration_ms, model, *counts, storable(invocation.log), events
+    row = (*outcome, transaction.instant(utc_now()), *measured)
     transaction.buffer(_Records).ended[invocation.id] = row
 
 
@@ -83,15 +91,18 @@ def _bounded(message: Message) -> str:
     return text if len(text) <= MAX_MESSAGE else to_text(verbatim(message[: MAX_MESSAGE // 2]))
 
 
-_DIED = _("The host process that ran it ended, and its reservations were released. Run it again.")
+class HostDied(Unavailable):
+    """The host process that ran it ended, and its reservations were released. Run it again."""
+
+    code = "host-died"
 
 
 def lose(transaction: Transaction, lease_id: str) -> int:
     """Mark them as failed: the process that ran them died."""
     return transaction.run(
-        "UPDATE invocation SET status = 'failed', error_code = 'host-died',"
-        " error_message = ?, ended_at = ? WHERE status = 'running' AND lease_id = ?",
-        *(to_text(_DIED), transaction.instant(utc_now()), lease_id),
+        "UPDATE invocation SET status = 'failed', error_code = ?, error_message = ?, ended_at = ?"
+        " WHERE status = 'running' AND lease_id = ?",
+        *(HostDied.code, to_text(HostDied.default()), transaction.instant(utc_now()), lease_id),
     )
 
 

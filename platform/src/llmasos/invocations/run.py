@@ -25,6 +25,7 @@ from llmasos.kernel.invocation import (
     Json,
     Principal,
     discard,
+    new_id,
 )
 from llmasos.runtimes.runtime import Program, Runtime
 
@@ -90,6 +91,16 @@ class _Active:
     stopped: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _RunOptions:
+    """Of `ActionRunner.run`."""
+
+    emit: EventSink = discard
+    parent: Invocation | None = None
+    on_start: Callable[[Invocation], None] | None = None
+    id: str | None = None
+
+
 class ActionRunner:
     """Runs actions of installed apps."""
 
@@ -124,6 +135,7 @@ class ActionRunner:
         *,
         parent: Invocation | None = None,
         on_start: Callable[[Invocation], None] | None = None,
+        id_: str | None = None,
     ) -> InvocationResult:
         """Run an action until its end is committed. Cancelling the task ends the app and settles its use.
 
@@ -135,12 +147,13 @@ class ActionRunner:
             emit: Receives chunks, progress and notices while it runs.
             parent: The invocation whose app calls this one.
             on_start: Receives the invocation once it is admitted; a failure before that means it never began.
+            id_: The id that it gets, made by `new_id`.
 
         Raises:
             LlmasosError: Why it could not start, or how it failed.
         """
         return await self._stoppable(
-            lambda: self._run(principal, app_id, action, value, emit=emit, parent=parent, on_start=on_start)
+            lambda: self._run(principal, app_id, action, value, _RunOptions(emit, parent, on_start, id_))
         )
 
     async def tell(self, principal: Principal, app_id: str, event: str, value: Json) -> None:
@@ -163,7 +176,7 @@ class ActionRunner:
         seconds = min(found.limits.wall_seconds, LIFECYCLE_EVENT_SECONDS)
         found = replace(found, limits=replace(found.limits, wall_seconds=seconds))
         hook = Action(event, {"type": "object"}, {}, streaming=False, raw={})
-        await self._stoppable(lambda: self._execute(principal, found, hook, value))
+        await self._stoppable(lambda: self._execute(principal, found, hook, value, _RunOptions()))
 
     async def _stoppable(self, work: Callable[[], Coroutine[Any, Any, InvocationResult]]) -> InvocationResult:
         """Await the work in this task, and end it if the host stops."""
@@ -183,32 +196,15 @@ class ActionRunner:
             active.ended.set_result(None)
 
     async def _run(
-        self,
-        principal: Principal,
-        app_id: str,
-        name: str,
-        value: Json,
-        *,
-        emit: EventSink,
-        parent: Invocation | None,
-        on_start: Callable[[Invocation], None] | None,
+        self, principal: Principal, app_id: str, name: str, value: Json, options: _RunOptions
     ) -> InvocationResult:
         found = self._runnables.runnable(principal.workspace, app_id)
-        if parent is not None:
-            found = _within(found, parent)
-        action = action_named(found.actions, name)
-        return await self._execute(principal, found, action, value, emit=emit, parent=parent, on_start=on_start)
+        if options.parent is not None:
+            found = _within(found, options.parent)
+        return await self._execute(principal, found, action_named(found.actions, name), value, options)
 
     async def _execute(
-        self,
-        principal: Principal,
-        found: Runnable,
-        action: Action,
-        value: Json,
-        *,
-        emit: EventSink = discard,
-        parent: Invocation | None = None,
-        on_start: Callable[[Invocation], None] | None = None,
+        self, principal: Principal, found: Runnable, action: Action, value: Json, options: _RunOptions
     ) -> InvocationResult:
         try:
             taken = await checked(lambda steps: check_input(action, value, steps))
@@ -216,33 +212,45 @@ class ActionRunner:
             raise _with_config_hint(error, found) from None
         text = encode_input(taken)
         runtime = self._runtime_of(found.program.kind)
+        shown: list[Event] = []
         if not await runtime.is_ready(found.program):
             # Before the invocation begins, so that it does not count as the app's own time.
-            await self._prepare(runtime, found, principal, emit)
+            shown = [await self._prepare(runtime, found, principal, options.emit)]
         notices: list[str] = []
 
         async def noted(event: Event) -> None:
             if event.kind == "notice":
                 notices.append(event.text)
-            await emit(event)
+            await options.emit(event)
 
-        opened = self._invocations.open(principal, found.app, action.name, found.limits, emit=noted, parent=parent)
-        async with opened as invocation:
-            if on_start is not None:
-                on_start(invocation)
+        asked = Invocation(
+            *(principal, found.app, action.name, found.limits, options.parent, noted),
+            id=options.id or new_id(),
+            input_json=text,
+        )
+        async with self._invocations.begin(asked, shown) as invocation:
+            if options.on_start is not None:
+                options.on_start(invocation)
             ended = await runtime.call(found.program, invocation, action.name, text)
             invocation.measured(ended.fuel, ended.memory_bytes, ended.log)
             limit = invocation.limits.output_bytes
             text = ended.output_or_raise()
             output = await checked(lambda steps: check_output(action, text, limit, steps))
+            invocation.output_json = text
         return InvocationResult(invocation.id, output, invocation.usage, tuple(notices))
 
-    async def _prepare(self, runtime: Runtime, found: Runnable, principal: Principal, emit: EventSink) -> None:
-        """Prepare an installed app that is not ready: the host was upgraded, or the prepared code was deleted."""
+    async def _prepare(self, runtime: Runtime, found: Runnable, principal: Principal, emit: EventSink) -> Event:
+        """Prepare an installed app that is not ready: the host was upgraded, or the prepared code was deleted.
+
+        Returns:
+            The notice of it.
+        """
         app = f"{found.app.id} {found.app.version}"
         said = render(_("Preparing {app} for this version of LLMasOS (once)", app=app), principal.locale)
-        await emit(Event("notice", said))
+        notice = Event("notice", said)
+        await emit(notice)
         await runtime.prepare(found.program, await asyncio.to_thread(self._runnables.code, found))
+        return notice
 
     async def stop(self) -> None:
         """Refuse new runs, end what runs, and wait until it is settled. Idempotent."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from llmasos.database.engine import Database
 from llmasos.invocations import records
+from llmasos.invocations.journals import RunningJournal
 from llmasos.kernel.calls import InvocationCalls
 from llmasos.kernel.invocation import Invocation
 from llmasos.quotas.ledger import Reservation
@@ -28,6 +29,7 @@ class RunningInvocation:
     task: asyncio.Task[object] | None
     """The task that entered it: cancelling it ends the invocation."""
     reservation: Reservation
+    journal: RunningJournal
     cancel_requested: bool = False
 
     def cancel(self) -> None:

@@ -1,4 +1,4 @@
-"""Invocations."""
+"""Invocations, and what is kept of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmasos.database.columns import Int64
 
 
 class InvocationRow(SQLModel, table=True):
-    """One run of one action. Its input and output are not kept."""
+    """One run of one action."""
 
     __tablename__ = "invocation"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
@@ -46,3 +46,55 @@ class InvocationRow(SQLModel, table=True):
     fuel: int = Field(default=0, sa_type=Int64)
     memory_bytes: int = Field(default=0, sa_type=Int64)
     log: str = ""
+    events: int = Field(default=0, sa_type=Int64, sa_column_kwargs={"server_default": "0"})
+    """How many it showed, once it has ended."""
+
+
+class InvocationContentRow(SQLModel, table=True):
+    """The input and output of an invocation that has ended, encrypted."""
+
+    __tablename__ = "invocation_content"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (Index("ix_invocation_content_age", "workspace_id", "kept_at"),)
+
+    invocation_id: str = Field(primary_key=True)
+    workspace_id: str
+    kept_at: datetime
+    size_bytes: int = Field(sa_type=Int64)
+    sealed: bytes
+
+
+class InvocationEventsRow(SQLModel, table=True):
+    """Successive events of an invocation, encrypted: those numbered from `first` to `last`."""
+
+    __tablename__ = "invocation_events"  # pyright: ignore[reportAssignmentType]
+
+    invocation_id: str = Field(primary_key=True)
+    first: int = Field(sa_type=Int64, primary_key=True)
+    last: int = Field(sa_type=Int64)
+    sealed: bytes
+
+
+class RetentionRow(SQLModel, table=True):
+    """How long a workspace keeps inputs and outputs, if it has chosen."""
+
+    __tablename__ = "invocation_retention"  # pyright: ignore[reportAssignmentType]
+
+    workspace_id: str = Field(primary_key=True)
+    days: int = Field(sa_type=Int64)
+    """0: nothing of them is ever written down."""
+
+
+class IdempotencyKeyRow(SQLModel, table=True):
+    """A key under which a user asked for an invocation, so that the same request never begins a second one."""
+
+    __tablename__ = "idempotency_key"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (Index("ix_idempotency_key_age", "claimed_at"),)
+
+    workspace_id: str = Field(primary_key=True)
+    user_id: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    request_hash: str
+    invocation_id: str
+    lease_id: str
+    """The process that begins it."""
+    claimed_at: datetime

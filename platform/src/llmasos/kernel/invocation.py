@@ -91,6 +91,11 @@ class InvocationUsage:
         return self.prompt_tokens, self.completion_tokens, self.cost_micro_usd, self.fuel, self.memory_bytes
 
 
+def new_id() -> str:
+    """An id that no invocation has."""
+    return uuid.uuid4().hex
+
+
 @dataclass(slots=True, eq=False)
 class Invocation:
     """One run of one action, from its start until all its reservations are settled.
@@ -105,7 +110,7 @@ class Invocation:
     limits: InvocationLimits = field(default_factory=InvocationLimits)
     parent: Invocation | None = None
     emit: EventSink = discard
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    id: str = field(default_factory=new_id)
     started_monotonic: float = field(default_factory=time.monotonic)
     usage: InvocationUsage = field(default_factory=InvocationUsage)
     log: str = ""
@@ -114,6 +119,9 @@ class Invocation:
     """Compute that its calls took of the host so far."""
     output_bytes: int = 0
     """What was shown to the caller so far, in UTF-8."""
+    input_json: str | None = None
+    output_json: str | None = None
+    """What it was given and what it returned, which its end keeps as its workspace wants."""
 
     def add_log(self, text: str) -> None:
         """Append `text` as far as there is room; a mark in the log says if anything was left out."""

@@ -1,5 +1,6 @@
-"""Secrets that the host uses on people's behalf and never shows: models' keys, and secrets in apps' requests."""
+"""The key of the home, and what is encrypted with it: secrets, and what people give to apps and get of them."""
 
+from llmasos.secrets.sealing import KEY_FILE, KeyChanged, Sealer
 from llmasos.secrets.service import SecretOwner, Secrets
 
-__all__ = ["SecretOwner", "Secrets"]
+__all__ = ["KEY_FILE", "KeyChanged", "Sealer", "SecretOwner", "Secrets"]

@@ -1,32 +1,29 @@
 """Set, list, remove and use secrets.
 
-Encrypted by Fernet (AES-128-CBC with HMAC-SHA-256, from `cryptography`) under a key in a file of the home that only
-its owner reads. A copy of the database alone is useless; whoever reads the whole home has everything, as with any key
-that a machine must use unattended.
+Encrypted by Fernet (AES-128-CBC with HMAC-SHA-256, from `cryptography`) under the key of the home; see `sealing`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from cryptography.fernet import Fernet, InvalidToken
-from sqlmodel import col, select
+from sqlmodel import Session, col, select
 
 from llmasos.database.engine import ReadSession, WriteSession
 from llmasos.errors import Invalid, NotFound, Unavailable
 from llmasos.i18n import _
 from llmasos.kernel import audit
 from llmasos.kernel.audit import Line
+from llmasos.secrets.sealing import KEY_FILE, home_key
 from llmasos.secrets.tables import SecretRow
 
-KEY_FILE: Final = "secret.key"
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
+
 MAX_SECRET_BYTES: Final = 8192
 # Straight quotes, and the typographic ones that word processors and chats substitute.
 _QUOTES: Final = "\"'`“”„‘’‚«»「」"
@@ -134,16 +131,16 @@ class Secrets:
         row = session.get(SecretRow, (*owner.key, name))
         if row is None:
             return None
-        try:
-            return self._cipher().decrypt(row.ciphertext.encode()).decode()
-        except InvalidToken:
+        secret = self._decrypted(row.ciphertext)
+        if secret is None:
             raise Unavailable(
                 _(
                     "the secret {name} was encrypted under another key than {path} in the home; set it again",
                     name=name,
                     path=self._path.name,
                 ),
-            ) from None
+            )
+        return secret
 
     def encrypt(self, text: str) -> str:
         """A text that is kept elsewhere than among the secrets, under the same key."""
@@ -155,36 +152,36 @@ class Secrets:
         Raises:
             Unavailable: It was encrypted under another key.
         """
-        try:
-            return self._cipher().decrypt(ciphertext.encode()).decode()
-        except InvalidToken:
+        text = self._decrypted(ciphertext)
+        if text is None:
             raise Unavailable(
                 _(
                     "something was encrypted under another key than {path} in the home; restore that file from a "
                     "backup",
                     path=self._path.name,
                 )
-            ) from None
+            )
+        return text
+
+    def count_unreadable(self, session: Session) -> int:
+        """How many secrets were encrypted under another key."""
+        return sum(self._decrypted(row.ciphertext) is None for row in session.exec(select(SecretRow)))
+
+    def _decrypted(self, ciphertext: str) -> str | None:
+        """A text; None if it was encrypted under another key."""
+        from cryptography.fernet import InvalidToken  # noqa: PLC0415
+
+        try:
+            return self._cipher().decrypt(ciphertext.encode()).decode()
+        except (InvalidToken, ValueError):  # a key that is no key at all
+            return None
 
     def _cipher(self) -> Fernet:
-        if self._fernet is None:
-            self._fernet = Fernet(self._key())
-        return self._fernet
+        from cryptography.fernet import Fernet  # noqa: PLC0415 - a command that reads no secret spares it
 
-    def _key(self) -> bytes:
-        try:
-            return self._path.read_bytes()
-        except FileNotFoundError:
-            pass
-        # Written completely under another name and linked into place, so that no process reads half a key, and if two
-        # create one at once, the first wins.
-        with tempfile.NamedTemporaryFile(dir=self._path.parent, prefix=".secret-") as file:  # mode 0600
-            file.write(Fernet.generate_key())
-            file.flush()
-            os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):
-                os.link(file.name, self._path)
-        return self._path.read_bytes()
+        if self._fernet is None:
+            self._fernet = Fernet(home_key(self._path))
+        return self._fernet
 
 
 def _audit(session: WriteSession, owner: SecretOwner, event: str, name: str) -> None:
