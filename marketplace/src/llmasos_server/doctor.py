@@ -17,7 +17,7 @@ from sqlmodel import Session, col, select
 
 from llmasos.database.schema import check_revision, database_file, newest_revision, open_to_read, revision_of
 from llmasos.errors import LlmasosError
-from llmasos.home_access import close_access, missing_key
+from llmasos.home_access import close_access, lost_key
 from llmasos.i18n import _, listing
 from llmasos_server.doctor_machine import Finding, check_confinement, check_model, check_tools
 from llmasos_server.host_log import FILE_NAME
@@ -174,7 +174,7 @@ async def _inside(home: Path, url: str) -> AsyncGenerator[Finding]:
         await host.close()
         with database.read() as session:
             yield check_audit(session)
-            if (message := missing_key(session, home)) is not None:
+            if (message := lost_key(session, home)) is not None:
                 yield Finding("home", "problem", message)
             for finding in check_held(session):
                 yield finding

@@ -13,7 +13,7 @@ from llmasos.host import Host
 from llmasos_server.rest import actions, administration, health, invocations, openapi, state
 from llmasos_server.rest.guards import Guards
 from llmasos_server.rest.health import Measured, Metrics
-from llmasos_server.rest.identity import Authenticator
+from llmasos_server.rest.identity import Authenticator, Revocations
 from llmasos_server.rest.problems import install_problem_handlers
 
 
@@ -53,3 +53,4 @@ def serve_host(app: FastAPI, host: Host, authenticator: Authenticator) -> None:
     """Attach a host to the application."""
     app.state.host = host
     app.state.authenticator = authenticator
+    app.state.revocations = Revocations(authenticator)

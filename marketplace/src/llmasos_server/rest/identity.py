@@ -71,17 +71,43 @@ class Authenticator(Protocol):
 RECHECK_SECONDS: Final = 1.0
 
 
+class Revocations:
+    """Looks whether tokens are still good: once a second for each token, however many wait for it."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+        self._watches: dict[str, tuple[asyncio.Task[None], list[int]]] = {}
+
+    async def until_revoked(self, token_id: str) -> None:
+        """Wait until a token is good no more."""
+        watch = self._watches.get(token_id)
+        if watch is None or watch[0].done():
+            watch = self._watches[token_id] = asyncio.create_task(self._watch(token_id)), [0]
+        task, waiting = watch
+        waiting[0] += 1
+        try:
+            await asyncio.shield(task)
+        finally:
+            waiting[0] -= 1
+            if not waiting[0]:
+                task.cancel()
+                if self._watches.get(token_id) is watch:
+                    del self._watches[token_id]
+
+    async def _watch(self, token_id: str) -> None:
+        # The database says it: a token is mostly revoked by a command, which is another process.
+        while True:
+            await asyncio.sleep(RECHECK_SECONDS)
+            try:
+                if not self._authenticator.is_good(token_id):
+                    return
+            except Exception:  # the database may be away for a while
+                logger.exception("a token could not be looked up; retrying")
+
+
 async def until_revoked(request: Request, caller: Caller) -> None:
     """Wait until the caller's token is no longer valid."""
-    authenticator = cast("Authenticator", request.app.state.authenticator)
-    # Ask the database: usually a command, in another process, revokes a token.
-    while True:
-        await asyncio.sleep(RECHECK_SECONDS)
-        try:
-            if not authenticator.is_good(caller.token_id):
-                return
-        except Exception:  # the database may be unavailable for a while
-            logger.exception("a token could not be looked up; retrying")
+    await cast("Revocations", request.app.state.revocations).until_revoked(caller.token_id)
 
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="A token made with `llmasos tokens create`.")

@@ -1,18 +1,21 @@
-"""`/api/v1/invocations`: reads and cancels the caller's own invocations, or with the scope admin the workspace's."""
+"""`/api/v1/invocations`: reads, follows, cancels and deletes one's own, or with the scope admin the workspace's."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, cast
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 
-from llmasos.errors import NotFound, Unauthenticated
+from llmasos.errors import Conflict, Invalid, NotFound, Unauthenticated
 from llmasos.invocations.tables import InvocationRow
+from llmasos.secrets import KeyChanged
+from llmasos_server.rest import sse
 from llmasos_server.rest.context import PREFIX, host_of
-from llmasos_server.rest.identity import Caller, MayRead, MayRun
+from llmasos_server.rest.identity import Caller, MayRead, MayRun, until_revoked
 from llmasos_server.rest.paging import DEFAULT_LIMIT, Page, PageCursor, PageLimit, decode_cursor, encode_cursor
 from llmasos_server.rest.problems import InvalidCursor, ScopeMissing, responses
-from llmasos_server.rest.schemas import InvocationDetail, InvocationStatus, InvocationView
+from llmasos_server.rest.schemas import InvocationContentView, InvocationDetail, InvocationStatus, InvocationView
 
 router = APIRouter(prefix=f"{PREFIX}/invocations", tags=["invocations"])
 
@@ -70,6 +73,64 @@ async def cancel_invocation(request: Request, caller: MayRun, invocation: Invoca
     await _found(request, caller, invocation)
     await host_of(request).invocations.cancel(invocation, caller.principal, of_anybody=caller.is_admin)
     row = await _found(request, caller, invocation)
+    return InvocationStatus.model_validate({"id": row.id, "status": row.status})
+
+
+@router.get(
+    "/{invocation}/events",
+    operation_id="follow_invocation",
+    summary="Follow an invocation",
+    response_class=Response,
+    responses={
+        200: {"description": "Its events.", "content": {sse.MEDIA_TYPE: {"schema": sse.EVENTS}}},
+        204: {"description": "The reader has all of them, the end included."},
+        **responses(Unauthenticated, ScopeMissing, NotFound, Invalid, KeyChanged),
+    },
+)
+async def follow_invocation(
+    request: Request,
+    caller: MayRead,
+    invocation: InvocationId,
+    last_event_id: Annotated[
+        int, Header(ge=0, le=1 << 53, description="The id of the last event that the reader has; the next one follows.")
+    ] = 0,
+) -> Response:
+    """The events of one of the invocations that the caller may list, from the first or any later one.
+
+    Any number of readers follow it, while it runs and for a day after. One who goes away ends nothing.
+    """
+    journal = await host_of(request).invocations.events(await _found(request, caller, invocation))
+    if sse.has_all(journal, last_event_id):
+        return Response(status_code=204)  # which keeps a browser from asking again
+    return sse.JournalStream(
+        invocation, journal, last_event_id, caller.principal.locale, partial(until_revoked, request, caller)
+    )
+
+
+@router.get(
+    "/{invocation}/content",
+    operation_id="read_invocation_content",
+    summary="Read input and output",
+    responses=responses(Unauthenticated, ScopeMissing, NotFound, KeyChanged),
+)
+async def read_content(request: Request, caller: MayRead, invocation: InvocationId) -> InvocationContentView:
+    """What one of the invocations that the caller may list was given and returned, as far as it is kept."""
+    row = await _found(request, caller, invocation)
+    return InvocationContentView.of(row.id, await host_of(request).invocations.content(row))
+
+
+@router.delete(
+    "/{invocation}/content",
+    operation_id="delete_invocation_content",
+    summary="Delete input and output",
+    responses=responses(Unauthenticated, ScopeMissing, NotFound, Conflict),
+)
+async def delete_content(request: Request, caller: MayRun, invocation: InvocationId) -> InvocationStatus:
+    """Delete what one of the caller's own invocations, or with the scope admin one of the workspace's, was given,
+    showed, returned and logged. That it ran, and what it used, stays.
+    """
+    row = await _found(request, caller, invocation)
+    await host_of(request).invocations.delete_content(row, caller.principal)
     return InvocationStatus.model_validate({"id": row.id, "status": row.status})
 
 

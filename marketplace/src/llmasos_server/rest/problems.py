@@ -74,6 +74,14 @@ class RequestTimeout(Invalid):
     status = 408
 
 
+class OutputNotKept(LlmasosError):
+    """The run succeeded, but its output is not kept: run it again under another Idempotency-Key."""
+
+    tag = "not-found"
+    code = "output-not-kept"
+    status = 410
+
+
 class HostNotAllowed(Denied):
     """This server does not serve the host that the request names."""
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmasos.bundles.actions import Action
 from llmasos.i18n import from_text, render
+from llmasos.invocations.content import InvocationContent
 from llmasos.invocations.result import InvocationResult
 from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel.invocation import InvocationUsage
@@ -70,7 +71,7 @@ class ErrorView(ApiModel):
 
 
 class InvocationView(ApiModel):
-    """One run of one action. Inputs and outputs are not kept."""
+    """One run of one action."""
 
     id: str
     app: str | None = Field(description="Null for a model call that no app made.")
@@ -107,6 +108,22 @@ class InvocationDetail(InvocationView):
     def of(cls, row: InvocationRow, locale: str) -> Self:
         """As the kernel keeps it."""
         return cls.model_validate({**_fields(row, locale), "log": row.log})
+
+
+class InvocationContentView(ApiModel):
+    """What an invocation was given and what it returned, as far as the workspace keeps them."""
+
+    id: str
+    kept: bool = Field(description="False if nothing is kept: the workspace keeps none, it was deleted, or it runs.")
+    input: Any = Field(description="What the action was given, with defaults filled in.")
+    output: Any = Field(description="What the action returned; null if it did not succeed.")
+    shown: str = Field(description="What a run that did not succeed had shown by then.")
+
+    @classmethod
+    def of(cls, id_: str, content: InvocationContent | None) -> Self:
+        """As the host keeps it."""
+        found = content or InvocationContent()
+        return cls(id=id_, kept=content is not None, input=found.input, output=found.output, shown=found.shown)
 
 
 def _fields(row: InvocationRow, locale: str) -> dict[str, Any]:
@@ -175,8 +192,17 @@ class NoticeEvent(ApiModel):
     message: str
 
 
+class GapEvent(ApiModel):
+    """`event: gap`: events that are not kept any more, numbered from `first` to `last`."""
+
+    first: int
+    last: int
+
+
 class EndEvent(ApiModel):
     """`event: end`: the run succeeded. No event follows."""
 
     id: str
     output: Any
+    kept: bool | None = None
+    """False if the output is not kept; left out otherwise."""
