@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from llmasos.host import Host, Parts
+from llmasos.host import Host, HostParts
 from llmasos.invocations import content, journal, journals
 from llmasos.kernel.invocation import Event, Principal
 from llmasos.secrets import KEY_FILE
@@ -166,7 +166,7 @@ async def elsewhere(served: Any) -> AsyncIterator[Host]:
         return "shown"
 
     apps.add("acme/tool", show=FakeAction(show, streaming=True))
-    parts = Parts(runnables=lambda _: apps, runtimes={"wasm": apps.runtime})
+    parts = HostParts(runnables=lambda _: apps, runtimes={"wasm": apps.runtime})
     async with Host.open(served.host.settings, parts) as host:
         yield host
 

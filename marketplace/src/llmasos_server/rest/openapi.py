@@ -54,7 +54,6 @@ FIELDS: Final[dict[str, tuple[str, Any]]] = {
     "goes_to": ("Where the data goes: `local`, or the provider.", "local"),
     "id": ("Its id.", _ID),
     "imports": ("What the component imports.", ["llmasos:app/model@0.1.0"]),
-    "input": ("What the action was given.", {"text": "Good morning"}),
     "input_schema": ("JSON Schema of the input.", {"type": "object"}),
     "installation": ("The installation's id.", _ID),
     "installed_at": ("When it was installed.", _AT),
