@@ -10,6 +10,7 @@ import pytest
 from sqlmodel import select
 from tests.platform.backup.homes import OWNER, PASSPHRASE, Home, empty_home, rewrite
 
+from llmasos.backup import sealing
 from llmasos.backup.make import make_backup
 from llmasos.backup.restore import read_backup, restore_backup
 from llmasos.backup.sealing import WrongPassphrase
@@ -133,3 +134,12 @@ def test_a_backup_replaces_no_file_and_an_empty_home_has_none(sqlite_home: Home,
         make_backup(sqlite_home.folder, sqlite_home.url, backup, PASSPHRASE)
     with pytest.raises(NotFound, match="nothing to back up"):
         make_backup(tmp_path, f"sqlite:///{tmp_path / 'none.db'}", tmp_path / "c", PASSPHRASE)
+
+
+def test_a_passphrase_costs_what_the_format_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert sealing._COST == 1 << 16
+    sealed = sealing.seal(b"k" * 32, PASSPHRASE, b"the manifest")
+    assert sealing.unseal(sealed, PASSPHRASE, b"the manifest") == b"k" * 32
+    with pytest.raises(WrongPassphrase):
+        sealing.unseal(sealed, PASSPHRASE, b"another manifest")
