@@ -252,7 +252,16 @@ def test_a_host_pattern_covers_what_it_reaches(wide: str, narrow: str, covered: 
     assert HostPattern.parse(wide).covers(HostPattern.parse(narrow)) is covered
 
 
-SPOOFS = ["\\u001b[1A\\u001b[2K", "It is local.\\nWithin: nothing", "\\u202egnp", "\\u009b2K", "a\\u200bb", "\\u0085"]
+SPOOFS = [
+    "\\u001b[1A\\u001b[2K",
+    "It is local.\\nWithin: nothing",
+    "\\u202egnp",
+    "\\u009b2K",
+    "a\\u200bb",
+    "\\u0085",
+    "\\u3164",
+    "a\\U000E0041",
+]
 
 
 @pytest.mark.parametrize("spoof", SPOOFS)
