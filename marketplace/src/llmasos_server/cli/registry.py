@@ -52,7 +52,7 @@ _ROWS: Final[tuple[tuple[str, str, Section, Message], ...]] = (
     ("new", "author:new", "write", _("Start a new app.")),
     ("add", "author:add", "write", _("Add packages to an app.")),
     ("check", "author:check", "write", _("Check an app's manifest and code.")),
-    ("dev", "author:dev", "write", _("Rebuild and rerun an app on change.")),
+    ("dev", "dev:dev", "write", _("Check, run and test an app on every change.")),
     ("test", "author:test", "write", _("Run an app's tests.")),
     ("build", "author:build", "write", _("Build an app's bundle.")),
     ("inspect", "author:inspect", "write", _("Show what a bundle is and asks for.")),
