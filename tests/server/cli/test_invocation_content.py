@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from llmasos_server.accounts.tokens import create_token
 
 from llmasos.database.schema import ensure_schema
 from llmasos.errors import AppFailed
@@ -16,6 +15,7 @@ from llmasos.kernel.invocation import Event, Principal
 from llmasos.secrets import KEY_FILE
 from llmasos.settings import Settings
 from llmasos.testing import FakeAction, FakeApps, Guest
+from llmasos_server.accounts.tokens import create_token
 from llmasos_server.server import Server, create_app, listen
 
 
