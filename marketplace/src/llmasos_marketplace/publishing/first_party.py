@@ -44,11 +44,11 @@ class FirstPartyApp:
     app_id: str
     version: str
     digest: str
-    """The SHA-256 of the bundle, or of the sources where it has yet to be built."""
+    """The SHA-256 of the bundle, or of the sources if it is not built yet."""
     path: Path
     """The bundle, or the folder of the sources."""
     imports: tuple[str, ...] | None = None
-    """What the binary imports, where the bundle was checked when this package was built."""
+    """The binary's imports, if the bundle was checked when this package was built."""
 
     async def bundle(self, make: Build, folder: Path) -> Path:
         """Return the finished bundle, built into `folder` if there is none."""

@@ -212,7 +212,7 @@ class _Fetches:
             self._stack.close()
 
     def close(self) -> None:
-        """Take the bar away, where the fetch did not come to its end."""
+        """Remove the bar if the fetch did not complete."""
         self._stack.close()
 
 

@@ -25,7 +25,7 @@ def serve(
     from llmasos_server.rest.guards import is_loopback
 
     settings = Settings()
-    # Bound first: a taken port is told at once, before anything is opened.
+    # Bound first, so that a taken port is reported immediately, before anything is opened.
     listener = server.listen(host, port)
     with listener:
         address = f"[{host}]" if ":" in host else host
@@ -39,7 +39,7 @@ def serve(
             note(tr("LLMasOS listens on {url}", url=url))
             note(tr("Programs need a token: llmasos tokens create. Then: LLMASOS_URL and LLMASOS_TOKEN. Ctrl-C stops."))
 
-        # Written to now: what keeps the host from opening is told as one line, and not as a server's traceback.
+        # Entered now, so that an error while the host opens is one line and not a server's traceback.
         ensure_schema(settings.resolved_database_url, settings.home)
         with Database(settings.resolved_database_url) as database, database.write():
             pass
