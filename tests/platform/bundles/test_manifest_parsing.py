@@ -1,13 +1,17 @@
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import llmasos_sdk
 from llmasos.bundles.hosts import HostPattern
 from llmasos.bundles.manifest import Manifest, parse_manifest
+from llmasos.bundles.parts import MAX_RESPONSE_BYTES, HttpPermission, LocalisedText
 from llmasos.bundles.testing import MODEL_PERMISSION, manifest_text
 from llmasos.errors import ManifestRejected
+from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
 
 FULL = """
 schema = 1
@@ -107,6 +111,7 @@ SPOILT = [
     ("optional = true", 'optional = "yes"', ["permissions[1].optional", "true or false"]),
     ('hosts = ["https://api.example.com"]', 'hosts = "https://a.b"', ["permissions[1].hosts", "an array"]),
     ('hosts = ["https://api.example.com"]\nm', "hosts = []\nm", ["permissions[1].hosts"]),
+    ('methods = ["GET"]', 'methods = ["GET"]\nmax_response_bytes = 1048577', ["max_response_bytes", "1048576"]),
     ('hosts = ["https', 'hosts = ["ftp', ["permissions[1].hosts", "ftp://"]),
     ('capability = "http"', 'capability = "htp"', ["unknown capability 'htp'", "'http'", "model, secrets, storage"]),
     ('capability = "http"\n', "", ["permissions[1].capability", "missing"]),
@@ -207,6 +212,19 @@ def test_a_mutated_manifest_parses_or_is_rejected(data: st.DataObject) -> None:
 def test_random_text_is_rejected(text: str) -> None:
     with pytest.raises(ManifestRejected):
         parse_manifest(text)
+
+
+def test_every_limit_that_a_manifest_may_name_can_be_reached() -> None:
+    """10-21: `max_response_bytes` could be 16 MiB, of which an app received 1 MiB."""
+    assert MAX_RESPONSE_BYTES == MAX_PAYLOAD_BYTES
+    whole = FULL.replace('methods = ["GET"]', f'methods = ["GET"]\nmax_response_bytes = {MAX_RESPONSE_BYTES}')
+    assert parse_manifest(whole).permissions[1].max_response_bytes == MAX_RESPONSE_BYTES
+    # An installation from before holds more; it is still read.
+    assert HttpPermission(
+        capability="http", hosts=("https://a.example",), reason=LocalisedText(en="r"), max_response_bytes=16 << 20
+    )
+    schema = json.loads((Path(llmasos_sdk.__file__).parent / "llmapp.schema.json").read_text())
+    assert schema["$defs"]["HttpPermission"]["properties"]["max_response_bytes"]["maximum"] == MAX_RESPONSE_BYTES
 
 
 def test_the_manifest_for_tests_is_valid() -> None:
