@@ -112,12 +112,11 @@ def keep(root: str) -> MemoryFiles:
                     contents[path.removeprefix(f"{root}/")] = file.read()
     files = MemoryFiles(root, contents)
     if contents:
-        serve(files)
+        _serve(files)
     return files
 
 
-def serve(files: MemoryFiles) -> None:
-    """Let Python's functions find these files from now on."""
+def _serve(files: MemoryFiles) -> None:
     original_open, original_stat, original_scan = io.open, os.stat, os.scandir
     original_list = cast("Callable[[Any], list[Any]]", os.listdir)
     original_data = importlib.machinery.SourceFileLoader.get_data

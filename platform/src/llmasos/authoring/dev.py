@@ -1,4 +1,4 @@
-"""Watches a project for changes of its source."""
+"""Builds again whenever the source changes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def watch(
     Args:
         folder: The app's.
         step: Gets the files that changed; none at the start.
-        complain: Shows an error.
+        complain: Shows a fault.
     """
     root = folder.resolve()
     with contextlib.suppress(KeyboardInterrupt):

@@ -106,7 +106,9 @@ class ComponentRuntime:
         Raises:
             LlmasosError: The guest's own error, a limit that it reached, or the death of its runner.
         """
-        return await self._described(program, None, "")
+        until = time.monotonic() + DESCRIBE_LIMITS.wall_seconds
+        request = _Request(uuid.uuid4().hex, None, "", DESCRIBE_LIMITS, until)
+        return (await self._run(program, request, _no_host)).output_or_raise()
 
     async def call(self, program: Program, invocation: Invocation, action: str, input_json: str) -> CallOutcome:
         """Run one action. Cancelling the task ends the guest within a tick."""
@@ -137,12 +139,6 @@ class ComponentRuntime:
         seen = {name for runner in runners for name in runner.confinement}
         return tuple(sorted(name for name in seen if all(name in runner.confinement for runner in runners)))
 
-    async def _described(self, program: Program, action: str | None, input_json: str) -> str:
-        """What a call returns that may reach nothing of the host."""
-        until = time.monotonic() + DESCRIBE_LIMITS.wall_seconds
-        request = _Request(uuid.uuid4().hex, action, input_json, DESCRIBE_LIMITS, until)
-        return (await self._run(program, request, _no_host)).output_or_raise()
-
     async def _run(self, program: Program, request: _Request, handler: CallHandler) -> CallOutcome:
         if await self._store.find(program.digest) is None:
             raise NotPrepared
@@ -162,7 +158,7 @@ class ComponentRuntime:
                 self._pool.released()
             if end.report is not None:
                 self._admission.saw(program.digest, end.report.memory_bytes)
-        outcome = outcome_of(end, limits.output_bytes)
+        outcome = outcome_of(end)
         return replace(outcome, fuel=min(outcome.fuel, limits.fuel))
 
     async def _spawn(self) -> Runner:

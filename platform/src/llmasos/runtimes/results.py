@@ -21,13 +21,8 @@ _BY_CODE: Final[dict[str, type[LlmasosError]]] = {
 }
 
 
-def outcome_of(end: CallEnd, output_bytes: int) -> CallOutcome:
-    """Return the outcome of a call that ended in a runner.
-
-    Args:
-        end: How it ended.
-        output_bytes: The most that it may return. The runner checks this too, but an app may have taken over its own.
-    """
+def outcome_of(end: CallEnd) -> CallOutcome:
+    """The outcome of a call that ended in a runner."""
     report = end.report
     if report is None:
         return CallOutcome(error=end.error)
@@ -37,11 +32,6 @@ def outcome_of(end: CallEnd, output_bytes: int) -> CallOutcome:
     if report.error is not None:
         return replace(usage, error=_error(report.error))
     output = replace_half_characters(report.output or "")
-    if (size := len(output.encode())) > output_bytes:
-        too_large = ResourceLimit(
-            _("The app returned {size} bytes; the limit is {limit}.", size=size, limit=output_bytes),
-        )
-        return replace(usage, error=too_large)
     try:
         msgspec.json.decode(output)
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -51,7 +41,7 @@ def outcome_of(end: CallEnd, output_bytes: int) -> CallOutcome:
 
 
 def limits_message(limits: InvocationLimits, wall_seconds: float) -> Limits:
-    """The limits as a frame holds them, with the time that is left."""
+    """The limits as a frame holds them, with the wall time that is left."""
     return {
         "memory_bytes": limits.memory_bytes,
         "fuel": limits.fuel,
