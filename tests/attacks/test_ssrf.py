@@ -7,6 +7,7 @@ import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
+from urllib.parse import quote, unquote
 
 import pytest
 from capability_calls import answered, prepared
@@ -107,6 +108,8 @@ class Server(BaseHTTPRequestHandler):
                 self._redirect(f"http://other.test:{self.server.server_port}/echo")
             case "/redirect-file":
                 self._redirect("file:///etc/passwd")
+            case "/redirect-to":
+                self._redirect(unquote(self.path.partition("?")[2]))
             case "/loop":
                 self._redirect("/loop")
             case "/large":
@@ -282,6 +285,50 @@ async def test_with_declared_fields_an_app_gets_the_status_and_those_alone(serve
     place = SecretPlace(name="token", host=here, header="authorization", fields=("/path", "/headers"))
     answer = await send(invocation((here,), places=(place,)), f"{here}/echo")
     assert (answer["status"], answer["headers"], json.loads(answer["body"])) == (200, {}, {"/path": "/echo"})
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["javascript:alert(1)", "data:text/plain,x", "http://xn--/", "http://[", "http://a:b@server.test/", "//h"],
+)
+async def test_a_redirect_to_anything_else_than_a_granted_server_is_one_clear_error(server, location):
+    """11-S8, its kind: it was an internal error of the host."""
+    here = f"http://server.test:{server}"
+    with pytest.raises((Denied, Invalid, Unavailable)):
+        await send(invocation((here,)), f"{here}/redirect-to?{quote(location)}")
+
+
+@pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "x-http-method", "X-Method-Override"])
+async def test_no_header_stands_in_for_a_method_that_is_not_granted(server, header):
+    """11-S8, its kind: with a grant for GET alone, a server was asked to delete."""
+    here = f"http://server.test:{server}"
+    with pytest.raises(Invalid, match="the host's to set"):
+        await send(invocation((here,)), f"{here}/echo", headers={header: "DELETE"})
+
+
+@pytest.mark.parametrize("value", ["é", "中", "a\tb", "a\x7f"])
+async def test_a_header_that_cannot_be_sent_is_refused(server, value):
+    """11-12, its kind: "'ascii' codec can't encode…"."""
+    here = f"http://server.test:{server}"
+    with pytest.raises(Invalid, match="a header cannot hold"):
+        await send(invocation((here,)), f"{here}/echo", headers={"x-note": value})
+
+
+async def test_blanks_around_a_header_are_left_away(server):
+    """11-12, its kind: "the server could not be reached"."""
+    here = f"http://server.test:{server}"
+    answer = await send(invocation((here,)), f"{here}/echo", headers={"x-note": " a \t"})
+    assert json.loads(answer["body"])["headers"]["x-note"] == "a"
+
+
+async def test_a_secret_that_no_header_can_carry_is_named_and_not_shown(server, monkeypatch):
+    """11-12, its kind."""
+    monkeypatch.setattr(Held, "value", lambda *_: "sécret-value")
+    here = f"http://server.test:{server}"
+    place = SecretPlace(name="token", host=here, header="authorization")
+    with pytest.raises(Unavailable, match="the secret token has letters that no header can carry") as refused:
+        await send(invocation((here,), places=(place,)), f"{here}/echo")
+    assert "é" not in refused.value.message
 
 
 @pytest.mark.parametrize("header", ["range", "Range", "if-range"])

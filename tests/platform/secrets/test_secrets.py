@@ -49,6 +49,21 @@ def test_a_secret_that_was_pasted_in_quotes_is_refused(database, tmp_path, value
         Secrets(tmp_path).set(session, OWNER, "openai", value)
 
 
+@pytest.mark.parametrize("value", ["sk-1\u200b", "\ufeffsk-1", "sk\u00ad-1", "sk-\u202e1"])
+def test_a_secret_with_characters_that_cannot_be_seen_is_refused(database, tmp_path, value):
+    """11-12, its kind: "a secret is one line" was no help."""
+    with database.write() as session, pytest.raises(Invalid, match=r"contains U\+.*paste it again"):
+        Secrets(tmp_path).set(session, OWNER, "openai", value)
+
+
+def test_blanks_around_a_secret_are_left_away(database, tmp_path):
+    """11-12, its kind: they went into the header."""
+    secrets = Secrets(tmp_path)
+    with database.write() as session:
+        secrets.set(session, OWNER, "openai", "  sk-1 ")
+        assert secrets.value(session, OWNER, "openai") == "sk-1"
+
+
 def test_the_error_of_a_lost_key_says_to_set_the_secret_again(database, tmp_path):
     with database.write() as session:
         Secrets(tmp_path).set(session, OWNER, "token", "value")

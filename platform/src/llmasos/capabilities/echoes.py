@@ -8,8 +8,10 @@ secret: then the app gets the status and those fields alone.
 from __future__ import annotations
 
 import base64
+import codecs
 import html
 import json
+import math
 from collections.abc import Iterable
 from typing import Any, Final, cast
 from urllib.parse import quote, quote_plus
@@ -34,10 +36,18 @@ def spellings(value: str) -> list[str]:
     found = {
         value, value[::-1], value.upper(), value.lower(), percent, percent.lower(), quote_plus(value),
         json.dumps(value)[1:-1], html.escape(value), raw.hex(), raw.hex().upper(),
-        *_in_base64(raw),
+        value.swapcase(), codecs.encode(value, "rot13"), base64.b32encode(raw).decode().rstrip("="),
+        *_each_letter(value), *_in_base64(raw),
     }  # fmt: skip
     usual = {spelling for spelling in found if len(spelling) >= SHORTEST} | {value}
     return sorted(usual, key=len, reverse=True)
+
+
+def _each_letter(value: str) -> Iterable[str]:
+    """The escapes of URLs, C, JSON and HTML, though no letter needs one."""
+    for escape in ("%{:02x}", "%{:02X}", "\\x{:02x}", "\\u{:04x}", "\\u{:04X}", "&#{};", "&#x{:x};", "&#x{:X};"):
+        units = value.encode() if escape.startswith("%") else map(ord, value)
+        yield "".join(escape.format(unit) for unit in units)
 
 
 def _in_base64(raw: bytes) -> Iterable[str]:
@@ -54,16 +64,18 @@ def _in_base64(raw: bytes) -> Iterable[str]:
 def declared(body: str, pointers: Iterable[str]) -> str:
     """The parts of a JSON response that the pointers name, as JSON: {pointer: value}, without those that are absent."""
     try:
-        value: Any = json.loads(body)
+        value: Any = json.loads(body.removeprefix("\ufeff"))
     except (ValueError, RecursionError):
         return "{}"
     found: dict[str, Any] = {}
     for pointer in pointers:
         at, there = _at(value, pointer)
         # Only scalar values, so that the server cannot put arbitrary content into a declared field.
-        if there and not isinstance(at, dict | list):
+        # NaN and infinities, which Python's decoder accepts, are no JSON; neither is half a character a text.
+        infinite = isinstance(at, float) and not math.isfinite(at)
+        if there and not infinite and not isinstance(at, dict | list):
             found[pointer] = at
-    return json.dumps(found, ensure_ascii=False)
+    return json.dumps(found, ensure_ascii=False).encode(errors="replace").decode()
 
 
 def _at(value: Any, pointer: str) -> tuple[Any, bool]:

@@ -37,6 +37,8 @@ TIMEOUT_SECONDS: Final = 30.0
 _RESERVED_HEADERS: Final = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect"}
     | {"proxy-authorization", "proxy-connection", "accept-encoding", "forwarded", "x-forwarded-for"}
+    # Many servers perform the method that these name, whatever the method of the request, which the grant limits.
+    | {"x-http-method-override", "x-http-method", "x-method-override"}
 )
 # Ranges would reveal a secret byte by byte, which no filter can detect.
 _PARTIAL: Final = frozenset({"range", "if-range"})
@@ -152,6 +154,8 @@ class Exchange:
                     'LLMASOS_HTTP_NETWORKS=\'["127.0.0.0/8", "::1/128"]\''
                 ),
             ) from None
+        except (httpx.InvalidURL, UnicodeError):  # UnicodeError: a name outside IDNA
+            raise Unavailable(_("the server redirected to something that is not a URL")) from None
         except httpx.HTTPError as error:
             raise Unavailable(_("the server could not be reached: {kind}", kind=type(error).__name__)) from None
 
@@ -198,7 +202,7 @@ class Exchange:
     async def _read(self, response: httpx.Response) -> bytes:
         # A grant may allow more than one call can return to the app.
         limit = min(self.grant.max_response_bytes if self.grant else MAX_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES)
-        if response.headers.get("content-encoding", "identity") != "identity":
+        if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
             # A compressed response could inflate to any size; the request asked for none.
             raise Unavailable(
                 _("the server compressed its answer although it was asked not to"),
@@ -233,12 +237,13 @@ class Exchange:
 
     def _with_secrets(self, hop: Hop, secrets: list[tuple[SecretPlace, str]]) -> tuple[dict[str, str], httpx.URL]:
         headers = {"user-agent": "llmasos"}
-        for name, value in self.request.headers.items():
+        for name, given in self.request.headers.items():
             if name.lower() in _RESERVED_HEADERS:
                 raise Invalid(
                     _("the header {name!r} is the host's to set; leave it out", name=name[:40]),
                 )
-            if not _HEADER_NAME.fullmatch(name) or not value.isprintable():
+            value = given.strip(" \t")
+            if not _HEADER_NAME.fullmatch(name) or not (value.isascii() and value.isprintable()):
                 raise Invalid(
                     _("the header {name!r} has characters that a header cannot hold", name=name[:40]),
                 )
@@ -248,6 +253,11 @@ class Exchange:
         headers["accept-encoding"] = "identity"
         url = httpx.URL(hop.url)
         for place, value in secrets:
+            if place.header is not None and not value.isascii():
+                # The app reads this: it must not learn a part of the secret.
+                raise Unavailable(
+                    _("the secret {name} has letters that no header can carry; set it again", name=place.name)
+                )
             if place.header is not None:
                 headers[place.header.lower()] = place.prefix + value
             elif place.query is not None:

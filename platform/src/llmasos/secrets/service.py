@@ -18,6 +18,7 @@ from llmasos.errors import Invalid, NotFound, Unavailable
 from llmasos.i18n import _
 from llmasos.kernel import audit
 from llmasos.kernel.audit import Line
+from llmasos.printable import hidden_character
 from llmasos.secrets.sealing import KEY_FILE, home_key
 from llmasos.secrets.tables import SecretRow
 
@@ -65,6 +66,9 @@ class Secrets:
                     name=name[:64],
                 ),
             )
+        value = value.strip(" \t")
+        if odd := hidden_character(value, lines=True):
+            raise Invalid(_("the secret contains {odd}, which cannot be seen: paste it again", odd=odd))
         if not value or len(value.encode()) > MAX_SECRET_BYTES or not value.isprintable():
             raise Invalid(
                 _("a secret is one line of 1 to {max_secret_bytes} bytes", max_secret_bytes=MAX_SECRET_BYTES),
