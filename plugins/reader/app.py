@@ -1,6 +1,5 @@
 """Read a document that the user hands in, and answer about it."""
 
-import base64
 import io
 import math
 import re
@@ -14,12 +13,9 @@ import docx
 import openpyxl
 import pypdf
 
-from llmasos_sdk import App, Context, Field, Invalid, Unavailable
+from llmasos_sdk import App, Context, Field, File, Invalid, Unavailable
 
 app = App()
-
-# A frame carries 4 MiB; base64 makes three bytes four.
-MOST_BYTES = 2 << 20
 
 # Passages of about a paragraph: long enough to hold an answer, short enough that four fit a small model's window.
 PASSAGE_CHARACTERS = 700
@@ -29,9 +25,7 @@ PASSAGES_SHOWN = 4
 SATURATION = 1.2
 LENGTH_WEIGHT = 0.75
 
-Document = Annotated[
-    str, Field(title={"en": "Document (PDF, Word, Excel)", "zh": "文档（PDF、Word、Excel）"}, ui="file")
-]
+Document = Annotated[File, Field(title={"en": "Document (PDF, Word, Excel)", "zh": "文档（PDF、Word、Excel）"})]
 
 
 @dataclass
@@ -87,14 +81,9 @@ def rows_of_excel(content: bytes) -> Iterator[Passage]:
             yield Passage(f"sheet {sheet.title}", " | ".join("" if cell is None else str(cell) for cell in row))
 
 
-def read(document: str) -> tuple[str, list[Passage]]:
+def read(document: File) -> tuple[str, list[Passage]]:
     """The kind of a document, and its text in parts that hold any."""
-    try:
-        content = base64.b64decode(document, validate=True)
-    except ValueError:
-        raise Invalid("the document is not base64; hand in a file") from None
-    if len(content) > MOST_BYTES:
-        raise Invalid(f"the document has {len(content) >> 10} KiB; {MOST_BYTES >> 10} are the most")
+    content = document.content
     try:
         if content.startswith(b"%PDF-"):
             kind, parts = "pdf", list(pages_of_pdf(content))

@@ -52,6 +52,46 @@ def test_ordinary_texts_are_printed_as_they_are(text: str) -> None:
     assert hidden_character(text, lines=True) is None
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        0xE0041,
+        0xAD,
+        0x2060,
+        0xFEFF,
+        0x3164,
+        0x115F,
+        0xFFA0,
+        0x2800,
+        0x34F,
+        0x17B4,
+        0x180B,
+        0xE0100,
+        0xE000,
+        0xFFFE,
+        0xFFFC,
+    ],
+)
+def test_what_is_drawn_as_nothing_is_found(code: int) -> None:
+    """11-S1, its kind: fillers and blanks are letters and signs by their categories, and a name of them was blank."""
+    assert hidden_character(f"a{chr(code)}b") == f"U+{code:04X}"
+
+
+def test_a_pile_of_marks_and_a_gap_are_levelled_on_a_line() -> None:
+    """11-S1, its kind: they covered the lines above, or moved a text to where it read as one of ours."""
+    piled = "a" + "\u0301" * 40
+    assert hidden_character(piled) == "U+0301"
+    assert one_line(piled) == "a" + "\u0301" * 4
+    for blanks in (" " * 100, "\u00a0" * 60, "\u3000" * 40, "\n\n\n\n", "\t \t \t"):
+        assert one_line(f"It is local.{blanks}Within: nothing") == "It is local. Within: nothing"
+
+
+@pytest.mark.parametrize("text", ["Tiếng Việt ẫ", "❤️ 1️⃣ 🏳️‍🌈", "ที่นี่", "हिन्दी", "한국어", "a  b", "ཧཱུྃ"])
+def test_marks_and_selectors_that_scripts_need_are_left(text: str) -> None:
+    assert hidden_character(text) is None
+    assert one_line(text) == text
+
+
 def test_windows_line_ends_are_line_ends() -> None:
     assert printable("a\r\nb") == "a\nb"
     assert one_line("a\r\nb\tc") == "a b c"

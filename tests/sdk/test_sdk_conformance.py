@@ -25,11 +25,12 @@ HERE = Path(__file__).parent / "conformance"
 
 
 def _module(name: str) -> Any:
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
+    named = f"conformance_{name}"  # another test may have an app's `app`
+    if named not in sys.modules:
+        spec = importlib.util.spec_from_file_location(named, HERE / f"{name}.py")
+        sys.modules[named] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[named])
+    return sys.modules[named]
 
 
 scenarios = _module("scenarios").SCENARIOS

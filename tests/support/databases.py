@@ -1,7 +1,8 @@
 """Fresh databases for tests, on SQLite and on PostgreSQL.
 
 A test that uses `database`, `database_url` or `new_database_url` gets the marker `database` and runs on SQLite, or with
-`--database postgresql` on PostgreSQL. Each test has a database of its own, a copy of one that the migrations made once.
+`--database postgresql` on PostgreSQL, or with `--database both` once on each. Each test has a database of its own, a
+copy of one that the migrations made once.
 
 PostgreSQL is the server that `LLMASOS_DATABASE_URL` names, and then the tests run on it; otherwise a private one,
 started from Debian's binaries when a test first asks for it. Without either, the tests are skipped with the reason.
@@ -35,7 +36,7 @@ NewDatabaseUrl = Callable[[], str]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--database", choices=KINDS, default="sqlite", help="run the tests of the database on it")
+    parser.addoption("--database", choices=(*KINDS, "both"), help="run the tests of the database on it")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,8 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "database_kind" in metafunc.fixturenames:
-        chosen = "postgresql" if NAMED_SERVER else metafunc.config.getoption("--database")
-        metafunc.parametrize("database_kind", [chosen])
+        chosen = metafunc.config.getoption("--database") or ("postgresql" if NAMED_SERVER else "sqlite")
+        metafunc.parametrize("database_kind", KINDS if chosen == "both" else [chosen])
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

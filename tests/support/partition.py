@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-TOGETHER = tuple(f"tests/acceptance/test_{name}.py" for name in ("main_job", "interruptions", "native_apps"))
+SHARING = ("main_job", "interruptions", "native_apps", "wheels")
+TOGETHER = tuple(f"tests/acceptance/test_{name}.py" for name in SHARING)
 # What takes longest goes first, so that no worker is left alone with it at the end. What builds an app that another
 # file builds too comes well after that, and finds it in the stock.
 LONGEST_FIRST = (

@@ -18,8 +18,8 @@ from sqlmodel import Session, col, select
 from llmasos.database.schema import check_revision, database_file, newest_revision, open_to_read, revision_of
 from llmasos.errors import LlmasosError
 from llmasos.home_access import close_access, lost_key
-from llmasos.i18n import _, listing
-from llmasos_server.doctor_machine import Finding, check_confinement, check_model, check_tools
+from llmasos.i18n import _, listing, ngettext
+from llmasos_server.doctor_machine import Finding, check_confinement, check_model, check_tools, check_trusted
 from llmasos_server.host_log import FILE_NAME
 
 
@@ -46,7 +46,7 @@ async def examine(home: Path, url: str) -> AsyncGenerator[Finding]:
     yield check_model(home)
     async for finding in check_confinement():
         yield finding
-    for finding in check_tools():
+    for finding in (*check_trusted(home), *check_tools()):
         yield finding
 
 
@@ -218,7 +218,8 @@ def check_integrity(url: str) -> Iterator[Finding]:
         yield Finding(
             "integrity",
             "problem",
-            _(
+            ngettext(
+                "{count} row refers to another that is gone (in {broken}): restore a backup.",
                 "{count} rows refer to others that are gone (first in {broken}): restore a backup.",
                 count=len(broken),
                 broken=broken[0][0],
@@ -245,7 +246,11 @@ def check_audit(session: Session) -> Finding:
     return Finding(
         "audit",
         "ok",
-        _("{lines} lines of the audit log follow each other.", lines=found.lines),
+        ngettext(
+            "The audit log is as it was written: {count:,} line.",
+            "The audit log is as it was written: {count:,} lines.",
+            count=found.lines,
+        ),
     )
 
 
@@ -265,7 +270,11 @@ def check_held(session: Session) -> Iterator[Finding]:
         yield Finding(
             "ledger",
             "problem",
-            _("{lost} invocations belong to no living process: run llmasos doctor again in half a minute.", lost=lost),
+            ngettext(
+                "{count} invocation belongs to no living process: run llmasos doctor again in half a minute.",
+                "{count} invocations belong to no living process: run llmasos doctor again in half a minute.",
+                count=lost,
+            ),
         )
     if not found and not lost:
         yield Finding(
@@ -296,7 +305,11 @@ def check_bundles(session: Session, home: Path) -> Iterator[Finding]:
                 _("The bundle of {app} {version} is gone or damaged: publish it again.", app=app_id, version=version),
             )
     if not wrong:
-        yield Finding("bundles", "ok", _("{count} releases have their bundles.", count=len(rows)))
+        yield Finding(
+            "bundles",
+            "ok",
+            ngettext("{count} release has its bundle.", "{count} releases have their bundles.", count=len(rows)),
+        )
 
 
 def check_installs(session: Session, home: Path) -> Iterator[Finding]:

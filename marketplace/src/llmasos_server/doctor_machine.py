@@ -73,6 +73,22 @@ async def check_confinement() -> AsyncGenerator[Finding]:
         yield Finding("runners", "ok", _("Runners are confined: {listed}.", listed=listed))
 
 
+def check_trusted(home: Path) -> Iterator[Finding]:
+    """Name the apps that the operator allowed to run without confinement."""
+    from llmasos.settings import Settings  # noqa: PLC0415
+
+    trusted = Settings(home=home).trusted_apps
+    if trusted:
+        yield Finding(
+            "runners",
+            "note",
+            _(
+                "If the system cannot confine them, these apps of trusted_apps run with all of your rights: {apps}.",
+                apps=listing(trusted),
+            ),
+        )
+
+
 def check_tools() -> Iterator[Finding]:
     """Check the tools that authors may want; running apps needs none of them."""
     for tool, without in (

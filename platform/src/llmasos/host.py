@@ -50,6 +50,7 @@ class HostParts:
     """HostParts of a host that the caller may supply; the others are made from the settings."""
 
     runnables: Callable[[Database], Runnables] | None = None
+    installed: Callable[[Database, CodeStore], InstalledApps] | None = None
     runtimes: Mapping[str, RuntimeMaker] = field(default_factory=dict[str, RuntimeMaker])
     """By kind, before those that plugins register."""
     gateway: Callable[[Settings, Database, Plugins], Gateway] | None = None
@@ -240,7 +241,7 @@ class Host:
 
     @cached_property
     def _installed(self) -> InstalledApps:
-        return InstalledApps(self.database, CodeStore.in_home(self.settings.home))
+        return (self._parts.installed or InstalledApps)(self.database, CodeStore.in_home(self.settings.home))
 
     @cached_property
     def _follower(self) -> AuditFollower | None:

@@ -42,7 +42,7 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 _HANDLER: Final = contract.interface_name(contract.HANDLER)
 _TEXT: Final = Text()
-# The type of `call`'s answer in wasmtime's C API; compiling checked that the component's type is this one.
+# The type of `call`'s result in wasmtime's C API; compiling checked that the component's type is this one.
 _ANSWER: Final = Result(
     _TEXT,
     Variant(
@@ -125,7 +125,7 @@ class ComponentRunner:
         finally:
             current.invocation = None
         # The pages that this thread touched for the first time: an instance's memory is a fresh mapping.
-        # wasmtime's C API does not tell a component's memory size.
+        # wasmtime's C API does not report a component's memory size.
         touched = (resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before) * _PAGE_BYTES
         done: Done = {
             "t": "done",
@@ -159,7 +159,7 @@ class ComponentRunner:
 
 
 class Trapped(Exception):
-    """The guest returned no answer; the message is the engine's."""
+    """The guest returned no result; the message is the engine's."""
 
 
 class _Program:

@@ -17,7 +17,7 @@ from wasmtime import _ffi as _wasmtime_ffi  # pyright: ignore[reportPrivateUsage
 
 ENGINE_VERSION: Final = version("wasmtime")
 
-# Another major version may lay out its values differently. The dependency is pinned; this says so where it matters.
+# Another major version may lay out its values differently. The dependency is pinned; this check says so.
 SUPPORTED_MAJOR: Final = "50"
 
 if ENGINE_VERSION.split(".")[0] != SUPPORTED_MAJOR:

@@ -77,7 +77,7 @@ def _open(url: str) -> IO[bytes]:
     if address.scheme == "file":
         return Path(urllib.parse.unquote(address.path)).open("rb")
     opener = urllib.request.OpenerDirector()
-    # No other scheme, also where a redirect leads.
+    # No other scheme, not even by a redirect.
     for handler in (
         urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler,
         urllib.request.HTTPRedirectHandler, urllib.request.HTTPErrorProcessor, urllib.request.HTTPDefaultErrorHandler,

@@ -38,7 +38,7 @@ class Sender(Protocol):
 
 
 class Log:
-    """The last `limit_bytes` of what a guest printed, since the end tells what went wrong."""
+    """The last `limit_bytes` of what a guest printed, since the end shows what went wrong."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes

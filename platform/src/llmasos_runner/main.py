@@ -2,8 +2,8 @@
 
 The order matters. The interpreter starts bare: no `site`, so no `.pth` file runs; no environment; no path of an app.
 The host's first frame says what this runner is for. It then imports what is ours and heavy, while it may still read
-files; has the system kill it when the host ends; confines itself for good; tells the host; and only then accepts paths
-to app code.
+files; has the system kill it when the host ends; confines itself for good; informs the host; and only then accepts
+paths to app code.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def serve_calls(
             host.send(done)
         except OSError:
             return  # the host is gone, which the thread that reads notices
-        except Exception as error:  # an answer that cannot be sent must still end the invocation
+        except Exception as error:  # a result that cannot be sent must still end the invocation
             failure = {
                 "tag": "invalid",
                 "code": "resource-limit",

@@ -127,7 +127,7 @@ def python_sources(folder: Path) -> list[Path]:
 
 
 class Start(TypedDict):
-    """The first frame to a runner: its purpose. It confines itself before it answers."""
+    """The first frame to a runner: its purpose. It confines itself before it replies."""
 
     t: Literal["start"]
     kind: Literal["component", "native", "compile", "bytecode"]

@@ -1,6 +1,5 @@
 """Reader, without a host. The documents are made here, by the libraries that read them."""
 
-import base64
 import io
 
 import docx
@@ -9,14 +8,14 @@ import pypdf
 import pytest
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
-from llmasos_sdk import Invalid
+from llmasos_sdk import File, Invalid
 from llmasos_sdk.testing import FakeContext, ScriptedModel, call
 
 TEXT = ["The bridge of Brava was opened in 1931.", "It cost four million crowns.", "Cheese is sold on the square."]
 
 
 def encoded(content):
-    return base64.b64encode(content).decode()
+    return File("document", content)
 
 
 def pdf(pages=TEXT, password=None):
@@ -96,13 +95,13 @@ def test_each_kind_is_read(llmasos_app, fake_context, make, kind, words):
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ("???", "base64"),
+        ("???", "a file is an object"),
         (encoded(b"hello"), "neither"),
         (encoded(b"%PDF-1.7 broken"), "cannot be read|no text"),
         (encoded(b"PK\x03\x04broken"), "cannot be read"),
         (pdf([""]), "no text"),
         (pdf(password="x"), "encrypted"),
-        (encoded(b"%PDF-" + b"x" * (3 << 20)), "KiB"),
+        (encoded(b"%PDF-" + b"x" * 750_000), "750,005 bytes; 750,000 are the most"),
     ],
 )
 def test_what_cannot_be_read_says_why(llmasos_app, fake_context, document, message):

@@ -1,28 +1,30 @@
 // Bytes and texts. A component has neither `atob` nor `TextEncoder`.
 
 const DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-const VALUES = new Map([...DIGITS].map((digit, value) => [digit, value]));
+const VALUES = new Int8Array(128).fill(-1);
+for (let value = 0; value < 64; value += 1) VALUES[DIGITS.charCodeAt(value)] = value;
 
 /** Bytes as base64. */
 export function toBase64(bytes) {
-  const parts = [];
+  let text = "";
   for (let at = 0; at < bytes.length; at += 3) {
     const group = (bytes[at] << 16) | ((bytes[at + 1] ?? 0) << 8) | (bytes[at + 2] ?? 0);
-    const digits = [18, 12, 6, 0].map((shift) => DIGITS[(group >> shift) & 63]).join("");
-    const missing = Math.max(0, at + 3 - bytes.length);
-    parts.push(digits.slice(0, 4 - missing) + "=".repeat(missing));
+    text += DIGITS[group >> 18] + DIGITS[(group >> 12) & 63];
+    text += at + 1 < bytes.length ? DIGITS[(group >> 6) & 63] : "=";
+    text += at + 2 < bytes.length ? DIGITS[group & 63] : "=";
   }
-  return parts.join("");
+  return text;
 }
 
-/** The bytes of base64. */
+/** The bytes of base64, as strict as the host's reader. */
 export function fromBase64(text) {
-  const digits = text.replace(/=+$/, "");
-  const bytes = new Uint8Array(Math.floor((digits.length * 3) / 4));
+  const length = text.length - (text.endsWith("==") ? 2 : text.endsWith("=") ? 1 : 0);
+  if (text.length % 4 !== 0) throw new TypeError("base64 comes in groups of four");
+  const bytes = new Uint8Array(Math.floor((length * 3) / 4));
   let [held, bits, at] = [0, 0, 0];
-  for (const digit of digits) {
-    const value = VALUES.get(digit);
-    if (value === undefined) throw new TypeError(`${digit} is not of base64`);
+  for (let index = 0; index < length; index += 1) {
+    const value = VALUES[text.charCodeAt(index)] ?? -1;
+    if (value < 0) throw new TypeError(`${text[index]} is not of base64`);
     held = ((held << 6) | value) & 0xffffff;
     bits += 6;
     if (bits >= 8) {

@@ -9,7 +9,10 @@ export class Message {
     this.parameters = parameters;
   }
   toString() {
-    return this.id.replace(/\{(\w+)\}/g, (field, name) => this.parameters[name] ?? field);
+    return this.id.replace(/\{(\w+)(:,)?\}/g, (field, name, grouped) => {
+      const value = this.parameters[name] ?? field;
+      return grouped ? String(value).replace(/\B(?=(\d{3})+$)/g, ",") : value;
+    });
   }
 }
 

@@ -2,7 +2,7 @@
 // `llmasos build` writes the entry module that joins the two.
 
 import { carried, jsonText } from "./contract.js";
-import { AppError, AppFailed, fromTag, Message } from "./errors.js";
+import { AppError, AppFailed, fromTag, Invalid, Message } from "./errors.js";
 
 const camel = (name) => name.replace(/-([a-z])/g, (_, letter) => letter.toUpperCase());
 
@@ -73,6 +73,12 @@ function shown(value) {
   }
 }
 
+/** What crosses to the host of an error. */
+function failureOf(error) {
+  const failure = error instanceof AppError ? error : new AppFailed(new Message("the app failed: {error}", { error: String(error) }));
+  return { tag: failure.tag, val: failure.told };
+}
+
 /** The `handler` that the component exports. */
 export function handler(app, interfaces) {
   const host = new ComponentHost(interfaces);
@@ -84,8 +90,38 @@ export function handler(app, interfaces) {
       try {
         return app.call(action, input, host);
       } catch (error) {
-        const failure = error instanceof AppError ? error : new AppFailed(new Message("the app failed: {error}", { error: String(error) }));
-        throw { tag: failure.tag, val: failure.told };
+        throw failureOf(error);
+      }
+    },
+  };
+}
+
+/**
+ * The `handler` of the component of `llmasos run .` and `llmasos dev`. It has no app: each call hands over the source,
+ * one script that gets the SDK, so that a change needs no build.
+ */
+export function development(sdk, interfaces) {
+  const host = new ComponentHost(interfaces);
+  const load = (code) => {
+    try {
+      const app = new Function("llmasos_sdk", `${code}\nreturn llmasos_app.app;`)(sdk);
+      if (typeof app?.describe !== "function") throw new Error("write `export default app;` in the source");
+      app.describe();
+      return app;
+    } catch (error) {
+      throw new Invalid(new Message("the source does not run: {error}", { error: String(error) }));
+    }
+  };
+  furnish(host);
+  return {
+    describe: () => "[]",
+    call(action, text) {
+      try {
+        const { source, input } = JSON.parse(text);
+        const app = load(source.code);
+        return input === null ? jsonText(app.describe()) : app.call(action, input, host);
+      } catch (error) {
+        throw failureOf(error);
       }
     },
   };

@@ -113,6 +113,16 @@ export class Context {
   /** Whether the action may use a capability: declared, and granted. */
   has(capability: "model" | "storage" | "http" | "secrets" | "apps"): boolean;
 }
+/** A file that an action takes or returns, of at most 750,000 bytes. An input of `File.schema()` comes as one. */
+export class File {
+  constructor(name: string, content: Uint8Array | string, mediaType?: string);
+  readonly name: string;
+  readonly content: Uint8Array;
+  readonly mediaType: string;
+  readonly text: string;
+  toJSON(): { name: string; media_type: string; base64: string };
+  static schema(texts?: { title?: string; description?: string }): Schema;
+}
 export interface ActionOptions {
   title?: string | { en: string; zh?: string };
   description?: string;

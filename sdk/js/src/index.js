@@ -3,9 +3,11 @@
 import { Context, declined } from "./context.js";
 import { jsonText } from "./contract.js";
 import { AppError, AppFailed, Invalid, Message, NotFound } from "./errors.js";
+import { withFiles } from "./files.js";
 
 export { Context } from "./context.js";
 export * from "./errors.js";
+export { File } from "./files.js";
 export { Stream } from "./model.js";
 
 // The lifecycle events of an installation; the Python SDK's `hooks` say what holds at each.
@@ -179,7 +181,7 @@ function inputsOf(schema, inputJson) {
   }
   const inputs = {};
   for (const [key, property] of Object.entries(schema.properties)) {
-    if (Object.hasOwn(given, key)) inputs[key] = given[key];
+    if (Object.hasOwn(given, key)) inputs[key] = withFiles(property, given[key], key);
     else if (Object.hasOwn(property, "default")) inputs[key] = structured(property.default);
     else if (schema.required.includes(key)) throw new Invalid(`${key}: this input is needed`);
   }

@@ -27,6 +27,7 @@ from llmasos_sdk.errors import (
     TimedOut,
     Unavailable,
 )
+from llmasos_sdk.files import File
 from llmasos_sdk.model import Stream
 from llmasos_sdk.results import Completion, Embeddings, Entry, Response, ToolCall, Usage
 from llmasos_sdk.schema import Field
@@ -46,6 +47,7 @@ __all__ = [
     "Embeddings",
     "Entry",
     "Field",
+    "File",
     "Invalid",
     "NotFound",
     "PermissionDeclined",

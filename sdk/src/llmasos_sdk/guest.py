@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, cast
 
@@ -62,10 +62,7 @@ def handler(app: App, interfaces: Mapping[str, ModuleType], types: ModuleType, e
     """
     host = ComponentHost(interfaces, err)
     described = json.dumps(app.describe(), ensure_ascii=False)
-
-    def failure(error: AppError) -> Exception:
-        case = "".join(word.capitalize() for word in error.tag.split("-"))
-        return err(getattr(types, f"Error_{case}")(well_formed(to_text(error.message))))
+    failure = failure_maker(types, err)
 
     class Handler:
         def describe(self) -> str:
@@ -80,3 +77,18 @@ def handler(app: App, interfaces: Mapping[str, ModuleType], types: ModuleType, e
                 raise failure(Unavailable(_("the app recursed too deeply"))) from None
 
     return Handler
+
+
+def failure_maker(types: ModuleType, err: type[Exception]) -> Callable[[AppError], Exception]:
+    """What makes the exception that crosses to the host of an error.
+
+    Args:
+        types: The generated module of the interface `types`.
+        err: The generated exception `Err`.
+    """
+
+    def failure(error: AppError) -> Exception:
+        case = "".join(word.capitalize() for word in error.tag.split("-"))
+        return err(getattr(types, f"Error_{case}")(well_formed(to_text(error.message))))
+
+    return failure

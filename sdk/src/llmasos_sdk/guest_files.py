@@ -112,11 +112,12 @@ def keep(root: str) -> MemoryFiles:
                     contents[path.removeprefix(f"{root}/")] = file.read()
     files = MemoryFiles(root, contents)
     if contents:
-        _serve(files)
+        serve(files)
     return files
 
 
-def _serve(files: MemoryFiles) -> None:
+def serve(files: MemoryFiles) -> None:
+    """Let Python's functions find these files from now on."""
     original_open, original_stat, original_scan = io.open, os.stat, os.scandir
     original_list = cast("Callable[[Any], list[Any]]", os.listdir)
     original_data = importlib.machinery.SourceFileLoader.get_data

@@ -1,7 +1,7 @@
 """Type hints as JSON Schema, JSON as typed values, and typed values as JSON.
 
-The hints that an action may use: `str int float bool None`, `list[T]`, `dict[str, T]`, `Literal`, `Optional`, a
-dataclass, `Any`, and `Annotated[T, Field(...)]` over each of these. What JSON cannot say without a convention of its
+The hints that an action may use: `str int float bool None`, `list[T]`, `dict[str, T]`, `Literal`, `Optional`, `File`,
+a dataclass, `Any`, and `Annotated[T, Field(...)]` over each of these. What JSON cannot say without a convention of its
 own (tuples, sets, bytes, dates, unions of several types) is refused when the action is described.
 """
 
@@ -17,6 +17,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin
 
 from llmasos_sdk import docstrings
 from llmasos_sdk.errors import SchemaMismatch
+from llmasos_sdk.files import File, file_schema
 from llmasos_sdk.hints import Hint, hints_of
 from llmasos_sdk.host import JsonValue
 from llmasos_sdk.messages import Listing, listing
@@ -25,7 +26,7 @@ from llmasos_sdk.messages import message as _
 Schema = dict[str, JsonValue]
 
 UNIONS: tuple[object, ...] = (Union, types.UnionType)
-SUPPORTED = "str, int, float, bool, list[T], dict[str, T], Literal, Optional, a dataclass, or Annotated of these"
+SUPPORTED = "str, int, float, bool, list[T], dict[str, T], Literal, Optional, File, a dataclass, or Annotated of these"
 SCALARS: dict[Hint, str] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
 
@@ -88,6 +89,8 @@ def _schema(hint: Hint, inside: tuple[Hint, ...]) -> Schema:  # noqa: PLR0911 (a
         return {}
     if hint in SCALARS:
         return {"type": SCALARS[hint]}
+    if hint is File:
+        return file_schema()
     if hint is list or hint is dict:
         return {"type": "array" if hint is list else "object"}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
@@ -225,7 +228,7 @@ def decode(hint: Hint, value: JsonValue, place: str = "") -> Any:  # noqa: PLR09
     """
     if hint is Any:
         return value
-    if hint in SCALARS:
+    if hint in SCALARS or hint is File:
         return _decode_scalar(hint, value, place)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _decode_dataclass(hint, value, place)
@@ -256,6 +259,8 @@ def decode(hint: Hint, value: JsonValue, place: str = "") -> Any:  # noqa: PLR09
 
 
 def _decode_scalar(hint: Hint, value: JsonValue, place: str) -> object:
+    if hint is File:
+        return File.from_json(value, place)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     # JSON Schema counts 3.0 as an integer, and JavaScript writes it so.
@@ -361,6 +366,8 @@ def encode(value: object) -> JsonValue:
         if not math.isfinite(value):
             raise SchemaMismatch(_("{value} is no number in JSON", value=value))
         return value
+    if isinstance(value, File):
+        return value.as_json()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {each.name: encode(getattr(value, each.name)) for each in _inputs(type(value))}
     if isinstance(value, list | tuple):

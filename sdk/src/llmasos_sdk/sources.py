@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def authors_file(path: str, source: str) -> str | None:
-    """How the author knows a file: by its path from the folder of the app's module. None if it is somebody else's.
+    """A file's path relative to the folder of the app's module; None if the file is not the author's.
 
     Args:
         path: The file.

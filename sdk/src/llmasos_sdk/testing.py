@@ -193,7 +193,7 @@ class FakeContext(Context):
         return self.fake.storage
 
 
-def call(app: App, action: str, ctx: Context, /, **inputs: JsonValue) -> Any:
+def call(app: App, action: str, ctx: Context, /, **inputs: object) -> Any:
     """Run an action as the host does: JSON in, JSON out, streamed pieces through the host.
 
     A hook runs by its reserved name: `call(app, "@upgrade", ctx, from_version="1.0.0")`.
@@ -201,4 +201,4 @@ def call(app: App, action: str, ctx: Context, /, **inputs: JsonValue) -> Any:
     Raises:
         AppError: The error that the host would return to its caller.
     """
-    return json.loads(app.call(action, json.dumps(inputs, ensure_ascii=False), ctx))
+    return json.loads(app.call(action, json.dumps(schema.encode(inputs), ensure_ascii=False), ctx))

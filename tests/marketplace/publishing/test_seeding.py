@@ -14,7 +14,12 @@ from llmasos.runtimes.runtime import Inspection, Program
 from llmasos_marketplace.catalog import repository
 from llmasos_marketplace.catalog.service import Catalog
 from llmasos_marketplace.catalog.testing import open_catalog
-from llmasos_marketplace.publishing.first_party import first_party_apps, first_party_folder, make_bundles
+from llmasos_marketplace.publishing.first_party import (
+    first_party_apps,
+    first_party_folder,
+    make_bundles,
+    source_digest,
+)
 from llmasos_marketplace.publishing.seeding import Seeded, Seeding
 from llmasos_marketplace.publishing.service import Publishing
 
@@ -190,3 +195,13 @@ def test_every_first_party_app_is_found_and_has_a_digest_of_its_own() -> None:
     names = {app.app_id.removeprefix("llmasos/") for app in apps}
     assert names == {"analyst", "coder", "digest", "reader", "storyteller", "translator", "triage", "tutor"}
     assert len({app.digest for app in apps}) == len(apps)
+
+
+@pytest.mark.parametrize("name", ["llmapp.toml", "README.md", "app.py", "helpers/words.txt", "prebuilt/a.llmapp"])
+def test_an_app_is_another_if_any_file_of_its_bundle_is(name: str, tmp_path: Path) -> None:
+    for each in ("llmapp.toml", "README.md", "app.py", "helpers/words.txt", "prebuilt/a.llmapp"):
+        (tmp_path / each).parent.mkdir(exist_ok=True)
+        (tmp_path / each).write_text("before")
+    before = source_digest(tmp_path)
+    (tmp_path / name).write_text("after!")
+    assert source_digest(tmp_path) != before

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 from tests.platform.backup.homes import PASSPHRASE, Home
 
+from llmasos.backup import sealing
 from llmasos.backup.make import make_backup
+
+
+@pytest.fixture(autouse=True)
+def _cheap_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes 64 MiB and a fifth of a second, by design; the command's tests pay it."""
+    monkeypatch.setattr(sealing, "_COST", 1 << 10)
 
 
 @pytest.fixture

@@ -10,15 +10,17 @@ import pytest
 from sqlmodel import select
 from tests.platform.backup.homes import OWNER, PASSPHRASE, Home, empty_home, rewrite
 
+from llmasos.backup import sealing
 from llmasos.backup.make import make_backup
 from llmasos.backup.restore import read_backup, restore_backup
 from llmasos.backup.sealing import WrongPassphrase
-from llmasos.database.engine import Database
+from llmasos.database.engine import Database, utc_now
 from llmasos.database.leases import HostLease
 from llmasos.database.schema import ensure_schema, migrate_to, newest_revision
 from llmasos.errors import Conflict, Invalid, NotFound, Unavailable
 from llmasos.kernel import audit
 from llmasos.secrets import Secrets
+from llmasos_server.accounts.tables import User
 
 
 def test_a_home_comes_back_in_a_new_folder(home: Home, tmp_path: Path) -> None:
@@ -82,10 +84,20 @@ def test_a_home_with_data_is_refused_unless_it_may_be_replaced(
     assert home.contents()["secret"] == "open sesame"
 
 
+def test_a_database_with_another_user_is_not_empty(
+    backup: Path, tmp_path: Path, new_database_url: Callable[[], str]
+) -> None:
+    new = Home(tmp_path / "restored", new_database_url())
+    with Database(new.url) as database, database.write() as session:
+        session.add(User(id="ann", name="Ann", created_at=utc_now()))
+    with pytest.raises(Conflict, match="--replace"):
+        restore_backup(backup, new.folder, new.url, PASSPHRASE)
+
+
 def test_a_home_in_use_is_refused(backup: Path, home: Home) -> None:
     with Database(home.url) as database, database.write() as session:
         session.add(HostLease(id="x", machine="another", pid=1, born="", expires_at=int(time.time()) + 60))
-    with pytest.raises(Conflict, match="stop llmasos serve"):
+    with pytest.raises(Conflict, match="stop `llmasos serve`"):
         restore_backup(backup, home.folder, home.url, PASSPHRASE, replace=True)
 
 
@@ -133,3 +145,12 @@ def test_a_backup_replaces_no_file_and_an_empty_home_has_none(sqlite_home: Home,
         make_backup(sqlite_home.folder, sqlite_home.url, backup, PASSPHRASE)
     with pytest.raises(NotFound, match="nothing to back up"):
         make_backup(tmp_path, f"sqlite:///{tmp_path / 'none.db'}", tmp_path / "c", PASSPHRASE)
+
+
+def test_a_passphrase_costs_what_the_format_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert sealing._COST == 1 << 16
+    sealed = sealing.seal(b"k" * 32, PASSPHRASE, b"the manifest")
+    assert sealing.unseal(sealed, PASSPHRASE, b"the manifest") == b"k" * 32
+    with pytest.raises(WrongPassphrase):
+        sealing.unseal(sealed, PASSPHRASE, b"another manifest")

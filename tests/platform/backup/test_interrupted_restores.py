@@ -10,6 +10,7 @@ import pytest
 from sqlmodel import col, select
 from tests.platform.backup.homes import OWNER, PASSPHRASE, Home, empty_home
 
+from llmasos.backup import sealing
 from llmasos.backup.restore import finish_restore
 from llmasos.database.engine import Database
 from llmasos.database.schema import PENDING_RESTORE, ensure_schema
@@ -23,7 +24,8 @@ from llmasos.secrets import Secrets
 KILL_AT_EACH_STEP = """
 import os, shutil, signal, sys
 from pathlib import Path
-from llmasos.backup import restore
+from llmasos.backup import restore, sealing
+sealing._COST = int(sys.argv[4])
 backup, home, passphrase = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 steps_left = 0
 
@@ -57,7 +59,15 @@ def test_killed_at_any_step_the_home_is_the_old_or_the_new_one(backup: Path, sql
     with Database(sqlite_home.url) as database, database.write() as session:
         Secrets(sqlite_home.folder).set(session, OWNER, "api_key", "older")
     old = sqlite_home.contents()
-    words = [sys.executable, "-c", KILL_AT_EACH_STEP, str(backup), str(sqlite_home.folder), PASSPHRASE]
+    words = [
+        sys.executable,
+        "-c",
+        KILL_AT_EACH_STEP,
+        str(backup),
+        str(sqlite_home.folder),
+        PASSPHRASE,
+        str(sealing._COST),
+    ]
     subprocess.run(words, check=True)
     killed = [Home(path, f"sqlite:///{path / 'llmasos.db'}") for path in sorted(tmp_path.glob("killed*"))]
     committed = []
@@ -84,12 +94,13 @@ def test_killed_between_rows_a_postgresql_database_is_the_old_one_until_the_rest
     script = """
 import os, signal, sys
 from pathlib import Path
-from llmasos.backup import restore
+from llmasos.backup import restore, sealing
+sealing._COST = int(sys.argv[5])
 restore._without_triggers = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 restore.shutil.copyfileobj = restore._without_triggers
 restore.restore_backup(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4], replace=True)
 """
-    words = [sys.executable, "-c", script, str(backup), str(home.folder), home.url, PASSPHRASE]
+    words = [sys.executable, "-c", script, str(backup), str(home.folder), home.url, PASSPHRASE, str(sealing._COST)]
     assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
     with Database(home.url) as database, database.read() as session:
         entries = session.exec(select(AuditEntry).order_by(col(AuditEntry.hash))).all()

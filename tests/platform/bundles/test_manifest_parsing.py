@@ -1,13 +1,17 @@
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import llmasos_sdk
 from llmasos.bundles.hosts import HostPattern
 from llmasos.bundles.manifest import Manifest, parse_manifest
+from llmasos.bundles.parts import MAX_RESPONSE_BYTES, HttpPermission, LocalisedText
 from llmasos.bundles.testing import MODEL_PERMISSION, manifest_text
 from llmasos.errors import ManifestRejected
+from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
 
 FULL = """
 schema = 1
@@ -107,6 +111,7 @@ SPOILT = [
     ("optional = true", 'optional = "yes"', ["permissions[1].optional", "true or false"]),
     ('hosts = ["https://api.example.com"]', 'hosts = "https://a.b"', ["permissions[1].hosts", "an array"]),
     ('hosts = ["https://api.example.com"]\nm', "hosts = []\nm", ["permissions[1].hosts"]),
+    ('methods = ["GET"]', 'methods = ["GET"]\nmax_response_bytes = 1048577', ["max_response_bytes", "1048576"]),
     ('hosts = ["https', 'hosts = ["ftp', ["permissions[1].hosts", "ftp://"]),
     ('capability = "http"', 'capability = "htp"', ["unknown capability 'htp'", "'http'", "model, secrets, storage"]),
     ('capability = "http"\n', "", ["permissions[1].capability", "missing"]),
@@ -209,6 +214,19 @@ def test_random_text_is_rejected(text: str) -> None:
         parse_manifest(text)
 
 
+def test_every_limit_that_a_manifest_may_name_can_be_reached() -> None:
+    """10-21: `max_response_bytes` could be 16 MiB, of which an app received 1 MiB."""
+    assert MAX_RESPONSE_BYTES == MAX_PAYLOAD_BYTES
+    whole = FULL.replace('methods = ["GET"]', f'methods = ["GET"]\nmax_response_bytes = {MAX_RESPONSE_BYTES}')
+    assert parse_manifest(whole).permissions[1].max_response_bytes == MAX_RESPONSE_BYTES
+    # An installation from before holds more; it is still read.
+    assert HttpPermission(
+        capability="http", hosts=("https://a.example",), reason=LocalisedText(en="r"), max_response_bytes=16 << 20
+    )
+    schema = json.loads((Path(llmasos_sdk.__file__).parent / "llmapp.schema.json").read_text())
+    assert schema["$defs"]["HttpPermission"]["properties"]["max_response_bytes"]["maximum"] == MAX_RESPONSE_BYTES
+
+
 def test_the_manifest_for_tests_is_valid() -> None:
     assert parse_manifest(manifest_text()).id == "acme/hello"
 
@@ -252,7 +270,16 @@ def test_a_host_pattern_covers_what_it_reaches(wide: str, narrow: str, covered: 
     assert HostPattern.parse(wide).covers(HostPattern.parse(narrow)) is covered
 
 
-SPOOFS = ["\\u001b[1A\\u001b[2K", "It is local.\\nWithin: nothing", "\\u202egnp", "\\u009b2K", "a\\u200bb", "\\u0085"]
+SPOOFS = [
+    "\\u001b[1A\\u001b[2K",
+    "It is local.\\nWithin: nothing",
+    "\\u202egnp",
+    "\\u009b2K",
+    "a\\u200bb",
+    "\\u0085",
+    "\\u3164",
+    "a\\U000E0041",
+]
 
 
 @pytest.mark.parametrize("spoof", SPOOFS)

@@ -77,6 +77,63 @@ def test_an_address_without_a_scheme_or_a_host_is_refused(tmp_path, address):
         ModelRegistry(tmp_path).models  # noqa: B018 - reading it is the test
 
 
+WRONG = {
+    "a whole route": ({"api_base": "http://h/v1/chat/completions"}, "write http://h/v1, without /chat/completions"),
+    "another route": ({"api_base": "http://h/api/chat"}, "write http://h, without /api/chat"),
+    "a query": ({"api_base": "http://h/v1?key=1"}, r"it ends at '\?key=1': leave that away"),
+    "a password": ({"api_base": "http://user:pass@h/v1"}, "set it as the model's key instead"),
+    "no port": ({"api_base": "http://h:0/v1"}, "no server has the port 0"),
+    "a blank that is invisible": ({"api_base": "http://h/v1\u200b"}, r"contains U\+200B: paste it again"),
+    "a typographic hyphen": ({"api_base": "http://my\u2010host/v1"}, r"contains U\+2010: paste it again"),
+    "no model": ({"litellm": "openai/"}, "names no model: write openai/MODEL"),
+    "a blank in the model": ({"litellm": "openai/gpt 4"}, r"contains U\+0020"),
+    "a provider in capitals": ({"litellm": "OpenAI/gpt"}, "did you mean 'openai'"),
+    "the key itself": ({"key": "sk-1"}, "write env:NAME for an environment variable or secret:NAME"),
+    "a name with a line feed": ({"name": "a\nb"}, "The model a b in the command .* starts with a letter"),
+    "a price in USD": ({"price": {"input": 0.15}}, "write micro-USD for a million tokens: 0.15 USD is 150000"),
+    "a price of no unit": ({"price": {"input": 10**30}}, "over 100,000 USD"),
+    "a window of no model": ({"context_window": 10**30}, "at most 100,000,000 tokens"),
+    "a language by name": ({"languages": ("english",)}, "'english' is no language code such as en or zh"),
+    "itself as fallback": ({"fallbacks": ("x",)}, "cannot be its own fallback"),
+    "the field of another program": ({"base_url": "http://h"}, "did you mean 'api_base'"),
+    "a field of the price": ({"price": {"input": 1, "ouput": 1}}, "did you mean 'output'"),
+}
+
+
+@pytest.mark.parametrize(("fields", "said"), WRONG.values(), ids=WRONG)
+def test_a_setting_that_no_provider_works_with_is_refused_when_it_is_set(fields, said):
+    """11-12, its kind: each was accepted, and told by its effect at the first call."""
+    with pytest.raises(Invalid, match=said) as caught:
+        entry_of_string({"name": "x", "litellm": "openai/x", **fields}, {}, {"openai"})
+    assert "sk-1" not in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_such_a_setting_is_refused_in_the_configuration_too(tmp_path):
+    """11-12, its kind."""
+    (tmp_path / "config.toml").write_text('[models.x]\nlitellm = "openai/x"\napi_base = "http://h/v1/models"\n')
+    with pytest.raises(Invalid, match=r"config\.toml is not valid: api_base: write http://h/v1"):
+        _ = ModelRegistry(tmp_path).models
+
+
+def test_a_setting_that_an_earlier_release_stored_stops_no_other_model(tmp_path, database):
+    registry = ModelRegistry(tmp_path, database)
+    registry.add(entry("old", api_base="http://h/v1/models"))
+    assert {"old", "smollm2"} <= registry.models.keys()
+
+
+@pytest.mark.parametrize("address", [" http://h/v1\n", "\ufeffhttp://h/v1/", "http://h/v1//"])
+def test_blanks_and_slashes_around_an_address_are_left_away(address):
+    """11-12, its kind."""
+    assert entry_of_string({"name": "x", "litellm": "openai/x", "api_base": address}, {}).api_base == "http://h/v1"
+
+
+@pytest.mark.parametrize("listed", ["EN", "en-GB", "en"])
+def test_a_language_is_compared_by_its_first_part(listed):
+    """11-12, its kind: `languages = ["zh-CN"]` was fit for no request."""
+    assert entry("x", languages=(listed,)).fits_language("en-US")
+
+
 def test_an_unknown_fallback_is_refused(tmp_path, database):
     with pytest.raises(Invalid, match="'nobody' is no model"):
         ModelRegistry(tmp_path, database).add(entry("mine", fallbacks=("nobody",)))

@@ -101,6 +101,17 @@ app.action("say", { input: { pieces: anything } }, function* (ctx, { pieces }) {
 
 app.action("back", { input: { value: anything } }, (ctx, { value }) => valueOf(value));
 
+const files = { type: "array", items: sdk.File.schema() };
+app.action("turn", { input: { file: sdk.File.schema(), others: files }, output: sdk.File.schema() }, (ctx, { file, others }) => {
+  const names = others.map((other) => other.name).join(".") || "none";
+  const type = file.mediaType === "a/b" ? `x/${names}` : "c/d";
+  return new sdk.File(`folder/${file.name}`, file.content.slice().reverse(), type);
+});
+
+app.action("fill", { input: { size: { type: "integer" } }, output: sdk.File.schema() }, (ctx, { size }) => {
+  return new sdk.File("zeros", new Uint8Array(size));
+});
+
 app.action("fail", { input: { kind: { type: "string" }, text: anything } }, (ctx, { kind, text }) => {
   throw new sdk[kind](valueOf(text));
 });

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import llmasos_sdk
-from llmasos_sdk import App, Context, PermissionDeclined, ToolCall
+from llmasos_sdk import App, Context, File, PermissionDeclined, ToolCall
 from llmasos_sdk.model import ModelClient
 
 app = App()
@@ -134,6 +134,19 @@ def say(ctx: Context, pieces: Any) -> Iterator[str]:
 def back(ctx: Context, value: Any) -> Any:
     """Return a value."""
     return value_of(value)
+
+
+@app.action
+def turn(ctx: Context, file: File, others: list[File]) -> File:
+    """Return a file with its bytes the other way round, and the names of others as its type."""
+    names = ".".join(other.name for other in others) or "none"
+    return File(f"folder/{file.name}", file.content[::-1], f"x/{names}" if file.media_type == "a/b" else "c/d")
+
+
+@app.action
+def fill(ctx: Context, size: int) -> File:
+    """Return a file of a size."""
+    return File("zeros", bytes(size))
 
 
 @app.action

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +43,11 @@ def run(name: str, *pairs: tuple[list[Any], Any], shown: dict[str, Any] | None =
     """A scenario of steps, each with what it must give."""
     steps = [step for step, _ in pairs]
     return Scenario(name, "run", {"steps": steps}, {"output": [each for _, each in pairs], **(shown or {})}, **setup)
+
+
+def json_file(name: str, content: bytes, media_type: str = "application/octet-stream") -> dict[str, Any]:
+    """A file as JSON."""
+    return {"name": name, "media_type": media_type, "base64": base64.b64encode(content).decode()}
 
 
 ANSWER = ["Hello there.", "stop", [], True]
@@ -129,8 +135,8 @@ SCENARIOS = [
     run("a stream that is left", (["model.leave_stream", "Greet"], ok(True)), model=["Hello there, again and again."]),
     run(
         "tool calls",
-        (["model.generate", "What is the sea?", {"tools": [TOOL]}], ok(["", "tool_calls", CALLED, False])),
-        (["model.stream", "What is the sea?", {"tools": [TOOL]}], ok([True, "", CALLED, "tool_calls", False])),
+        (["model.generate", "What is the sea?", {"tools": [TOOL]}], ok(["", "tool_calls", CALLED, True])),
+        (["model.stream", "What is the sea?", {"tools": [TOOL]}], ok([True, "", CALLED, "tool_calls", True])),
         model=[{"tool": CALLED[0]}] * 2,
     ),
     run(

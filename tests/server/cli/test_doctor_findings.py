@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-from llmasos_server.doctor import check_sizes
+import pytest
+
+from llmasos.bundles.testing import make_bundle, manifest_text
+from llmasos_marketplace.catalog.service import Catalog
+from llmasos_marketplace.catalog.testing import add_bundle, open_catalog
+from llmasos_server.doctor import check_bundles, check_sizes
+from llmasos_server.doctor_machine import Finding, check_trusted
 
 
 def test_doctor_says_how_much_is_where(tmp_path: Path) -> None:
@@ -14,3 +20,27 @@ def test_doctor_says_how_much_is_where(tmp_path: Path) -> None:
             file.truncate(mebibytes << 20)
     (finding,) = check_sizes(tmp_path)
     assert str(finding.message) == "The home takes 8 MiB: environments 5, compiled 3."
+
+
+def test_doctor_counts_one_thing_as_one(home: Path, tmp_path: Path) -> None:
+    """11-S15: "1 releases have their bundles"."""
+    catalog = open_catalog(home)
+    add_bundle(catalog, make_bundle(tmp_path / "made", manifest_text()))
+    assert [str(each.message) for each in _bundles(catalog, home)] == ["1 release has its bundle."]
+    add_bundle(catalog, make_bundle(tmp_path / "made", manifest_text(version="2.0.0")))
+    assert [str(each.message) for each in _bundles(catalog, home)] == ["2 releases have their bundles."]
+    catalog.database.close()
+
+
+def _bundles(catalog: Catalog, home: Path) -> list[Finding]:
+    with catalog.database.read() as session:
+        return list(check_bundles(session, home))
+
+
+def test_doctor_names_the_apps_that_may_run_unconfined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """11-S15."""
+    assert list(check_trusted(tmp_path)) == []
+    monkeypatch.setenv("LLMASOS_TRUSTED_APPS", '["acme/probe", "acme/other"]')
+    (finding,) = check_trusted(tmp_path)
+    assert finding.status == "note"
+    assert "acme/probe, acme/other" in str(finding.message)

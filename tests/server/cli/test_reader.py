@@ -60,9 +60,9 @@ def run(*words: str, **streams: Any) -> int:
             setattr(sys, name, stream)
 
 
-def ends(home: Path) -> list[tuple[str, str | None]]:
+def ends(home: Path, columns: str = "status, error_code") -> list[tuple[str, str | None]]:
     with closing(sqlite3.connect(home / "llmasos.db")) as database:
-        return database.execute("SELECT status, error_code FROM invocation").fetchall()
+        return database.execute(f"SELECT {columns} FROM invocation").fetchall()
 
 
 @pytest.mark.usefixtures("tool")
@@ -75,7 +75,12 @@ def test_a_reader_that_leaves_a_stream_cancels_the_run_quietly(home: Path) -> No
     with os.fdopen(writing, "w") as gone:
         assert run("run", "acme/tool", "endless", "--stream", stdout=gone, stderr=told) == 1
     assert told.getvalue() == ""
-    assert ends(home) == [("cancelled", "cancelled")]
+    [(id_, *end)] = ends(home, "id, status, error_code")
+    assert end == ["cancelled", "cancelled"]
+    # What was shown until then was paid for: it is in the history.
+    kept = io.StringIO()
+    assert run("invocations", "show", id_, "--json", stdout=kept) == 0
+    assert json.loads(kept.getvalue())["shown"].startswith("0\n")
 
 
 class Ascii(io.TextIOWrapper):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmasos.errors import Invalid
+from llmasos_sdk.files import file_schema
 from llmasos_server.cli.inputs import given_inputs, parsed_parameters
 from llmasos_server.cli.run import _Fetches
 
@@ -67,6 +68,29 @@ def test_a_file_is_sent_as_base64_if_the_input_takes_a_file_else_as_text(tmp_pat
     assert parsed_parameters(SCHEMA, [f"document=@{file}"]) == {"document": encoded}
     file.write_bytes("\ufeffGrüße".encode())
     assert parsed_parameters(SCHEMA, [f"text=@{file}"]) == {"text": "Grüße"}
+
+
+FILES = {
+    "properties": {
+        "document": {**file_schema(), "title": "Document"},
+        "maybe": {"anyOf": [file_schema(), {"type": "null"}]},
+    }
+}
+
+
+@pytest.mark.parametrize("key", ["document", "maybe"])
+def test_a_file_keeps_its_name_and_type(key: str, tmp_path: Path) -> None:
+    """12-7."""
+    file = tmp_path / "report.pdf"
+    file.write_bytes(b"%PDF-")
+    encoded = {"name": "report.pdf", "media_type": "application/pdf", "base64": "JVBERi0="}
+    assert parsed_parameters(FILES, [f"{key}=@{file}"]) == {key: encoded}
+    (tmp_path / "unknown").write_bytes(b"")
+    empty = {"name": "unknown", "media_type": "application/octet-stream", "base64": ""}
+    assert parsed_parameters(FILES, [f"{key}=@{tmp_path / 'unknown'}"]) == {key: empty}
+    file.write_bytes(bytes(750_001))
+    with pytest.raises(Invalid, match=f"-p {key}: .* is larger than the 732 KiB"):
+        parsed_parameters(FILES, [f"{key}=@{file}"])
 
 
 def test_a_file_of_json_is_read_as_its_inputs_type(tmp_path: Path) -> None:

@@ -103,3 +103,20 @@ async def test_an_example_fits_its_schema_but_for_what_is_nested(served: Any, na
     [example] = document["components"]["schemas"][name]["examples"]
     errors = resolved(document, f"/components/schemas/{name}").iter_errors(example)
     assert [error.message for error in errors if error.instance is not None] == []
+
+
+async def test_nul_in_a_path_or_a_parameter_is_refused_on_every_route(served: Any) -> None:
+    """11-S17: on PostgreSQL, which cannot compare NUL with any text, it was a 500."""
+    document = (await served.client.get("/openapi.json")).json()
+    walked = 0
+    for path, methods in document["paths"].items():
+        for method in methods:
+            names = [part.strip("{}") for part in path.split("/") if part.startswith("{")]
+            for name in names:
+                url = path.format(**dict.fromkeys(names, "a") | {name: "a%00b"})
+                answer = await served.client.request(method.upper(), url, json={} if method == "post" else None)
+                assert (answer.status_code, answer.json()["code"]) == (404, "not-found"), url
+                walked += 1
+            answer = await served.client.request(method.upper(), f"{path}?app=%00")
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid"), path
+    assert walked > 5

@@ -117,3 +117,11 @@ def test_a_refusal_is_one_line_and_its_exit_code(tmp_path: Path, words: list[str
     assert ended.stdout == ""
     assert ended.stderr.count("\n") == 1
     assert "Traceback" not in ended.stderr
+
+
+def test_a_server_collects_garbage_as_python_does() -> None:
+    """11-38: it inherited the threshold of a command's start, and its cycles piled up."""
+    code = "import gc; gc.set_threshold(100_000); from llmasos_server.cli.serve import collect_as_a_server as c; c()"
+    shown = f"{code}; print(gc.get_threshold(), gc.get_freeze_count() > 0)"
+    done = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True)
+    assert done.stdout == "(700, 10, 10) True\n"

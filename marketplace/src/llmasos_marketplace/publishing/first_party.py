@@ -23,7 +23,7 @@ from typing import Final, TypeAlias
 
 from llmasos.authoring.build import build
 from llmasos.authoring.describe import in_runners
-from llmasos.authoring.project import open_project, source_files
+from llmasos.authoring.project import files_beside_code, open_project, source_files
 from llmasos.bundles.reader import read_bundle
 from llmasos.errors import Unavailable
 from llmasos.i18n import _
@@ -44,11 +44,11 @@ class FirstPartyApp:
     app_id: str
     version: str
     digest: str
-    """The SHA-256 of the bundle, or of the sources where it has yet to be built."""
+    """The SHA-256 of the bundle, or of the sources if it is not built yet."""
     path: Path
     """The bundle, or the folder of the sources."""
     imports: tuple[str, ...] | None = None
-    """What the binary imports, where the bundle was checked when this package was built."""
+    """The binary's imports, if the bundle was checked when this package was built."""
 
     async def bundle(self, make: Build, folder: Path) -> Path:
         """Return the finished bundle, built into `folder` if there is none."""
@@ -100,7 +100,7 @@ def _of_source(folder: Path) -> FirstPartyApp:
 def source_digest(app: Path) -> str:
     """The SHA-256 of the names and contents of a bundle's sources."""
     total = hashlib.sha256()
-    for path in (*source_files(app), *sorted(app.glob("prebuilt/*.llmapp"))):
+    for path in (*source_files(app), *files_beside_code(app), *sorted(app.glob("prebuilt/*.llmapp"))):
         total.update(f"{path.relative_to(app).as_posix()}\0{path.stat().st_size}\0".encode())
         total.update(path.read_bytes())
     return total.hexdigest()

@@ -34,7 +34,7 @@ LIFE: Final = {
     Purpose.PASSKEY_SIGN_IN: timedelta(minutes=5),
     Purpose.OIDC: timedelta(minutes=10),
 }
-# A used code is kept so long that a second use can be told from a made-up one in the log.
+# A used code is kept this long, so that the log distinguishes its second use from an invented code.
 _KEPT: Final = timedelta(days=1)
 
 
@@ -79,7 +79,7 @@ def peek(session: ReadSession | WriteSession, purpose: Purpose, text: str) -> On
 
 
 def use(session: WriteSession, purpose: Purpose, text: str) -> OneTimeCode:
-    """Use a code up. Two who use it at once are told apart by the database's write lock: one of them fails.
+    """Use a code up. If two callers use it at once, the database's write lock makes one of them fail.
 
     Raises:
         Unauthenticated: As `peek`.

@@ -1,4 +1,4 @@
-"""`python -m llmasos_server.cli`, where the script is not on the path."""
+"""`python -m llmasos_server.cli`, if the script is not on the path."""
 
 from llmasos_server.cli import main
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from llmasos.errors import NotFound
@@ -11,6 +13,7 @@ from llmasos.i18n import _
 from llmasos_marketplace.catalog import reader
 from llmasos_server.cli.inputs import example_of, inputs_of, say_inputs
 from llmasos_server.cli.output import emit_json, local_text, options, say, tr
+from llmasos_server.cli.projects import project_of
 from llmasos_server.cli.reading import database
 from llmasos_server.cli.remote import Server, named_server
 
@@ -21,8 +24,11 @@ def say_actions(app: str, action: str | None = None) -> None:
     Raises:
         NotFound: The app is not installed, or has no such action.
     """
-    with named_server() as server:
-        known = _installed_on(server, app) if server else _installed(app)
+    if (project := project_of(app)) is not None:
+        known = _of_project(project)
+    else:
+        with named_server() as server:
+            known = _installed_on(server, app) if server else _installed(app)
     found = [each for each in known if action in (None, each["name"])]
     if not found:
         names = ", ".join(each["name"] for each in known)
@@ -34,6 +40,12 @@ def say_actions(app: str, action: str | None = None) -> None:
         if index:
             say()
         _say_action(app, each)
+
+
+def _of_project(project: Path) -> list[dict[str, Any]]:
+    from llmasos_server.cli.projects import actions_of
+
+    return asyncio.run(actions_of(project))
 
 
 def _say_action(app: str, action: Mapping[str, Any]) -> None:

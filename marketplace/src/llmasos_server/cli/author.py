@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from llmasos.errors import LlmasosError
 from llmasos.i18n import render
 from llmasos.printable import one_line
-from llmasos_server.cli.output import emit_json, locale, message_of, note, options, say, tr
+from llmasos_server.cli.output import emit_json, locale, note, options, say, tr
 
 if TYPE_CHECKING:
     from llmasos.authoring.check import ProjectFinding
@@ -71,12 +70,13 @@ def check(path: Project = HERE) -> None:
         listed = [{"level": each.level, "where": each.where, "message": each.message} for each in findings]
         emit_json({"ok": not failed, "findings": listed})
     else:
-        _tell(findings)
+        say_findings(findings)
     if failed:
         raise typer.Exit(1)
 
 
-def _tell(findings: list[ProjectFinding]) -> None:
+def say_findings(findings: list[ProjectFinding]) -> None:
+    """Print what `check` found, a line each."""
     words = {"error": tr("error"), "warning": tr("warning")}
     for finding in findings:
         say(f"{words[finding.level]}: {one_line(render(finding.line, locale()))}")
@@ -95,7 +95,7 @@ def test(
     project = open_project(path)
     captured = options().json
     run = subprocess.run(
-        [*_test_command(project), *(arguments or [])],
+        [*test_command(project), *(arguments or [])],
         cwd=project.root,
         env=asyncio.run(environment(project)),
         check=False,
@@ -109,7 +109,13 @@ def test(
         raise typer.Exit(1)
 
 
-def _test_command(project: AppProject) -> list[str]:
+def test_command(project: AppProject) -> list[str]:
+    """The command that runs a project's tests.
+
+    Raises:
+        NotFound: It has none.
+        Unavailable: What runs them is not installed.
+    """
     from llmasos.authoring import javascript, testing
 
     suffix = Path(project.manifest.runtime.source or "").suffix
@@ -158,46 +164,6 @@ async def _build(path: Path, out: Path | None) -> Path:
     note(tr("Building…"))
     async with in_runners(Settings()) as runners:
         return await build_bundle(path, out, describe=runners.describe)
-
-
-def dev(path: Project = HERE) -> None:
-    """Check, test and build an app again on every change, until Ctrl-C."""
-    from llmasos.authoring.dev import watch
-
-    async def step(changed: list[Path]) -> None:
-        if changed:
-            names = ", ".join(each.name for each in changed[:3])
-            say(tr("Changed: {names}", names=names))
-        await _develop(path)
-
-    def complain(error: LlmasosError) -> None:
-        say(tr("Error: ") + message_of(error))
-
-    asyncio.run(watch(path, step, complain=complain))
-
-
-async def _develop(path: Path) -> None:
-    from llmasos.authoring.check import check as findings_of
-    from llmasos.authoring.check import has_errors
-    from llmasos.authoring.project import open_project
-    from llmasos.authoring.testing import environment
-
-    findings = findings_of(path)
-    if findings:
-        _tell(findings)
-    if has_errors(findings):
-        return
-    project = open_project(path)
-    env = await environment(project)
-    process = await asyncio.create_subprocess_exec(*_test_command(project), cwd=project.root, env=env)
-    try:
-        if await process.wait() != 0:
-            return
-    finally:
-        if process.returncode is None:
-            process.kill()
-    bundle = await _build(path, None)
-    say(tr("Built {bundle}. Waiting for the next change.", bundle=bundle))
 
 
 def inspect(bundle: Annotated[Path, typer.Argument(help=tr("A .llmapp file."))]) -> None:

@@ -1,4 +1,4 @@
-"""Spares Typer its import of pydantic where a value needs no conversion.
+"""Avoids Typer's import of pydantic if a value needs no conversion.
 
 Typer builds a pydantic adapter for every parameter, also for a text and for a flag that was not given. That import
 takes 0.1 s, half of the time in which `llmasos list` answers. Here a value that already is what the annotation says

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import mimetypes
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,8 @@ from typing import Any, cast
 from llmasos.errors import Invalid
 from llmasos.i18n import _
 from llmasos.printable import one_line
+from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
+from llmasos_sdk.files import BYTES, MAX_FILE_BYTES, File
 from llmasos_server.cli.output import locale, message_of, note, prompt, say, tr, width_of
 
 
@@ -206,22 +209,40 @@ def parsed_parameters(schema: Mapping[str, Any], parameters: list[str]) -> dict[
         field = fields.get(key, {})
         if text.startswith("@@"):
             text = text[1:]
+        elif text.startswith("@") and _takes_file(schema, field):
+            values[key] = _file(key, text[1:])
+            continue
         elif text.startswith("@"):
             text = _from_file(key, text[1:], as_base64=field.get("x-ui") == "file")
         values[key] = _typed(key, field, text)
     return values
 
 
-def _from_file(key: str, name: str, *, as_base64: bool) -> str:
-    """What a file holds: base64 for an input that takes a file, else its text."""
-    from llmasos.errors import Invalid
-    from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
+def _takes_file(schema: Mapping[str, Any], field: object) -> bool:
+    """Whether a field takes a `File` of the SDK, or may be left empty instead."""
+    found = _resolved(schema, field)
+    is_file = found.get("x-ui") == "file" and found.get("type") == "object"
+    return is_file or any(_takes_file(schema, branch) for branch in found.get("anyOf", ()))
 
+
+def _file(key: str, name: str) -> dict[str, Any]:
+    """A file as the SDK's `File` is in JSON."""
+    content = _content(key, name, MAX_FILE_BYTES)
+    kind, _encoding = mimetypes.guess_type(name)
+    return dict(File(Path(name).name, content, kind or BYTES).as_json())
+
+
+def _content(key: str, name: str, most_bytes: int) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        Invalid: It cannot be read, or is too large.
+    """
     path = Path(name)
     try:
         # One byte more than fits: a file that never ends is not read for ever.
         with path.open("rb") as file:
-            content = file.read(MAX_PAYLOAD_BYTES + 1)
+            content = file.read(most_bytes + 1)
     except OSError as error:
         raise Invalid(
             _(
@@ -231,15 +252,21 @@ def _from_file(key: str, name: str, *, as_base64: bool) -> str:
                 reason=error.strerror,
             ),
         ) from error
-    if len(content) > MAX_PAYLOAD_BYTES:
+    if len(content) > most_bytes:
         raise Invalid(
             _(
                 "-p {key}: {name} is larger than the {max_payload_kib} KiB that an action takes.",
                 key=key,
                 name=name,
-                max_payload_kib=MAX_PAYLOAD_BYTES >> 10,
+                max_payload_kib=most_bytes >> 10,
             ),
         )
+    return content
+
+
+def _from_file(key: str, name: str, *, as_base64: bool) -> str:
+    """What a file holds: base64 for an input that takes a file, else its text."""
+    content = _content(key, name, MAX_PAYLOAD_BYTES)
     if as_base64:
         return base64.b64encode(content).decode()
     try:

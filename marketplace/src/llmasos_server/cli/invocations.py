@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, Self
 
 import typer
+from typer.core import TyperGroup
 
 from llmasos.errors import LlmasosError, NotFound
 from llmasos.home import WORKSPACE
@@ -115,6 +116,17 @@ class PastRun:
         }[self.status]
 
 
+@dataclass(frozen=True, slots=True)
+class RunContent:
+    """What an invocation was given and what it returned."""
+
+    kept: bool
+    input: Any = None
+    output: Any = None
+    shown: str = ""
+    """What a run that did not succeed had shown by then."""
+
+
 class History(Protocol):
     """Past invocations, of this home or of a server."""
 
@@ -127,6 +139,22 @@ class History(Protocol):
 
         Raises:
             NotFound: None does, or several do.
+        """
+        ...
+
+    def content(self, run: PastRun) -> RunContent:
+        """What it was given and what it returned, as far as that is kept.
+
+        Raises:
+            KeyChanged: It was encrypted under another key.
+        """
+        ...
+
+    def delete(self, run: PastRun) -> None:
+        """Delete what it was given, showed, returned and logged.
+
+        Raises:
+            Conflict: It still runs.
         """
         ...
 
@@ -154,6 +182,27 @@ class LocalHistory:
             rows = records.starting_with(session, self._workspace, start, 2)
             return _only(start, [PastRun.of_row(row, log=True) for row in rows])
 
+    def content(self, run: PastRun) -> RunContent:
+        """See `History.content`."""
+        from llmasos.home import state_home_and_database_url
+        from llmasos.invocations import content
+        from llmasos.secrets.sealing import Sealer
+
+        sealer = Sealer.in_home(state_home_and_database_url()[0])
+        with self._database.read() as session:
+            found = content.read(session, sealer, run.id)
+        return RunContent(True, found.input, found.output, found.shown) if found else RunContent(False)
+
+    def delete(self, run: PastRun) -> None:
+        """See `History.delete`."""
+        from llmasos.invocations import content, records
+        from llmasos.kernel.invocation import Principal
+
+        with self._database.write() as session:
+            row = records.find(session, run.id, self._workspace, None)
+            if row is not None:
+                content.delete(session, row, Principal(self._workspace))
+
 
 class RemoteHistory:
     """What a server shows to the holder of a token."""
@@ -172,18 +221,42 @@ class RemoteHistory:
         documents = [self._server.get(f"/api/v1/invocations/{segment(id_)}") for id_ in named[:2]]
         return _only(start, [PastRun.of_document(each) for each in documents])
 
+    def content(self, run: PastRun) -> RunContent:
+        """See `History.content`."""
+        found = self._server.get(f"/api/v1/invocations/{segment(run.id)}/content")
+        return RunContent(found["kept"], found["input"], found["output"], found["shown"])
 
-def invocations(
+    def delete(self, run: PastRun) -> None:
+        """See `History.delete`."""
+        self._server.delete(f"/api/v1/invocations/{segment(run.id)}/content")
+
+
+class ListingGroup(TyperGroup):
+    """A group that lists if no part of it is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take `invocations acme/tool` for `invocations list acme/tool`."""
+        named = next((word for word in args if not word.startswith("-")), None)
+        if named not in self.commands and "--help" not in args:
+            args = ["list", *args]
+        return list(super().parse_args(ctx, args))
+
+
+invocations = typer.Typer(cls=ListingGroup, help=tr("List what ran; show or delete its input and output."))
+
+
+@invocations.command("list")
+def list_(
     app: Annotated[
         str | None, typer.Argument(autocompletion=installed_apps, help=tr("An app; without one, all of them."))
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help=tr("How many, the newest."))] = 20,
 ) -> None:
     """List what ran, and how it ended; the newest first."""
-    with _history() as history:
+    with opened_history() as history:
         found = history.recent(app, limit)
     if options().json:
-        emit_json({"items": [_described(run, log=False) for run in found]})
+        emit_json({"items": [described(run, log=False) for run in found]})
         return
     if not found:
         say(tr("Nothing ran yet."))
@@ -215,7 +288,7 @@ def logs(
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help=tr("How many, the newest."))] = 10,
 ) -> None:
     """Show what apps printed and logged, and why they failed; the newest last."""
-    with _history() as history:
+    with opened_history() as history:
         if what is not None and "/" not in what:
             _show([_ended(history, what) if follow else history.find(what)])
             return
@@ -229,7 +302,7 @@ def logs(
 
 def note_log(app: str, action: str, error: LlmasosError) -> None:
     """Print the log of an invocation that has just failed on stderr; nothing if it never began."""
-    with _history() as history:
+    with opened_history() as history:
         for run in history.recent(app, 5):
             if (run.action, run.code) == (action, error.code):
                 for line in history.find(run.id).log.splitlines():
@@ -257,11 +330,10 @@ def _ended(history: History, start: str) -> PastRun:
 def _show(runs: Iterable[PastRun]) -> None:
     if options().json:
         for run in runs:
-            emit_json(_described(run, log=True))
+            emit_json(described(run, log=True))
         return
     for run in runs:
-        seconds = f"{run.duration_ms / 1000:.1f} s"
-        say(f"{run.id[:SHOWN_ID]}  {run.started}  {run.what}  {run.outcome}  {seconds}")
+        say(headline(run))
         # Indented, so that no app can print what looks like another invocation's line.
         for line in run.log.splitlines():
             say(f"  {line}")
@@ -269,12 +341,19 @@ def _show(runs: Iterable[PastRun]) -> None:
             say("  " + tr("Error ({code}): {message}", code=run.code, message=run.message).replace("\n", "\n  "))
 
 
-def _described(run: PastRun, *, log: bool) -> dict[str, object]:
-    described = asdict(run)
+def headline(run: PastRun) -> str:
+    """An invocation on one line."""
+    seconds = f"{run.duration_ms / 1000:.1f} s"
+    return f"{run.id[:SHOWN_ID]}  {run.started}  {run.what}  {run.outcome}  {seconds}"
+
+
+def described(run: PastRun, *, log: bool) -> dict[str, object]:
+    """An invocation as JSON."""
+    fields = asdict(run)
     if not log:
-        del described["log"]
+        del fields["log"]
     return {
-        **described,
+        **fields,
         "started_at": run.started_at.isoformat(),
         "ended_at": run.ended_at.isoformat() if run.ended_at else None,
     }
@@ -293,7 +372,7 @@ def _only(start: str, found: list[PastRun]) -> PastRun:
 
 
 @contextmanager
-def _history() -> Generator[History]:
+def opened_history() -> Generator[History]:
     """The history of the server that LLMASOS_URL names, else of this home."""
     with named_server() as server:
         if server is not None:

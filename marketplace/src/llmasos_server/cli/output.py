@@ -189,7 +189,7 @@ def _fitted(widths: list[int], indent: int) -> list[int]:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """A text in lines of at most so many columns, broken at spaces where there are any."""
+    """Wrap a text into lines of at most this many columns, at spaces if there are any."""
     lines: list[str] = []
     while width_of(text) > width:
         end = taken = 0
@@ -203,7 +203,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def local_time(at: str) -> str:
-    """A time in ISO 8601 (UTC where it names no zone), in the user's time zone, to the minute."""
+    """A time in ISO 8601 (UTC if it has no zone), in the user's time zone, to the minute."""
     from datetime import UTC, datetime
 
     when = datetime.fromisoformat(at)

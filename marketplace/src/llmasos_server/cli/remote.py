@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
@@ -17,7 +17,7 @@ PAGE = 200
 
 
 class Server:
-    """Reads a server's REST API."""
+    """Calls a server's REST API."""
 
     def __init__(self, client: httpx.Client, url: str) -> None:
         self._client = client
@@ -33,13 +33,20 @@ class Server:
         Raises:
             LlmasosError: What the server returned, or that there is none.
         """
+        return self._send("GET", path, query)
+
+    def delete(self, path: str) -> dict[str, Any]:
+        """Delete what has a path; returns what the server says of it. Raises as `get`."""
+        return self._send("DELETE", path, {})
+
+    def _send(self, method: str, path: str, query: Mapping[str, str | int | None]) -> dict[str, Any]:
         import httpx
 
         from llmasos.connection import error_of, unreachable
 
         given = {name: value for name, value in query.items() if value is not None}
         try:
-            answer = self._client.get(path, params=given)
+            answer = self._client.request(method, path, params=given)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise unreachable(self._url, error) from error
         try:

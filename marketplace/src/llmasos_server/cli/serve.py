@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Annotated
 
 import typer
@@ -25,12 +26,11 @@ def serve(
     from llmasos_server.rest.guards import is_loopback
 
     settings = Settings()
-    # Bound first: a taken port is told at once, before anything is opened.
+    # Bound first, so that a taken port is reported immediately, before anything is opened.
     listener = server.listen(host, port)
     with listener:
         address = f"[{host}]" if ":" in host else host
-        port = listener.getsockname()[1]
-        url, named = f"http://{address}:{port}", f"http://localhost:{port}"
+        url = f"http://{address}:{listener.getsockname()[1]}"
         names = (*(allow_host or ()), *(() if is_loopback(host) else (host,)))
 
         def ready() -> None:
@@ -38,26 +38,23 @@ def serve(
                 emit_json({"url": url})
                 return
             note(tr("LLMasOS listens on {url}", url=url))
-            if is_loopback(host) and (link := _first_link(settings.resolved_database_url)):
-                # By name: passkeys belong to one, and an address is none.
-                note(tr("Open this once, within 15 minutes, to sign in: {url}", url=f"{named}/sign-in/link/{link}"))
             note(tr("Programs need a token: llmasos tokens create. Then: LLMASOS_URL and LLMASOS_TOKEN. Ctrl-C stops."))
 
-        # Written to now: what keeps the host from opening is told as one line, and not as a server's traceback.
+        # Entered now, so that an error while the host opens is one line and not a server's traceback.
         ensure_schema(settings.resolved_database_url, settings.home)
         with Database(settings.resolved_database_url) as database, database.write():
             pass
         app = server.create_app(settings, hosts=names, warm=True)
+        collect_as_a_server()
         server.serve(app, listener, ready)
     if not options().json:
         note(tr("Stopped; everything is settled."))
 
 
-def _first_link(database_url: str) -> str | None:
-    """What the owner of this machine signs in with, until there is another way."""
-    from llmasos.database.engine import Database
-    from llmasos_server.accounts.sign_in import first_link
+def collect_as_a_server() -> None:
+    """Collect garbage as Python does by default: a command's threshold would let a server's cycles pile up.
 
-    with Database(database_url) as database, database.write() as session:
-        link = first_link(session)
-        return None if link is None else link.text
+    What was imported stays as long as the process; the collector need not look through it again.
+    """
+    gc.freeze()
+    gc.set_threshold(700, 10, 10)

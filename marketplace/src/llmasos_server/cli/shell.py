@@ -159,7 +159,7 @@ def check_place(command: Any, words: str) -> None:
 
 
 def load_plugin_command(name: str) -> TyperCommand | TyperGroup | None:
-    """The command of an operator's plugin, by the hook `register_commands`; None where none has it.
+    """The command of an operator's plugin, by the hook `register_commands`; None if no plugin has it.
 
     Asked only for a name that is no command of ours: plugins can add commands, and cannot stand in for one.
     """
@@ -216,7 +216,7 @@ class LazyGroup(TyperGroup):
 
     @override
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | TyperGroup | None:
-        """Import a command; None where there is none."""
+        """Import a command; None if there is none."""
         entry = registry.BY_NAME.get(cmd_name)
         if entry is None:
             return load_plugin_command(cmd_name)

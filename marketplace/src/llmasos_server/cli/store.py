@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmasos.errors import ConsentNeeded, Invalid, LlmasosError
-from llmasos.i18n import _
+from llmasos.i18n import _, ngettext, render
 from llmasos_server.cli.completion import catalog_apps, installed_apps
 from llmasos_server.cli.output import (
     emit_json,
@@ -303,9 +303,24 @@ def uninstall(
         if delete_data is None and stored:
             if not is_interactive():
                 raise Invalid(
-                    _("{app} stored {stored} values: say --keep-data or --delete-data.", app=app, stored=stored),
+                    ngettext(
+                        "{app} stored {count} value: say --keep-data or --delete-data.",
+                        "{app} stored {count} values: say --keep-data or --delete-data.",
+                        app=app,
+                        count=stored,
+                    ),
                 )
-            delete_data = ask(tr("Delete the {stored} values that {app} stored, too?", stored=stored, app=app))
+            delete_data = ask(
+                render(
+                    ngettext(
+                        "Delete the {count} value that {app} stored, too?",
+                        "Delete the {count} values that {app} stored, too?",
+                        app=app,
+                        count=stored,
+                    ),
+                    locale(),
+                )
+            )
 
         async def remove() -> InstallResult:
             async with local.running():

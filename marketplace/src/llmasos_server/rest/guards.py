@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llmasos.errors import LlmasosError
+from llmasos.errors import Invalid, LlmasosError, NotFound
 from llmasos.i18n import _
 from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
 from llmasos_server.rest.problems import BodyTooLarge, HostNotAllowed, OriginNotAllowed, respond
@@ -48,7 +48,7 @@ class Guards:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = self._refusal(headers)
+        refusal = _unstorable(scope) or self._refusal(headers)
         if refusal is not None:
             await respond(refusal, Request(scope))(scope, receive, send)
             return
@@ -96,6 +96,15 @@ class Guards:
             return message
 
         return counting
+
+
+def _unstorable(scope: Scope) -> LlmasosError | None:
+    """Refuse the character NUL, which no name has and which PostgreSQL cannot compare with any."""
+    if "\0" in scope["path"]:
+        return NotFound()
+    if b"%00" in scope["query_string"] or b"\0" in scope["query_string"]:
+        return Invalid(_("A parameter has the character NUL, which nothing has: leave it out."))
+    return None
 
 
 def host_name(authority: str) -> str:

@@ -78,6 +78,13 @@ def decode_cursor(cursor: str, *types: type[str] | type[int]) -> tuple[str | int
     if not isinstance(key, list):
         raise InvalidCursor
     parts = tuple(cast("list[str | int]", key))
-    if [type(part) for part in parts] != list(types):
+    if [type(part) for part in parts] != list(types) or not all(map(_is_storable, parts)):
         raise InvalidCursor
     return parts
+
+
+def _is_storable(part: str | int) -> bool:
+    """Whether a database can compare it: a text without NUL and lone surrogates, or an integer of 64 bits."""
+    if isinstance(part, int):
+        return -(1 << 63) <= part < 1 << 63
+    return "\0" not in part and not any("\ud800" <= letter <= "\udfff" for letter in part)

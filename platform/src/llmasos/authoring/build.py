@@ -121,14 +121,8 @@ async def component_from_source(project: Project, folder: Path) -> bytes:
     """The component of the manifest's source, from the kept builds if it was built before."""
     staged = folder / "staged"
     staged.mkdir()
-    kept = default_home() / "builds" / f"{await stage(project, staged)}.wasm"
-    if kept.is_file():
-        os.utime(kept)
-        return kept.read_bytes()
-    is_python = (project.manifest.runtime.source or "").endswith(".py")
-    content = await (python.componentize if is_python else javascript.componentize)(staged)
-    _keep(kept, content)
-    return content
+    digest = await stage(project, staged)
+    return (await built(staged, digest, source_of(project))).read_bytes()
 
 
 async def stage(project: Project, folder: Path) -> str:
@@ -140,23 +134,25 @@ async def stage(project: Project, folder: Path) -> str:
     Raises:
         BuildFailed: The source is of no kind that a component is built from.
     """
+    source = source_of(project)
+    await stage_packages(project, source, folder)
+    lay_out = python.stage if source.suffix == ".py" else javascript.stage
+    lay_out(source, project.manifest.capabilities, folder)
+    return digest_of(folder, tool_of(source))
+
+
+def source_of(project: Project) -> Path:
+    """The source that a component is built from.
+
+    Raises:
+        BuildFailed: It is not there, or is in no language that is built here.
+    """
     source = project.file(project.manifest.runtime.source or "", "source")
-    capabilities = project.manifest.capabilities
-    if source.suffix == ".py":
-        requirements = project.manifest.runtime.requirements
-        if locked := await asyncio.to_thread(lock, project.root, requirements):
-            await install_pure(locked, folder / python.PACKAGES)
-        python.stage(source, capabilities, folder)
-        built_by = f"componentize-py {tools.version('componentize-py')}"
-    elif source.suffix in javascript.SUFFIXES:
-        await npm.install_pure(project.root, folder)
-        javascript.stage(source, capabilities, folder)
-        built_by = f"jco {javascript.toolchain_digest()}"
-    elif source.suffix == ".wasm":
+    if source.suffix == ".wasm":
         raise BuildFailed(
             _('{source} is a binary: name it as component = "{source}" instead of source', source=source.name),
         )
-    else:
+    if source.suffix != ".py" and source.suffix not in javascript.SUFFIXES:
         raise BuildFailed(
             _(
                 "{source}: source is Python (.py), JavaScript or TypeScript (.js, .ts); a program in another "
@@ -164,7 +160,38 @@ async def stage(project: Project, folder: Path) -> str:
                 source=source.name,
             ),
         )
-    return digest_of(folder, built_by)
+    return source
+
+
+async def stage_packages(project: Project, source: Path, folder: Path) -> None:
+    """Put the packages that the app's lock pins into the folder of a build."""
+    if source.suffix != ".py":
+        await npm.install_pure(project.root, folder)
+    elif locked := await asyncio.to_thread(lock, project.root, project.manifest.runtime.requirements):
+        await install_pure(locked, folder / python.PACKAGES)
+
+
+def tool_of(source: Path) -> str:
+    """The tool that builds a source, with its version."""
+    if source.suffix == ".py":
+        return f"componentize-py {tools.version('componentize-py')}"
+    return f"jco {javascript.toolchain_digest()}"
+
+
+async def built(staged: Path, digest: str, source: Path) -> Path:
+    """The component of a staged folder, in the kept builds: built now, unless it was before.
+
+    Args:
+        staged: The folder.
+        digest: Of the folder and of the tool that builds it.
+        source: Whose language says which tool that is.
+    """
+    kept = default_home() / "builds" / f"{digest}.wasm"
+    if kept.is_file():
+        os.utime(kept)
+    else:
+        _keep(kept, await (python if source.suffix == ".py" else javascript).componentize(staged))
+    return kept
 
 
 def digest_of(folder: Path, built_by: str) -> str:

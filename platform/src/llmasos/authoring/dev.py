@@ -1,4 +1,4 @@
-"""Builds again whenever the source changes."""
+"""Watches a project for changes of its source."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def watch(
     Args:
         folder: The app's.
         step: Gets the files that changed; none at the start.
-        complain: Shows a fault.
+        complain: Shows an error.
     """
     root = folder.resolve()
     with contextlib.suppress(KeyboardInterrupt):

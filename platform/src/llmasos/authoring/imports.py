@@ -136,6 +136,16 @@ def reached_in_packages(folder: Path, modules: Iterable[str]) -> set[str]:
     return reached
 
 
+def is_module(name: str, packages: Path) -> bool:
+    """Whether a name that a source imports is a module of the standard library or of a package, and no value of one."""
+    if name.partition(".")[0] not in sys.stdlib_module_names:
+        return _source_in(packages, name) is not None
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
 def _source_in(folder: Path, module: str) -> Path | None:
     parts = module.split(".")
     if not all(part.isidentifier() for part in parts):

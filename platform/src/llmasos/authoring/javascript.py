@@ -29,6 +29,19 @@ from llmasos.runtimes.prepared import size_bytes
 SUFFIXES = frozenset({".js", ".mjs", ".ts", ".mts"})
 NODE_MAJOR = 20
 _ABANDONED_SECONDS = 3600
+# The author's files for a development run: a function body, which gets the SDK that is in the component already.
+DEVELOPMENT_BUNDLING = """\
+export default {
+  input: "app-entry.js",
+  platform: "neutral",
+  external: ["@llmasos/sdk"],
+  resolve: { mainFields: ["module", "main"] },
+  output: {
+    file: "source.js", format: "iife", name: "llmasos_app", exports: "named",
+    globals: { "@llmasos/sdk": "llmasos_sdk" }, sourcemap: "hidden",
+  },
+};
+"""
 # One module of the entry, the author's files (TypeScript's types stripped) and the SDK. jco's own `--bundle` cannot
 # read a WIT folder outside of the paths that its copy of wasm-tools has open.
 BUNDLING = """\
@@ -55,6 +68,18 @@ const {{ default: standard, app: named }} = source;
 const app = standard ?? named;
 if (typeof app?.describe !== "function") throw new Error("write `export default app;` in the source");
 export const handler = make(app, {{ {", ".join(named)} }});
+"""
+
+
+def development_entry_source(interfaces: Iterable[str]) -> str:
+    """The entry module of a component whose calls hand over the app's source."""
+    named = sorted(interfaces)
+    imports = "".join(f'import * as {name} from "{wit.interface_id(name)}";\n' for name in named)
+    return f"""\
+{imports}import * as sdk from "./sdk/index.js";
+import {{ development }} from "./sdk/guest.js";
+
+export const handler = development(sdk, {{ {", ".join(named)} }});
 """
 
 
@@ -103,6 +128,30 @@ def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
     entry = entry_source(f"./src/{source.name}", wit.imported(capabilities))
     (folder / "entry.js").write_text(entry, encoding="utf-8")
     (folder / "rolldown.config.mjs").write_text(BUNDLING, encoding="utf-8")
+
+
+async def stage_development(source: Path, capabilities: frozenset[str], folder: Path) -> dict[str, object]:
+    """Lay out the component of development runs as `stage` does, without the source and its packages.
+
+    Returns:
+        The source, as that component takes it: `code`, one script.
+
+    Raises:
+        BuildFailed: The source does not bundle; the message has the author's own error.
+        Unavailable: Node.js is missing, or the tools cannot be fetched.
+    """
+    stage(source, capabilities, folder)
+    entry = f'import * as source from "./src/{source.name}";\nexport const app = source.default ?? source.app;\n'
+    (folder / "app-entry.js").write_text(entry, encoding="utf-8")
+    (folder / "development.config.mjs").write_text(DEVELOPMENT_BUNDLING, encoding="utf-8")
+    await bundle(folder, "development.config.mjs")
+    code = (folder / "source.js").read_text(encoding="utf-8")
+    for name in ("src", "node_modules"):
+        shutil.rmtree(folder / name)
+    for name in ("app-entry.js", "development.config.mjs", "source.js", "source.js.map"):
+        (folder / name).unlink()
+    (folder / "entry.js").write_text(development_entry_source(wit.imported(capabilities)), encoding="utf-8")
+    return {"code": code}
 
 
 def _node() -> tuple[str, str]:
@@ -199,30 +248,35 @@ def _authors_error(error: BuildFailed, staged: Path) -> BuildFailed:
     return BuildFailed(_("the source does not run: {error}", error=told), detail=error.detail)
 
 
-async def componentize(staged: Path, home: Path | None = None) -> bytes:
+async def bundle(staged: Path, configuration: str = "rolldown.config.mjs") -> None:
+    """Make one script of the files of a staged folder.
+
+    Raises:
+        BuildFailed: The source does not bundle; the message has the author's own error.
+        Unavailable: Node.js is missing, or the tools cannot be fetched.
+    """
+    rolldown = await toolchain() / "node_modules" / "rolldown" / "bin" / "cli.mjs"
+    await _run_node(staged, "rolldown", [rolldown, "-c", configuration])
+
+
+async def componentize(staged: Path) -> bytes:
     """The component of a staged folder.
 
     Raises:
         BuildFailed: The source does not bundle or run; the message has the author's own error.
         Unavailable: Node.js is missing, or the tools cannot be fetched.
     """
+    await bundle(staged)
+    jco = await toolchain() / "node_modules" / "@bytecodealliance" / "jco" / "dist" / "jco.js"
+    options = ("--wit", "wit", "--world-name", wit.WORLD, "--out", "app.wasm")
+    backend = ("--backend", "qjs", "--backend-qjs-stub-wasi")
+    await _run_node(staged, "jco componentize", [jco, "componentize", "bundle.js", *options, *backend])
+    return (staged / "app.wasm").read_bytes()
+
+
+async def _run_node(staged: Path, what: str, command: list[str | Path]) -> None:
     node, __ = _node()
-    tools = await toolchain(home)
-    modules = tools / "node_modules"
-    steps: tuple[tuple[str, list[str | Path]], ...] = (
-        ("rolldown", [modules / "rolldown" / "bin" / "cli.mjs", "-c", "rolldown.config.mjs"]),
-        (
-            "jco componentize",
-            [
-                *(modules / "@bytecodealliance" / "jco" / "dist" / "jco.js", "componentize", "bundle.js"),
-                *("--wit", "wit", "--world-name", wit.WORLD, "--out", "app.wasm"),
-                *("--backend", "qjs", "--backend-qjs-stub-wasi"),
-            ],
-        ),
-    )
     try:
-        for what, command in steps:
-            await run_tool([node, *command], cwd=staged, what=what, env={"NO_COLOR": "1"})
+        await run_tool([node, *command], cwd=staged, what=what, env={"NO_COLOR": "1"})
     except BuildFailed as error:
         raise _authors_error(error, staged) from None
-    return (staged / "app.wasm").read_bytes()

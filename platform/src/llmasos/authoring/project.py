@@ -136,6 +136,11 @@ def left_out(folder: Path) -> list[str]:
     return found
 
 
+def files_beside_code(folder: Path) -> list[Path]:
+    """The files in a source folder that a bundle holds besides its code, in order."""
+    return [path for path in sorted(folder.iterdir()) if _is_beside_code(path, folder)]
+
+
 def _is_beside_code(path: Path, folder: Path) -> bool:
     """Whether a bundle holds a file besides its code: a new version or a better README needs no new component."""
     named = path.name in {layout.MANIFEST, LOCK_IN_PROJECT} or layout.TEXTS.fullmatch(path.name) is not None

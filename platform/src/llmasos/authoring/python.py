@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmasos.authoring import tools, wit
-from llmasos.authoring.imports import imports_of, late_in_library, reached_in_packages
+from llmasos.authoring.imports import imports_of, is_module, late_in_library, reached_in_packages
 from llmasos.authoring.process import BuildFailed, run_tool
 from llmasos.authoring.project import source_files
 from llmasos.errors import Unavailable
@@ -34,6 +34,13 @@ ENCODINGS = (
     *("utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_7", "utf_8_sig", "base64_codec", "hex_codec", "zlib_codec"),
 )
 LATE_IN_LIBRARY = ("_strptime", *(f"encodings.{name}" for name in ENCODINGS))
+# In every interpreter of a development run, so that an app that begins to import one of these needs no other.
+IN_DEVELOPMENT = (
+    *("base64", "bisect", "calendar", "collections", "contextlib", "copy", "csv", "dataclasses", "datetime"),
+    *("decimal", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "html", "io", "itertools", "json"),
+    *("math", "operator", "pathlib", "random", "re", "statistics", "string", "textwrap", "time", "typing"),
+    *("unicodedata", "urllib.parse", "uuid"),
+)
 
 
 def entry_source(module: str, interfaces: Iterable[str], imports: AppImports, *, has_packages: bool = False) -> str:
@@ -45,9 +52,45 @@ def entry_source(module: str, interfaces: Iterable[str], imports: AppImports, *,
         imports: What to import while the component is built, since nothing can be imported when it runs.
         has_packages: Whether packages come along, whose data files are kept like the app's.
     """
-    packages = [f"/{FOLDERS.index(PACKAGES)}"] if has_packages else []
     named = sorted(interfaces)
-    table = ", ".join(f'"{name}": {name}' for name in named)
+    return f"""\
+{_preparations(named, imports)}
+app_module = importlib.import_module({module!r})
+for name in {sorted(imports.own)!r}:
+    importlib.import_module(name)
+{_other_imports(imports)}
+kept = [guest_files.keep(folder) for folder in (os.path.dirname(app_module.__file__), *{_packages(has_packages)!r})]
+
+from llmasos_sdk.app import find_app
+from llmasos_sdk.guest import handler
+
+Handler = handler(find_app(app_module), {{{_table(named)}}}, types, componentize_py_types.Err)
+"""
+
+
+def development_entry_source(interfaces: Iterable[str], imports: AppImports, *, has_packages: bool = False) -> str:
+    """The entry module of a component whose calls hand over the app's source; see `entry_source`."""
+    named = sorted(interfaces)
+    return f"""\
+{_preparations(named, imports)}
+{_other_imports(imports)}
+kept = [guest_files.keep(folder) for folder in {_packages(has_packages)!r}]
+
+from llmasos_sdk.guest_development import handler
+
+Handler = handler({{{_table(named)}}}, types, componentize_py_types.Err)
+"""
+
+
+def _packages(has_packages: bool) -> tuple[str, ...]:
+    return (f"/{FOLDERS.index(PACKAGES)}",) if has_packages else ()
+
+
+def _table(interfaces: Iterable[str]) -> str:
+    return ", ".join(f'"{name}": {name}' for name in interfaces)
+
+
+def _preparations(interfaces: list[str], imports: AppImports) -> str:
     zones = "from llmasos_sdk import guest_zones\n\nzones = guest_zones.keep()\n" if imports.uses_zones else ""
     loop = "from llmasos_sdk import guest_loop\n\nguest_loop.install()\n" if imports.uses_asyncio else ""
     return f"""\
@@ -56,16 +99,15 @@ import importlib
 import os.path
 
 import componentize_py_types
-from wit_world.imports import {", ".join(named)}, types
+from wit_world.imports import {", ".join(interfaces)}, types
 
 from llmasos_sdk import guest_files
-from llmasos_sdk.app import find_app
-from llmasos_sdk.guest import handler
 
-{loop}{zones}
-app_module = importlib.import_module({module!r})
-for name in {sorted(imports.own)!r}:
-    importlib.import_module(name)
+{loop}{zones}"""
+
+
+def _other_imports(imports: AppImports) -> str:
+    return f"""\
 for name, where in {sorted(imports.needed.items())!r}:
     try:
         importlib.import_module(name)
@@ -74,11 +116,7 @@ for name, where in {sorted(imports.needed.items())!r}:
             "and the packages that `llmasos add` brought")
 for name in {sorted(imports.optional)!r}:
     with contextlib.suppress(Exception):
-        importlib.import_module(name)
-kept = [guest_files.keep(folder) for folder in (os.path.dirname(app_module.__file__), *{packages!r})]
-
-Handler = handler(find_app(app_module), {{{table}}}, types, componentize_py_types.Err)
-"""
+        importlib.import_module(name)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +194,67 @@ def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
         shutil.copyfile(path, target)
     packages = folder / PACKAGES
     imports = app_imports(folder / "src", packages)
+    _stage_sdk(folder, with_zones=imports.uses_zones)
+    text = entry_source(module, wit.imported(capabilities), imports, has_packages=packages.is_dir())
+    _write_entry(folder, text)
+
+
+def stage_development(source: Path, capabilities: frozenset[str], folder: Path) -> frozenset[str]:
+    """Lay out the component of development runs as `stage` does, for the app of a source, and without the source.
+
+    Returns:
+        The app's own modules.
+
+    Raises:
+        BuildFailed: The source's name is taken.
+        Unavailable: The app uses time zones, whose data is not installed.
+    """
+    stage(source, capabilities, folder)
+    packages = folder / PACKAGES
+    imports = app_imports(folder / "src", packages)
+    shutil.rmtree(folder / "src")
+    (folder / "src").mkdir()
+    # Without their lines, which change with every edit: one component serves until the app imports something more.
+    needed = {name: where.partition(",")[0] for name, where in imports.needed.items() if name not in IN_DEVELOPMENT}
+    named = {name for name in imports.optional if is_module(name, packages)}
+    optional = (named | late_in_library(IN_DEVELOPMENT) | set(IN_DEVELOPMENT)) - needed.keys()
+    imported = AppImports(frozenset(), needed, frozenset(optional))
+    text = development_entry_source(wit.imported(capabilities), imported, has_packages=packages.is_dir())
+    _write_entry(folder, text)
+    return imports.own
+
+
+def handed_source(source: Path, own: frozenset[str]) -> dict[str, object]:
+    """The source of an app as a component of development runs imports it; see `llmasos_sdk.guest_development.load`.
+
+    Args:
+        source: The app's module.
+        own: All modules of the app.
+    """
+    files: dict[str, str] = {}
+    data: dict[str, str] = {}
+    for path in source_files(source.parent):
+        content = path.read_bytes()
+        try:
+            files[path.relative_to(source.parent).as_posix()] = content.decode()
+        except UnicodeDecodeError:
+            data[path.relative_to(source.parent).as_posix()] = content.decode("latin-1")
+    return {"module": source.stem, "own": sorted(own), "files": files, "data": data}
+
+
+def _write_entry(folder: Path, text: str) -> None:
+    entry = folder / "entry" / f"{ENTRY}.py"
+    entry.parent.mkdir(exist_ok=True)
+    entry.write_text(text, encoding="utf-8")
+
+
+def _stage_sdk(folder: Path, *, with_zones: bool) -> None:
     ignored = shutil.ignore_patterns("__pycache__", "wit", "js", "testing.py", "fakes", "pytest_plugin.py")
     for package in ("llmasos_sdk", "pluggy"):
         shutil.copytree(_package_folder(package), folder / "lib" / package, ignore=ignored)
-    if imports.uses_zones:
+    if with_zones:
         tools.version("tzdata")
         shutil.copytree(_package_folder("tzdata"), folder / "lib" / "tzdata", ignore=ignored)
-    entry = folder / "entry" / f"{ENTRY}.py"
-    entry.parent.mkdir()
-    text = entry_source(module, wit.imported(capabilities), imports, has_packages=packages.is_dir())
-    entry.write_text(text, encoding="utf-8")
 
 
 def _package_folder(name: str) -> Path:

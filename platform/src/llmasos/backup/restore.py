@@ -47,6 +47,8 @@ _DATABASE: Final = "llmasos.db"
 _TARGET: Final = "target.json"
 # Tables that have rows in a database that was merely opened.
 _NEVER_EMPTY: Final = frozenset({"alembic_version", "host_lease", "workspace", "audit_head"})
+# And those in which it has one: the machine's own user.
+_NEVER_WITHOUT_A_ROW: Final = frozenset({"user_account", "member"})
 # The locations of the home and its database are not restored.
 _PLACES: Final = ("home", "database_url")
 
@@ -178,7 +180,10 @@ def _check_unused(url: str, replace: bool) -> None:
         return
     with snapshot(url) as connection:
         for table in rows.tables_of(connection):
-            if table.name not in _NEVER_EMPTY and connection.execute(select(table).limit(1)).first():
+            if table.name in _NEVER_EMPTY:
+                continue
+            found = connection.execute(select(table).limit(2)).all()
+            if len(found) > (table.name in _NEVER_WITHOUT_A_ROW):
                 raise Conflict(
                     _(
                         "This home holds data, which a restore would delete: back it up, then use --replace; or set "

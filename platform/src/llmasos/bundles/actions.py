@@ -101,7 +101,8 @@ def parse_actions(text: str) -> ListedActions:
         path, code = hidden
         raise BundleRejected(
             _(
-                "actions.json: {path:.200} contains {code}, which readers cannot see: remove it from the app's texts",
+                "actions.json: {path:.200} contains {code}, which readers cannot see or which covers other text: "
+                "remove it from the app's texts",
                 path=path,
                 code=code,
             ),

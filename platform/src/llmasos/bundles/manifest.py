@@ -166,7 +166,7 @@ def parse_manifest(text: str) -> Manifest:
 
 def _hidden(data: dict[str, Any]) -> Iterator[ManifestFault]:
     for path, code in hidden_characters(data):
-        what = _("it contains {code}, which readers cannot see", code=code)
+        what = _("it contains {code}, which readers cannot see or which covers other text", code=code)
         cure = _("write it on one line, without control or direction characters")
         yield ManifestFault(path, what, cure)
 

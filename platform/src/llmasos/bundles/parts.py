@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar, cast
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +22,7 @@ from pydantic import (
 from llmasos.bundles.hosts import HostPattern
 from llmasos.i18n import Message, _
 from llmasos.validation import Misfit
+from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
 
 # Publisher and name are lower-case words joined by single hyphens: they become paths, URLs and tool names.
 WORD = r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*"
@@ -129,6 +130,10 @@ class StoragePermission(BasePermission):
     max_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 1 << 20
 
 
+# An answer must fit into one message to the app.
+MAX_RESPONSE_BYTES: Final = MAX_PAYLOAD_BYTES
+
+
 class HttpPermission(BasePermission):
     """Requests to named servers."""
 
@@ -136,7 +141,11 @@ class HttpPermission(BasePermission):
     hosts: Annotated[Many[str], Field(min_length=1, max_length=100)]
     """`https://api.example.com`, `https://*.example.com:8443`, or `*` for the whole network."""
     methods: Annotated[Many[Method], Field(min_length=1)] = ("GET",)
-    max_response_bytes: Annotated[int, Field(ge=1, le=16 << 20)] = 1 << 20
+    # A manifest may ask for MAX_RESPONSE_BYTES at most (`rules`). Installations from before that hold up to 16 MiB, of
+    # which they always received only that much.
+    max_response_bytes: Annotated[int, Field(ge=1, le=16 << 20, json_schema_extra={"maximum": MAX_RESPONSE_BYTES})] = (
+        MAX_RESPONSE_BYTES
+    )
 
     @field_validator("hosts")
     @classmethod

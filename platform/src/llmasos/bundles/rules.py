@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from llmasos.bundles.faults import ManifestFault
 from llmasos.bundles.hosts import HostPattern
 from llmasos.bundles.parts import (
+    MAX_RESPONSE_BYTES,
     AppsPermission,
     ConfigField,
     HttpPermission,
@@ -38,11 +39,22 @@ def inconsistencies(parts: ManifestParts) -> Iterator[ManifestFault]:
     yield from _duplicates(parts.permissions)
     yield from _apps(parts)
     yield from _secrets(parts.permissions)
+    yield from _responses(parts.permissions)
     for name, field in parts.config.items():
         if field is not None:
             yield from _config(f"config.{name}", field)
     if parts.id is not None and parts.id in parts.dependencies:
         yield ManifestFault(f'dependencies."{parts.id}"', _ITSELF, _("remove it"))
+
+
+def _responses(permissions: Sequence[Permission | None]) -> Iterator[ManifestFault]:
+    for index, permission in enumerate(permissions):
+        if isinstance(permission, HttpPermission) and permission.max_response_bytes > MAX_RESPONSE_BYTES:
+            yield ManifestFault(
+                f"permissions[{index}].max_response_bytes",
+                _("an answer of that size does not fit into a message to the app"),
+                _("write at most {limit}, and fetch more in parts with `Range`", limit=MAX_RESPONSE_BYTES),
+            )
 
 
 _ITSELF = _("an app cannot depend on itself")

@@ -151,7 +151,8 @@ class Exchange:
                 _(
                     "that server is not on the public network, and apps reach no other; an operator opens a private "
                     "network with the setting http_networks, for this computer "
-                    'LLMASOS_HTTP_NETWORKS=\'["127.0.0.0/8", "::1/128"]\''
+                    'LLMASOS_HTTP_NETWORKS=\'["127.0.0.0/8", "::1/128"]\'; its author adds --allow-loopback to '
+                    "`llmasos run .` or `llmasos dev`"
                 ),
             ) from None
         except (httpx.InvalidURL, UnicodeError):  # UnicodeError: a name outside IDNA

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmasos.errors import Invalid, NotFound
+from llmasos.gateway.checking import check_entry
 from llmasos.gateway.embedded import hub, weights
 from llmasos.gateway.embedded.curated import CURATED, CuratedModel
 from llmasos.gateway.embedded.weights import PACKAGED, Progress
@@ -49,14 +50,14 @@ def entry_of_string(
         filled["modalities"] = ("text", "image")
         if "gpt-4o-mini" in str(fields["litellm"]):
             filled["picture_tokens"] = GPT_4O_MINI_PICTURE_TOKENS
-    return parse_entry({**filled, **fields}, "the command")
+    return check_entry(parse_entry({**filled, **fields}, "the command"), "the command")
 
 
 def _check_provider(model: str, providers: Collection[str]) -> None:
     provider, slash, _model = model.partition("/")
     if slash and provider in providers:
         return
-    near = get_close_matches(provider, providers, 1)
+    near = get_close_matches(provider.strip().lower(), providers, 1)
     if not slash:
         raise Invalid(
             _("litellm knows no model {model!r}; write it with its provider: PROVIDER/{model}", model=model[:100])
@@ -91,7 +92,7 @@ def entry_of_file(name: str, file: Path, fields: dict[str, Any]) -> ModelEntry:
         )
     own = {"price": FREE, "goes_to": "local", "timeout_seconds": 300.0, "retries": 1, "context_window": 4096}
     set_by_us = {"name": name, "litellm": f"{EMBEDDED}/{name}", "gguf": str(file.resolve())}
-    return parse_entry({**own, **fields, **set_by_us}, "the command")
+    return check_entry(parse_entry({**own, **fields, **set_by_us}, "the command"), "the command")
 
 
 def pull(

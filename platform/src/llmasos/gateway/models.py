@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+import re
+from typing import Annotated, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from llmasos.bundles.manifest import Frozen, Tier
 from llmasos.gateway.request import Task
 from llmasos.i18n import _
+from llmasos.printable import one_line
 from llmasos.validation import Misfit
 
-ModelName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
+_MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
+_KEY_PLACE: Final = re.compile(r"(env|secret):[A-Za-z_][A-Za-z0-9_.-]*")
+
+
+def _model_name(name: str) -> str:
+    if not _MODEL_NAME.fullmatch(name):
+        raise Misfit(
+            _("a name starts with a letter or digit, and has at most 128 letters, digits and signs of . _ : / @ -")
+        )
+    return name
+
+
+def _key_place(place: str) -> str:
+    # The value is not shown: it may be the key itself.
+    if not _KEY_PLACE.fullmatch(place):
+        raise Misfit(
+            _("write env:NAME for an environment variable or secret:NAME for one of `llmasos secrets`, never the key")
+        )
+    return place
+
+
+ModelName: TypeAlias = Annotated[str, AfterValidator(_model_name)]
 Kind: TypeAlias = Literal["chat", "embedding"]
 Optional: TypeAlias = Literal["temperature", "top_p", "seed", "stop", "stream_options", "stream"]
 TIERS: tuple[Tier, ...] = ("fast", "balanced", "best")
@@ -21,11 +44,17 @@ TIERS: tuple[Tier, ...] = ("fast", "balanced", "best")
 EMBEDDED = "llmasos-embedded"
 
 
+def _micro_usd(value: object) -> object:
+    if isinstance(value, float):
+        raise Misfit(_("write micro-USD for a million tokens: 0.15 USD is 150000"))
+    return value
+
+
 class Price(Frozen):
     """What a provider charges, in micro-USD for a million tokens: 0.15 USD per million is 150_000."""
 
-    input: Annotated[int, Field(ge=0)]
-    output: Annotated[int, Field(ge=0)] = 0
+    input: Annotated[int, BeforeValidator(_micro_usd), Field(ge=0)]
+    output: Annotated[int, BeforeValidator(_micro_usd), Field(ge=0)] = 0
 
     def cost_micro_usd(self, prompt_tokens: int, completion_tokens: int) -> int:
         """The cost of a call, rounded up so that rounding never exceeds a quota."""
@@ -36,13 +65,15 @@ FREE = Price(input=0, output=0)
 
 
 def _address(address: str) -> str:
+    address = address.strip("\ufeff \t\r\n")
     try:
         parts = urlsplit(address)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         valid = False
     if not valid or any(character.isspace() for character in address):
-        raise Misfit(_("{address} is no address: write it as http://HOST:PORT/v1 or https://…", address=address[:100]))
+        shown = one_line(address)[:100]
+        raise Misfit(_("{address} is no address: write it as http://HOST:PORT/v1 or https://…", address=shown))
     return address.rstrip("/")
 
 
@@ -66,7 +97,7 @@ class ModelEntry(Frozen):
     """Where the data goes: `local`, or the name of the provider."""
     api_base: Annotated[str, AfterValidator(_address)] | None = None
     """The address of the server, if it is not its provider's own: http://127.0.0.1:11434/v1."""
-    key: Annotated[str, StringConstraints(pattern=r"^(env|secret):[A-Za-z_][A-Za-z0-9_.-]*$")] | None = None
+    key: Annotated[str, AfterValidator(_key_place)] | None = None
     """Never the key itself: `env:OPENAI_API_KEY`, or `secret:openai` for one of `llmasos secrets`."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600, strict=False)] = 120.0
     """For a whole answer, or for each part of a streamed one."""
@@ -100,7 +131,8 @@ class ModelEntry(Frozen):
 
     def fits_language(self, language: str | None) -> bool:
         """Whether it is fit for the language of a BCP 47 tag."""
-        return not self.languages or language is None or language.lower().split("-")[0] in self.languages
+        spoken = {each.lower().split("-")[0] for each in self.languages}
+        return not spoken or language is None or language.lower().split("-")[0] in spoken
 
 
 # SmolLM2-135M was tested with questions of each kind: it is reliable at labels, stories and small

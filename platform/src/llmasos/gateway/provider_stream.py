@@ -76,7 +76,7 @@ class ProviderStream:
             failure = self._failure(error)
             if not self._wrapper.received_finish_reason:
                 raise failure from error
-            # The answer is complete; what failed after it only told its usage, which the host then counts.
+            # The answer is complete; the failed part only carried its usage, which the host then counts.
             logger.warning("the stream of %s failed after its answer", self._entry.name, exc_info=error)
             return None
         if part is None and not self._wrapper.received_finish_reason:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError, ProgrammingError
@@ -19,10 +19,12 @@ from sqlmodel import select
 
 from llmasos.database.engine import Database
 from llmasos.errors import Conflict, Invalid, NotFound
-from llmasos.gateway.models import BUILT_IN, ModelEntry
+from llmasos.gateway.checking import check_entry
+from llmasos.gateway.models import BUILT_IN, ModelEntry, Price
 from llmasos.gateway.tables import ModelRow
 from llmasos.home import configured
 from llmasos.i18n import Message, _, listing
+from llmasos.printable import one_line
 from llmasos.validation import misfit
 
 # A server sees a command's changes within this time; reading the table and the file takes under a millisecond.
@@ -126,7 +128,11 @@ class ModelRegistry:
 
     def _configured(self) -> list[ModelEntry]:
         file = self._home / "config.toml"
-        return [parse_entry(fields, str(file)) for fields in _tables(configured(self._home).get("models", []), file)]
+        where = str(file)
+        return [
+            check_entry(parse_entry(fields, where), where)
+            for fields in _tables(configured(self._home).get("models", []), file)
+        ]
 
     def _added(self) -> list[ModelEntry]:
         if self._database is None:
@@ -166,7 +172,6 @@ def parse_entry(fields: dict[str, Any], where: str) -> ModelEntry:
     Raises:
         Invalid: The message lists every fault with its field.
     """
-    known = ModelEntry.model_fields
     try:
         # The strict pydantic model wants tuples; TOML and JSON have lists.
         return ModelEntry.model_validate({key: _tupled(value) for key, value in fields.items()})
@@ -174,10 +179,10 @@ def parse_entry(fields: dict[str, Any], where: str) -> ModelEntry:
         faults: list[Message] = []
         for fault in error.errors():
             field = ".".join(str(part) for part in fault["loc"]) or _("entry")
-            near = get_close_matches(field, known, 1) if fault["type"] == "extra_forbidden" else []
+            near = _near_field(field) if fault["type"] == "extra_forbidden" else None
             said = _("{field}: {what}", field=field, what=misfit(fault))
-            faults.append(_("{said} (did you mean {near!r}?)", said=said, near=near[0]) if near else said)
-        name = fields.get("name", _("without a name"))
+            faults.append(_("{said} (did you mean {near!r}?)", said=said, near=near) if near else said)
+        name = one_line(str(fields["name"]))[:128] if "name" in fields else _("without a name")
         raise Invalid(
             _(
                 "The model {name} in {where} is not valid: {faults}",
@@ -186,6 +191,23 @@ def parse_entry(fields: dict[str, Any], where: str) -> ModelEntry:
                 faults=listing(faults, "; "),
             )
         ) from error
+
+
+# What other programs call them.
+_OTHER_NAMES: Final = {
+    "api_key": "key",
+    "base_url": "api_base",
+    "url": "api_base",
+    "model": "litellm",
+    "timeout": "timeout_seconds",
+    "max_tokens": "max_output_tokens",
+}
+
+
+def _near_field(field: str) -> str | None:
+    *above, last = field.split(".")
+    known = Price.model_fields if above == ["price"] else ModelEntry.model_fields
+    return _OTHER_NAMES.get(field) or next(iter(get_close_matches(last, known, 1)), None)
 
 
 def _tupled(value: object) -> object:

@@ -30,7 +30,7 @@ from llmasos.database.dialect import SqlValue
 from llmasos.database.engine import WriteSession, utc_now
 from llmasos.database.text import storable
 from llmasos.database.transaction import Transaction
-from llmasos.i18n import Message, _
+from llmasos.i18n import Message, _, ngettext
 from llmasos.kernel.invocation import Json
 from llmasos.kernel.tables import AuditEntry, AuditHead
 
@@ -198,7 +198,14 @@ def _verify_chain(
         return lines, previous, None
     missing = head[0] - count
     if missing > 0:
-        return lines, previous, (count + 1, _("{missing} lines were cut from its end", missing=missing))
+        return (
+            lines,
+            previous,
+            (
+                count + 1,
+                ngettext("{count} line was cut from its end", "{count} lines were cut from its end", count=missing),
+            ),
+        )
     return lines, previous, (count + 1, _("its head does not fit its last line"))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -56,9 +56,14 @@ async def compile_bytecode(folder: Path, final: Path, *, bubblewrap: bool) -> No
         await asyncio.to_thread(_put_in_place, folder, output)
 
 
+def beside(source: Path) -> Path:
+    """Where a source's bytecode is, next to it: not where this process keeps that of its own imports."""
+    return source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc"
+
+
 def _put_in_place(folder: Path, output: IO[bytes]) -> None:
     for source, bytecode in zip(python_sources(folder), _parts(output), strict=False):
-        target = Path(importlib.util.cache_from_source(str(source)))
+        target = beside(source)
         # The app may have another kind of file of that name.
         with suppress(FileExistsError, NotADirectoryError, IsADirectoryError):
             target.parent.mkdir(exist_ok=True)

@@ -106,9 +106,7 @@ class ComponentRuntime:
         Raises:
             LlmasosError: The guest's own error, a limit that it reached, or the death of its runner.
         """
-        until = time.monotonic() + DESCRIBE_LIMITS.wall_seconds
-        request = _Request(uuid.uuid4().hex, None, "", DESCRIBE_LIMITS, until)
-        return (await self._run(program, request, _no_host)).output_or_raise()
+        return await self._described(program, None, "")
 
     async def call(self, program: Program, invocation: Invocation, action: str, input_json: str) -> CallOutcome:
         """Run one action. Cancelling the task ends the guest within a tick."""
@@ -138,6 +136,12 @@ class ComponentRuntime:
         runners = list(self._pool.pids.values())
         seen = {name for runner in runners for name in runner.confinement}
         return tuple(sorted(name for name in seen if all(name in runner.confinement for runner in runners)))
+
+    async def _described(self, program: Program, action: str | None, input_json: str) -> str:
+        """What a call returns that may reach nothing of the host."""
+        until = time.monotonic() + DESCRIBE_LIMITS.wall_seconds
+        request = _Request(uuid.uuid4().hex, action, input_json, DESCRIBE_LIMITS, until)
+        return (await self._run(program, request, _no_host)).output_or_raise()
 
     async def _run(self, program: Program, request: _Request, handler: CallHandler) -> CallOutcome:
         if await self._store.find(program.digest) is None:

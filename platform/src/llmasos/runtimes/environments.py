@@ -12,11 +12,11 @@ next one, in <root>/.wheels.
 from __future__ import annotations
 
 import asyncio
-import compileall
 import fcntl
 import hashlib
 import importlib.util
 import os
+import py_compile
 import shutil
 import stat
 import sys
@@ -37,7 +37,7 @@ from llmasos.errors import BundleRejected, Unavailable
 from llmasos.i18n import _
 from llmasos.machine import unwritable
 from llmasos.runtimes.building import base_python
-from llmasos.runtimes.bytecode import compile_bytecode
+from llmasos.runtimes.bytecode import beside, compile_bytecode
 from llmasos.runtimes.packages import check_tree, install_locked, install_wheel
 from llmasos.runtimes.prepared import PreparedEntry, everything, locked, remove_tree, size_bytes
 
@@ -183,7 +183,9 @@ def _finish(building: Path, final: Path, digest: str) -> None:
     runner = building / "runner"
     _copy_runner(runner)
     # The host's own code, unlike that of the app.
-    compileall.compile_dir(runner, quiet=2, workers=1, stripdir=str(building), prependdir=str(final))
+    for source in runner.rglob("*.py"):
+        named = final / source.relative_to(building)
+        py_compile.compile(str(source), cfile=str(beside(source)), dfile=str(named), quiet=2)
     _make_read_only(building)
     (building / _MARKER).write_text(digest)
     building.rename(final)

@@ -41,7 +41,7 @@ def outcome_of(end: CallEnd) -> CallOutcome:
 
 
 def limits_message(limits: InvocationLimits, wall_seconds: float) -> Limits:
-    """The limits as a frame holds them, with the wall time that is left."""
+    """The limits as a frame holds them, with the time that is left."""
     return {
         "memory_bytes": limits.memory_bytes,
         "fuel": limits.fuel,

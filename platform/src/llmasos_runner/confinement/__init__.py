@@ -129,7 +129,7 @@ def _require() -> None:
 
 
 def _user_that_can_read(user: int, paths: tuple[str, ...], *, rooted: bool, required: bool) -> int | None:
-    """`user`, or None where it could not read its own program and need not be another than root."""
+    """`user`, or None if it could not read its own program and may stay root."""
     for path in paths:
         parents = () if rooted else Path(path).parents
         closed = next((str(p) for p in (Path(path), *parents) if not _is_open(p)), None)

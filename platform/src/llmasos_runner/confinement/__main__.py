@@ -14,4 +14,4 @@ if __name__ == "__main__":
         mechanisms = apply({"profile": "native", "identity": "trial"})
     except (ConfinementMissing, OSError) as error:
         missing = str(error)
-    print(json.dumps({"mechanisms": mechanisms, "missing": missing}))  # noqa: T201 - the answer is the output
+    print(json.dumps({"mechanisms": mechanisms, "missing": missing}))  # noqa: T201 - the result is the output

@@ -75,7 +75,7 @@ def prctl(option: int, *arguments: int) -> int:
 
 
 def die_with_parent() -> None:
-    """Have the system kill this process when the thread that started it ends, where the system can."""
+    """Have the system kill this process when the thread that started it ends, if the system can."""
     with suppress(ConfinementMissing, OSError):
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

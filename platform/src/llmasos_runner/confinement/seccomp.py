@@ -1,8 +1,8 @@
 """seccomp: a list of the system calls that stay, with the arguments that they may have.
 
 A classic BPF program, as in the kernel's userspace-api/seccomp_filter.rst. It is built here rather than by
-libseccomp because a runner has the standard library alone. Whatever is not on the list answers EPERM; calls that a
-C library tries first and can do without answer ENOSYS. A call by another architecture's gate (`int 0x80`, x32) kills
+libseccomp because a runner has the standard library alone. Whatever is not on the list returns EPERM; calls that a
+C library tries first and can do without return ENOSYS. A call by another architecture's gate (`int 0x80`, x32) kills
 the process: its numbers mean other calls.
 """
 
@@ -51,7 +51,7 @@ def program(rules: Mapping[str, Rule], absent: Sequence[str] = ()) -> bytes:
 
     Args:
         rules: The calls that stay, by name. A name that this CPU does not have is left out.
-        absent: Calls that answer ENOSYS instead of EPERM.
+        absent: Calls that return ENOSYS instead of EPERM.
     """
     numbers = calls()
     code: list[Instruction] = [

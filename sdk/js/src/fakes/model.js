@@ -91,7 +91,7 @@ export class ScriptedModel {
       });
     }
     const prompt = request.messages.reduce((sum, turn) => sum + tokens(String(turn.content ?? "")).length, 0);
-    const used = tokens(content).length;
+    const used = tokens(content).length + (calls.length > 0 ? tokens(JSON.stringify(message.tool_calls)).length : 0);
     return {
       object: "chat.completion",
       model: request.model ?? "scripted",

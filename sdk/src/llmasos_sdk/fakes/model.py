@@ -99,7 +99,7 @@ class ScriptedModel:
             message["tool_calls"] = calls
         reason = "length" if cut else "tool_calls" if calls else "stop"
         prompt = sum(count_tokens(str(turn.get("content") or "")) for turn in request["messages"])
-        used = count_tokens(text)
+        used = count_tokens(text) + count_tokens(json.dumps(calls) if calls else "")
         return {
             "object": "chat.completion",
             "model": request.get("model") or NAME,

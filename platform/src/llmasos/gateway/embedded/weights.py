@@ -27,7 +27,7 @@ from llmasos.i18n import _
 from llmasos.machine import unwritable
 
 Progress = Callable[[int, int], None]
-"""Told (bytes so far, bytes in all), several times a second, from another thread."""
+"""Called with (bytes so far, bytes in all), several times a second, from another thread."""
 
 # The clients unpack beside the fetched file, so both exist at the same time.
 SPACE_FACTOR = 2.5
