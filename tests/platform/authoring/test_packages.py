@@ -12,7 +12,7 @@ import tarfile
 import threading
 import tomllib
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tests.platform.authoring.component_runs import ComponentRun, describe
 from tests.platform.authoring.projects import error_of_entry
 from typer.testing import CliRunner
 
-from llmasos.authoring import javascript, npm, python
+from llmasos.authoring import javascript, npm, packages, python
 from llmasos.authoring.add import add
 from llmasos.authoring.build import build
 from llmasos.authoring.packages import install_pure, lock
@@ -393,3 +393,36 @@ async def test_a_javascript_package_that_needs_node_does_not_build(
     (project / "app.js").write_text(JAVASCRIPT.replace('"wordy"', '"nodish"'))
     with pytest.raises(BuildFailed, match="node:fs"):
         await build(project, describe=describe)
+
+
+def test_a_lock_is_resolved_again_only_if_it_or_the_requirements_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """11-33: a build of what did not change asks no index."""
+    resolved: list[list[str]] = []
+
+    def resolve(_project: Path, requirements: Iterable[str]) -> str:
+        resolved.append(list(requirements))
+        return "".join(f"{each}==1.0 --hash=sha256:{'0' * 64}\n" for each in resolved[-1])
+
+    monkeypatch.setattr(packages, "resolve", resolve)
+    first = packages.lock(tmp_path, ["a"])
+    assert packages.lock(tmp_path, ["a"]) == first
+    assert len(resolved) == 1
+    assert "b==1.0" in packages.lock(tmp_path, ["b", "a"])
+    (tmp_path / "requirements.lock").write_text(first)
+    packages.lock(tmp_path, ["b", "a"])
+    assert len(resolved) == 3
+    assert (tmp_path / ".llmasos" / ".gitignore").read_text() == "*\n"
+
+
+def test_a_lock_writes_nothing_outside_its_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """11-S16: the folder of what is kept in a project is no link."""
+    project, outside = tmp_path / "p", tmp_path / "outside"
+    project.mkdir()
+    outside.mkdir()
+    (project / ".llmasos").symlink_to(outside)
+    monkeypatch.setattr(packages, "resolve", lambda *_: f"a==1.0 --hash=sha256:{'0' * 64}\n")
+    with pytest.raises(BuildFailed, match="is a link to a place outside"):
+        packages.lock(project, ["a"])
+    assert list(outside.iterdir()) == []

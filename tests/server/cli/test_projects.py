@@ -259,6 +259,44 @@ export default app;
     assert "the source does not run: ReferenceError" in llmasos("run", str(folder), "count", "-p", "word=a").stderr
 
 
+@pytest.mark.node
+@pytest.mark.skipif(shutil.which("npm") is None, reason="needs Node.js")
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            'import pad from "left-pad";\nconsole.log(pad);',
+            "Could not resolve 'left-pad' in src/app.js (app.js, line 1)",
+        ),
+        ('import { no } from "./none.js";\nno();', "Could not resolve './none.js'"),
+        ("nowhere();", "ReferenceError: nowhere is not defined"),
+        ("const = 1;", "the source does not build"),
+        ("", ""),
+    ],
+)
+def test_check_finds_what_keeps_a_javascript_app_from_being_built(
+    llmasos: Any, tmp_path: Path, line: str, told: str
+) -> None:
+    """11-19, 11-40: a missing import, a name that nothing defines, and what is no JavaScript."""
+    source = (
+        'import { App } from "@llmasos/sdk";\nconst app = new App();\napp.action("a", () => 1);\nexport default app;\n'
+    )
+    folder = project(tmp_path / "scripted", {"app.js": f"{line}\n{source}"})
+    done = llmasos("check", str(folder), "--json")
+    errors = [each for each in json.loads(done.stdout)["findings"] if each["level"] == "error"]
+    assert (done.exit_code, len(errors)) == ((1, 1) if told else (0, 0)), done.stdout
+    assert all(told in each["message"] for each in errors)
+
+
+def test_check_names_the_manifest_once(llmasos: Any, python_project: Path) -> None:
+    """11-40: the place of a finding stands before its message once."""
+    manifest = (python_project / "llmapp.toml").read_text()
+    (python_project / "llmapp.toml").write_text(manifest.replace("schema = 1", "schema = 1\nnope = 2"))
+    done = llmasos("check", str(python_project))
+    assert done.stdout.startswith("error: llmapp.toml: nope")
+    assert done.stdout.count("llmapp.toml:") == 1
+
+
 @pytest.mark.skipif(not confinement().is_available, reason=str(confinement().missing))
 def test_a_native_project_runs_and_runs_again_after_a_change(llmasos: Any, tmp_path: Path) -> None:
     """11-32: a native app's wheel and environment are made anew for each change."""

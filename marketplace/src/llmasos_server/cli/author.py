@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from llmasos.i18n import render
+from llmasos.errors import LlmasosError, Unavailable
+from llmasos.i18n import _, render
 from llmasos.printable import one_line
 from llmasos_server.cli.output import emit_json, locale, note, options, say, tr
 
@@ -65,6 +66,8 @@ def check(path: Project = HERE) -> None:
     from llmasos.authoring.check import has_errors
 
     findings = findings_of(path)
+    if not has_errors(findings):
+        findings += _load_javascript(path)
     failed = has_errors(findings)
     if options().json:
         listed = [{"level": each.level, "where": each.where, "message": each.message} for each in findings]
@@ -73,6 +76,25 @@ def check(path: Project = HERE) -> None:
         say_findings(findings)
     if failed:
         raise typer.Exit(1)
+
+
+def _load_javascript(path: Path) -> list[ProjectFinding]:
+    """What keeps a JavaScript app from being built, found by loading it in the sandbox: its source is not read here."""
+    from llmasos.authoring import javascript
+    from llmasos.authoring.check import ProjectFinding
+    from llmasos.authoring.project import open_project
+    from llmasos_server.cli.projects import actions_of
+
+    source = open_project(path).manifest.runtime.source or ""
+    if Path(source).suffix not in javascript.SUFFIXES:
+        return []
+    try:
+        asyncio.run(actions_of(path))
+    except Unavailable as error:  # no Node.js, or no network for its tools
+        return [ProjectFinding("warning", source, _("it was not loaded: {why}", why=error.message))]
+    except LlmasosError as error:
+        return [ProjectFinding("error", source, error.message)]
+    return []
 
 
 def say_findings(findings: list[ProjectFinding]) -> None:

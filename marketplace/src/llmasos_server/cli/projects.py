@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmasos.i18n import _
-from llmasos_server.cli.output import locale, note, options, tr
+from llmasos_server.cli.output import locale, options, tr
 
 if TYPE_CHECKING:
     from llmasos.authoring.development import DevelopedApp
@@ -70,13 +70,13 @@ class ProjectRuns:
 
 @asynccontextmanager
 async def project_runs(
-    path: Path, *, config: Mapping[str, Any], allow_loopback: bool, on_fetch: OnFetch | None = None
+    path: Path, *, config: Mapping[str, Any] | None, allow_loopback: bool, on_fetch: OnFetch | None = None
 ) -> AsyncGenerator[ProjectRuns]:
     """A host in this process that runs a project, until the block ends. Nothing is built yet.
 
     Args:
         path: The project's folder.
-        config: Values of the app's form.
+        config: Values of the app's form; None if no action will be run.
         allow_loopback: Whether its requests may reach this computer.
         on_fetch: Is told how far a model's weights are fetched.
     """
@@ -87,8 +87,6 @@ async def project_runs(
     from llmasos.settings import Settings
 
     settings = Settings()
-    if settings.url:
-        note(tr("A project runs on this computer, though LLMASOS_URL is set."))
     if allow_loopback:
         from ipaddress import IPv4Network, IPv6Network
 
@@ -108,7 +106,7 @@ async def actions_of(path: Path) -> list[dict[str, Any]]:
     """
     from llmasos_server.cli.asking import working
 
-    async with project_runs(path, config={}, allow_loopback=False) as runs:
+    async with project_runs(path, config=None, allow_loopback=False) as runs:
         with working(_("Building…")):
             found = await runs.app.load(runs.host)
         return [dict(action.raw) for action in found.actions.values()]

@@ -166,9 +166,12 @@ async def _of_project(
     path: Path, config: list[str], allow_loopback: bool, fetches: _Fetches
 ) -> AsyncGenerator[tuple[Connection, str]]:
     """A host of this home that runs a project, and the id that the project has there."""
+    from llmasos.settings import Settings
     from llmasos_server.cli.asking import parse_config
     from llmasos_server.cli.projects import project_runs
 
+    if Settings().url:
+        note(tr("A project runs on this computer, though LLMASOS_URL is set."))
     values = parse_config(config)
     async with project_runs(path, config=values, allow_loopback=allow_loopback, on_fetch=fetches.told) as runs:
         yield runs.connection, await runs.load()

@@ -33,7 +33,9 @@ class ProjectFinding:
 
     @property
     def line(self) -> Message:
-        """The finding on one line."""
+        """The finding on one line; a message that names the place itself does so once."""
+        if self.message.startswith(self.where):
+            return self.message
         return _("{where}: {message}", where=self.where, message=self.message)
 
 

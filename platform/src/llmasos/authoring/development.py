@@ -67,13 +67,13 @@ class _Loaded:
 class DevelopedApp:
     """A project that a host runs. Make it, open a host with its `parts`, and `load` it, again after each change."""
 
-    def __init__(self, path: Path, settings: Settings, config: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, settings: Settings, config: Mapping[str, Any] | None) -> None:
         """Nothing is built yet.
 
         Args:
             path: The project's folder.
             settings: Of the host.
-            config: Values of the app's form; defaults stand for those left out.
+            config: Values of the app's form; defaults stand for those left out. None if no action will be run.
         """
         self.path: Final = path
         self._settings = settings
@@ -130,7 +130,7 @@ class DevelopedApp:
             installation_id=self.installation_id,
             grants=MappingProxyType({each.capability: each for each in manifest.permissions}),
             declared=manifest.capabilities,
-            config=MappingProxyType(config_values(manifest, self._config)),
+            config=MappingProxyType({} if self._config is None else config_values(manifest, self._config)),
         )
         limits = run_limits(manifest.limits)
         before = self._loaded

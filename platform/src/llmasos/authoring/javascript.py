@@ -234,6 +234,10 @@ _EVALUATION = re.compile(r"JavaScript module evaluation: (?P<said>.+)")
 _BUNDLING = re.compile(r"\[[A-Z_]+\] (?P<said>[^\n]+)(?:\n[^\n]*\[ src/(?P<file>[^:\]]+):(?P<line>\d+))?")
 
 
+# In the author's own files: a package may name what it does without.
+_UNRESOLVED = re.compile(r"\[UNRESOLVED_IMPORT\] [^\n]* in src/")
+
+
 def _authors_error(error: BuildFailed, staged: Path) -> BuildFailed:
     """What the author's code said when it was run once, with the author's own line; else what the tool said."""
     if bundling := _BUNDLING.search(error.detail):
@@ -256,7 +260,9 @@ async def bundle(staged: Path, configuration: str = "rolldown.config.mjs") -> No
         Unavailable: Node.js is missing, or the tools cannot be fetched.
     """
     rolldown = await toolchain() / "node_modules" / "rolldown" / "bin" / "cli.mjs"
-    await _run_node(staged, "rolldown", [rolldown, "-c", configuration])
+    output = await _run_node(staged, "rolldown", [rolldown, "-c", configuration])
+    if _UNRESOLVED.search(output):  # it only warns, and what is made then fails with less to say
+        raise _authors_error(BuildFailed(detail=output), staged)
 
 
 async def componentize(staged: Path) -> bytes:
@@ -274,9 +280,9 @@ async def componentize(staged: Path) -> bytes:
     return (staged / "app.wasm").read_bytes()
 
 
-async def _run_node(staged: Path, what: str, command: list[str | Path]) -> None:
+async def _run_node(staged: Path, what: str, command: list[str | Path]) -> str:
     node, __ = _node()
     try:
-        await run_tool([node, *command], cwd=staged, what=what, env={"NO_COLOR": "1"})
+        return await run_tool([node, *command], cwd=staged, what=what, env={"NO_COLOR": "1"})
     except BuildFailed as error:
         raise _authors_error(error, staged) from None

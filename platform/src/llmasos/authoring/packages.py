@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from llmasos.authoring.process import BuildFailed
-from llmasos.authoring.project import LOCK_IN_PROJECT, Project, read_file
+from llmasos.authoring.project import LOCK_IN_PROJECT, Project, check_inside, read_file
 from llmasos.bundles import layout
 from llmasos.bundles.lock import check_lock
 from llmasos.errors import Invalid
@@ -45,19 +45,45 @@ _RESOLVE_SECONDS: Final = 600
 # Neither imported nor read by a package, and different on every machine.
 _OF_INSTALLERS: Final = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
 _FOR_TESTS: Final = Path(".llmasos") / "packages"
+_LOCKED: Final = Path(".llmasos") / "locked"
 
 
 def lock(project: Path, requirements: Iterable[str]) -> str:
     """Lock what an app needs, and write the lock into its project; empty if it needs nothing.
 
+    A lock is resolved again only if it or the requirements changed.
+
     Raises:
         Invalid: There is no set of wheels that fits.
         Unavailable: There is no `uv`.
     """
-    text = resolve(project, requirements)
+    wanted = sorted(requirements)
+    mark = project / _LOCKED
+    with suppress(FileNotFoundError, UnicodeDecodeError):
+        text = read_file(project, project / LOCK_IN_PROJECT).decode()
+        if wanted and read_file(project, mark).decode() == _inputs(wanted, text):
+            check_lock(text)
+            return text
+    text = resolve(project, wanted)
     if text:
         write_text(project / LOCK_IN_PROJECT, text)
+        _make_own_folder(project)
+        write_text(mark, _inputs(wanted, text))
     return text
+
+
+def _inputs(requirements: list[str], text: str) -> str:
+    """What a lock was resolved from, and the lock: while it is the same, there is nothing to resolve."""
+    return hashlib.sha256("\n".join([PYTHON, *requirements, text]).encode()).hexdigest()
+
+
+def _make_own_folder(project: Path) -> None:
+    """Make the folder of what LLMasOS keeps in a project, which git leaves out."""
+    folder = project / _FOR_TESTS.parent
+    check_inside(project, folder)
+    folder.mkdir(exist_ok=True)
+    if not (folder / ".gitignore").exists():
+        (folder / ".gitignore").write_text("*\n")
 
 
 def resolve(project: Path, requirements: Iterable[str]) -> str:
@@ -183,9 +209,9 @@ async def packages_for_tests(project: Project) -> Path | None:
     ready = _for_tests(project, text.encode())
     if ready.is_dir():
         return ready
+    _make_own_folder(project.root)
     shutil.rmtree(ready.parent, ignore_errors=True)
-    ready.parent.mkdir(parents=True)
-    (ready.parent.parent / ".gitignore").write_text("*\n")
+    ready.parent.mkdir()
     making = Path(tempfile.mkdtemp(prefix=".tmp-", dir=ready.parent))
     await _install(text, making)
     making.rename(ready)
