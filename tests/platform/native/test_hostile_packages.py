@@ -18,7 +18,9 @@ from llmasos.errors import AppFailed, LlmasosError, Unavailable
 from llmasos.i18n import render
 from llmasos.runtimes import building, packages
 from llmasos.runtimes.building import WroteTooMuch, base_python, build_step
+from llmasos.runtimes.collection import ENVIRONMENTS, collect
 from llmasos.runtimes.confinement import confinement
+from llmasos.runtimes.environments import wheel_folder
 from llmasos.runtimes.packages import install_locked
 from llmasos.runtimes.prepared import size_bytes
 from llmasos.runtimes.wheels import WheelStore
@@ -303,7 +305,17 @@ def test_kept_wheels_have_a_bound_and_the_least_recently_used_goes_first(tmp_pat
             store.keep([digest], folder)
             os.utime(tmp_path / "wheels" / digest, (number, number))
         store.trim()
-        assert {path.read_bytes()[0] for path in (tmp_path / "wheels").iterdir() if path.is_file()} == {2, 3}
+        kept = [path for path in (tmp_path / "wheels").iterdir() if path.is_file()]
+        assert {path.read_bytes()[0] for path in kept} == {2, 3}
+        assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o600}
+
+
+def test_gc_removes_every_kept_wheel(tmp_path):
+    folder = wheel_folder(tmp_path / ENVIRONMENTS)
+    folder.mkdir(parents=True)
+    (folder / ("0" * 64)).write_bytes(bytes(100))
+    assert collect(tmp_path, frozenset(), wheel_bytes=0) == 100
+    assert list(folder.iterdir()) == []
 
 
 @confined

@@ -30,5 +30,7 @@ def collect(database: Database, home: Path, *, thoroughly: bool = False) -> int:
         needed = repository.code_digests(session)
     freed = CodeStore.in_home(home).sweep(needed)
     if thoroughly:
-        return freed + prepared.collect(home, needed, spare_bytes=1 << 40, young_seconds=_UNDER_WAY_SECONDS)
+        return freed + prepared.collect(
+            home, needed, spare_bytes=1 << 40, young_seconds=_UNDER_WAY_SECONDS, wheel_bytes=0
+        )
     return freed + prepared.collect(home, needed)

@@ -14,7 +14,12 @@ ENVIRONMENTS = "environments"
 
 
 def collect(
-    home: Path, keep: frozenset[str], *, spare_bytes: int = SPARE_BYTES, young_seconds: float = YOUNG_SECONDS
+    home: Path,
+    keep: frozenset[str],
+    *,
+    spare_bytes: int = SPARE_BYTES,
+    young_seconds: float = YOUNG_SECONDS,
+    wheel_bytes: int = SPARE_BYTES,
 ) -> int:
     """Remove prepared code, and wheels that it was made of, that nothing needs; return how many bytes that freed.
 
@@ -27,10 +32,11 @@ def collect(
         keep: The digests of the code that an installed, pending or previous release needs.
         spare_bytes: How much of the rest may stay in each folder because it is recent.
         young_seconds: A running install may be about to need entries younger than this.
+        wheel_bytes: How much of the wheels may stay. A running install has copies of those that it needs.
     """
     compiled, environments = home / COMPILED, home / ENVIRONMENTS
     stores = ((compiled, CompiledStore(compiled)), (environments, Environments(environments)))
-    wheels = WheelStore(wheel_folder(environments), max_bytes=spare_bytes)
+    wheels = WheelStore(wheel_folder(environments), max_bytes=wheel_bytes)
     return wheels.trim() + sum(
         remove_unneeded(folder, store.entries(), keep, spare_bytes=spare_bytes, young_seconds=young_seconds)
         for folder, store in stores

@@ -158,6 +158,7 @@ class WheelStore:
         """Keep wheels of `folder` that the strict reader unpacked."""
         for digest in digests:
             with suppress(OSError):  # another installation kept it, or the disk is full
+                (folder / digest).chmod(0o600)
                 (folder / digest).replace(self._folder / digest)
 
     def pylock(self, lock: str, *platform: str) -> str | None:
