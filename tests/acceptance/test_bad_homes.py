@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,11 @@ from typing import Any
 
 import pytest
 
+from llmasos.bundles.layout import MANIFEST
+from llmasos.bundles.writer import write_bundle
 from llmasos.runtimes.confinement import confinement
 
+ROOT = Path(__file__).parents[2]
 FULL = "Error: The disk is full: nothing was changed. Free some space in the home (LLMASOS_HOME) and run it again."
 READ_ONLY = "Error: The home cannot be written: set LLMASOS_HOME to a folder that you may write to."
 # It calls no model: these tests are about the home.
@@ -100,14 +104,6 @@ def native(author: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return built(author, folder / "small")
 
 
-@pytest.fixture(scope="module")
-def component(author: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A Python component's bundle, and its id. It compiles to 35 MB; other tests build the same."""
-    folder = tmp_path_factory.mktemp("component")
-    author.does("new", "acme/hello", cwd=folder)
-    return built(author, folder / "hello")
-
-
 def built(author: Any, project: Path) -> tuple[Path, str]:
     author.does("build", cwd=project)
     [bundle] = (project / "dist").glob("*.llmapp")
@@ -115,12 +111,18 @@ def built(author: Any, project: Path) -> tuple[Path, str]:
 
 
 @may_mount
-def test_a_disk_that_fills_up_while_a_component_compiles(somebody: Any, component: tuple[Path, str], tmp_path: Path):
-    bundle, app = component
-    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=12m", "tmpfs") as disk:
+def test_a_disk_that_fills_up_while_a_component_compiles(somebody: Any, tmp_path: Path) -> None:
+    [prebuilt] = (ROOT / "plugins" / "digest" / "prebuilt").glob("*.llmapp")
+    with zipfile.ZipFile(prebuilt) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    bundle, app = tmp_path / "digest.llmapp", "acme/digest"
+    write_bundle({**files, MANIFEST: files[MANIFEST].replace(b"llmasos/digest", app.encode())}, bundle)
+    # It has 0.7 MB, and its compiled code 6.4.
+    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=6m", "tmpfs") as disk:
         user = somebody(disk / "home")
         assert fails(user, "publish", str(bundle)) == FULL
         user.does("show", app, code=5)
+        assert (disk / "home" / "compiled").is_dir()
         assert [path for path in (disk / "home" / "compiled").rglob("*") if path.suffix in {".cwasm", ".json"}] == []
         assert list((disk / "home").glob("bundles/*")) == []
         assert problems(user) == set()
