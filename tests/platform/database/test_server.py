@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
@@ -64,27 +65,25 @@ def test_a_server_that_is_right_has_no_faults(server_url: str) -> None:
 
 
 def test_a_user_who_may_not_make_tables_is_told_what_to_run(server_url: str) -> None:
-    _as_owner(server_url, "DROP ROLE IF EXISTS guest_of_doctor", "CREATE ROLE guest_of_doctor LOGIN PASSWORD 'x'")
+    role = f"llmasos_test_{uuid4().hex}"  # workers and other suites may share a server
+    _as_owner(server_url, f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
     try:
-        guest = make_url(server_url).set(username="guest_of_doctor", password="x")
+        guest = make_url(server_url).set(username=role, password="x")
         (fault,) = faults(guest.render_as_string(hide_password=False))
-        assert "GRANT CREATE ON SCHEMA public TO guest_of_doctor" in str(fault)
+        assert f"GRANT CREATE ON SCHEMA public TO {role}" in str(fault)
     finally:
-        _as_owner(server_url, "DROP ROLE guest_of_doctor")
+        _as_owner(server_url, f"DROP ROLE {role}")
 
 
 def test_a_database_of_another_encoding_is_a_fault(server_url: str) -> None:
-    _as_owner(
-        server_url,
-        "DROP DATABASE IF EXISTS latin_of_doctor",
-        "CREATE DATABASE latin_of_doctor ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0",
-    )
+    name = f"llmasos_test_{uuid4().hex}"
+    _as_owner(server_url, f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     try:
-        latin = make_url(server_url).set(database="latin_of_doctor")
+        latin = make_url(server_url).set(database=name)
         (fault,) = faults(latin.render_as_string(hide_password=False))
         assert "encoded in LATIN1" in str(fault)
     finally:
-        _as_owner(server_url, "DROP DATABASE latin_of_doctor")
+        _as_owner(server_url, f"DROP DATABASE {name}")
 
 
 def test_commands_work_on_a_server(server_url: str, tmp_path: Path, new_database_url: Callable[[], str]) -> None:
