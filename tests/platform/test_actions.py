@@ -1,7 +1,6 @@
 """Inputs and outputs of actions, checked against untrusted schemas."""
 
 import threading
-import time
 from contextlib import suppress
 
 import pytest
@@ -92,6 +91,7 @@ def nested_references(depth: int) -> dict[str, object]:
     return {"$defs": levels, "properties": {"x": {"$ref": "#/$defs/l0"}}}
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("schema", "value"),
     [
@@ -107,10 +107,8 @@ def nested_references(depth: int) -> dict[str, object]:
     ],
 )
 def test_a_hostile_schema_neither_hangs_nor_crashes(schema: dict[str, object], value: object) -> None:
-    start = time.monotonic()
     with suppress(InputRejected):
         check_input(with_input(**schema), value)
-    assert time.monotonic() - start < 20
 
 
 async def test_a_check_that_takes_long_leaves_the_event_loop() -> None:

@@ -3,7 +3,6 @@ import io
 import os
 import random
 import struct
-import time
 import warnings
 import zipfile
 import zlib
@@ -210,7 +209,6 @@ def test_another_method_is_refused(method: int) -> None:
 @pytest.mark.timeout(20)
 def test_bombs_are_refused_before_they_unpack() -> None:
     """SECURITY C1."""
-    began = time.perf_counter()
     assert "100 times" in rejected(zipped(lambda archive: archive.writestr("NOTICE", bytes(60 << 20))))
     assert "limit is 64 MiB" in rejected(zipped(lambda archive: archive.writestr("NOTICE", bytes(65 << 20))))
     # The directory says 10 bytes; the stream holds 50 MiB.
@@ -221,19 +219,16 @@ def test_bombs_are_refused_before_they_unpack() -> None:
     central = b"PK\x01\x02" + struct.pack("<H", 20) + header + struct.pack("<5H2I", 6, 0, 0, 0, 0, 0, 0) + b"NOTICE"
     end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 1, 1, len(central), len(local), 0)
     assert "wrong size" in rejected(local + central + end)
-    assert time.perf_counter() - began < 10
 
 
-@pytest.mark.timeout(30)
-def test_too_many_entries_are_refused_quickly() -> None:
-    many = zipped(lambda archive: [archive.writestr(f"n{i}", b"") for i in range(60_000)])
-    began = time.perf_counter()
+def test_too_many_entries_are_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = zipped(lambda archive: [archive.writestr(f"n{i}", b"") for i in range(513)])
     assert "limit is 512" in rejected(many)
-    assert time.perf_counter() - began < 0.1
-    zip64 = zipped(lambda archive: [archive.writestr(f"n{i}", b"") for i in range(100_000)])
-    began = time.perf_counter()
-    assert "zip64" in rejected(zip64)
-    assert time.perf_counter() - began < 0.1
+    # The number decides, whatever the entries are.
+    assert "limit is 512" in rejected(patched("end", 8, b"\xfe\xff\xfe\xff"))
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 10)
+    zip64 = zipped(lambda archive: [archive.writestr(f"n{i}", b"") for i in range(20)])
+    assert "zip64" in rejected(patched("end", 8, b"\xff" * 4, zip64))  # as it counts more than 65,534 of them
 
 
 @settings(max_examples=400, deadline=None)

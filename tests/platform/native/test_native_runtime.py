@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 
 import pytest
 from tests.platform.native.native_apps import ACTIONS, HEAD
@@ -12,6 +11,7 @@ from tests.platform.native.native_apps import ACTIONS, HEAD
 from llmasos.errors import AppFailed, Invalid, ResourceLimit, RunnerDied, TimedOut
 from llmasos.kernel.invocation import Invocation, InvocationLimits, Principal
 from llmasos.runtimes.confinement import confinement
+from llmasos.runtimes.native import NativeRuntime
 from llmasos_runner.protocol import FUEL_PER_CPU_SECOND
 
 pytestmark = pytest.mark.skipif(not confinement().is_available, reason=str(confinement().missing))
@@ -29,13 +29,18 @@ async def test_an_app_describes_itself_and_answers(host):
 
 
 async def test_calls_share_a_warm_runner_at_once_and_each_has_its_own_handler(host):
+    all_asked = asyncio.Barrier(10)
+
+    async def together(invocation, capability, function, arguments):
+        if capability == "model":
+            await all_asked.wait()
+        return await host.handler(invocation, capability, function, arguments)
+
+    host.runtime = NativeRuntime(host.environments, together)
     program = await host.install(ACTIONS)
     invocations = [host.invocation() for _ in range(10)]
     answers = await asyncio.gather(*(host.run(program, "ask", each, question="who am I?") for each in invocations))
     assert answers == [f"to {each.id}" for each in invocations]
-    began = time.monotonic()
-    await asyncio.gather(*(host.run(program, "nap", seconds=0.5) for _ in range(8)))
-    assert time.monotonic() - began < 2
 
 
 async def test_a_stream_goes_out_piece_by_piece(host):
@@ -85,10 +90,8 @@ async def test_an_endless_loop_ends_at_its_deadline_and_the_runner_lives_on(host
     """SECURITY C7."""
     program = await host.install(ACTIONS)
     await host.run(program, "shout", text="a")
-    began = time.monotonic()
     with pytest.raises(TimedOut):
         await host.run(program, "spin", host.invocation(wall_seconds=1))
-    assert time.monotonic() - began < 3
     assert await host.run(program, "calls") == 1
 
 
@@ -129,10 +132,8 @@ async def test_a_cancelled_call_is_interrupted(host):
     task = asyncio.create_task(host.run(program, "spin"))
     await asyncio.sleep(0.3)
     task.cancel()
-    began = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - began < 2
     assert await host.run(program, "calls") == 1
 
 

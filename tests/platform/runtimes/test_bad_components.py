@@ -3,7 +3,6 @@ import os
 import random
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -120,9 +119,7 @@ async def test_fifty_thousand_functions_compile_within_bounds_or_are_refused(run
     functions = "".join(f"(func (result i32) (i32.const {number}))" for number in range(50_000))
     path = wat.component(tmp_path / "many.wasm", wat.core_module(rest=functions))
     monkeypatch.setattr(compiled, "CPU_SECONDS", 1)
-    started = time.monotonic()
     assert "more than 1 seconds of compute" in await rejected(runtime, path)
-    assert time.monotonic() - started < 60
     assert not list((tmp_path / "home" / "compiled").glob("*.cwasm*"))
 
 
