@@ -7,7 +7,7 @@ import typer
 from llmasos.database.schema import ensure_schema, newest_revision
 from llmasos.home import state_home_and_database_url
 from llmasos.i18n import ngettext, render
-from llmasos_server.cli.output import emit_json, locale, options, say, tr
+from llmasos_server.cli.output import GREEN, RED, emit_json, locale, options, say, say_marked, tr
 
 
 def migrate() -> None:
@@ -36,8 +36,8 @@ def doctor() -> None:
         async for finding in examine(home, url):
             found.append(finding)
             if not options().json:
-                mark = {"ok": "✓", "note": "·", "problem": "✗"}[finding.status]
-                say(f"{mark} {finding.part}: {render(finding.message, locale())}")
+                mark, style = {"ok": ("✓", GREEN), "note": ("·", ""), "problem": ("✗", RED)}[finding.status]
+                say_marked(mark, style, f"{finding.part}: {render(finding.message, locale())}")
 
     asyncio.run(look())
     problems = [finding for finding in found if finding.status == "problem"]

@@ -267,7 +267,12 @@ def list_(
     )
     rows: list[tuple[str, ...]] = [
         (
-            *(run.id[:SHOWN_ID], run.started, run.what, run.code or run.outcome),
+            *(
+                run.id[:SHOWN_ID],
+                run.started_at.astimezone().strftime("%y-%m-%d %H:%M"),
+                run.what,
+                run.code or run.outcome,
+            ),
             *(f"{run.duration_ms / 1000:.1f}", f"{run.prompt_tokens + run.completion_tokens:,}"),
         )
         for run in found

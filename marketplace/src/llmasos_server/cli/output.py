@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from io import TextIOBase, TextIOWrapper
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 from typing_extensions import override
 
@@ -151,12 +151,29 @@ def width_of(text: str) -> int:
 
 def say_heading(text: str) -> None:
     """Print a line on stdout, in bold on a terminal."""
-    line = printable(text)
-    sys.stdout.write((f"\x1b[1m{line}\x1b[0m" if _is_coloured() else line) + "\n")
+    sys.stdout.write(styled(printable(text), BOLD, sys.stdout) + "\n")
 
 
-def _is_coloured() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+BOLD, RED, GREEN = "1", "31", "32"
+
+
+def styled(text: str, style: str, stream: TextIO) -> str:
+    """A printable text in a style, if the stream is a terminal that takes one and the user has not set NO_COLOR."""
+    takes_style = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return f"\x1b[{style}m{text}\x1b[0m" if takes_style else text
+
+
+def say_marked(mark: str, style: str, text: str) -> None:
+    """Print a line on stdout that begins with a mark, whose style says how it is."""
+    sys.stdout.write(
+        f"{styled(mark, style, sys.stdout)} {printable(text)}\n" if style else f"{mark} {printable(text)}\n"
+    )
+
+
+def note_error(text: str) -> None:
+    """Print an error on stderr, its first word in red on a terminal."""
+    sys.stderr.write(f"{styled(tr('Error: '), RED, sys.stderr)}{printable(text)}\n")
+    sys.stderr.flush()
 
 
 def say_table(rows: list[tuple[str, ...]], headings: tuple[str, ...], *, indent: str = "") -> None:
@@ -166,7 +183,10 @@ def say_table(rows: list[tuple[str, ...]], headings: tuple[str, ...], *, indent:
     """
     named = tuple(heading.upper() for heading in headings)
     cells = [tuple(one_line(cell) for cell in row) for row in (named, *rows)]
-    widths = _fitted([max(width_of(row[column]) for row in cells) for column in range(len(headings))], width_of(indent))
+    columns = list(zip(*cells, strict=True))
+    # An id that is broken cannot be copied, so words are kept whole as long as there is room.
+    words = [max(width_of(word) for cell in column for word in (cell.split() or [""])) for column in columns]
+    widths = _fitted([max(map(width_of, column)) for column in columns], words, width_of(indent))
     for number, row in enumerate(cells):
         wrapped = [_wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
         for line in range(max(map(len, wrapped))):
@@ -175,16 +195,21 @@ def say_table(rows: list[tuple[str, ...]], headings: tuple[str, ...], *, indent:
             (say if number else say_heading)(indent + "  ".join(padded).rstrip())
 
 
-def _fitted(widths: list[int], indent: int) -> list[int]:
-    """The widths of columns, the widest made narrower until a line fits."""
+def _fitted(widths: list[int], words: list[int], indent: int) -> list[int]:
+    """The widths of columns, narrowed until a line fits.
+
+    The widest is narrowed first, none below its widest word if possible, and the first column, mostly an id, last.
+    """
     if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
         return widths
     from shutil import get_terminal_size
 
     room = max(get_terminal_size().columns - indent - 2 * (len(widths) - 1), 8 * len(widths))
     while sum(widths) > room:
-        widest = widths.index(max(widths))
-        widths[widest] -= 1
+        breakable = [width if width > word else 0 for width, word in zip(widths, words, strict=True)]
+        others = [width if number and width > 6 else 0 for number, width in enumerate(widths)]
+        candidates = next((each for each in (breakable, others) if any(each)), widths)
+        widths[candidates.index(max(candidates))] -= 1
     return widths
 
 
@@ -196,7 +221,8 @@ def _wrapped(text: str, width: int) -> list[str]:
         while end < len(text) and (taken := taken + width_of(text[end])) <= width:
             end += 1
         space = text.rfind(" ", 1, end + 1)
-        cut = space if space > 0 else max(end, 1)
+        joint = max(text.rfind("/", 0, end), text.rfind("-", 0, end)) + 1  # such as in a date
+        cut = space if space > 0 else joint or max(end, 1)
         lines.append(text[:cut].rstrip())
         text = text[cut:].lstrip()
     return [*lines, text]

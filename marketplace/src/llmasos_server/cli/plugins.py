@@ -9,7 +9,7 @@ import typer
 from llmasos.hooks import ENTRY_POINT_GROUP
 from llmasos.plugins import Plugins
 from llmasos.settings import Settings
-from llmasos_server.cli.output import emit_json, options, say, tr
+from llmasos_server.cli.output import emit_json, options, say, say_table, tr
 
 plugins = typer.Typer(no_args_is_help=True)
 
@@ -27,9 +27,14 @@ def list_() -> None:
     if options().json:
         emit_json({"enabled": enabled, "plugins": [asdict(state) for state in states]})
         return
-    for state in states:
-        status = tr("refused: {problem}", problem=state.problem) if state.problem else ", ".join(state.hooks)
-        say(f"{state.name} {state.version}  ({state.source})  {status}")
+    rows: list[tuple[str, ...]] = [
+        (
+            *(state.name, state.version, state.source),
+            tr("refused: {problem}", problem=state.problem) if state.problem else ", ".join(state.hooks),
+        )
+        for state in states
+    ]
+    say_table(rows, (tr("name"), tr("version"), tr("source"), tr("hooks")))
     if not enabled:
         say(tr("Installed plugins are off: LLMASOS_PLUGINS=off."))
     elif all(state.source == "built-in" for state in states):

@@ -32,6 +32,7 @@ from llmasos_server.cli.output import (
     locale,
     message_of,
     note,
+    note_error,
     options,
     problem_of,
     set_options,
@@ -357,7 +358,7 @@ def _complain(line: str, problem: dict[str, object], words: list[str]) -> None:
     if options().json or "--json" in words:
         sys.stderr.write(json_safe(json.dumps(problem, ensure_ascii=False)) + "\n")
     else:
-        note(tr("Error: ") + line)
+        note_error(line)
 
 
 spare_pydantic()
