@@ -98,7 +98,7 @@ def test_sound_json_text_stays_as_it_is(text):
 
 def test_half_a_character_in_an_answer_does_not_fail_the_action():
     """11-10."""
-    outcome = outcome_of(CallEnd(DoneFrame("i", 0, 0, "", output=r'{"cut": "a\ud83d"}')))
+    outcome = outcome_of(CallEnd(DoneFrame("i", 0, 0, "", output=r'{"cut": "a\ud83d"}')), 100)
     assert json.loads(outcome.output_or_raise()) == {"cut": "a\ufffd"}
 
 
@@ -147,6 +147,6 @@ def test_frames_come_whole_however_the_stream_is_cut(cuts, count):
     ],
 )
 def test_an_error_is_shown_in_chinese_except_for_the_apps_own_words(failure: FailureFrame, en: str, zh: str) -> None:
-    error = outcome_of(CallEnd(DoneFrame("i", 0, 0, "", error=failure))).error
+    error = outcome_of(CallEnd(DoneFrame("i", 0, 0, "", error=failure)), 100).error
     assert isinstance(error, LlmasosError)
     assert (error.message, render(error.message, "zh")) == (en, zh)

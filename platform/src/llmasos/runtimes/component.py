@@ -162,7 +162,7 @@ class ComponentRuntime:
                 self._pool.released()
             if end.report is not None:
                 self._admission.saw(program.digest, end.report.memory_bytes)
-        outcome = outcome_of(end)
+        outcome = outcome_of(end, limits.output_bytes)
         return replace(outcome, fuel=min(outcome.fuel, limits.fuel))
 
     async def _spawn(self) -> Runner:

@@ -221,7 +221,7 @@ class NativeRuntime:
             "profile": "native",
             "identity": program.installation_id,
             "read": [str(environment.packages), str(environment.runner)],
-            "memory_bytes": memory_bytes + _IMPORTS_BYTES + THREADS * _STACK_BYTES,
+            "memory_bytes": _process_memory_bytes(memory_bytes),
             "threads": 4 * THREADS,
         }
 
@@ -267,7 +267,15 @@ async def _metered(slot: Slot, runner: Runner, call: Call, handler: CallHandler)
         slot.crashed(runner, end.error.message)
     elif end.report is not None:
         slot.breaker.worked()
-    return replace(outcome_of(end), fuel=int(seconds * FUEL_PER_CPU_SECOND))
+    outcome = outcome_of(end, call["limits"]["output_bytes"])
+    # What the app's process reports of its memory is believed as far as the system would let it grow.
+    memory_bytes = min(outcome.memory_bytes, _process_memory_bytes(call["limits"]["memory_bytes"]))
+    return replace(outcome, fuel=int(seconds * FUEL_PER_CPU_SECOND), memory_bytes=memory_bytes)
+
+
+def _process_memory_bytes(memory_bytes: int) -> int:
+    """The memory that a runner may take beside its bare interpreter, for an app that may use `memory_bytes`."""
+    return memory_bytes + _IMPORTS_BYTES + THREADS * _STACK_BYTES
 
 
 def _enforce_compute(slot: Slot) -> None:

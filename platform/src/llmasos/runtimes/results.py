@@ -21,8 +21,13 @@ _BY_CODE: Final[dict[str, type[LlmasosError]]] = {
 }
 
 
-def outcome_of(end: CallEnd) -> CallOutcome:
-    """The outcome of a call that ended in a runner."""
+def outcome_of(end: CallEnd, output_bytes: int) -> CallOutcome:
+    """Return the outcome of a call that ended in a runner.
+
+    Args:
+        end: How it ended.
+        output_bytes: The most that it may return. The runner checks this too, but an app may have taken over its own.
+    """
     report = end.report
     if report is None:
         return CallOutcome(error=end.error)
@@ -32,6 +37,11 @@ def outcome_of(end: CallEnd) -> CallOutcome:
     if report.error is not None:
         return replace(usage, error=_error(report.error))
     output = replace_half_characters(report.output or "")
+    if (size := len(output.encode())) > output_bytes:
+        too_large = ResourceLimit(
+            _("The app returned {size} bytes; the limit is {limit}.", size=size, limit=output_bytes),
+        )
+        return replace(usage, error=too_large)
     try:
         msgspec.json.decode(output)
     except (msgspec.MsgspecError, RecursionError) as error:
