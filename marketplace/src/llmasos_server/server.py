@@ -21,10 +21,14 @@ from llmasos.database.engine import Database
 from llmasos.errors import Unavailable
 from llmasos.host import Host, HostParts
 from llmasos.i18n import _
+from llmasos.secrets.service import Secrets
 from llmasos.settings import Settings
 from llmasos_marketplace.catalog.service import Catalog
 from llmasos_marketplace.catalog.store import BundleStore
 from llmasos_server.accounts import endpoints as accounts
+from llmasos_server.accounts.second_factor import SecondFactors
+from llmasos_server.accounts.sessions import Sessions
+from llmasos_server.accounts.sign_in import SignIn
 from llmasos_server.accounts.tokens import TokenAuthenticator
 from llmasos_server.host_log import StderrLog, attached
 from llmasos_server.openai import endpoints as openai
@@ -32,6 +36,7 @@ from llmasos_server.rest import catalog as catalog_endpoints
 from llmasos_server.rest.application import create_api, serve_host
 from llmasos_server.rest.guards import LOOPBACK_NAMES
 from llmasos_server.rest.health import access
+from llmasos_server.web import routers as web_routers
 
 logger = logging.getLogger(__name__)
 
@@ -56,15 +61,17 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with Host.open(settings, parts) as host:
-            serve_host(app, host, TokenAuthenticator(host.database, _noting(host.database)))
+            in_background = _noting(host.database)
+            serve_host(app, host, TokenAuthenticator(host.database, in_background))
+            app.state.sessions = Sessions(host.database, in_background)
+            app.state.sign_in = SignIn(host.database, SecondFactors(Secrets(settings.home)))
             app.state.catalog = Catalog(host.database, BundleStore(settings.home / "bundles"))
             if warm:
                 host.warm()
             yield
 
-    return create_api(
-        lifespan, hosts={*LOOPBACK_NAMES, *hosts}, routers=(catalog_endpoints.router, openai.router, accounts.router)
-    )
+    routers = (catalog_endpoints.router, openai.router, accounts.router, *web_routers.ROUTERS)
+    return create_api(lifespan, hosts={*LOOPBACK_NAMES, *hosts}, routers=routers)
 
 
 def _noting(database: Database) -> Callable[[Callable[[], None]], object]:

@@ -126,6 +126,24 @@ def by_email(session: ReadSession | WriteSession, address: str) -> User | None:
     return session.exec(select(User).where(User.email == address)).first()
 
 
+def id_of(session: ReadSession | WriteSession, name: str) -> str:
+    """The id of the user who is named by it, or by an address."""
+    if "@" not in name:
+        return name
+    user = by_email(session, normal_email(name))
+    return name if user is None else user.id
+
+
+def require_member(session: ReadSession | WriteSession, workspace: str, user_id: str) -> None:
+    """Refuse whoever is no member.
+
+    Raises:
+        NotFound: The workspace has no such member.
+    """
+    if session.get(Member, (workspace, user_id)) is None:
+        raise _no_member(user_id)
+
+
 def role_of(session: ReadSession | WriteSession, workspace: str, user_id: str) -> Role | None:
     """A user's role in a workspace now; None if the user is no member of it, or disabled."""
     member = session.get(Member, (workspace, user_id))
@@ -206,8 +224,12 @@ def remove_member(session: WriteSession, by: Principal, user_id: str) -> None:
 def _member(session: WriteSession, by: Principal, user_id: str) -> Member:
     member = session.get(Member, (by.workspace, user_id))
     if member is None:
-        raise NotFound(_("The workspace has no member {user!r}; `llmasos users list` shows them.", user=user_id[:64]))
+        raise _no_member(user_id)
     return member
+
+
+def _no_member(user_id: str) -> NotFound:
+    return NotFound(_("The workspace has no member {user!r}; `llmasos users list` shows them.", user=user_id[:64]))
 
 
 def _check_may(session: WriteSession, by: Principal, *roles: Role) -> None:

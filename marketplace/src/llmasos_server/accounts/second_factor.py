@@ -7,7 +7,8 @@ import secrets
 from datetime import UTC, datetime
 from typing import Final
 
-import pyotp
+from pyotp import random_base32
+from pyotp.totp import TOTP
 from sqlmodel import col, delete, select
 
 from llmasos.database.engine import ReadSession, WriteSession
@@ -46,11 +47,11 @@ class SecondFactors:
         row = session.get(Authenticator, user.id)
         if row is not None and row.confirmed_at is not None:
             raise Conflict(_("You have a second factor already: remove it first."))
-        secret = pyotp.random_base32()
+        secret = random_base32()
         row = row or Authenticator(user_id=user.id, ciphertext="")
         row.ciphertext = self._secrets.encrypt(secret)
         session.add(row)
-        return pyotp.TOTP(secret).provisioning_uri(name=user.email or user.name, issuer_name=ISSUER)
+        return TOTP(secret).provisioning_uri(name=user.email or user.name, issuer_name=ISSUER)
 
     def confirm(self, session: WriteSession, user_id: str, code: str) -> list[str]:
         """Put a second factor in force, by a code of it.
@@ -78,7 +79,7 @@ class SecondFactors:
         digits = "".join(code.split())
         if not (digits.isascii() and digits.isdecimal()):
             return False
-        totp = pyotp.TOTP(self._secrets.decrypt(row.ciphertext))
+        totp = TOTP(self._secrets.decrypt(row.ciphertext))
         now = int(datetime.now(UTC).timestamp()) // STEP_SECONDS
         for step in range(now - TOLERANCE, now + TOLERANCE + 1):
             if step > row.last_step and hmac.compare_digest(totp.generate_otp(step), digits):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from limits import RateLimitItemPerMinute
+from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
@@ -21,7 +21,7 @@ from llmasos.kernel.invocation import Principal
 from llmasos_server.accounts import one_time, passkeys, passwords, people, second_factor, sessions
 from llmasos_server.accounts.credentials import Credential
 from llmasos_server.accounts.one_time import Purpose
-from llmasos_server.accounts.passkeys import Site
+from llmasos_server.accounts.passkeys import Ceremony, Site
 from llmasos_server.accounts.second_factor import SecondFactors
 from llmasos_server.accounts.tables import User
 
@@ -126,6 +126,17 @@ class SignIn:
                 raise Unauthenticated(_WRONG)
             return self._begin(session, user, browser)
 
+    def begin_passkey(self, site: Site, browser: Browser) -> Ceremony:
+        """Ask a browser for a passkey; see `by_passkey`.
+
+        Raises:
+            TooManyAttempts: From this address.
+        """
+        # A success of the ceremony forgets it; one that is never finished counts as an attempt.
+        self._hit(PER_ADDRESS, browser.address)
+        with self._database.write() as session:
+            return passkeys.begin_sign_in(session, site)
+
     def by_passkey(self, site: Site, code: str, response: str, browser: Browser) -> Credential:
         """Sign in by a passkey, which is both factors.
 
@@ -161,13 +172,16 @@ class SignIn:
         """Count an attempt before it is made, so that many at once are no way around; forget it if it succeeds."""
         limits = [(PER_ADDRESS, browser.address), *([(PER_ACCOUNT, account)] if account else [])]
         for limit, name in limits:
-            if not self._attempts.hit(limit, name):
-                seconds = self._attempts.get_window_stats(limit, name).reset_time - time.time()
-                minutes = int(seconds / 60) + 1
-                raise TooManyAttempts(_("Too many attempts to sign in: try again in {minutes} min.", minutes=minutes))
+            self._hit(limit, name)
         yield
         for limit, name in limits:
             self._attempts.clear(limit, name)
+
+    def _hit(self, limit: RateLimitItem, name: str) -> None:
+        if not self._attempts.hit(limit, name):
+            seconds = self._attempts.get_window_stats(limit, name).reset_time - time.time()
+            minutes = int(seconds / 60) + 1
+            raise TooManyAttempts(_("Too many attempts to sign in: try again in {minutes} min.", minutes=minutes))
 
 
 def first_link(session: WriteSession) -> Credential | None:

@@ -30,7 +30,8 @@ def serve(
     listener = server.listen(host, port)
     with listener:
         address = f"[{host}]" if ":" in host else host
-        url = f"http://{address}:{listener.getsockname()[1]}"
+        port = listener.getsockname()[1]
+        url, named = f"http://{address}:{port}", f"http://localhost:{port}"
         names = (*(allow_host or ()), *(() if is_loopback(host) else (host,)))
 
         def ready() -> None:
@@ -38,6 +39,9 @@ def serve(
                 emit_json({"url": url})
                 return
             note(tr("LLMasOS listens on {url}", url=url))
+            if is_loopback(host) and (link := _first_link(settings.resolved_database_url)):
+                # By name: passkeys belong to one, and an address is none.
+                note(tr("Open this once, within 15 minutes, to sign in: {url}", url=f"{named}/sign-in/link/{link}"))
             note(tr("Programs need a token: llmasos tokens create. Then: LLMASOS_URL and LLMASOS_TOKEN. Ctrl-C stops."))
 
         # Entered now, so that an error while the host opens is one line and not a server's traceback.
@@ -58,3 +62,13 @@ def collect_as_a_server() -> None:
     """
     gc.freeze()
     gc.set_threshold(700, 10, 10)
+
+
+def _first_link(database_url: str) -> str | None:
+    """What the owner of this machine signs in with, until there is another way."""
+    from llmasos.database.engine import Database
+    from llmasos_server.accounts.sign_in import first_link
+
+    with Database(database_url) as database, database.write() as session:
+        link = first_link(session)
+        return None if link is None else link.text
