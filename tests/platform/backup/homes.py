@@ -14,20 +14,24 @@ from llmasos.bundles.testing import bundle_files, manifest_text
 from llmasos.bundles.writer import write_bundle
 from llmasos.database.engine import Database
 from llmasos.database.schema import ensure_schema
+from llmasos.database.transaction import Transaction
+from llmasos.invocations import content
+from llmasos.invocations.content import InvocationContent
 from llmasos.kernel import audit
 from llmasos.kernel.tables import AuditEntry
-from llmasos.secrets import SecretOwner, Secrets
+from llmasos.secrets import Sealer, SecretOwner, Secrets
 from llmasos_marketplace.catalog.service import Catalog
 from llmasos_marketplace.catalog.store import BundleStore
 from llmasos_marketplace.catalog.tables import Release
 from llmasos_marketplace.catalog.testing import add_bundle
 
 OWNER = SecretOwner("default", "you")
+INVOCATION = "0b7d6c2e9a144d0f8a6f2f1c3f5e7a90"
 PASSPHRASE = "a lamp, a lens, a long night"
 
 
 class Home:
-    """A home with a release, a secret, a setting and an audit log."""
+    """A home with a release, a secret, the input of an invocation, a setting and an audit log."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder, self.url = folder, url
@@ -41,6 +45,10 @@ class Home:
             add_bundle(Catalog(database, BundleStore(self.folder / "bundles")), bundle)
             with database.write() as session:
                 Secrets(self.folder).set(session, OWNER, "api_key", "open sesame")
+                sealed = InvocationContent('"what was said"').seal(Sealer.in_home(self.folder), INVOCATION)
+                transaction = Transaction.of(session)
+                content.keep(transaction, INVOCATION, "default", sealed or b"")
+                transaction.flush()
         code = self.folder / "code" / ("a" * 64)
         code.mkdir(parents=True)
         (code / "app.wasm").write_bytes(b"\0asm")
@@ -52,6 +60,7 @@ class Home:
             entries = session.exec(select(AuditEntry).order_by(col(AuditEntry.hash))).all()
             return {
                 "secret": Secrets(self.folder).value(session, OWNER, "api_key"),
+                "content": content.read(session, Sealer.in_home(self.folder), INVOCATION),
                 "audit": [entry.hash for entry in entries],
                 "intact": audit.verify(session).intact,
                 "releases": [
