@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.platform.native.native_apps import ACTIONS, HEAD
+from waiting import until
 
 from llmasos.errors import RunnerDied
 from llmasos.runtimes import native as native_module
@@ -24,8 +25,7 @@ async def test_an_idle_runner_ends_and_the_next_call_starts_another(host):
     host.runtime = NativeRuntime(host.environments, host.handler, idle_seconds=0.3)
     program = await host.install(ACTIONS)
     await host.run(program, "shout", text="a")
-    await asyncio.sleep(1)
-    assert host.runtime.confinement("one") == ()
+    await until(lambda: host.runtime.confinement("one") == ())
     assert await host.run(program, "calls") == 0
 
 

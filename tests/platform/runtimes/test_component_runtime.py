@@ -6,6 +6,7 @@ import signal
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from waiting import until
 
 from llmasos.errors import (
     AppFailed,
@@ -235,7 +236,8 @@ async def test_two_hundred_wait_on_the_host_at_once(host):
 
 async def test_closing_while_guests_run_ends_them_in_order(host):
     spinning = asyncio.create_task(host.run("spin"))
-    await asyncio.sleep(0.8)
+    await until(lambda: host.runtime.runner_pids)
+    await asyncio.sleep(0.3)  # a guest that only computes says nothing when it begins
     (pid,) = host.runtime.runner_pids
     await host.runtime.close()
     with pytest.raises(RunnerDied):
