@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -154,16 +155,18 @@ def _source_in(folder: Path, module: str) -> Path | None:
     return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
 
 
-def _late_in(module: str) -> set[str]:
+@cache
+def _late_in(module: str) -> frozenset[str]:
+    # Kept, since `llmasos dev` asks again at each save: reading what the usual modules import takes most of a second.
     try:
         spec = importlib.util.find_spec(module)
         if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-            return set()
+            return frozenset()
         text = Path(spec.origin).read_text(encoding="utf-8")
     except (ImportError, ValueError, OSError):
-        return set()
+        return frozenset()
     is_package = spec.submodule_search_locations is not None
-    return {each.module for each in imports_of(text, module, is_package=is_package) if each.late}
+    return frozenset(each.module for each in imports_of(text, module, is_package=is_package) if each.late)
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:

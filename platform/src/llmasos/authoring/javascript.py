@@ -242,14 +242,14 @@ def _authors_error(error: BuildFailed, staged: Path) -> BuildFailed:
     """What the author's code said when it was run once, with the author's own line; else what the tool said."""
     if bundling := _BUNDLING.search(error.detail):
         place = f" ({bundling['file']}, line {bundling['line']})" if bundling["file"] else ""
-        told = bundling["said"].strip()[:300] + place
-        return BuildFailed(_("the source does not build: {error}", error=told), detail=error.detail)
+        message = bundling["said"].strip()[:300] + place
+        return BuildFailed(_("the source does not build: {error}", error=message), detail=error.detail)
     evaluated = _EVALUATION.search(error.detail)
     if evaluated is None:
         return BuildFailed(_("the source does not build: {error}", error=error.message), detail=error.detail)
     where = places(error.detail, staged / "bundle.js.map", "src")
-    told = evaluated["said"].strip()[:300] + (f" ({where[0]})" if where else "")
-    return BuildFailed(_("the source does not run: {error}", error=told), detail=error.detail)
+    message = evaluated["said"].strip()[:300] + (f" ({where[0]})" if where else "")
+    return BuildFailed(_("the source does not run: {error}", error=message), detail=error.detail)
 
 
 async def bundle(staged: Path, configuration: str = "rolldown.config.mjs") -> None:
