@@ -12,6 +12,7 @@ from llmasos.database import schema
 from llmasos.database.engine import Database
 from llmasos.home import make_private_folder
 from llmasos.home_access import close_access, foreign_content, loose_access, lost_key
+from llmasos.runtimes.prepared import locked
 from llmasos.secrets import SecretOwner, Secrets
 
 
@@ -33,6 +34,12 @@ def test_a_folder_inside_makes_the_home_private_too(tmp_path: Path) -> None:
     (tmp_path / "home").chmod(0o750)
     make_private_folder(tmp_path / "home" / "other")
     assert mode(tmp_path / "home") == "0o750", "what somebody chose is doctor's to tell"
+
+
+async def test_preparing_an_app_as_the_first_thing_makes_the_home_private_too(tmp_path: Path) -> None:
+    """11-S15, its kind: `build` of a native app made the home 0755."""
+    async with locked(tmp_path / "home" / "environments", "0" * 64):
+        assert [mode(tmp_path / name) for name in ("home", "home/environments")] == ["0o700"] * 2
 
 
 def test_a_database_and_all_beside_it_are_private(tmp_path: Path) -> None:

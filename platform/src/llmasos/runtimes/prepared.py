@@ -63,7 +63,7 @@ async def locked(folder: Path, digest: str) -> AsyncGenerator[None]:
     Raises:
         OSError: The folder or its lock cannot be written.
     """
-    await asyncio.to_thread((folder / _LOCKS).mkdir, parents=True, exist_ok=True)
+    await asyncio.to_thread(make_private_folder, folder / _LOCKS)
     lock = _lock_of(folder, digest)
     while True:
         try:
