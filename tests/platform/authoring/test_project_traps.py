@@ -55,6 +55,44 @@ def test_a_link_within_the_project_is_read(project: Path) -> None:
     assert {path.name for path in source_files(project)} >= {"words.txt", "app.py"}
 
 
+@pytest.mark.parametrize("name", ["README.md", "NOTICE", "llmapp.toml"])
+async def test_a_folder_in_place_of_a_file_is_named(project: Path, name: str) -> None:
+    """11-S16, its kind: "[Errno 21] Is a directory: 6"."""
+    (project / name).unlink(missing_ok=True)
+    (project / name).mkdir()
+    with pytest.raises(BuildFailed, match=f"{name} is not a plain file"):
+        await build(project, describe=describe)
+
+
+def test_a_link_to_itself_is_named(project: Path) -> None:
+    """11-S16, its kind: "Symlink loop from …", as an internal error."""
+    (project / "me").symlink_to("me")
+    with pytest.raises(BuildFailed, match="leads to itself: remove it"):
+        list(source_files(project))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (b"\xff\xfe.txt", r"\\xff\\xfe.txt is not UTF-8"),
+        (b"a\nb.txt", r"has U\+000A"),
+        (b"\x1b[2Ja.txt", r"has U\+001B"),
+        ("a\u202eb.txt".encode(), r"has U\+202E"),
+        (b"a:b", "has :"),
+        (b"a\\b", r"has \\"),
+        (b"a.", "a dot or a space at an end"),
+        ("e\u0301.txt".encode(), "composed form"),
+    ],
+)
+def test_a_file_whose_name_no_bundle_holds_is_named_with_the_cure(project: Path, name: bytes, said: str) -> None:
+    """11-S16, its kind: `check` found no problems, and `build` ended in an internal error or said to build again."""
+    with open(os.fsencode(project) + b"/" + name, "wb"):  # noqa: PTH123 - the name is no text
+        pass
+    with pytest.raises(BuildFailed, match=f"{said}.*: rename it") as refused:
+        list(source_files(project))
+    assert refused.value.message.isprintable()
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("name", ["README.md", "NOTICE", "llmapp.toml"])
 async def test_a_fifo_in_a_project_does_not_hang_the_build(project: Path, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from llmasos.authoring.process import BuildFailed
 from llmasos.bundles import layout
 from llmasos.bundles.manifest import Manifest, parse_manifest
 from llmasos.errors import NotFound
-from llmasos.i18n import _
+from llmasos.i18n import Message, _
+from llmasos.printable import hidden_character
 
 # Folders that are never an app's source: what tools make, and what only its author runs.
 NOT_SOURCE = frozenset({"__pycache__", "build", "dist", "node_modules", "test", "tests", "venv"})
@@ -86,9 +88,13 @@ def check_inside(root: Path, path: Path) -> None:
     """Refuse a file that is somewhere else: a link in a downloaded project must not publish its reader's files.
 
     Raises:
-        BuildFailed: It is a link, or below a link, to a place outside `root`.
+        BuildFailed: It is a link, or below a link, to a place outside `root`, or to itself.
     """
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        target = path.resolve()
+    except (RuntimeError, OSError):
+        raise BuildFailed(_("{path} is a link that leads to itself: remove it", path=path)) from None
+    if not target.is_relative_to(root.resolve()):
         raise BuildFailed(
             _(
                 "{path} is a link to a place outside {root}: copy what it names into the app's folder, or "
@@ -112,9 +118,11 @@ def read_file(root: Path, path: Path) -> bytes:
     """
     check_inside(root, path)
     # Without blocking: opening a FIFO would wait for a writer.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise BuildFailed(_("{path} is not a plain file: remove it", path=path))
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise BuildFailed(_("{path} is not a plain file: remove it", path=path))
+    with open(descriptor, "rb") as file:  # noqa: PTH123
         content = file.read(MAX_SOURCE_BYTES + 1)
     if len(content) > MAX_SOURCE_BYTES:
         raise BuildFailed(
@@ -151,12 +159,28 @@ def _prefixes(path: Path) -> tuple[Path, ...]:
     return (path, *path.parents)
 
 
+def _check_name(name: str) -> None:
+    """Refuse a file whose name a bundle cannot hold, since not every system takes it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(name).decode(errors="backslashreplace")
+        raise BuildFailed(_("the name of the file {shown} is not UTF-8: rename it", shown=shown)) from None
+    odd: str | Message | None = hidden_character(name) or next((sign for sign in ":\\" if sign in name), None)
+    if odd is None and unicodedata.normalize("NFC", name) != name:
+        odd = _("letters that are not in Unicode's composed form (NFC)")
+    if odd is None and any(part != part.strip(" .") for part in name.split("/")):
+        odd = _("a dot or a space at an end")
+    if odd is not None:
+        raise BuildFailed(_("the name of the file {name!r} has {odd}: rename it", name=name, odd=odd))
+
+
 def source_files(folder: Path) -> Iterator[Path]:
     """The files of a source folder, in order, without tests, tools' folders, hidden ones, and what stands beside code.
 
     Raises:
         BuildFailed: They are over 32 MiB together; then something else than source lies there. Or one is a link to a
-            place outside the folder.
+            place outside the folder. Or a file has a name that a bundle cannot hold.
     """
     total = 0
     for path in sorted(folder.rglob("*")):
@@ -172,6 +196,7 @@ def source_files(folder: Path) -> Iterator[Path]:
             continue
         if _is_beside_code(path, folder):
             continue
+        _check_name(path.relative_to(folder).as_posix())
         if path.name == "conftest.py" or path.name.startswith("test_") or path.suffix in {".llmapp", ".wasm"}:
             continue
         total += path.stat().st_size
