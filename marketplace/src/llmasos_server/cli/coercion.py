@@ -1,7 +1,7 @@
 """Avoids Typer's import of pydantic if a value needs no conversion.
 
 Typer builds a pydantic adapter for every parameter, also for a text and for a flag that was not given. That import
-takes 0.1 s, half of the time in which `llmasos list` answers. Here a value that already is what the annotation says
+takes 0.1 s, half of the time that `llmasos list` may take. Here a value that already is what the annotation says
 is taken as it is, and every other goes Typer's own way. If Typer moves what is replaced here, commands are slower
 again and a test says so; nothing else changes.
 """

@@ -249,16 +249,22 @@ def _say_confinement(mechanisms: tuple[str, ...]) -> None:
     say()
     say(
         tr(
-            "What kept these apps in: each ran in a box of its own (WebAssembly), in which there are no "
+            "How these apps were isolated: each ran in its own sandbox (WebAssembly), in which there are no "
             "files, no network and no settings of yours. It reached only what you allowed it."
         )
     )
     told = [said for names, said in _MECHANISMS if any(each.startswith(names) for each in mechanisms)]
     if told:
         names = listing(mechanisms)
-        say(tr("And if it broke out of the box: {told} ({names}).", told=listing(told, "; "), names=names))
+        say(
+            tr(
+                "If one escaped from its sandbox, the system would still confine it: {told} ({names}).",
+                told=listing(told, "; "),
+                names=names,
+            )
+        )
     else:
-        say(tr("This system confines the box no further; `llmasos doctor` says what is missing."))
+        say(tr("This system adds no confinement of its own; `llmasos doctor` says what is missing."))
 
 
 def _say_next(home: Path) -> None:

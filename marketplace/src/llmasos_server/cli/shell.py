@@ -1,7 +1,7 @@
-"""The command `llmasos`: finds a command, runs it, and answers errors.
+"""The command `llmasos`: finds a command, runs it, and reports errors.
 
 Typer itself is told not to use Rich for help and tracebacks: importing it would cost half of the fifth of a second
-in which `llmasos --help` answers.
+that `llmasos --help` may take.
 """
 
 from __future__ import annotations
@@ -292,7 +292,7 @@ class LazyGroup(TyperGroup):
 
 
 def _bounded(run: Callable[[], object], words: list[str]) -> int:
-    """Run, and answer every way of ending with an exit code."""
+    """Run, and return an exit code however the run ends."""
     try:
         answer = run()
         sys.stdout.flush()
