@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from llmasos.errors import (
@@ -92,26 +92,22 @@ class LocalConnection:
         """A whole answer; see `Connection.generate`."""
         from llmasos.capabilities.model import generation  # noqa: PLC0415 - a server's client spares it
 
-        operation = generation(request)
-        async with self._host.invocations.open(self._principal, None, "model.generate") as invocation:
-            return await self._host.kernel.call(invocation, operation)
+        return await self._host.programs.whole(self._principal, generation(request), request)
 
     async def stream(self, request: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """An answer in chunks; see `Connection.stream`."""
         from llmasos.capabilities.model import streamed_generation  # noqa: PLC0415
 
-        operation = streamed_generation(request)
-        async with self._host.invocations.open(self._principal, None, "model.open") as invocation:
-            async for part in await self._host.kernel.call(invocation, operation):
+        parts = self._host.programs.streamed(self._principal, streamed_generation(request), request)
+        async with aclosing(parts):
+            async for part in parts:
                 yield part
 
     async def embed(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Vectors; see `Connection.embed`."""
         from llmasos.capabilities.model import embedding  # noqa: PLC0415
 
-        operation = embedding(request)
-        async with self._host.invocations.open(self._principal, None, "model.embed") as invocation:
-            return await self._host.kernel.call(invocation, operation)
+        return await self._host.programs.whole(self._principal, embedding(request), request)
 
 
 class RemoteConnection:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from llmasos.capabilities.secrets import UserSecrets
     from llmasos.gateway.embedded.local import OnFetch
     from llmasos.gateway.gateway import Gateway
+    from llmasos.invocations.program_calls import ProgramCalls
 
 RuntimeMaker: TypeAlias = Callable[[SyscallHandler], Runtime]
 
@@ -145,6 +146,13 @@ class Host:
     def invocations(self) -> Invocations:
         """Begins, ends and finds invocations."""
         return Invocations(self.database, self._ledger, self.kernel, Sealer.in_home(self.settings.home))
+
+    @cached_property
+    def programs(self) -> ProgramCalls:
+        """Calls models for programs."""
+        from llmasos.invocations.program_calls import ProgramCalls  # noqa: PLC0415
+
+        return ProgramCalls(self.invocations, self.kernel)
 
     @cached_property
     def runtimes(self) -> Runtimes:

@@ -68,6 +68,32 @@ async def test_a_stream_that_is_given_up_ends_the_generation(
             return {row.status for row in session.exec(select(InvocationRow))} == {"cancelled"}
 
     await served.until(ended)
+    assert (await kept(served))["shown"].startswith("a")
+
+
+async def kept(served: Any) -> Any:
+    [found] = (await served.client.get("/api/v1/invocations")).json()["items"]
+    return (await served.client.get(f"/api/v1/invocations/{found['id']}/content")).json()
+
+
+async def test_what_a_program_asked_and_was_answered_is_kept(
+    client: llmasos.AsyncClient, provider: ScriptedProvider, served: Any
+) -> None:
+    """12-5, 11-23."""
+    provider.say(ScriptedReply(("Good day",), usage=(4, 2)))
+    await client.generate_text("hello", max_tokens=50)
+    found = await kept(served)
+    assert found["input"]["messages"][-1]["content"] == "hello"
+    assert found["output"]["choices"][0]["message"]["content"] == "Good day"
+
+
+async def test_the_text_of_a_stream_is_kept(
+    client: llmasos.AsyncClient, provider: ScriptedProvider, served: Any
+) -> None:
+    """12-5, 11-23."""
+    provider.say(ScriptedReply(("Good", " day"), usage=(4, 2)))
+    assert [piece async for piece in client.stream("hello")] == ["Good", " day"]
+    assert (await kept(served))["output"] == "Good day"
 
 
 async def test_embeddings(client: llmasos.AsyncClient) -> None:

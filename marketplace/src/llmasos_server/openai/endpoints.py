@@ -5,7 +5,8 @@ Requests have the fields of `GenerateRequest` and `EmbedRequest`; unknown fields
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import aclosing
 from typing import Any, Final, cast
 
 import msgspec
@@ -14,7 +15,7 @@ from fastapi.responses import JSONResponse
 from fastapi.sse import format_sse_event
 from typing_extensions import override
 
-from llmasos.capabilities.model import GenerateStream, embedding, generation, streamed_generation
+from llmasos.capabilities.model import embedding, generation, streamed_generation
 from llmasos.errors import (
     Cancelled,
     Denied,
@@ -26,10 +27,9 @@ from llmasos.errors import (
     Unauthenticated,
     Unavailable,
 )
-from llmasos.host import Host
 from llmasos.invocations.events import FollowedInvocation, Sink
 from llmasos.kernel.capability import Operation
-from llmasos.kernel.invocation import Invocation, Principal
+from llmasos.kernel.invocation import Invocation
 from llmasos_server.rest import sse
 from llmasos_server.rest.context import host_of
 from llmasos_server.rest.following import GONE, end_when_revoked, json_body, unless_gone
@@ -93,11 +93,15 @@ async def create_chat_completion(request: Request, caller: MayRun) -> Response:
     streamed = value.pop("stream", False)
     value.pop("stream_options", None)  # usage is always in the last chunk
     if streamed is not True:
-        return await _whole(request, caller, generation(value))
+        return await _whole(request, caller, generation(value), value)
     operation = streamed_generation(value)
 
-    def start(emit: Sink[dict[str, Any]], on_start: Callable[[Invocation], None]) -> Any:
-        return _stream(host_of(request), caller.principal, operation, emit, on_start)
+    programs = host_of(request).programs
+
+    async def start(emit: Sink[dict[str, Any]], on_start: Callable[[Invocation], None]) -> None:
+        async with aclosing(programs.streamed(caller.principal, operation, value, on_start)) as parts:
+            async for part in parts:
+                await emit(part)
 
     followed = FollowedInvocation[dict[str, Any], None](start, streamed=True)
     end_when_revoked(request, caller, followed)
@@ -124,7 +128,7 @@ async def create_embeddings(request: Request, caller: MayRun) -> Response:
     value = _without_app(caller, await json_body(request))
     if isinstance(value.get("input"), str):
         value["input"] = [value["input"]]
-    return await _whole(request, caller, embedding(value))
+    return await _whole(request, caller, embedding(value), value)
 
 
 class ChunkStream(sse.FollowedStream[dict[str, Any], None]):
@@ -144,27 +148,15 @@ class ChunkStream(sse.FollowedStream[dict[str, Any], None]):
         return format_sse_event(data_str=f'{{"error":{problem.model_dump_json(exclude_none=True)}}}')
 
 
-async def _stream(
-    host: Host,
-    principal: Principal,
-    operation: GenerateStream,
-    emit: Sink[dict[str, Any]],
-    on_start: Callable[[Invocation], None],
-) -> None:
-    async with host.invocations.open(principal, None, "model.open") as invocation:
-        opened = await host.kernel.call(invocation, operation)
-        on_start(invocation)
-        async for part in opened:
-            await emit(part)
+async def _whole(
+    request: Request, caller: Caller, operation: Operation[dict[str, Any]], value: Mapping[str, Any]
+) -> Response:
+    programs = host_of(request).programs
 
-
-async def _whole(request: Request, caller: Caller, operation: Operation[dict[str, Any]]) -> Response:
-    host, action = host_of(request), f"{operation.capability}.{operation.function}"
-
-    async def start(_emit: Sink[dict[str, Any]], on_start: Callable[[Invocation], None]) -> dict[str, Any]:
-        async with host.invocations.open(caller.principal, None, action) as invocation:
-            on_start(invocation)
-            return await host.kernel.call(invocation, operation)
+    def start(
+        _emit: Sink[dict[str, Any]], on_start: Callable[[Invocation], None]
+    ) -> Coroutine[Any, Any, dict[str, Any]]:
+        return programs.whole(caller.principal, operation, value, on_start)
 
     followed = FollowedInvocation[dict[str, Any], dict[str, Any]](start, streamed=False)
     end_when_revoked(request, caller, followed)

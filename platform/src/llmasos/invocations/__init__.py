@@ -3,6 +3,7 @@
 # lifecycle.py  Invocations: begins, ends, cancels, finds and lists them
 # running.py    those of this process, and requests from other processes to cancel one
 # run.py        ActionRunner: runs actions of installed apps, and their hooks
+# program_calls.py: models called by programs, without an app
 # actions.py    checks inputs and outputs
 # events.py     an invocation that a request started, followed to its end
 # journal.py    the events of an invocation, for any number of readers

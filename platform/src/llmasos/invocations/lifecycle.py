@@ -184,7 +184,7 @@ class Invocations:
             usage.fuel = max(usage.fuel, min(usage.fuel + invocation.host_fuel, invocation.limits.fuel))
             invocation.usage.duration_ms = int((time.monotonic() - invocation.started_monotonic) * 1000)
             status = "succeeded" if error is None else "failed"
-            if isinstance(error, asyncio.CancelledError | Cancelled):
+            if isinstance(error, asyncio.CancelledError | GeneratorExit | Cancelled):
                 status, error = "cancelled", Cancelled()
             outcome = _Outcome(status, error, running.calls.failures_left_out)
             told: BaseException | None = error

@@ -220,7 +220,7 @@ def code_of(error: BaseException) -> str:
     match error:
         case LlmasosError():
             return error.code
-        case asyncio.CancelledError():
+        case asyncio.CancelledError() | GeneratorExit():
             return Cancelled.code
         case _:
             return Unavailable.code
