@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("invocation_id"),
     )
-    op.create_index("ix_invocation_content_age", "invocation_content", ["workspace_id", "kept_at"])
+    op.create_index("ix_invocation_content_age", "invocation_content", ["workspace_id", "kept_at", "size_bytes"])
     op.create_table(
         "invocation_events",
         sa.Column("invocation_id", sa.String(), nullable=False),

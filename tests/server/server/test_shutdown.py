@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -10,7 +11,7 @@ from sqlmodel import Session, create_engine, select
 
 from llmasos.database.engine import Database
 from llmasos.database.schema import ensure_schema
-from llmasos.host import HostParts
+from llmasos.host import Host, HostParts
 from llmasos.invocations.tables import InvocationRow
 from llmasos.kernel.invocation import Event, Principal
 from llmasos.quotas.tables import LedgerWindow, Quota, ReservationRow
@@ -73,3 +74,50 @@ async def test_sigterm_ends_streams_with_an_error_and_settles(tmp_path: Path) ->
         assert [row.status for row in session.exec(select(InvocationRow))] == ["cancelled"]
         assert list(session.exec(select(ReservationRow))) == []
         assert [(window.used, window.reserved) for window in session.exec(select(LedgerWindow))] == [(1, 0)]
+
+
+async def test_sigterm_ends_those_who_follow_an_invocation_wherever_it_runs(tmp_path: Path) -> None:
+    """12-5."""
+    settings, token = prepared(tmp_path)
+    apps = FakeApps()
+    apps.add("acme/tool", wait=FakeAction(wait, streaming=True))
+    parts = HostParts(runnables=lambda _: apps, runtimes={"wasm": apps.runtime})
+    app = create_app(settings, parts=parts)
+    ready, begun = asyncio.Event(), asyncio.Event()
+    async with Host.open(settings, parts) as other:
+        ids: list[str] = []
+        elsewhere = asyncio.create_task(
+            other.actions.run(
+                Principal(), "acme/tool", "wait", {}, on_start=lambda it: (ids.append(it.id), begun.set())
+            )
+        )
+        await begun.wait()
+        with listen("127.0.0.1", 0) as listener:
+            server = Server(app, ready.set)
+            serving = asyncio.create_task(server._serve([listener]))
+            await ready.wait()
+            base = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            async with httpx.AsyncClient(base_url=base, headers={"authorization": f"Bearer {token}"}) as client:
+                later = {"prefer": "respond-async"}
+                ids.append((await client.post("/api/v1/apps/acme/tool/actions/wait", headers=later)).json()["id"])
+
+                async def follow(id_: str) -> list[str]:
+                    async with client.stream("GET", f"/api/v1/invocations/{id_}/events") as answer:
+                        following.release()
+                        return [line async for line in answer.aiter_lines() if line.startswith("event")]
+
+                following = asyncio.Semaphore(0)
+                readers = [asyncio.create_task(follow(id_)) for id_ in ids]
+                for _ in readers:
+                    await following.acquire()
+                server.handle_exit(signal.SIGTERM, None)
+                async with asyncio.timeout(20):
+                    there, here = await asyncio.gather(*readers)
+                    await serving
+        assert not elsewhere.done()
+        assert "event: end" not in there
+        assert "event: error" not in there
+        assert here[-1] == "event: error"
+        elsewhere.cancel()
+        with suppress(asyncio.CancelledError):
+            await elsewhere

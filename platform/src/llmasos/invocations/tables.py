@@ -54,7 +54,7 @@ class InvocationContentRow(SQLModel, table=True):
     """The input and output of an invocation that has ended, encrypted."""
 
     __tablename__ = "invocation_content"  # pyright: ignore[reportAssignmentType]
-    __table_args__ = (Index("ix_invocation_content_age", "workspace_id", "kept_at"),)
+    __table_args__ = (Index("ix_invocation_content_age", "workspace_id", "kept_at", "size_bytes"),)
 
     invocation_id: str = Field(primary_key=True)
     workspace_id: str
