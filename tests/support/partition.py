@@ -13,16 +13,19 @@ from xdist.scheduler import LoadFileScheduling
 
 SHARING = ("main_job", "interruptions", "native_apps", "wheels")
 TOGETHER = tuple(f"tests/acceptance/test_{name}.py" for name in SHARING)
-# What takes longest goes first, so that no worker is left alone with it at the end. What builds an app that another
-# file builds too comes well after that, and finds it in the stock.
+# What takes longest goes first, so that no worker is left alone with it at the end. An app that two files build is
+# built once if one of them is far ahead: `new` and `build` come before a user of the quickstart does the same.
 LONGEST_FIRST = (
     *TOGETHER,
+    "tests/platform/authoring/test_building_in_runners.py",
     "tests/acceptance/",
-    "tests/attacks/test_attacks.py",
-    "tests/platform/gateway/test_embedded_model.py",
-    "tests/platform/native/test_native_runtime.py",
     "tests/platform/authoring/",
+    "tests/sdk/test_sdk_conformance.py",
     "tests/server/cli/test_lifecycle_hooks.py",
+    "tests/platform/runtimes/test_component_runtime.py",
+    "tests/platform/gateway/test_embedded_",
+    "tests/platform/native/",
+    "tests/platform/installs/test_kill_at_every_step.py",
 )
 
 

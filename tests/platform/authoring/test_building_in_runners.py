@@ -8,10 +8,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from llmasos.authoring.build import build
-from llmasos.authoring.describe import in_runners
-from llmasos.bundles.reader import read_bundle
-from llmasos.settings import Settings
 from llmasos_server.cli.shell import app
 
 
@@ -45,11 +41,3 @@ def test_new_test_build_and_inspect_work_one_after_the_other(language: str, stoc
     if language == "javascript":
         assert len(ours) == len(report["imports"])
     assert run("build", "-o", "again.llmapp", cwd=folder)["digest"] == built["digest"]
-
-
-async def test_a_first_party_app_builds(stocked_home: Path, tmp_path: Path) -> None:
-    first_party = Path(__file__).parents[3] / "plugins" / "triage"
-    async with in_runners(Settings()) as runners:
-        bundle = read_bundle(await build(first_party, tmp_path / "triage.llmapp", describe=runners.describe))
-    assert bundle.manifest.id == "llmasos/triage"
-    assert bundle.actions
