@@ -26,6 +26,7 @@ from llmasos.kernel.invocation import Principal
 from llmasos_server.accounts.sessions import Sessions, SignedIn
 from llmasos_server.rest.identity import TokenScope
 from llmasos_server.web import assets
+from llmasos_server.web.formats import Formats
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,11 @@ class View:
         if chosen is not None and chosen in languages():
             return chosen
         return negotiate(self.request.headers.get("accept-language", ""))
+
+    @cached_property
+    def format(self) -> Formats:
+        """How dates and numbers are written in that language."""
+        return Formats(self.locale)
 
     @cached_property
     def theme(self) -> str:
