@@ -80,6 +80,6 @@ class ProgramCalls:
 
 def _text_of(part: Mapping[str, Any]) -> str:
     """What a chunk adds to the answer's text."""
-    choices = part.get("choices") or [{}]
-    text = (choices[0].get("delta") or {}).get("content")
+    choices: Any = part.get("choices") or [{}]
+    text: Any = (choices[0].get("delta") or {}).get("content")
     return text if isinstance(text, str) else ""
