@@ -25,7 +25,7 @@ def text(name: str, *, nullable: bool = False, primary: bool = False) -> sa.Colu
 
 
 def time(name: str, *, nullable: bool = False) -> sa.Column[datetime]:
-    return sa.Column(name, sa.DateTime(), nullable=nullable)
+    return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable)
 
 
 def user_id(*, primary: bool = False) -> sa.Column[str]:
