@@ -80,6 +80,7 @@ class ProgramCalls:
 
 def _text_of(part: Mapping[str, Any]) -> str:
     """What a chunk adds to the answer's text."""
-    choices: Any = part.get("choices") or [{}]
-    text: Any = (choices[0].get("delta") or {}).get("content")
+    choices: list[dict[str, Any]] = part.get("choices") or []
+    delta: dict[str, Any] = (choices[0].get("delta") or {}) if choices else {}
+    text = delta.get("content")
     return text if isinstance(text, str) else ""
