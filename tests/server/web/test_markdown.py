@@ -40,6 +40,7 @@ BYPASSES = [
     "<iframe srcdoc='<script>alert(1)</script>'></iframe>",
     "<form action=/sign-out><button>x</button></form>",
     "&lt;script&gt;",
+    "\ud800<script>",
 ]
 ALLOWED = {
     *("p", "br", "hr", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre", "code", "em", "strong", "s", "a"),

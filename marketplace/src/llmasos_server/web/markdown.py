@@ -37,6 +37,7 @@ def to_html(text: str, *, below: int = 2) -> Markup:
         text: The Markdown.
         below: The level of the heading that it stands under: its own begin one level lower.
     """
+    text = text.encode(errors="replace").decode()  # half of a pair of surrogates is in no HTML
     if len(text) > MAX_CHARACTERS:
         return Markup("<pre>{}</pre>").format(text)
     parser = _parser()

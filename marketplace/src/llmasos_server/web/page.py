@@ -148,13 +148,16 @@ class View:
         """Whether whoever is signed in may do something: for leaving out what would be refused."""
         return self.signed_in is not None and TokenScope(scope) in self.signed_in.role.scopes
 
-    async def form(self) -> FormData:
+    async def form(self, max_files: int = 0) -> FormData:
         """The form that was sent, if it came from a page of this session.
+
+        Args:
+            max_files: How many files it may have.
 
         Raises:
             FormRefused: It did not.
         """
-        form = await self.request.form(max_files=0, max_fields=1000)
+        form = await self.request.form(max_files=max_files, max_fields=1000)
         if self.signed_in is not None:
             sent, known = str(form.get("form_token")), self.signed_in.form_token
             if not hmac.compare_digest(sent.encode("utf-8", "surrogatepass"), known.encode()):
@@ -180,7 +183,8 @@ class View:
             .get_template(template)
             .render(view=self, _=self.text, ngettext=self.texts, show=self.show, asset=assets.url, icon=icon, **context)
         )
-        return HTMLResponse(html, status)
+        # What others wrote may hold half of a pair of surrogates, which UTF-8 has not.
+        return HTMLResponse(html.encode(errors="replace"), status)
 
     def _somebody(self) -> SignedIn:
         if self.signed_in is None:

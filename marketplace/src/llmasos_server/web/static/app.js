@@ -29,3 +29,11 @@ for (const form of document.querySelectorAll("form[data-passkey]")) {
   });
   if ("atOnce" in form.dataset) form.requestSubmit();
 }
+
+// An example of a field is put into it.
+for (const button of document.querySelectorAll("[data-fill]"))
+  button.addEventListener("click", () => {
+    const field = document.getElementById(button.dataset.fill);
+    field.value = button.value;
+    field.focus();
+  });
