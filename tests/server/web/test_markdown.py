@@ -107,5 +107,5 @@ def test_a_paragraph_that_would_take_seconds_is_shown_as_it_is() -> None:
     text = "*a*<" * MAX_PARAGRAPH
     assert (
         to_html(f"*b*\n\n{text}\n\n*c*")
-        == f"<p><em>b</em></p>\n<p>{'*a*&lt;' * MAX_PARAGRAPH}</p>\n<p><em>c</em></p>\n"
+        == f"<p><em>b</em></p>\n<p>\n{'*a*&lt;' * MAX_PARAGRAPH}</p>\n<p><em>c</em></p>\n"
     )
