@@ -3,6 +3,7 @@
 import { decodeUtf8, toBase64 } from "./bytes.js";
 import { carried, jsonText } from "./contract.js";
 import { checkHttp } from "./fakes/requests.js";
+import { callInSandbox } from "./fakes/sandbox.js";
 import { App, AppError, Context, Denied, Invalid, NotFound } from "./index.js";
 
 export { MemoryStorage } from "./fakes/storage.js";
@@ -79,7 +80,13 @@ export class FakeHost {
 
 const isNotText = (bytes) => decodeUtf8(bytes).includes("\ufffd");
 
-/** Run an action as the host does: JSON in, JSON out, streamed pieces through the host. */
+/**
+ * Run an action as the host does: JSON in, JSON out, streamed pieces through the host.
+ *
+ * Under `llmasos test --sandbox` it runs in the sandbox, and only the fakes of `host` run in the test.
+ */
 export function call(app, action, inputs, host = new FakeHost()) {
-  return JSON.parse(app.call(action, jsonText(inputs ?? {}), host));
+  const text = jsonText(inputs ?? {});
+  const sandbox = process.env.LLMASOS_TEST_SANDBOX;
+  return JSON.parse(sandbox === undefined ? app.call(action, text, host) : callInSandbox(sandbox, action, text, host));
 }

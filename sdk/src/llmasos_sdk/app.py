@@ -94,15 +94,22 @@ class Action:
         except (TypeError, NameError) as error:
             raise TypeError(f"action {self.name}: {error}") from error
 
+    def arguments(self, value: Mapping[str, JsonValue]) -> dict[str, Any]:
+        """The function's arguments from decoded JSON.
+
+        Raises:
+            SchemaMismatch: The input does not match its schema.
+        """
+        hints, defaults = self.inputs
+        return schema.decode_arguments(hints, hints.keys() - defaults.keys(), value)
+
     def run(self, ctx: Context, value: Mapping[str, JsonValue]) -> JsonValue:
         """Run it on decoded JSON; the pieces of a generator are sent as they come.
 
         Raises:
             SchemaMismatch: The input, or the function's result, does not match its schema.
         """
-        hints, defaults = self.inputs
-        arguments = schema.decode_arguments(hints, hints.keys() - defaults.keys(), value)
-        answer = self.function(ctx, **arguments)
+        answer = self.function(ctx, **self.arguments(value))
         if self.streaming:
             answer = self._send(ctx, iter(cast("Iterable[object]", answer)))
         try:
@@ -263,6 +270,21 @@ class App:
         """
         if name.startswith("@"):
             return self._at_event(name, input_json, ctx)
+        action, value = self._called(name, input_json)
+        return well_formed(self._guard(ctx, lambda: _to_json(action.run(ctx, value))))
+
+    def check_input(self, name: str, input_json: str) -> None:
+        """Refuse an input that does not match its action's schema, as a host does before it calls the app.
+
+        Raises:
+            NotFound: There is no such action.
+            Invalid: It does not match.
+        """
+        if not name.startswith("@"):
+            action, value = self._called(name, input_json)
+            action.arguments(value)
+
+    def _called(self, name: str, input_json: str) -> tuple[Action, dict[str, JsonValue]]:
         action = self._actions.get(name)
         if action is None:
             known = list(self._actions) or _("none")
@@ -273,7 +295,7 @@ class App:
             raise Invalid(_("the input is not JSON: {error}", error=error)) from error
         if not isinstance(value, dict):
             raise Invalid(_("the input is a JSON object, with a key for each input of the action"))
-        return well_formed(self._guard(ctx, lambda: _to_json(action.run(ctx, value))))
+        return action, value
 
     def _at_event(self, name: str, input_json: str, ctx: Context) -> str:
         if name[1:] not in self._lifecycle:

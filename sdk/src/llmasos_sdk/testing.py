@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from llmasos_sdk.context import Context
 from llmasos_sdk.errors import AppError, Denied, Invalid, NotFound, Unavailable
 from llmasos_sdk.fakes.model import Answer, ScriptedModel
 from llmasos_sdk.fakes.requests import check_http
+from llmasos_sdk.fakes.sandbox import SOCKET_VARIABLE, call_in_sandbox
 from llmasos_sdk.fakes.storage import MemoryStorage
 from llmasos_sdk.host import BASELINE_CAPABILITIES, JsonValue, carried
 from llmasos_sdk.results import Document
@@ -196,9 +198,15 @@ class FakeContext(Context):
 def call(app: App, action: str, ctx: Context, /, **inputs: object) -> Any:
     """Run an action as the host does: JSON in, JSON out, streamed pieces through the host.
 
-    A hook runs by its reserved name: `call(app, "@upgrade", ctx, from_version="1.0.0")`.
+    Under `llmasos test --sandbox` it runs in the sandbox, and only the fakes behind `ctx` run in the test. A hook runs
+    by its reserved name: `call(app, "@upgrade", ctx, from_version="1.0.0")`.
 
     Raises:
         AppError: The error that the host would return to its caller.
     """
-    return json.loads(app.call(action, json.dumps(schema.encode(inputs), ensure_ascii=False), ctx))
+    input_json = json.dumps(schema.encode(inputs), ensure_ascii=False)
+    sandbox = os.environ.get(SOCKET_VARIABLE)
+    if sandbox is None:
+        return json.loads(app.call(action, input_json, ctx))
+    app.check_input(action, input_json)
+    return json.loads(call_in_sandbox(sandbox, action, input_json, ctx.host))

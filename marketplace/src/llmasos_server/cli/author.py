@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -109,26 +108,51 @@ def say_findings(findings: list[ProjectFinding]) -> None:
 def test(
     path: Project = HERE,
     arguments: Annotated[list[str] | None, typer.Argument(help=tr("For pytest or node --test."))] = None,
+    *,
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox", help=tr("Run the actions that they call in the sandbox."))
+    ] = False,
 ) -> None:
     """Run an app's tests, without a host."""
+    output, code = asyncio.run(_test(path, arguments or [], sandbox=sandbox))
+    if options().json:
+        emit_json({"ok": code == 0, "output": output})
+    if code != 0:
+        raise typer.Exit(1)
+
+
+async def _test(path: Path, arguments: list[str], *, sandbox: bool) -> tuple[str, int]:
+    """Run the tests; returns what they printed, if it is captured, and the exit code."""
+    from contextlib import AsyncExitStack
+
     from llmasos.authoring.project import open_project
+    from llmasos.authoring.sandboxed_calls import SOCKET_VARIABLE, sandboxed_calls
     from llmasos.authoring.testing import environment
+    from llmasos.settings import Settings
+    from llmasos_server.cli.asking import working
 
     project = open_project(path)
     captured = options().json
-    run = subprocess.run(
-        [*test_command(project), *(arguments or [])],
-        cwd=project.root,
-        env=asyncio.run(environment(project)),
-        check=False,
-        stdout=subprocess.PIPE if captured else None,
-        stderr=subprocess.STDOUT if captured else None,
-        text=True,
-    )
-    if captured:
-        emit_json({"ok": run.returncode == 0, "output": run.stdout})
-    if run.returncode != 0:
-        raise typer.Exit(1)
+    async with AsyncExitStack() as stack:
+        command = [*test_command(project), *arguments]
+        env = await environment(project)
+        if sandbox:
+            with working(_("Building…")):
+                socket = await stack.enter_async_context(sandboxed_calls(path, Settings()))
+            env[SOCKET_VARIABLE] = str(socket)
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=project.root,
+            env=env,
+            stdout=asyncio.subprocess.PIPE if captured else None,
+            stderr=asyncio.subprocess.STDOUT if captured else None,
+        )
+        try:
+            output, __ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        return (output or b"").decode(errors="replace"), process.returncode or 0
 
 
 def test_command(project: AppProject) -> list[str]:

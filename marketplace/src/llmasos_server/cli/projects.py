@@ -65,7 +65,7 @@ class ProjectRuns:
             show_request(request)
         self._shown = asked
         with working(_("Building…")):
-            return (await self.app.load(self.host)).app.id
+            return (await self.app.load(self.host.runtimes)).app.id
 
 
 @asynccontextmanager
@@ -108,5 +108,5 @@ async def actions_of(path: Path) -> list[dict[str, Any]]:
 
     async with project_runs(path, config=None, allow_loopback=False) as runs:
         with working(_("Building…")):
-            found = await runs.app.load(runs.host)
+            found = await runs.app.load(runs.host.runtimes)
         return [dict(action.raw) for action in found.actions.values()]

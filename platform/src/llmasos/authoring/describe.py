@@ -12,16 +12,31 @@ from llmasos.errors import Denied
 from llmasos.i18n import _
 from llmasos.kernel.invocation import Invocation, Json
 from llmasos.runtimes.kinds import COMPONENTS, NATIVE, Runtimes
-from llmasos.runtimes.runtime import Program, RuntimeContext, RuntimeKind
+from llmasos.runtimes.runtime import Program, RuntimeContext, RuntimeKind, SyscallHandler
 from llmasos.settings import Settings
 
 
-class Runners(Runtimes):
-    """The runtimes of a build: the host's own, and for other kinds those of operators' plugins."""
+async def closed(_invocation: Invocation, capability: str, _function: str, _arguments: list[Json]) -> Json:
+    """Refuse the host calls of a build: nothing is granted to an app that only describes itself."""
+    raise Denied(
+        _("{capability} is not there while an app describes itself; call it from an action", capability=capability),
+    )
 
-    def __init__(self, settings: Settings) -> None:
+
+class Runners(Runtimes):
+    """Runtimes without a host: the host's own, and for other kinds those of operators' plugins.
+
+    Args:
+        settings: Where the home is, and how large a runner may be.
+        handler: Handles the apps' host calls.
+        components: The runtime of components.
+    """
+
+    def __init__(
+        self, settings: Settings, handler: SyscallHandler = closed, components: RuntimeKind = COMPONENTS
+    ) -> None:
         def find(kind: str) -> RuntimeKind | None:
-            for own in (COMPONENTS, NATIVE):
+            for own in (components, NATIVE):
                 if own.kind == kind:
                     return own
             # Only here, since loading plugins imports what they stand on.
@@ -29,7 +44,7 @@ class Runners(Runtimes):
 
             return Plugins.load(only_built_in=settings.plugins == "off").runtimes().get(kind)
 
-        super().__init__(find, RuntimeContext(settings, closed))
+        super().__init__(find, RuntimeContext(settings, handler))
 
     async def describe(self, path: Path, capabilities: frozenset[str], kind: str) -> str:
         """The actions of a component, or of a wheel with its lock beside it; what `build` calls."""
@@ -47,13 +62,6 @@ async def describe(runtimes: Runtimes, path: Path, capabilities: frozenset[str],
     runtime = runtimes.of(kind)
     await runtime.prepare(program, code)
     return await runtime.describe(program)
-
-
-async def closed(_invocation: Invocation, capability: str, _function: str, _arguments: list[Json]) -> Json:
-    """Refuse the host calls of a build: nothing is granted to an app that only describes itself."""
-    raise Denied(
-        _("{capability} is not there while an app describes itself; call it from an action", capability=capability),
-    )
 
 
 @asynccontextmanager

@@ -29,7 +29,7 @@ from llmasos.bundles.reader import code_digest
 from llmasos.database.engine import Database
 from llmasos.database.transaction import Transaction
 from llmasos.gateway.gateway import Gateway
-from llmasos.host import Host, HostParts
+from llmasos.host import HostParts
 from llmasos.installs.code import CodeStore
 from llmasos.installs.current import InstalledApps, run_limits
 from llmasos.installs.form import config_values
@@ -37,7 +37,8 @@ from llmasos.installs.plan import program_of
 from llmasos.invocations.run import Runnable
 from llmasos.kernel.invocation import InstalledApp
 from llmasos.plugins import Plugins
-from llmasos.runtimes.runtime import Program
+from llmasos.runtimes.kinds import Runtimes
+from llmasos.runtimes.runtime import Program, SyscallHandler
 from llmasos.runtimes.source import SourceRuntime
 from llmasos.settings import Settings
 
@@ -107,15 +108,19 @@ class DevelopedApp:
         """
         return HostParts(
             installed=lambda database, code: _WithProject(database, code, self),
-            runtimes={"wasm": lambda handler: SourceRuntime(self._settings, handler, self._source_of)},
+            runtimes={"wasm": self.components},
             gateway=gateway,
         )
 
-    async def load(self, host: Host) -> Runnable:
+    def components(self, handler: SyscallHandler) -> SourceRuntime:
+        """The runtime of components that runs the project and what is installed."""
+        return SourceRuntime(self._settings, handler, self._source_of)
+
+    async def load(self, runtimes: Runtimes) -> Runnable:
         """Take the project as it is now.
 
         Args:
-            host: Opened with `parts`.
+            runtimes: Of a host that was opened with `parts`; or others that have `components`.
 
         Raises:
             LlmasosError: It has faults, does not build, or describes no actions.
@@ -136,7 +141,7 @@ class DevelopedApp:
         before = self._loaded
         self._loaded = _Loaded(Runnable(app, program, {}, limits), code)
         try:
-            runtime = host.runtimes.of(program.kind)
+            runtime = runtimes.of(program.kind)
             await runtime.prepare(program, code.path)
             listed = parse_actions(await runtime.describe(program))
         except BaseException:

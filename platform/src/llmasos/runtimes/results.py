@@ -35,7 +35,8 @@ def outcome_of(end: CallEnd, output_bytes: int) -> CallOutcome:
     if end.error is not None:
         return replace(usage, error=end.error)
     if report.error is not None:
-        return replace(usage, error=_error(report.error))
+        returned = report.error.tag if report.error.code is None else None
+        return replace(usage, error=_error(report.error), returned_tag=returned)
     output = replace_half_characters(report.output or "")
     if (size := len(output.encode())) > output_bytes:
         too_large = ResourceLimit(

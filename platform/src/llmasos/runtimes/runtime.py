@@ -45,6 +45,8 @@ class CallOutcome:
     fuel: int = 0
     memory_bytes: int = 0
     log: str = ""
+    returned_tag: str | None = None
+    """The case of the contract's `error` that the app returned as its own: a claim, which no host acts on."""
 
     def output_or_raise(self) -> str:
         """Return the output.
