@@ -14,11 +14,11 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup, escape
 
-# A text above this is shown as it is: nobody reads it to its end.
-MAX_CHARACTERS: Final = 200_000
-# So is a paragraph above this: the parser's time grows with the square of its length, to 15 s for 200,000 brackets;
-# 40 paragraphs of this length take 0.4 s.
-MAX_PARAGRAPH: Final = 5000
+# A text above this is shown as it is: parsing 200,000 characters of short list items takes 2 s.
+MAX_CHARACTERS: Final = 50_000
+# So is a paragraph above this, since the parser's time grows with the square of its length. Of the worst paragraphs,
+# brackets, a whole text takes half a second.
+MAX_PARAGRAPH: Final = 3000
 _TAGS: Final = {
     *("p", "br", "hr", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre", "code", "em", "strong"),
     *("s", "a", "table", "thead", "tbody", "tr", "th", "td"),
