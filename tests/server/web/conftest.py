@@ -11,10 +11,12 @@ import httpx
 import pytest
 import uvicorn
 from argon2 import PasswordHasher
+from fastapi import FastAPI
 from typing_extensions import override
 
 from llmasos.database.engine import Database
 from llmasos.database.schema import ensure_schema
+from llmasos.host import HostParts
 from llmasos.settings import Settings
 from llmasos_server.accounts import passwords, people, sign_in
 from llmasos_server.accounts.people import Role
@@ -74,6 +76,7 @@ class Pages:
 
     url: str
     database: Database
+    app: FastAPI
     clients: list[httpx.Client] = field(default_factory=list)
 
     def browser(self) -> Browser:
@@ -107,10 +110,16 @@ class Pages:
 
 
 @pytest.fixture
-def pages(tmp_path: Path) -> Iterator[Pages]:
+def parts() -> HostParts | None:
+    """Parts of the server's host besides its own; a module may override it."""
+    return None
+
+
+@pytest.fixture
+def pages(tmp_path: Path, parts: HostParts | None) -> Iterator[Pages]:
     settings = Settings(home=tmp_path)
     ensure_schema(settings.resolved_database_url, settings.home)
-    app = create_app(settings)
+    app = create_app(settings, parts=parts)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -119,7 +128,7 @@ def pages(tmp_path: Path) -> Iterator[Pages]:
         with httpx.Client(base_url=url, timeout=60) as client:
             # The socket listens already: this waits until the application has started.
             client.get("/readyz").raise_for_status()
-        pages = Pages(url, app.state.host.database)
+        pages = Pages(url, app.state.host.database, app)
         yield pages
         for each in pages.clients:
             each.close()

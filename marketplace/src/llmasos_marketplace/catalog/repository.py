@@ -63,7 +63,7 @@ def release_digests(session: Session) -> list[tuple[str, str, str]]:
     return [(row[0], row[1], row[2]) for row in rows]
 
 
-def _visible() -> ColumnElement[bool]:
+def visible() -> ColumnElement[bool]:
     """Restrict to apps with an installable release."""
     offered = select(Release.id).where(Release.app_id == CatalogApp.id, Release.state == "available")
     return offered.exists()
@@ -73,7 +73,7 @@ def apps(
     session: Session, *, after: str, limit: int, category: str | None = None, publisher_id: str | None = None
 ) -> Sequence[CatalogApp]:
     """Apps ordered by id, those after `after`."""
-    query = select(CatalogApp).where(CatalogApp.id > after, _visible()).order_by(CatalogApp.id).limit(limit)
+    query = select(CatalogApp).where(CatalogApp.id > after, visible()).order_by(CatalogApp.id).limit(limit)
     if category is not None:
         # The column is a JSON list of plain words, so its text contains a word in quotes if the list contains it.
         query = query.where(sql_cast(col(CatalogApp.categories), String).contains(f'"{category}"', autoescape=True))
@@ -90,7 +90,7 @@ def apps_by_id(session: Session, ids: Sequence[str]) -> Sequence[CatalogApp]:
 def categories(session: Session) -> dict[str, int]:
     """Each category of the offered apps, with the number of its apps."""
     counted: dict[str, int] = {}
-    for row in session.exec(select(CatalogApp).where(_visible())):
+    for row in session.exec(select(CatalogApp).where(visible())):
         for category in row.categories:
             counted[category] = counted.get(category, 0) + 1
     return dict(sorted(counted.items()))
@@ -121,7 +121,7 @@ def publishers(session: Session, *, after: str, limit: int) -> Sequence[Publishe
 
 def count_apps(session: Session, publisher_id: str) -> int:
     """How many offered apps a publisher has."""
-    query = select(func.count()).select_from(CatalogApp).where(CatalogApp.publisher_id == publisher_id, _visible())
+    query = select(func.count()).select_from(CatalogApp).where(CatalogApp.publisher_id == publisher_id, visible())
     return session.exec(query).one()
 
 

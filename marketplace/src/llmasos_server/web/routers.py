@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from llmasos_server.web import assets, home, signing_in
+from llmasos_server.web import assets, cards, home, signing_in, store
 
-ROUTERS = (assets.router, signing_in.router, home.router)
+ROUTERS = (assets.router, signing_in.router, home.router, cards.router, store.router)

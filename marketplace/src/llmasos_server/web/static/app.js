@@ -37,3 +37,21 @@ for (const button of document.querySelectorAll("[data-fill]"))
     field.value = button.value;
     field.focus();
   });
+
+// Search as one types: the same page with other words, of which the list is taken.
+for (const form of document.querySelectorAll("form[data-search]")) {
+  let waiting, wanted;
+  form.addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(async () => {
+      const address = `${form.action}?${new URLSearchParams(new FormData(form))}`;
+      wanted = address;
+      const response = await fetch(address);
+      const page = new DOMParser().parseFromString(await response.text(), "text/html");
+      const found = page.getElementById(form.dataset.search);
+      if (wanted !== address || !found) return;
+      document.getElementById(form.dataset.search).replaceChildren(...found.childNodes);
+      history.replaceState(null, "", address);
+    }, 150);
+  });
+}
