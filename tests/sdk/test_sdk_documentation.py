@@ -2,8 +2,11 @@
 
 import json
 import re
+import sys
 import tomllib
+from datetime import date
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jsonschema
@@ -53,6 +56,21 @@ def test_the_page_of_the_manifest_names_every_key() -> None:
     page = (SDK / "docs/manifest.md").read_text(encoding="utf-8")
     named = set(re.findall(r"[`.\[]([a-z_]+)[`.\]]", page))
     assert keys_of(json.loads(SCHEMA.read_text(encoding="utf-8"))) - named == {"en", "zh"} - named
+
+
+def test_the_example_of_the_page_of_types_is_an_app() -> None:
+    """11-34, DESIGN 4: what the page says of tags and dates is so."""
+    page = (SDK / "docs/types.md").read_text(encoding="utf-8")
+    sys.modules["types_page"] = ModuleType("types_page")
+    try:
+        exec(page.partition("```python\n")[2].partition("```")[0], vars(sys.modules["types_page"]))
+        app = vars(sys.modules["types_page"])["app"]
+        inputs = {"guests": [{"name": "Ada"}], "day": date(2026, 11, 28), "way": {"by": "train", "seat": 3}}
+        assert testing.call(app, "invite", testing.FakeContext(), **inputs) == "Ada: 28.11.2026, train"
+        with pytest.raises(llmasos_sdk.SchemaMismatch, match=r"way\.by: this input is needed"):
+            testing.call(app, "invite", testing.FakeContext(), **{**inputs, "way": {"seat": 3}})
+    finally:
+        del sys.modules["types_page"]
 
 
 def test_the_pages_name_everything_that_the_sdk_exports() -> None:

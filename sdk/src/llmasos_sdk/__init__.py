@@ -2,7 +2,7 @@
 
 app.py         App, its actions, and how they are called by JSON
 context.py     Context: the capabilities; model.py and storage.py are the large ones, results.py what they answer
-schema.py      type hints as JSON Schema, and JSON as typed values
+schema.py      type hints as JSON Schema; decoding.py and encoding.py are JSON as typed values and back
 errors.py      what can go wrong, one class a case of the contract
 host.py        the port that carries every call; guest.py is it inside a component
 hooks.py       the pluggy hooks by which a native runner loads an app
@@ -27,10 +27,10 @@ from llmasos_sdk.errors import (
     TimedOut,
     Unavailable,
 )
+from llmasos_sdk.fields import Field
 from llmasos_sdk.files import File
 from llmasos_sdk.model import Stream
 from llmasos_sdk.results import Completion, Embeddings, Entry, Response, ToolCall, Usage
-from llmasos_sdk.schema import Field
 
 __all__ = [
     "Action",

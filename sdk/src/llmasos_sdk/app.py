@@ -14,6 +14,8 @@ from typing import Any, TypeVar, cast, get_args, get_origin, overload
 
 from llmasos_sdk import docstrings, schema
 from llmasos_sdk.context import Context
+from llmasos_sdk.decoding import decode_arguments
+from llmasos_sdk.encoding import encode_as
 from llmasos_sdk.errors import AppError, AppFailed, Invalid, NotFound, SchemaMismatch
 from llmasos_sdk.hints import Hint
 from llmasos_sdk.hooks import LIFECYCLE_EVENTS, hookimpl
@@ -101,7 +103,7 @@ class Action:
             SchemaMismatch: The input does not match its schema.
         """
         hints, defaults = self.inputs
-        return schema.decode_arguments(hints, hints.keys() - defaults.keys(), value)
+        return decode_arguments(hints, hints.keys() - defaults.keys(), value)
 
     def run(self, ctx: Context, value: Mapping[str, JsonValue]) -> JsonValue:
         """Run it on decoded JSON; the pieces of a generator are sent as they come.
@@ -113,7 +115,7 @@ class Action:
         if self.streaming:
             answer = self._send(ctx, iter(cast("Iterable[object]", answer)))
         try:
-            return schema.encode_as(self.output, answer)
+            return encode_as(self.output, answer)
         except SchemaMismatch as error:
             raise AppFailed(
                 _(

@@ -9,7 +9,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, cast
 
-from llmasos_sdk import schema
+from llmasos_sdk.encoding import encode
 from llmasos_sdk.errors import CapabilityNotDeclared, PermissionDeclined
 from llmasos_sdk.host import Host
 from llmasos_sdk.messages import message as _
@@ -101,7 +101,7 @@ class HttpClient:
         """
         sent = dict(headers or {})
         if json_body is not None:
-            body = json.dumps(schema.encode(json_body), ensure_ascii=False, allow_nan=False)
+            body = json.dumps(encode(json_body), ensure_ascii=False, allow_nan=False)
             sent = {"content-type": "application/json", **sent}
         request: Document = {"method": method, "url": url, "headers": sent}
         if isinstance(body, bytes):
@@ -152,7 +152,7 @@ class AppsClient:
             Denied: The grant does not include that app.
             NotFound: It is not installed, or has no such action.
         """
-        sent = json.dumps(schema.encode(inputs), ensure_ascii=False, allow_nan=False)
+        sent = json.dumps(encode(inputs), ensure_ascii=False, allow_nan=False)
         return json.loads(str(self._host.call("apps", "call", app, action, sent)))
 
 

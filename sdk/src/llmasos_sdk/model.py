@@ -9,10 +9,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
 
 from llmasos_sdk import schema
+from llmasos_sdk.decoding import decode
 from llmasos_sdk.docstrings import read
 from llmasos_sdk.errors import AnswerUnusable, AppError, SchemaMismatch
 from llmasos_sdk.host import Host, JsonValue
 from llmasos_sdk.messages import message as _
+from llmasos_sdk.records import record_of
 from llmasos_sdk.results import (
     Completion,
     Document,
@@ -87,7 +89,7 @@ def parse(completion: Completion[None], output: type[T]) -> Completion[T]:
         AnswerUnusable: It is not JSON of that type, or was cut off.
     """
     try:
-        parsed: T = schema.decode(output, json.loads(completion.text), "the answer")
+        parsed: T = decode(output, json.loads(completion.text), "the answer")
     except (ValueError, SchemaMismatch) as error:
         if completion.finish_reason == "length":
             raise AnswerUnusable(
@@ -221,7 +223,7 @@ class ModelClient:
 
         Args:
             prompt: The user's text, or a conversation in chat-completions form.
-            output: A dataclass that the answer must fill; the result's `parsed` is one.
+            output: A dataclass or a TypedDict that the answer must fill; the result's `parsed` is one.
             **options: See `Options`.
 
         Raises:
@@ -232,8 +234,8 @@ class ModelClient:
         """
         request = request_of(prompt, options)
         if output is not None:
-            if not dataclasses.is_dataclass(output):
-                raise TypeError("output= takes a dataclass; put a list or a Literal into a field of one")
+            if record_of(output) is None:
+                raise TypeError("output= takes a dataclass or a TypedDict; put a list or a Literal into a field of one")
             described = {"name": output.__name__, "schema": schema.schema_of(output)}
             request["response_format"] = {"type": "json_schema", "json_schema": described}
         completion = completion_from(self._ask("generate", request))

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from llmasos_sdk import schema
+from llmasos_sdk.encoding import encode
 from llmasos_sdk.errors import Conflict
 from llmasos_sdk.host import Host
 from llmasos_sdk.results import Document, Entry, bytes_from
@@ -63,7 +63,7 @@ class StorageClient:
 
     def put_json(self, key: str, value: object) -> int:
         """Write a value as JSON (a dataclass becomes an object), and return the new version."""
-        return self.put(key, json.dumps(schema.encode(value), ensure_ascii=False, allow_nan=False))
+        return self.put(key, json.dumps(encode(value), ensure_ascii=False, allow_nan=False))
 
     def compare_and_set(self, key: str, expected: int | None, value: Value) -> int:
         """Write only if the key has the version `expected`, or, for None, if it is absent.
@@ -86,7 +86,7 @@ class StorageClient:
         """
         for attempt in range(ATTEMPTS):
             entry = self.entry(key)
-            changed = schema.encode(change(default if entry is None else entry.json()))
+            changed = encode(change(default if entry is None else entry.json()))
             try:
                 text = json.dumps(changed, ensure_ascii=False, allow_nan=False)
                 self.compare_and_set(key, None if entry is None else entry.version, text)

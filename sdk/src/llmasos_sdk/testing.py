@@ -16,9 +16,9 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
-from llmasos_sdk import schema
 from llmasos_sdk.app import App
 from llmasos_sdk.context import Context
+from llmasos_sdk.encoding import encode
 from llmasos_sdk.errors import AppError, Denied, Invalid, NotFound, Unavailable
 from llmasos_sdk.fakes.model import Answer, ScriptedModel
 from llmasos_sdk.fakes.requests import check_http
@@ -131,7 +131,7 @@ class FakeHost:
         if action not in self._apps[app]:
             raise NotFound(f"{app} has no action {action}")
         try:
-            return json.dumps(schema.encode(self._apps[app][action](**json.loads(text))), ensure_ascii=False)
+            return json.dumps(encode(self._apps[app][action](**json.loads(text))), ensure_ascii=False)
         except AppError:
             raise
         except Exception as error:  # as the host tells of an app that failed
@@ -204,7 +204,7 @@ def call(app: App, action: str, ctx: Context, /, **inputs: object) -> Any:
     Raises:
         AppError: The error that the host would return to its caller.
     """
-    input_json = json.dumps(schema.encode(inputs), ensure_ascii=False)
+    input_json = json.dumps(encode(inputs), ensure_ascii=False)
     sandbox = os.environ.get(SOCKET_VARIABLE)
     if sandbox is None:
         return json.loads(app.call(action, input_json, ctx))

@@ -112,6 +112,22 @@ app.action("fill", { input: { size: { type: "integer" } }, output: sdk.File.sche
   return new sdk.File("zeros", new Uint8Array(size));
 });
 
+const meeting = {
+  type: "object",
+  properties: {
+    day: { type: "string", format: "date" },
+    at: { anyOf: [{ type: "string", format: "date-time" }, { type: "null" }] },
+    way: {},
+    tone: { enum: ["kind", "curt"] },
+  },
+  required: ["day", "at", "way"],
+};
+app.action("postpone", { input: { meeting, days: { type: "integer", default: 1 } }, output: meeting }, (ctx, { meeting, days }) => {
+  const later = (text) => new Date(Date.parse(text) + days * 86_400_000).toISOString();
+  const at = meeting.at && later(meeting.at).replace(".000Z", "Z");
+  return { ...meeting, day: later(meeting.day).slice(0, 10), at };
+});
+
 app.action("fail", { input: { kind: { type: "string" }, text: anything } }, (ctx, { kind, text }) => {
   throw new sdk[kind](valueOf(text));
 });

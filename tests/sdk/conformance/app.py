@@ -1,7 +1,10 @@
 """The conformance app: it runs what a scenario names, and returns what each step gave. `app.js` is its twin."""
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Literal, NotRequired, TypedDict
 
 import llmasos_sdk
 from llmasos_sdk import App, Context, File, PermissionDeclined, ToolCall
@@ -147,6 +150,38 @@ def turn(ctx: Context, file: File, others: list[File]) -> File:
 def fill(ctx: Context, size: int) -> File:
     """Return a file of a size."""
     return File("zeros", bytes(size))
+
+
+@dataclass
+class ByTrain:
+    seat: int | str
+    by: Literal["train"] = "train"
+
+
+@dataclass
+class OnFoot:
+    by: Literal["foot"] = "foot"
+
+
+class Tone(StrEnum):
+    KIND = "kind"
+    CURT = "curt"
+
+
+class Meeting(TypedDict):
+    """Another day."""
+
+    day: date
+    at: datetime | None
+    way: ByTrain | OnFoot
+    tone: NotRequired[Tone]
+
+
+@app.action
+def postpone(ctx: Context, meeting: Meeting, days: int = 1) -> Meeting:
+    """Return a meeting some days later."""
+    at = meeting["at"]
+    return {**meeting, "day": meeting["day"] + timedelta(days), "at": at and at + timedelta(days)}
 
 
 @app.action

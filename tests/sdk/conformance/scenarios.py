@@ -55,6 +55,8 @@ CALLED = [["1", "look_up", {"word": "sea"}]]
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
 CASES = ["Denied", "QuotaExceeded", "Invalid", "Unavailable", "TimedOut", "Cancelled", "NotFound", "Conflict"]
 
+MEETING = {"way": {"seat": "12a", "by": "train"}}
+
 SCENARIOS = [
     run(
         "output",
@@ -269,6 +271,18 @@ SCENARIOS = [
         "crash",
         {"text": "no such thing"},
         {"error": "the app failed: RuntimeError: no such thing"},
+    ),
+    Scenario(
+        "dates, a union and an Enum",
+        "postpone",
+        {"meeting": {**MEETING, "day": "2028-02-28", "at": "2028-02-28T09:30:00Z", "tone": "curt"}, "days": 2},
+        {"output": {**MEETING, "day": "2028-03-01", "at": "2028-03-01T09:30:00Z", "tone": "curt"}},
+    ),
+    Scenario(
+        "a TypedDict without what it does not require",
+        "postpone",
+        {"meeting": {"day": "2026-12-31", "at": None, "way": {"by": "foot"}}},
+        {"output": {"day": "2027-01-01", "at": None, "way": {"by": "foot"}}},
     ),
     *(Scenario(f"the error {kind}", "fail", {"kind": kind, "text": "why"}, {"error": "why"}) for kind in CASES),
 ]

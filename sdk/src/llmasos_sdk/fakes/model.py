@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, cast
 
-from llmasos_sdk import schema
+from llmasos_sdk.encoding import encode
 from llmasos_sdk.errors import AppError, NotFound, Unavailable
 from llmasos_sdk.fakes.requests import check_embedding, check_generation
 from llmasos_sdk.host import JsonValue
@@ -132,7 +132,7 @@ def _spoken(answer: Answer) -> tuple[str, list[Document]]:
     calls = [item for item in items if isinstance(item, ToolCall)]
     if calls:
         return "", [_called(call) for call in calls]
-    return json.dumps(schema.encode(cast("Any", answer)), ensure_ascii=False), []
+    return json.dumps(encode(cast("Any", answer)), ensure_ascii=False), []
 
 
 def _called(call: ToolCall) -> Document:
