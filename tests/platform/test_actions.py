@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -175,3 +176,54 @@ def test_any_value_is_taken_or_refused_in_words(value: object) -> None:
         assert render(error.message, "zh")
     else:
         assert check_input(ACTION, taken) == taken
+
+
+SHAPES = {
+    "anyOf": [
+        {
+            "type": "object",
+            "properties": {"kind": {"enum": [kind]}, side: {"type": "number"}},
+            "required": ["kind", side],
+            "additionalProperties": False,
+        }
+        for kind, side in (("circle", "radius"), ("square", "side"))
+    ]
+    + [{"type": "null"}]
+}
+TYPED = {
+    "type": "object",
+    "properties": {
+        "day": {"type": "string", "format": "date"},
+        "at": {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]},
+        "shape": SHAPES,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"day": "2026-02-30"}, "day: must be a day that exists, from 0001-01-01 to 9999-12-31"),
+        ({"day": "today"}, "day: must be a date such as 2026-11-28"),
+        ({"day": 20261128}, "day: must be of type string"),
+        ({"at": "2026-11-28T09:30:00"}, "at: must be a time with its zone, such as 2026-11-28T09:30:00Z"),
+        ({"at": "2026-11-28T09:30:60Z"}, "at: must be a second from 00 to 59"),
+        ({"shape": {"kind": "circle"}}, "shape.radius: is missing"),
+        ({"shape": {"kind": "square", "side": "x"}}, "shape.side: must be of type number"),
+        ({"shape": {"kind": "dot"}}, "shape: fits none of the forms that this field allows"),
+        ({"shape": 3}, "shape: fits none of the forms that this field allows"),
+    ],
+)
+def test_a_date_or_a_union_that_does_not_fit_is_refused_before_the_app_runs(value: Any, message: str) -> None:
+    """DESIGN 4, 11-29: in an app of any language; of a union, the fault of the member that was meant."""
+    action = Action("act", TYPED, {}, streaming=False, raw={})
+    with pytest.raises(InputRejected) as raised:
+        check_input(action, value)
+    assert raised.value.message.startswith(message)
+
+
+def test_dates_and_unions_that_fit_are_taken() -> None:
+    action = Action("act", TYPED, {}, streaming=False, raw={})
+    value = {"day": "2028-02-29", "at": "2026-11-28T09:30:00+08:00", "shape": {"kind": "square", "side": 1}}
+    assert check_input(action, value) == value
+    assert check_input(action, {"at": None, "shape": None}) == {"at": None, "shape": None}

@@ -177,6 +177,8 @@ def test_a_description_of_an_action_may_have_lines() -> None:
         {"enum": ["kind", "curt"], "default": "rude"},
         {"type": "object", "properties": {"count": {"type": "integer", "default": "three"}}},
         {"anyOf": [{"type": "integer", "default": "x"}, {"type": "null"}]},
+        {"type": "string", "format": "date", "default": "2026-02-30"},
+        {"type": "string", "format": "date-time", "default": "2026-11-28T09:30:00"},
         {"$ref": "#/$defs/size", "default": "large"},
         {"type": "array", "items": {"type": "integer", "maximum": 3, "default": 4}},
     ],

@@ -263,6 +263,8 @@ def check_schema(place: str, schema: object) -> None:
     # Imported here: it takes a fifth of the time budget of a command, and most commands read no bundle.
     from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415
 
+    from llmasos.bundles.formats import FORMATS  # noqa: PLC0415
+
     try:
         Draft202012Validator.check_schema(root)
     except SchemaError as error:
@@ -276,7 +278,7 @@ def check_schema(place: str, schema: object) -> None:
             ),
         ) from None
     for default, own in walk.defaults(root):
-        validator: Any = Draft202012Validator(own)
+        validator: Any = Draft202012Validator(own, format_checker=FORMATS)
         for misfit in islice(validator.iter_errors(default), 1):
             raise BundleRejected(
                 _(

@@ -15,15 +15,17 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import UnknownType, ValidationError, best_match  # pyright: ignore[reportUnknownVariableType]
+from jsonschema.exceptions import UnknownType, ValidationError  # pyright: ignore[reportUnknownVariableType]
 from jsonschema.validators import create  # pyright: ignore[reportUnknownVariableType]
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from llmasos.bundles.actions import Action
+from llmasos.bundles.formats import FORMATS
 from llmasos.errors import AppFailed, Invalid, NotFound, ResourceLimit
 from llmasos.i18n import Message, _, listing, template, verbatim
 from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
+from llmasos_sdk.dates import NotADate
 
 Json: TypeAlias = Any
 Schema: TypeAlias = Mapping[str, Any]
@@ -207,7 +209,7 @@ _KNOWN: Final = (
     *("$ref", "type", "enum", "const", "anyOf", "oneOf", "allOf", "not"),
     *("properties", "required", "additionalProperties", "minProperties", "maxProperties"),
     *("items", "prefixItems", "minItems", "maxItems", "minLength", "maxLength"),
-    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "format"),
 )
 # Without a version: a named one would replace the dialect's own validator globally.
 _Validator: Final[Any] = create(
@@ -229,7 +231,8 @@ def _faults(schema: Schema, value: Json, steps: int) -> list[InputFault]:
     """The faults of a value, in the value's order."""
     token = _steps.set([steps])
     try:
-        errors: list[ValidationError] = list(_Validator(schema, registry=_NOTHING).iter_errors(value))
+        validator = _Validator(schema, registry=_NOTHING, format_checker=FORMATS)
+        errors: list[ValidationError] = list(validator.iter_errors(value))
     except (TooManySteps, RecursionError) as error:
         if isinstance(error, TooManySteps) and steps < MAX_STEPS:
             raise
@@ -244,9 +247,9 @@ def _faults(schema: Schema, value: Json, steps: int) -> list[InputFault]:
 def _described(error: ValidationError) -> Iterator[InputFault]:
     """Describe one error of the validator; a missing or unknown field is named by its own pointer."""
     if error.validator in ("anyOf", "oneOf") and error.context:
-        inner = cast("ValidationError | None", best_match(error.context))
-        if inner is not None and list(inner.absolute_path) != list(error.absolute_path):
-            yield from _described(inner)
+        meant = _meant(error)
+        if meant:
+            yield from (fault for each in meant for fault in _described(each))
             return
     pointer = "".join(f"/{_escaped(part)}" for part in error.absolute_path)
     instance, expected = cast("Json", error.instance), cast("Json", error.validator_value)
@@ -263,8 +266,33 @@ def _described(error: ValidationError) -> Iterator[InputFault]:
             for name in instance:
                 if name not in known:
                     yield InputFault(f"{pointer}/{_escaped(name)}", unknown)
+        case "anyOf" | "oneOf":
+            yield InputFault(pointer, _("fits none of the forms that this field allows"))
+        case "format" if isinstance(error.cause, NotADate):
+            yield InputFault(pointer, _("must be {expected}", expected=error.cause.expected))
         case keyword:
             yield InputFault(pointer, _words(str(keyword), expected, error.message))
+
+
+def _meant(union: ValidationError) -> list[ValidationError]:
+    """The errors of the only branch of a union that the value can have meant; none if several are left.
+
+    A branch of another type is not meant, nor one whose tag, a property of fixed values, has another value.
+    """
+    branches: dict[object, list[ValidationError]] = {}
+    for error in union.context or ():
+        branches.setdefault(error.schema_path[0], []).append(error)
+    own = len(union.absolute_path)
+    near = [
+        errors
+        for errors in branches.values()
+        if not any(
+            (len(each.absolute_path) == own and each.validator in ("type", "enum", "const"))
+            or (len(each.absolute_path) == own + 1 and each.validator in ("enum", "const"))
+            for each in errors
+        )
+    ]
+    return near[0] if len(near) == 1 else []
 
 
 _WORDS: Final[Mapping[str, str]] = {
