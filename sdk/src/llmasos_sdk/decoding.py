@@ -14,10 +14,10 @@ from llmasos_sdk.fields import Field
 from llmasos_sdk.files import File
 from llmasos_sdk.hints import Hint, bare, dict_value, list_item, members_of, name_of, origin_of, resolved
 from llmasos_sdk.host import JsonValue
+from llmasos_sdk.kinds import SCALARS, choices_of, kind_of, kinds_of, tags_of
 from llmasos_sdk.messages import Listing, Message, Parameter, listing
 from llmasos_sdk.messages import message as _
 from llmasos_sdk.records import Record, record_of
-from llmasos_sdk.unions import SCALARS, choices_of, kind_of, kinds_of, tags_of
 
 SUPPORTED = (
     "str, int, float, bool, date, datetime, list[T], dict[str, T], Literal, Enum, Optional, a union, a dataclass, "

@@ -21,8 +21,9 @@ from llmasos_sdk.fields import Field
 from llmasos_sdk.files import File, file_schema
 from llmasos_sdk.hints import UNIONS, Hint, aliased, bare, dict_value, list_item, members_of, name_of, origin_of
 from llmasos_sdk.host import JsonValue
+from llmasos_sdk.kinds import choices_of, tags_of
 from llmasos_sdk.records import Record, record_of
-from llmasos_sdk.unions import check_union, choices_of, tags_of
+from llmasos_sdk.unions import check_union
 
 Schema = dict[str, JsonValue]
 
