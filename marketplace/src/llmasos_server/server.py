@@ -64,7 +64,9 @@ def create_app(
             in_background = _noting(host.database)
             serve_host(app, host, TokenAuthenticator(host.database, in_background))
             app.state.sessions = Sessions(host.database, in_background)
-            app.state.sign_in = SignIn(host.database, SecondFactors(Secrets(settings.home)))
+            factors = SecondFactors(Secrets(settings.home))
+            app.state.second_factors = factors
+            app.state.sign_in = SignIn(host.database, factors)
             app.state.catalog = Catalog(host.database, BundleStore(settings.home / "bundles"))
             if warm:
                 host.warm()

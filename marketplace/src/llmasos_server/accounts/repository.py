@@ -21,6 +21,14 @@ def of_workspace(session: ReadSession, workspace_id: str) -> list[ApiToken]:
     return list(session.exec(query.order_by(col(ApiToken.created_at).desc(), col(ApiToken.id))))
 
 
+def of_user(session: ReadSession, user_id: str, workspace_id: str | None = None) -> list[ApiToken]:
+    """The tokens of a user, the newest first: of one workspace, or of all."""
+    query = select(ApiToken).where(ApiToken.user_id == user_id)
+    if workspace_id is not None:
+        query = query.where(ApiToken.workspace_id == workspace_id)
+    return list(session.exec(query.order_by(col(ApiToken.created_at).desc(), col(ApiToken.id))))
+
+
 def note_use(session: WriteSession, token_id: str, at: datetime) -> None:
     """Record when a token was last used."""
     token = session.get(ApiToken, token_id)

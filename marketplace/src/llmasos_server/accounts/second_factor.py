@@ -53,6 +53,14 @@ class SecondFactors:
         session.add(row)
         return TOTP(secret).provisioning_uri(name=user.email or user.name, issuer_name=ISSUER)
 
+    def begun(self, session: ReadSession, user: User) -> str | None:
+        """The address that `begin` returned, as long as it is not confirmed."""
+        row = session.get(Authenticator, user.id)
+        if row is None or row.confirmed_at is not None:
+            return None
+        secret = self._secrets.decrypt(row.ciphertext)
+        return TOTP(secret).provisioning_uri(name=user.email or user.name, issuer_name=ISSUER)
+
     def confirm(self, session: WriteSession, user_id: str, code: str) -> list[str]:
         """Put a second factor in force, by a code of it.
 

@@ -13,7 +13,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 from llmasos.database.engine import Database, WriteSession
-from llmasos.errors import LlmasosError, QuotaExceeded, Unauthenticated
+from llmasos.errors import Denied, LlmasosError, QuotaExceeded, Unauthenticated
 from llmasos.i18n import _
 from llmasos.kernel import audit
 from llmasos.kernel.audit import Line
@@ -125,6 +125,25 @@ class SignIn:
             if user is None:
                 raise Unauthenticated(_WRONG)
             return self._begin(session, user, browser)
+
+    def confirm(self, user_id: str, password: str, browser: Browser) -> None:
+        """Have a user who is signed in prove it again, before something to sign in with is changed.
+
+        One who has no password is not asked.
+
+        Raises:
+            Denied: The password is wrong.
+            TooManyAttempts: Of this account, or from this address.
+        """
+        with self._database.read() as session:
+            user = people.user_named(session, user_id)
+            stored = user.password_hash if user else None
+        if stored is None:
+            return
+        with self._counted(browser, f"confirm {user_id}"):
+            if not passwords.verify(stored, password):
+                self._audit_failure(user_id)
+                raise Denied(_("That is not your password: type the one that you sign in with."))
 
     def begin_passkey(self, site: Site, browser: Browser) -> Ceremony:
         """Ask a browser for a passkey; see `by_passkey`.

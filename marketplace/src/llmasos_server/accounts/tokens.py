@@ -104,6 +104,18 @@ def revoke_token(session: WriteSession, workspace_id: str, token_id: str) -> Non
     token.revoked_at = token.revoked_at or datetime.now(UTC)
 
 
+def revoke_own(session: WriteSession, principal: Principal, token_id: str) -> None:
+    """Revoke a token of the caller's own. Idempotent.
+
+    Raises:
+        NotFound: The caller has no such token in this workspace.
+    """
+    token = repository.by_id(session, token_id)
+    if token is None or token.user_id != principal.user:
+        raise NotFound(_("You have no such token."))
+    revoke_token(session, principal.workspace, token_id)
+
+
 def scopes_of(token: ApiToken) -> tuple[frozenset[TokenScope], frozenset[str] | None]:
     """A token's scopes, and the only apps that it may use, if it is bound to any."""
     apps = frozenset(str(scope).removeprefix(_APP) for scope in token.scopes if str(scope).startswith(_APP))

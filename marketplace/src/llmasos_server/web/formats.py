@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Final
 
 from babel import Locale
-from babel.dates import format_date, format_datetime
+from babel.dates import format_date, format_time
 from babel.numbers import format_compact_decimal, format_currency, format_decimal, format_percent
 
 from llmasos_server.accounts.credentials import utc
@@ -29,7 +29,8 @@ class Formats:
 
     def at(self, instant: datetime) -> str:
         """An instant, to the minute."""
-        return format_datetime(utc(instant).astimezone(), "medium", locale=self._known).strip()
+        local = utc(instant).astimezone()
+        return f"{format_date(local, 'medium', self._known)} {format_time(local, 'short', locale=self._known)}"
 
     def day(self, day: date | datetime) -> str:
         """A day."""

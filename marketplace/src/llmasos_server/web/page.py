@@ -109,6 +109,8 @@ class View:
     def theme(self) -> str:
         """`auto`, `light` or `dark`."""
         chosen = self.request.cookies.get(THEME_COOKIE)
+        if chosen not in THEMES and self.signed_in is not None:
+            chosen = self.signed_in.user.theme
         return chosen if chosen in THEMES else "auto"
 
     @property
@@ -196,6 +198,12 @@ def icon(name: str) -> Markup:
     """A symbol of `icons.svg`, which is said by the text beside it."""
     address = Markup.escape(f"{assets.url('icons.svg')}#{name}")
     return Markup('<svg class="icon" aria-hidden="true"><use href="{}"/></svg>').format(address)
+
+
+def field(form: FormData, name: str) -> str:
+    """A field of a form; empty if it was not sent."""
+    value = form.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def redirect(path: str) -> Response:

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
-from llmasos_server.web import assets, cards, home, signing_in, store
+from llmasos_server.web import assets, cards, home, own_tokens, security, settings, signing_in, store
 
-ROUTERS = (assets.router, signing_in.router, home.router, cards.router, store.router)
+ROUTERS = (
+    assets.router,
+    signing_in.router,
+    home.router,
+    cards.router,
+    store.router,
+    settings.router,
+    security.router,
+    own_tokens.router,
+)

@@ -6,7 +6,6 @@ import asyncio
 from typing import Annotated, Final, cast
 
 from fastapi import Query, Request
-from starlette.datastructures import FormData
 from starlette.responses import Response
 
 from llmasos.database.engine import Database
@@ -25,6 +24,7 @@ from llmasos_server.web.page import (
     THEMES,
     Shown,
     View,
+    field,
     local,
     pages,
     redirect,
@@ -32,7 +32,7 @@ from llmasos_server.web.page import (
 
 router = pages()
 
-_YEAR_SECONDS: Final = 365 * 86_400
+YEAR_SECONDS: Final = 365 * 86_400
 
 
 @router.get("/sign-in")
@@ -47,9 +47,9 @@ async def sign_in_page(view: Shown, next: Annotated[str, Query()] = "/") -> Resp
 async def sign_in(view: Shown) -> Response:
     """Sign in by address and password."""
     form = await view.form()
-    email, password, onward = _field(form, "email"), _field(form, "password"), _field(form, "next")
+    email, password, onward = field(form, "email"), field(form, "password"), field(form, "next")
     try:
-        made = await asyncio.to_thread(_signing(view.request).by_password, email, password, _browser(view.request))
+        made = await asyncio.to_thread(signing_of(view.request).by_password, email, password, browser_of(view.request))
     except LlmasosError as error:
         return _form(view, onward, error, email)
     if isinstance(made, SecondFactorNeeded):
@@ -61,9 +61,11 @@ async def sign_in(view: Shown) -> Response:
 async def second_factor(view: Shown) -> Response:
     """Go on with a code of the phone, or for recovery."""
     form = await view.form()
-    waiting, code, onward = _field(form, "waiting"), _field(form, "code"), _field(form, "next")
+    waiting, code, onward = field(form, "waiting"), field(form, "code"), field(form, "next")
     try:
-        made = await asyncio.to_thread(_signing(view.request).by_second_factor, waiting, code, _browser(view.request))
+        made = await asyncio.to_thread(
+            signing_of(view.request).by_second_factor, waiting, code, browser_of(view.request)
+        )
     except LlmasosError as error:
         return view.render("second_factor.html.jinja", error.status, waiting=waiting, next=local(onward), error=error)
     return _signed_in(view.request, made, onward)
@@ -73,9 +75,9 @@ async def second_factor(view: Shown) -> Response:
 async def begin_passkey(view: Shown) -> Response:
     """The page that asks the browser for a passkey."""
     form = await view.form()
-    onward, request = _field(form, "next"), view.request
+    onward, request = field(form, "next"), view.request
     try:
-        asked = await asyncio.to_thread(_signing(request).begin_passkey, site_of(request), _browser(request))
+        asked = await asyncio.to_thread(signing_of(request).begin_passkey, site_of(request), browser_of(request))
     except LlmasosError as error:
         return _form(view, onward, error)
     return view.render("passkey.html.jinja", ceremony=asked, next=local(onward))
@@ -85,8 +87,8 @@ async def begin_passkey(view: Shown) -> Response:
 async def passkey(view: Shown) -> Response:
     """Sign in by the passkey that the browser used."""
     form = await view.form()
-    code, response, onward = _field(form, "code"), _field(form, "response"), _field(form, "next")
-    signing, browser = _signing(view.request), _browser(view.request)
+    code, response, onward = field(form, "code"), field(form, "response"), field(form, "next")
+    signing, browser = signing_of(view.request), browser_of(view.request)
     try:
         made = await asyncio.to_thread(signing.by_passkey, site_of(view.request), code, response, browser)
     except LlmasosError as error:
@@ -103,7 +105,7 @@ async def link_page(view: Shown, link: str) -> Response:
 @router.post("/sign-in/link/{link}")
 async def use_link(view: Shown, link: str) -> Response:
     """Sign in by a one-time link."""
-    made = await asyncio.to_thread(_signing(view.request).by_link, link, _browser(view.request))
+    made = await asyncio.to_thread(signing_of(view.request).by_link, link, browser_of(view.request))
     return _signed_in(view.request, made, "/")
 
 
@@ -130,7 +132,7 @@ async def accept_invitation(view: Shown, link: str) -> Response:
     """Become a member: as whoever is signed in, or as a new user."""
     form = await view.form()
     database, known = _database(view.request), view.signed_in
-    name, password = _field(form, "name"), _field(form, "password")
+    name, password = field(form, "name"), field(form, "password")
 
     def accept() -> Credential | None:
         with database.write() as session:
@@ -139,7 +141,7 @@ async def accept_invitation(view: Shown, link: str) -> Response:
                 return None
             workspace = invitations.find(session, link).workspace_id
             user = invitations.accept(session, link, name, password)
-            return sessions.begin(session, user, workspace, _browser(view.request).device)
+            return sessions.begin(session, user, workspace, browser_of(view.request).device)
 
     try:
         made = await asyncio.to_thread(accept)
@@ -152,10 +154,10 @@ async def accept_invitation(view: Shown, link: str) -> Response:
 async def preferences(view: Shown) -> Response:
     """Remember language and theme in this browser."""
     form = await view.form()
-    response = redirect(_field(form, "next"))
-    for cookie, field, known in ((LOCALE_COOKIE, "locale", languages()), (THEME_COOKIE, "theme", THEMES)):
-        if (value := _field(form, field)) in known:
-            response.set_cookie(cookie, value, max_age=_YEAR_SECONDS, samesite="lax", httponly=True)
+    response = redirect(field(form, "next"))
+    for cookie, name, known in ((LOCALE_COOKIE, "locale", languages()), (THEME_COOKIE, "theme", THEMES)):
+        if (value := field(form, name)) in known:
+            response.set_cookie(cookie, value, max_age=YEAR_SECONDS, samesite="lax", httponly=True)
     return response
 
 
@@ -195,7 +197,8 @@ def site_of(request: Request) -> Site:
     return Site(f"{request.url.scheme}://{request.headers['host']}")
 
 
-def _signing(request: Request) -> SignIn:
+def signing_of(request: Request) -> SignIn:
+    """What signs browsers in."""
     return cast("SignIn", request.app.state.sign_in)
 
 
@@ -203,11 +206,7 @@ def _database(request: Request) -> Database:
     return host_of(request).database
 
 
-def _browser(request: Request) -> Browser:
+def browser_of(request: Request) -> Browser:
+    """Who sent a request, as the limits on attempts count it."""
     address = request.client.host if request.client else ""
     return Browser(address, request.headers.get("user-agent", ""))
-
-
-def _field(form: FormData, name: str) -> str:
-    value = form.get(name)
-    return value if isinstance(value, str) else ""

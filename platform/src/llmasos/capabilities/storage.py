@@ -316,6 +316,13 @@ def forget(session: WriteSession, workspace: str, app_id: str) -> int:
     return transaction.run("DELETE FROM stored_value WHERE workspace_id = ? AND app_id = ?", workspace, app_id)
 
 
+def forget_user(session: WriteSession, user: str) -> None:
+    """Delete everything that apps store for a user, in every workspace."""
+    transaction = Transaction.of(session)
+    for table in ("stored_total", "stored_value"):
+        transaction.run(f"DELETE FROM {table} WHERE user_id = ?", user)
+
+
 def check_key(key: str) -> None:
     """Check a key against the rules.
 

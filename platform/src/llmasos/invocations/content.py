@@ -154,6 +154,18 @@ def delete(session: WriteSession, row: InvocationRow, by: Principal) -> None:
     audit.record(session, Line(by.workspace, by.user, "invocation.delete", app=row.app_id, invocation=row.id))
 
 
+def delete_of_user(session: WriteSession, user: str) -> None:
+    """Delete what a user's invocations were given, showed, returned and logged, in every workspace."""
+    transaction = Transaction.of(session)
+    for table in ("invocation_content", "invocation_events"):
+        transaction.run(
+            f"DELETE FROM {table} WHERE invocation_id IN (SELECT id FROM invocation WHERE user_id = ?)",  # noqa: S608
+            user,
+        )
+    transaction.run("UPDATE invocation SET log = '', error_message = NULL WHERE user_id = ?", user)
+    transaction.run("DELETE FROM idempotency_key WHERE user_id = ?", user)
+
+
 def retention_days(session: Session, workspace: str) -> int:
     """For how many days a workspace keeps inputs and outputs; 0: not at all."""
     row = session.get(RetentionRow, workspace)
