@@ -60,9 +60,10 @@ def test_sources_that_differ_have_a_stock_each(tmp_path: Path, monkeypatch: pyte
         assert not (home / "compiled").exists()
 
 
-def test_a_file_stays_with_one_worker_and_so_do_those_that_share_a_quickstart() -> None:
+def test_a_file_stays_with_one_worker_and_so_do_those_that_share_a_quickstart_or_a_browser() -> None:
     split = Partition._split_scope
     scheduler = Partition.__new__(Partition)
     assert split(scheduler, "tests/a/test_b.py::test_c[d::e]") == "tests/a/test_b.py"
     assert {split(scheduler, f"{file}::test") for file in TOGETHER} == {TOGETHER[0]}
+    assert {split(scheduler, f"tests/browser/test_{name}.py::test") for name in "ab"} == {"tests/browser/"}
     assert all(Path(__file__).parents[1].joinpath(file).is_file() for file in TOGETHER)

@@ -1,6 +1,6 @@
 """How pytest-xdist divides the tests: by file, since module fixtures are expensive; the longest files first.
 
-The files that share one quickstart stay together.
+The files that share one quickstart stay together, and so do those that share one browser.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from xdist.scheduler import LoadFileScheduling
 
 SHARING = ("main_job", "interruptions", "native_apps", "wheels")
 TOGETHER = tuple(f"tests/acceptance/test_{name}.py" for name in SHARING)
+BROWSER = "tests/browser/"
 # What takes longest goes first, so that no worker is left alone with it at the end. An app that two files build is
 # built once if one of them is far ahead: `new` and `build` come before a user of the quickstart does the same.
 LONGEST_FIRST = (
     *TOGETHER,
     "tests/platform/authoring/test_building_in_runners.py",
+    BROWSER,
     "tests/acceptance/",
     "tests/platform/authoring/",
     "tests/sdk/test_sdk_conformance.py",
@@ -34,6 +36,8 @@ class Partition(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         scope = super()._split_scope(nodeid)
+        if scope.startswith(BROWSER):
+            return BROWSER
         return TOGETHER[0] if scope in TOGETHER else scope
 
 
