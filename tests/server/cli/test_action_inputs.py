@@ -6,8 +6,10 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
@@ -17,6 +19,8 @@ from typer.testing import CliRunner, Result
 
 from llmasos.bundles.testing import action, bundle_files, manifest_text
 from llmasos.bundles.writer import write_bundle
+from llmasos_sdk import App, Context, Field
+from llmasos_sdk.testing import FakeContext, call
 from llmasos_server.cli.inputs import ask_for_missing, example_of, inputs_of, parsed_parameters
 from llmasos_server.cli.shell import app
 
@@ -65,6 +69,49 @@ def test_the_example_gives_every_required_input_in_its_type() -> None:
     values = parsed_parameters(SCHEMA, words[5::2])
     assert set(values) == {"name", "times"}
     assert isinstance(values["times"], int)
+
+
+def test_unions_and_records_are_shown_with_a_line_that_fits_them() -> None:
+    """DESIGN 4, 11-29: a union of records names them, and the example of an object has what it requires."""
+    app = App()
+
+    @app.action
+    def plan(
+        ctx: Context,
+        shape: Circle | Square,
+        at: datetime,
+        day: date | Literal["today"],
+        seats: Annotated[list[int | str], Field(min=1)],
+        least: Annotated[int, Field(min=10)],
+        born: Annotated[date, Field(examples=[date(1815, 12, 10)])],
+    ) -> str:
+        """F."""
+        return f"{shape} {at:%H} {day} {seats} {least} {born.year}"
+
+    schema: Any = app.describe()[0]["input_schema"]
+    assert [(each.name, each.kind) for each in inputs_of(schema)] == [
+        ("shape", "a JSON object (Circle) or a JSON object (Square)"),
+        ("at", "a time such as 2026-11-28T09:30:00Z"),
+        ("day", "a date such as 2026-11-28 or one of today"),
+        ("seats", "a JSON list"),
+        ("least", "a whole number of at least 10"),
+        ("born", "a date such as 2026-11-28"),
+    ]
+    inputs = parsed_parameters(schema, shlex.split(example_of("acme/hello", "plan", schema))[5::2])
+    answer = call(app, "plan", FakeContext(), **inputs)
+    assert answer == "Circle(radius=1.5, kind='circle') 09 2026-11-28 [1] 10 1815"
+
+
+@dataclass
+class Circle:
+    radius: float
+    kind: Literal["circle"] = "circle"
+
+
+@dataclass
+class Square:
+    side: float
+    kind: Literal["square"] = "square"
 
 
 FIELDS = st.recursive(

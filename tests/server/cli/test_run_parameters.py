@@ -4,6 +4,7 @@ import base64
 import io
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,76 @@ TYPES = {
 )
 def test_a_value_is_read_as_its_fields_type(given: str, value: object) -> None:
     assert list(parsed_parameters(TYPES, [given]).values()) == [value]
+
+
+DAY = {"type": "string", "format": "date"}
+TIME = {"type": "string", "format": "date-time"}
+TYPED = {
+    "properties": {
+        "day": DAY,
+        "at": TIME,
+        "either": {"anyOf": [DAY, TIME, {"type": "null"}]},
+        "word": {"anyOf": [{"enum": ["today"], "type": "string"}, DAY]},
+        "label": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "referred": {"$ref": "#/$defs/day"},
+        "mixed": {"enum": ["a", 1, True, None]},
+        "list": {"anyOf": [{"type": "array"}, {"type": "null"}]},
+    },
+    "$defs": {"day": DAY},
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ("day=2026-11-28", "2026-11-28"),
+        ("referred=2026-11-28", "2026-11-28"),
+        ("at=2026-11-28T09:30:00+01:00", "2026-11-28T09:30:00+01:00"),
+        ("at=2026-11-28 09:30", "2026-11-28T09:30:00+08:00"),
+        ("at=2026-11-28T09:30:05", "2026-11-28T09:30:05+08:00"),
+        ("either=2026-11-28", "2026-11-28"),
+        ("either=2026-11-28 09:30", "2026-11-28T09:30:00+08:00"),
+        ("either=null", None),
+        ("word=today", "today"),
+        ("word=2026-11-28", "2026-11-28"),
+        ("label=5", "5"),
+        ("label=true", "true"),
+        ("label=null", None),
+        ("mixed=a", "a"),
+        ("mixed=1", 1),
+        ("mixed=true", True),
+        ('list=["a"]', ["a"]),
+    ],
+)
+def test_a_typed_text_is_read_as_people_write_it(given: str, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DESIGN 4, 11-29: a time without a zone is one of this computer's zone; a text that may be null stays a text."""
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    time.tzset()
+    try:
+        assert list(parsed_parameters(TYPED, [given]).values()) == [value]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("day=today", "-p day: expected a date such as 2026-11-28, got 'today'."),
+        ("day=2026-02-30", "-p day: expected a day that exists"),
+        ("referred=2026-02-30", "-p referred: expected a day that exists"),
+        ("at=2026-11-28", "-p at: expected a time with its zone"),
+        ("at=2026-11-28 25:00", "-p at: expected a time with its zone"),
+        ("at=0000-01-01 00:00", "-p at: expected a time with its zone"),
+        ("at=2026-11-28T09:30:00.1234567Z", "-p at: expected a time to the microsecond"),
+        ("either=soon", "-p either: expected a date such as 2026-11-28, or a time, got 'soon'."),
+    ],
+)
+def test_a_date_that_is_none_is_refused_before_anything_runs(given: str, message: str) -> None:
+    """DESIGN 4, 11-29."""
+    with pytest.raises(Invalid) as raised:
+        parsed_parameters(TYPED, [given])
+    assert str(raised.value).startswith(message)
 
 
 @pytest.mark.parametrize("given", ["text", "count=five", "flag=yes", "tags=a"])

@@ -5,19 +5,31 @@ from __future__ import annotations
 import base64
 import json
 import mimetypes
+import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from llmasos.errors import Invalid
 from llmasos.i18n import _
 from llmasos.printable import one_line
 from llmasos_runner.protocol import MAX_PAYLOAD_BYTES
+from llmasos_sdk.dates import NotADate, read_date, read_time, write_time
 from llmasos_sdk.files import BYTES, MAX_FILE_BYTES, File
+from llmasos_sdk.kinds import kind_of
+from llmasos_sdk.messages import Parameter
 from llmasos_server.cli.output import locale, message_of, note, prompt, say, tr, width_of
+
+MAX_EXAMPLE_DEPTH: Final = 8
+_EXAMPLE_TEXTS: Final[Mapping[str, str]] = {"date": "2026-11-28", "date-time": "2026-11-28T09:30:00Z"}
+_READERS: Final[Mapping[str, Callable[[str], object]]] = {"date": read_date, "date-time": read_time}
+# As people write a time: without a zone, and perhaps without seconds.
+_LOCAL_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +140,11 @@ def _kind_in_words(schema: Mapping[str, Any], field: Mapping[str, Any]) -> str:
 def _distinct_kinds(schema: Mapping[str, Any], field: Mapping[str, Any]) -> Iterator[str]:
     kind = field.get("type", [])
     named = cast("list[str]", kind if isinstance(kind, list) else [kind])
-    branches = [_resolved(schema, branch) for branch in field.get("anyOf", ())]
     words = [_word(each, field) for each in named if each != "null"]
-    words += [_kind_in_words(schema, branch) for branch in branches if branch.get("type") != "null"]
+    branches = [branch for branch in _branches(schema, field) if branch.get("type") != "null"]
+    for branch in branches:
+        name = _text(branch.get("title")) if branch.get("type") == "object" and len(branches) > 1 else ""
+        words.append(tr("a JSON object ({name})", name=name) if name else _kind_in_words(schema, branch))
     yield from dict.fromkeys(words)
 
 
@@ -159,22 +173,34 @@ def _within(word: str, field: Mapping[str, Any]) -> str:
     return tr("{word} of at most {most}", word=word, most=most) if most is not None else word
 
 
-_VALUES = {"integer": "1", "number": "1.5", "boolean": "true", "array": "[]", "object": "{}"}
-
-
 def _example_value(schema: Mapping[str, Any], field: Mapping[str, Any]) -> str:
-    for candidate in (*field.get("examples", ()), *field.get("enum", ()), field.get("default")):
+    return "@FILE" if _takes_file(schema, field) or field.get("x-ui") == "file" else _shown(_example(schema, field))
+
+
+def _example(schema: Mapping[str, Any], unresolved: object, depth: int = 0) -> object:
+    """A value that a field takes: one that its author wrote, or else the least of its type."""
+    field = _resolved(schema, unresolved)
+    for candidate in (*field.get("examples", ()), *field.get("enum", ()), field.get("const"), field.get("default")):
         if candidate is not None:
-            return _shown(candidate)
-    if field.get("x-ui") == "file":
-        return "@FILE"
-    if field.get("format") == "date":
-        return "2026-11-28"
-    kinds = _kinds(field) - {"null", "string"}
-    if "string" in _kinds(field) or not kinds:
-        branches = [_resolved(schema, branch) for branch in field.get("anyOf", ())]
-        return "…" if not branches else _example_value(schema, branches[0])
-    return _VALUES.get(min(kinds), "…")
+            return candidate
+    for branch in _branches(schema, field):
+        if branch.get("type") != "null" and depth < MAX_EXAMPLE_DEPTH:
+            return _example(schema, branch, depth + 1)
+    kind = field.get("type")
+    first = str(cast("list[object]", kind)[0] if isinstance(kind, list) and kind else kind)
+    if first == "object" and depth < MAX_EXAMPLE_DEPTH:
+        fields = field.get("properties", {})
+        return {name: _example(schema, fields.get(name), depth + 1) for name in field.get("required", ())}
+    if first == "array" and field.get("minItems") and depth < MAX_EXAMPLE_DEPTH:
+        return [_example(schema, field.get("items"), depth + 1)]
+    plain: dict[str, object] = {
+        "integer": field.get("minimum", 1),
+        "number": field.get("minimum", 1.5),
+        "boolean": True,
+        "array": [],
+        "object": {},
+    }
+    return plain.get(first, _EXAMPLE_TEXTS.get(field.get("format", ""), "…"))
 
 
 def given_inputs(text: str | None) -> dict[str, Any]:
@@ -206,7 +232,7 @@ def parsed_parameters(schema: Mapping[str, Any], parameters: list[str]) -> dict[
         key, equals, text = parameter.partition("=")
         if not equals:
             raise Invalid(_("-p {parameter}: write -p KEY=VALUE.", parameter=parameter))
-        field = fields.get(key, {})
+        field = _resolved(schema, fields.get(key, {}))
         if text.startswith("@@"):
             text = text[1:]
         elif text.startswith("@") and _takes_file(schema, field):
@@ -214,7 +240,7 @@ def parsed_parameters(schema: Mapping[str, Any], parameters: list[str]) -> dict[
             continue
         elif text.startswith("@"):
             text = _from_file(key, text[1:], as_base64=field.get("x-ui") == "file")
-        values[key] = _typed(key, field, text)
+        values[key] = _typed(key, schema, field, text)
     return values
 
 
@@ -222,7 +248,7 @@ def _takes_file(schema: Mapping[str, Any], field: object) -> bool:
     """Whether a field takes a `File` of the SDK, or may be left empty instead."""
     found = _resolved(schema, field)
     is_file = found.get("x-ui") == "file" and found.get("type") == "object"
-    return is_file or any(_takes_file(schema, branch) for branch in found.get("anyOf", ()))
+    return is_file or any(_takes_file(schema, branch) for branch in _branches(schema, found))
 
 
 def _file(key: str, name: str) -> dict[str, Any]:
@@ -277,27 +303,69 @@ def _from_file(key: str, name: str, *, as_base64: bool) -> str:
         ) from error
 
 
-def _typed(key: str, field: Mapping[str, Any], text: str) -> Any:
-    kinds = _kinds(field)
+def _typed(key: str, schema: Mapping[str, Any], unresolved: object, text: str) -> Any:
+    field = _resolved(schema, unresolved)
+    kinds = _kinds(schema, field)
     if not kinds or kinds == {"string"}:
-        return text
+        return _text_of(key, schema, field, text)
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         if "string" in kinds:
-            return text
+            return _text_of(key, schema, field, text)
         wanted = " / ".join(sorted(kinds))
         raise Invalid(
             _("-p {key}: {text!r} is not of type {wanted}; write it as JSON.", key=key, text=text[:60], wanted=wanted),
         ) from error
+    # For a text that may be null, `5` is a text; without a text, the host says what the value is to be.
+    if "string" in kinds and kind_of(value) not in {"number" if each == "integer" else each for each in kinds}:
+        return _text_of(key, schema, field, text)
+    return value
 
 
-def _kinds(field: Mapping[str, Any]) -> set[str]:
+def _kinds(schema: Mapping[str, Any], field: Mapping[str, Any]) -> set[str]:
     """The types that a field's schema allows, as far as it names them."""
     if "enum" in field:
-        return {"string" if isinstance(each, str) else "other" for each in field["enum"]}
+        return {kind_of(each) for each in field["enum"]}
     kind = field.get("type")
     kinds = set(kind if isinstance(kind, list) else [kind] if kind else [])  # pyright: ignore[reportUnknownArgumentType]
-    for each in field.get("anyOf", ()):
-        kinds |= _kinds(each)
+    for each in _branches(schema, field):
+        kinds |= _kinds(schema, each)
     return kinds
+
+
+def _branches(schema: Mapping[str, Any], field: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The alternatives of a union, each with its reference followed."""
+    return [_resolved(schema, branch) for name in ("anyOf", "oneOf") for branch in field.get(name, ())]
+
+
+def _texts(schema: Mapping[str, Any], field: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The field's alternatives that take a text, or the field itself."""
+    found = [text for branch in _branches(schema, field) for text in _texts(schema, branch)]
+    return found + ([field] if "string" in _kinds({}, {**field, "anyOf": (), "oneOf": ()}) else [])
+
+
+def _text_of(key: str, schema: Mapping[str, Any], field: Mapping[str, Any], text: str) -> str:
+    """The text, checked if the field takes only dates or times. A time without a zone is one of this computer's zone.
+
+    Raises:
+        Invalid: It is no such date or time.
+    """
+    formats = [each.get("format") if "enum" not in each else None for each in _texts(schema, field)]
+    if "date-time" in formats and _LOCAL_TIME.fullmatch(text):
+        with suppress(ValueError, OverflowError):  # there is no such time: it is refused below
+            text = write_time(datetime.fromisoformat(text).astimezone())
+    readers = [_READERS.get(str(each)) for each in formats]
+    expected: Parameter | None = None
+    for read in readers:
+        if read is None:
+            return text
+        try:
+            read(text)
+        except NotADate as error:
+            expected = error.expected if len(readers) == 1 else _("a date such as 2026-11-28, or a time")
+        else:
+            return text
+    if expected is not None:
+        raise Invalid(_("-p {key}: expected {expected}, got {text!r}.", key=key, expected=expected, text=text[:60]))
+    return text
