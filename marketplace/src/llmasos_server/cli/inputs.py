@@ -186,8 +186,8 @@ def _example(schema: Mapping[str, Any], unresolved: object, depth: int = 0) -> o
     for branch in _branches(schema, field):
         if branch.get("type") != "null" and depth < MAX_EXAMPLE_DEPTH:
             return _example(schema, branch, depth + 1)
-    kind = field.get("type")
-    first = str(cast("list[object]", kind)[0] if isinstance(kind, list) and kind else kind)
+    kind: Any = field.get("type")
+    first = str(next(iter(kind), "")) if isinstance(kind, list) else kind  # pyright: ignore[reportUnknownArgumentType]
     if first == "object" and depth < MAX_EXAMPLE_DEPTH:
         fields = field.get("properties", {})
         return {name: _example(schema, fields.get(name), depth + 1) for name in field.get("required", ())}
