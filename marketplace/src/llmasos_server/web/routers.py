@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmasos_server.web import assets, cards, home, own_tokens, security, settings, signing_in, store
+from llmasos_server.web import assets, cards, home, own_tokens, security, settings, signing_in, store, usage
 
 ROUTERS = (
     assets.router,
@@ -13,4 +13,5 @@ ROUTERS = (
     settings.router,
     security.router,
     own_tokens.router,
+    usage.router,
 )
