@@ -3,6 +3,7 @@
 
 import { carried, jsonText } from "./contract.js";
 import { AppError, AppFailed, fromTag, Invalid, Message } from "./errors.js";
+import { placeOf, traceOf, withPlaces } from "./stack.js";
 
 const camel = (name) => name.replace(/-([a-z])/g, (_, letter) => letter.toUpperCase());
 
@@ -16,6 +17,7 @@ class ComponentHost {
   }
 
   call(capability, name, ...sent) {
+    if (capability === "log") sent[1] = withPlaces(sent[1]);
     const values = carried(capability, name, sent);
     try {
       return this.#interfaces[capability][camel(name)](...values);
@@ -65,7 +67,7 @@ function seedOf(text) {
 
 function shown(value) {
   if (typeof value === "string") return value;
-  if (value instanceof Error) return value.stack ?? String(value);
+  if (value instanceof Error) return traceOf(value);
   try {
     return JSON.stringify(value) ?? String(value);
   } catch {
@@ -102,14 +104,15 @@ export function handler(app, interfaces) {
  */
 export function development(sdk, interfaces) {
   const host = new ComponentHost(interfaces);
-  const load = (code) => {
+  const load = ({ code, map }) => {
+    globalThis.llmasosMap = map;
     try {
       const app = new Function("llmasos_sdk", `${code}\nreturn llmasos_app.app;`)(sdk);
       if (typeof app?.describe !== "function") throw new Error("write `export default app;` in the source");
       app.describe();
       return app;
     } catch (error) {
-      throw new Invalid(new Message("the source does not run: {error}", { error: String(error) }));
+      throw new Invalid(new Message("the source does not run: {error}", { error: String(error) + placeOf(error) }));
     }
   };
   furnish(host);
@@ -118,7 +121,7 @@ export function development(sdk, interfaces) {
     call(action, text) {
       try {
         const { source, input } = JSON.parse(text);
-        const app = load(source.code);
+        const app = load(source);
         return input === null ? jsonText(app.describe()) : app.call(action, input, host);
       } catch (error) {
         throw failureOf(error);

@@ -4,6 +4,7 @@ import { Context, declined } from "./context.js";
 import { jsonText } from "./contract.js";
 import { AppError, AppFailed, Invalid, Message, NotFound } from "./errors.js";
 import { withFiles } from "./files.js";
+import { placeOf, traceOf } from "./stack.js";
 
 export { Context } from "./context.js";
 export * from "./errors.js";
@@ -132,9 +133,9 @@ function guarded(host, run) {
   } catch (error) {
     if (error instanceof AppError) throw error;
     const told = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-    ctx.log.error(`${told}\n${error?.stack ?? ""}`);
+    ctx.log.error(traceOf(error));
     if (missed.size > 0 && error instanceof TypeError && told.includes("undefined")) throw declined([...missed].at(-1));
-    throw new AppFailed(new Message("the app failed: {error}", { error: told.replace(/\s+/g, " ").trim() }));
+    throw new AppFailed(new Message("the app failed: {error}", { error: told.replace(/\s+/g, " ").trim() + placeOf(error) }));
   }
 }
 

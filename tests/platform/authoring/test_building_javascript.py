@@ -29,8 +29,8 @@ def _home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 JAVASCRIPT = """
-import { App } from "@llmasos/sdk";
-import { shout } from "./words.ts";
+import { App, type Context } from "@llmasos/sdk";
+import { find, shout } from "./words.ts";
 
 const app = new App();
 app.action("echo", { input: { text: { type: "string" } }, output: { type: "string" } },
@@ -47,6 +47,15 @@ app.action("grow", (ctx) => {
   return [...grown, next > version, ctx.storage.get("n"), [...ctx.storage.keys()]];
 });
 app.action("fail", () => { console.log("before"); throw new RangeError("gone"); });
+app.action("search", (ctx: Context) => {
+  try {
+    return find([[1]]);
+  } catch (error) {
+    console.log(error);
+    ctx.log.warning((error as Error).stack ?? "");
+    throw error;
+  }
+});
 app.action("reach", (ctx) => ctx.http.get("https://example.com").status);
 export default app;
 """
@@ -55,7 +64,14 @@ export default app;
 @pytest.mark.node
 @pytest.mark.skipif(shutil.which("npm") is None, reason="needs Node.js")
 async def test_a_typescript_app_becomes_a_component_that_imports_no_more_than_it_declares(tmp_path: Path) -> None:
-    words = "export const shout = (text: string): string => text.toUpperCase();\n"
+    words = """
+type Rows = number[][];
+export const shout = (text: string): string => text.toUpperCase();
+export const find = (rows: Rows) => rows
+  .flat()
+  .map((row) =>
+    (row as unknown as { name: string }).name.trim());
+"""
     files = {"app.ts": JAVASCRIPT, "words.ts": words, "tests/app.test.ts": "throw new Error()"}
     project = write_project(tmp_path / "p", files, 'kind = "wasm"\nsource = "app.ts"', MODEL + STORAGE)
     bundle = await build(project, describe=describe)
@@ -74,9 +90,18 @@ async def test_a_typescript_app_becomes_a_component_that_imports_no_more_than_it
     assert run.call("grow") == [1, 2, 3, True, "9", ["a", "n"]]
     with pytest.raises(Denied, match=r'capability = "http"'):
         run.call("reach")
-    with pytest.raises(Exception, match="the app failed: RangeError: gone"):
+    with pytest.raises(Exception, match=r"the app failed: RangeError: gone \(app.ts, line 19\)"):
         run.call("fail")
     assert ("info", "before") in run.host.logs
+    # 11-31: an error and each stack in the logs name the author's files and lines, and nothing of the bundle.
+    run.host.logs.clear()
+    with pytest.raises(Exception, match=r"the app failed: TypeError: .* \(words.ts, line 7\)"):
+        run.call("search")
+    assert [level for level, _ in run.host.logs] == ["info", "warning", "error"]
+    for _, text in run.host.logs:
+        frames = [line for line in text.splitlines() if line.lstrip().startswith("at ")]
+        places = [frame.rpartition("(")[2] for frame in frames if "(native)" not in frame]
+        assert places == ["words.ts:7)", "words.ts:6)", "app.ts:22)"], text
     again = await build(project, tmp_path / "again.llmapp", describe=describe)
     assert again.read_bytes() == bundle.read_bytes()
 

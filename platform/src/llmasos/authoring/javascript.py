@@ -20,7 +20,7 @@ from pathlib import Path
 from llmasos.authoring import wit
 from llmasos.authoring.process import BuildFailed, run_tool
 from llmasos.authoring.project import source_files
-from llmasos.authoring.sourcemap import places
+from llmasos.authoring.sourcemap import guest_map, places
 from llmasos.errors import Unavailable
 from llmasos.home import default_home, make_private_folder
 from llmasos.i18n import _
@@ -29,6 +29,8 @@ from llmasos.runtimes.prepared import size_bytes
 SUFFIXES = frozenset({".js", ".mjs", ".ts", ".mts"})
 NODE_MAJOR = 20
 _ABANDONED_SECONDS = 3600
+# What stands before the body of a `new Function` in its source: `(function anonymous(name`, `) {`.
+_FUNCTION_LINES = 2
 # The author's files for a development run: a function body, which gets the SDK that is in the component already.
 DEVELOPMENT_BUNDLING = """\
 export default {
@@ -134,7 +136,7 @@ async def stage_development(source: Path, capabilities: frozenset[str], folder: 
     """Lay out the component of development runs as `stage` does, without the source and its packages.
 
     Returns:
-        The source, as that component takes it: `code`, one script.
+        The source, as that component takes it: `code`, one script, and its `map`.
 
     Raises:
         BuildFailed: The source does not bundle; the message has the author's own error.
@@ -146,12 +148,13 @@ async def stage_development(source: Path, capabilities: frozenset[str], folder: 
     (folder / "development.config.mjs").write_text(DEVELOPMENT_BUNDLING, encoding="utf-8")
     await bundle(folder, "development.config.mjs")
     code = (folder / "source.js").read_text(encoding="utf-8")
+    source_map = guest_map(folder / "source.js.map", "<input>", _FUNCTION_LINES)
     for name in ("src", "node_modules"):
         shutil.rmtree(folder / name)
     for name in ("app-entry.js", "development.config.mjs", "source.js", "source.js.map"):
         (folder / name).unlink()
     (folder / "entry.js").write_text(development_entry_source(wit.imported(capabilities)), encoding="utf-8")
-    return {"code": code}
+    return {"code": code, "map": source_map}
 
 
 def _node() -> tuple[str, str]:
@@ -242,7 +245,7 @@ def _authors_error(error: BuildFailed, staged: Path) -> BuildFailed:
     """What the author's code said when it was run once, with the author's own line; else what the tool said."""
     if bundling := _BUNDLING.search(error.detail):
         place = f" ({bundling['file']}, line {bundling['line']})" if bundling["file"] else ""
-        message = bundling["said"].strip()[:300] + place
+        message = re.sub(r" in src/\S+$", "", bundling["said"].strip())[:300] + place
         return BuildFailed(_("the source does not build: {error}", error=message), detail=error.detail)
     evaluated = _EVALUATION.search(error.detail)
     if evaluated is None:
@@ -260,7 +263,7 @@ async def bundle(staged: Path, configuration: str = "rolldown.config.mjs") -> No
         Unavailable: Node.js is missing, or the tools cannot be fetched.
     """
     rolldown = await toolchain() / "node_modules" / "rolldown" / "bin" / "cli.mjs"
-    output = await _run_node(staged, "rolldown", [rolldown, "-c", configuration])
+    output = await run_node(staged, "rolldown", [rolldown, "-c", configuration])
     if _UNRESOLVED.search(output):  # it only warns, and what is made then fails with less to say
         raise _authors_error(BuildFailed(detail=output), staged)
 
@@ -273,14 +276,23 @@ async def componentize(staged: Path) -> bytes:
         Unavailable: Node.js is missing, or the tools cannot be fetched.
     """
     await bundle(staged)
+    source_map = json.dumps(guest_map(staged / "bundle.js.map", "/bundle.js"))
+    with (staged / "bundle.js").open("a", encoding="utf-8") as script:
+        script.write(f"\nglobalThis.llmasosMap = {source_map};\n")
     jco = await toolchain() / "node_modules" / "@bytecodealliance" / "jco" / "dist" / "jco.js"
     options = ("--wit", "wit", "--world-name", wit.WORLD, "--out", "app.wasm")
     backend = ("--backend", "qjs", "--backend-qjs-stub-wasi")
-    await _run_node(staged, "jco componentize", [jco, "componentize", "bundle.js", *options, *backend])
+    await run_node(staged, "jco componentize", [jco, "componentize", "bundle.js", *options, *backend])
     return (staged / "app.wasm").read_bytes()
 
 
-async def _run_node(staged: Path, what: str, command: list[str | Path]) -> str:
+async def run_node(staged: Path, what: str, command: list[str | Path]) -> str:
+    """Run one of the tools in a folder, and return its output.
+
+    Raises:
+        BuildFailed: It failed; the message has the author's own error.
+        Unavailable: Node.js is missing.
+    """
     node, __ = _node()
     try:
         return await run_tool([node, *command], cwd=staged, what=what, env={"NO_COLOR": "1"})

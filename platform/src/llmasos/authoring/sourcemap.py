@@ -12,6 +12,18 @@ _DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _PLACE = re.compile(r"/bundle\.js:(?P<line>\d+):(?P<column>\d+)")
 
 
+def guest_map(source_map: Path, file: str, offset: int = 0) -> dict[str, Any]:
+    """A map as the SDK reads it inside a component, to name the author's lines in its logs and errors.
+
+    Args:
+        source_map: The map of the bundled file.
+        file: What stacks call that file.
+        offset: How many lines are before it there.
+    """
+    content: dict[str, Any] = json.loads(source_map.read_text(encoding="utf-8"))
+    return {"file": file, "offset": offset, "sources": content["sources"], "mappings": content["mappings"]}
+
+
 def places(text: str, source_map: Path, folder: str) -> list[str]:
     """The places of the author's code that a traceback names, the innermost first: `app.js, line 3`.
 
