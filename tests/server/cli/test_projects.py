@@ -1,6 +1,5 @@
 """11-32, 11-35: an author's project runs in the sandbox without being built into a bundle, published or installed."""
 
-import asyncio
 import json
 import shutil
 import sqlite3
@@ -225,7 +224,11 @@ def test_dev_runs_an_action_after_each_change_in_one_host(
                 complain(error)
 
     monkeypatch.setattr("llmasos.authoring.dev.watch", watch)
-    monkeypatch.setattr(dev, "_test", lambda _path: asyncio.sleep(0))
+
+    async def no_tests(_path: Path) -> None:
+        pass
+
+    monkeypatch.setattr(dev, "_test", no_tests)
     dev.dev(python_project, "count", parameter=["word=x"])
     told = capsys.readouterr()
     first, second = (line.split() for line in told.out.splitlines() if line.endswith("data"))
@@ -254,9 +257,14 @@ export default app;
     (folder / "words.ts").write_text(words.replace("toUpperCase()", "toUpperCase() + '!'"))
     assert llmasos("run", str(folder), "count", "-p", "word=a").stdout == "A! 2\n"
     assert {path.name for path in (home / "builds").iterdir()} == built
-    assert "RangeError: gone" in llmasos("run", str(folder), "fail").stderr
+    # 11-31: a development run names the author's line too, and that of a source that does not run.
+    assert "RangeError: gone (app.ts, line 7)" in llmasos("run", str(folder), "fail").stderr
+    shown = llmasos("logs").stdout
+    assert "at <anonymous> (app.ts:7)" in shown
+    assert "bundle.js" not in shown
     (folder / "app.ts").write_text(source.replace("export default app;", "nowhere();\nexport default app;"))
-    assert "the source does not run: ReferenceError" in llmasos("run", str(folder), "count", "-p", "word=a").stderr
+    told = llmasos("run", str(folder), "count", "-p", "word=a").stderr
+    assert "the source does not run: ReferenceError: nowhere is not defined (app.ts, line 8)" in told
 
 
 @pytest.mark.node
@@ -266,10 +274,11 @@ export default app;
     [
         (
             'import pad from "left-pad";\nconsole.log(pad);',
-            "Could not resolve 'left-pad' in src/app.js (app.js, line 1)",
+            "Could not resolve 'left-pad' (app.js, line 1)",
         ),
         ('import { no } from "./none.js";\nno();', "Could not resolve './none.js'"),
-        ("nowhere();", "ReferenceError: nowhere is not defined"),
+        ("nowhere();", "the name 'nowhere' is used, and nothing defines it"),
+        ("null.x;", "the source does not run: TypeError: cannot read property 'x' of null (app.js, line 1)"),
         ("const = 1;", "the source does not build"),
         ("", ""),
     ],
@@ -286,6 +295,44 @@ def test_check_finds_what_keeps_a_javascript_app_from_being_built(
     errors = [each for each in json.loads(done.stdout)["findings"] if each["level"] == "error"]
     assert (done.exit_code, len(errors)) == ((1, 1) if told else (0, 0)), done.stdout
     assert all(told in each["message"] for each in errors)
+
+
+@pytest.mark.node
+@pytest.mark.skipif(shutil.which("npm") is None, reason="needs Node.js")
+@pytest.mark.parametrize("suffix", ["js", "ts"])
+def test_check_finds_names_that_nothing_defines_inside_functions(llmasos: Any, tmp_path: Path, suffix: str) -> None:
+    """11-40: in each of the author's files, with file and line; what the sandbox lacks is not defined either."""
+    source = f"""
+import {{ App }} from "@llmasos/sdk";
+import {{ other }} from "./parts/other.{suffix}";
+const app = new App();
+app.action("a", (ctx) => {{
+  console.log(performance.now(), btoa(""), JSON, new Map(), globalThis["x"]);
+  if (typeof process !== "undefined") return process;
+  const shorthand = {{ missing }};
+  return fetch(new TextEncoder()) + other() + oter();
+}});
+export default app;
+"""
+    files = {
+        f"app.{suffix}": source,
+        f"parts/other.{suffix}": "export const other = () => {\n  return gone.x;\n};\n",
+        f"unused.{suffix}": "export const unused = 1;\n",
+        f"tests/app.test.{suffix}": "Buffer.from(nothing);\n",
+    }
+    done = llmasos("check", str(project(tmp_path / "p", files, permissions="")), "--json")
+    found = [each for each in json.loads(done.stdout)["findings"] if each["level"] == "error"]
+    names = [(each["where"], each["message"].split("'")[1]) for each in found]
+    assert done.exit_code == 1
+    assert sorted(names) == sorted(
+        [
+            (f"app.{suffix}, line 8", "missing"),
+            (f"app.{suffix}, line 9", "TextEncoder"),
+            (f"app.{suffix}, line 9", "fetch"),
+            (f"app.{suffix}, line 9", "oter"),
+            (f"parts/other.{suffix}, line 2", "gone"),
+        ]
+    )
 
 
 def test_check_names_the_manifest_once(llmasos: Any, python_project: Path) -> None:

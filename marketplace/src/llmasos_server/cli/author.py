@@ -66,7 +66,7 @@ def check(path: Project = HERE) -> None:
 
     findings = findings_of(path)
     if not has_errors(findings):
-        findings += _load_javascript(path)
+        findings += asyncio.run(_javascript_findings(path))
     failed = has_errors(findings)
     if options().json:
         listed = [{"level": each.level, "where": each.where, "message": each.message} for each in findings]
@@ -77,18 +77,22 @@ def check(path: Project = HERE) -> None:
         raise typer.Exit(1)
 
 
-def _load_javascript(path: Path) -> list[ProjectFinding]:
-    """What keeps a JavaScript app from being built, found by loading it in the sandbox: its source is not read here."""
+async def _javascript_findings(path: Path) -> list[ProjectFinding]:
+    """What is wrong with a JavaScript source, found by the pinned tools and by loading it in the sandbox."""
     from llmasos.authoring import javascript
     from llmasos.authoring.check import ProjectFinding
+    from llmasos.authoring.javascript_names import undefined_names
     from llmasos.authoring.project import open_project
     from llmasos_server.cli.projects import actions_of
 
-    source = open_project(path).manifest.runtime.source or ""
+    project = open_project(path)
+    source = project.manifest.runtime.source or ""
     if Path(source).suffix not in javascript.SUFFIXES:
         return []
     try:
-        asyncio.run(actions_of(path))
+        if found := await undefined_names(project):
+            return found
+        await actions_of(path)
     except Unavailable as error:  # no Node.js, or no network for its tools
         return [ProjectFinding("warning", source, _("it was not loaded: {why}", why=error.message))]
     except LlmasosError as error:

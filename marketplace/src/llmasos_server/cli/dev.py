@@ -79,10 +79,14 @@ async def _take(runs: ProjectRuns, path: Path, wanted: _Wanted) -> None:
     """Check the project as it is now, run it, and run its tests; at the first fault, stop."""
     from llmasos.authoring.check import check as findings_of
     from llmasos.authoring.check import has_errors
+    from llmasos.authoring.javascript_names import undefined_names
+    from llmasos.authoring.project import open_project
     from llmasos_server.cli.author import say_findings
 
     started = time.monotonic()
     findings = await asyncio.to_thread(findings_of, path)
+    if not has_errors(findings):
+        findings += await undefined_names(open_project(path))
     if findings:
         say_findings(findings)
     if has_errors(findings):
