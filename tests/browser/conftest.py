@@ -1,4 +1,4 @@
-"""The pages in Debian's Chromium: one browser for all these tests, and one server, with first-party apps to install."""
+"""The pages in Debian's Chromium: one server for all these tests, with first-party apps to install."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ async def _publish_and_install(home: Path) -> None:
         await local.installer.carry_out(plan, ConsentAnswers(agreed=True), local.principal.user)
 
 
-@pytest.fixture(scope="package")
-def home(stock: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+@pytest.fixture(scope="session")
+def home(stock: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home whose catalog has the apps, of which triage is installed. It is made once for the same sources."""
     sources = [path for app in APPS for path in (ROOT / "plugins" / app.split("/")[1]).glob("*.*")]
     code = [*(ROOT / "marketplace/src/llmasos_marketplace").rglob("*.py"), *(ROOT / "migrations").rglob("*.py")]
@@ -121,10 +121,10 @@ def home(stock: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
                 asyncio.run(_publish_and_install(home))
             kept = shutil.ignore_patterns("builds", "compiled", "tools", "*.lock", "*-gate", "models")
             shutil.copytree(home, made, ignore=kept)
-        yield home
+    return home
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def site(home: Path) -> Iterator[Site]:
     """The server, on loopback."""
     narrator = Narrator()
@@ -146,9 +146,9 @@ def site(home: Path) -> Iterator[Site]:
             thread.join()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium(site: Site) -> Iterator[Browser]:
-    """The browser. While it is open nothing else can use asyncio in this thread: the server is ready before it."""
+    """The browser. Nothing else in this thread can use asyncio while it is open, so it closes with the file."""
     # As root there is no sandbox of its own; it sees no page but ours.
     arguments = ["--no-sandbox", "--disable-gpu", "--font-render-hinting=none"]
     with sync_playwright() as playwright:
@@ -196,7 +196,7 @@ def reading(chromium: Browser, site: Site, **options: Any) -> Iterator[Reader]:
         context.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def owner(chromium: Browser, site: Site) -> Any:
     """The cookies of the machine's own user."""
     with reading(chromium, site) as reader:

@@ -1,6 +1,6 @@
 """How pytest-xdist divides the tests: by file, since module fixtures are expensive; the longest files first.
 
-The files that share one quickstart stay together, and so do those that share one browser.
+The files that share one quickstart stay together, and so do those that share one server for browsers.
 """
 
 from __future__ import annotations
