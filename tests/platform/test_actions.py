@@ -210,7 +210,10 @@ TYPED = {
         ({"at": "2026-11-28T09:30:60Z"}, "at: must be a second from 00 to 59"),
         ({"shape": {"kind": "circle"}}, "shape.radius: is missing"),
         ({"shape": {"kind": "square", "side": "x"}}, "shape.side: must be of type number"),
-        ({"shape": {"kind": "dot"}}, "shape: fits none of the forms that this field allows"),
+        ({"shape": {"kind": "dot"}}, 'shape.kind: must be one of "circle", "square"'),
+        ({"shape": {"kind": "dot", "side": 2}}, 'shape.kind: must be one of "circle", "square"'),
+        ({"shape": {}}, "shape.kind: is missing"),
+        ({"shape": {"side": 2}}, "shape.kind: is missing"),
         ({"shape": 3}, "shape: fits none of the forms that this field allows"),
     ],
 )

@@ -249,9 +249,9 @@ def _described(error: ValidationError) -> Iterator[InputFault]:
     if error.validator in ("anyOf", "oneOf") and error.context:
         meant = _meant(error)
         if meant:
-            yield from (fault for each in meant for fault in _described(each))
+            yield from meant
             return
-    pointer = "".join(f"/{_escaped(part)}" for part in error.absolute_path)
+    pointer = _pointer(error)
     instance, expected = cast("Json", error.instance), cast("Json", error.validator_value)
     match error.validator:
         case "required":
@@ -274,25 +274,44 @@ def _described(error: ValidationError) -> Iterator[InputFault]:
             yield InputFault(pointer, _words(str(keyword), expected, error.message))
 
 
-def _meant(union: ValidationError) -> list[ValidationError]:
-    """The errors of the only branch of a union that the value can have meant; none if several are left.
+def _meant(union: ValidationError) -> list[InputFault]:
+    """The faults of the branch of a union that the value can have meant; none if that is not clear.
 
     A branch of another type is not meant, nor one whose tag, a property of fixed values, has another value.
     """
-    branches: dict[object, list[ValidationError]] = {}
-    for error in union.context or ():
-        branches.setdefault(error.schema_path[0], []).append(error)
     own = len(union.absolute_path)
+    branches: dict[object, list[ValidationError]] = {}
+    tags: dict[str, list[Json]] = {}
+    for error in union.context or ():
+        errors = branches.setdefault(error.schema_path[0], [])
+        depth = len(error.absolute_path) - own
+        if depth == 1 and error.validator in ("enum", "const"):
+            expected = cast("Json", error.validator_value)
+            tags.setdefault(_pointer(error), []).extend(expected if error.validator == "enum" else [expected])
+        errors.append(error)
     near = [
-        errors
+        [fault for each in errors for fault in _described(each)]
         for errors in branches.values()
-        if not any(
-            (len(each.absolute_path) == own and each.validator in ("type", "enum", "const"))
-            or (len(each.absolute_path) == own + 1 and each.validator in ("enum", "const"))
-            for each in errors
-        )
+        if _is_near(errors, own)
     ]
-    return near[0] if len(near) == 1 else []
+    if not near and len(tags) == 1:
+        (pointer, values) = tags.popitem()
+        return [InputFault(pointer, _words("enum", values, ""))]
+    common = [fault for fault in near[0] if all(fault in faults for faults in near)] if near else []
+    if common:
+        return common
+    near.sort(key=len)
+    return near[0] if len(near) == 1 or (near and len(near[0]) < len(near[1])) else []
+
+
+def _is_near(errors: list[ValidationError], own: int) -> bool:
+    """Whether a branch is of the value's type, and of its tag."""
+    depths = {"type": (0,), "enum": (0, 1), "const": (0, 1)}
+    return not any(len(each.absolute_path) - own in depths.get(str(each.validator), ()) for each in errors)
+
+
+def _pointer(error: ValidationError) -> str:
+    return "".join(f"/{_escaped(part)}" for part in error.absolute_path)
 
 
 _WORDS: Final[Mapping[str, str]] = {
