@@ -190,7 +190,9 @@ class _Generation:
         """
         if self._stream is not None:
             return self._stream.used
-        return self._plan.used_at_most(granted) if self._spent.pending else self._spent.used
+        if self._spent.pending:
+            return self._spent.earlier + self._plan.used_at_most(granted)
+        return self._spent.total
 
     async def _measure(self) -> Demand:
         self._plan = await self._gateway.measured(self._plan)

@@ -102,6 +102,8 @@ class Gateway:
         self._engine = engine
         self._local = local
         self._cache = AnswerCache()
+        self.thinking_unopened: Final[set[str]] = set()
+        """The models whose answers begin with thinking that only a closing tag ends."""
 
     def __enter__(self) -> Self:
         return self
@@ -201,9 +203,10 @@ class Gateway:
             told = {**known["llmasos"], "cached": True, "cost_micro_usd": 0}
             usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
             return ModelAnswer({**known, "llmasos": told, "usage": usage}, NOTHING_USED)
-        limit = await self._within_window(plan, max_tokens or plan.max_tokens)
 
         async def ask(entry: ModelEntry) -> dict[str, Any]:
+            spent.next_model()
+            limit = await self._within_window(entry, plan, max_tokens or plan.max_tokens)
             response = await self._engine.complete(entry, {**plan.parameters, "max_tokens": limit}, spent.send)
             reported = reported_usage(response)
             within = believed(reported, plan.prompt_tokens, limit, entry) if reported else None
@@ -220,7 +223,7 @@ class Gateway:
             thought = message.get("reasoning_content") or ""
             end = AnswerEnd(entry, reason, message["content"] or "", thought, bool(calls), limit)
             end.check_not_empty()
-            value["llmasos"] = end.remarks(plan).as_json(spent.used, counted)
+            value["llmasos"] = end.remarks(plan).as_json(spent.total, counted)
             return value
 
         with spent.settling():
@@ -229,7 +232,7 @@ class Gateway:
             choice["message"] = self._finished(plan, choice["message"])
         if key is not None and value["choices"][0]["finish_reason"] != "length":
             self._cache.put(key, value)
-        return ModelAnswer(value, spent.used)
+        return ModelAnswer(value, spent.total)
 
     async def stream(
         self, request: GenerateRequest | CallPlan, *, max_tokens: int | None = None, spent: Spent | None = None
@@ -238,9 +241,9 @@ class Gateway:
         plan = request if isinstance(request, CallPlan) else self.plan(request)
         spent = spent or Spent()
         _check_inlined(plan)
-        limit = await self._within_window(plan, max_tokens or plan.max_tokens)
 
         async def ask(entry: ModelEntry) -> AnswerStream:
+            limit = await self._within_window(entry, plan, max_tokens or plan.max_tokens)
             parts = await self._engine.stream(entry, {**plan.parameters, "max_tokens": limit}, spent.send)
             return AnswerStream(self, plan, entry, parts, limit)
 
@@ -310,13 +313,12 @@ class Gateway:
                     raise
         raise AssertionError("a plan has at least one model")
 
-    async def _within_window(self, plan: CallPlan, limit: int) -> int:
-        """The most answer tokens that the window leaves. Counts the prompt only if the plan's bound does not fit.
+    async def _within_window(self, entry: ModelEntry, plan: CallPlan, limit: int) -> int:
+        """The most answer tokens that a model's window leaves. Counts the prompt only if the plan's bound does not fit.
 
         Raises:
             ContextTooLong: The prompt leaves no room for an answer.
         """
-        entry = plan.entry
         if plan.prompt_tokens + limit <= entry.context_window or self._engine.counts_prompts(entry):
             return limit
         # The nearest tokeniser may be slightly off; a tenth is left for that.

@@ -51,8 +51,20 @@ class Spent:
     charged the whole reservation, since the provider may continue.
     """
 
+    earlier: Used = NOTHING_USED
+    """What models used that were called before, and whose answers were not taken."""
     used: Used = NOTHING_USED
+    """What the model used that was called last."""
     pending: bool = False
+
+    @property
+    def total(self) -> Used:
+        """What all of the models used."""
+        return self.earlier + self.used
+
+    def next_model(self) -> None:
+        """Note that another model is called from now on."""
+        self.earlier, self.used = self.total, NOTHING_USED
 
     def send(self) -> None:
         """Note that a request is about to be sent."""

@@ -99,5 +99,19 @@ class Used:
         """Prompt and completion together."""
         return self.prompt_tokens + self.completion_tokens
 
+    def __add__(self, other: Used) -> Used:
+        """Both together, as used by the other's model if it names one. An unknown price stays unknown."""
+        costs = (self.cost_micro_usd, other.cost_micro_usd)
+        amounts = {
+            meter: self.amounts.get(meter, 0) + other.amounts.get(meter, 0) for meter in (*self.amounts, *other.amounts)
+        }
+        return Used(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            None if costs[0] is None or costs[1] is None else costs[0] + costs[1],
+            other.model or self.model,
+            amounts,
+        )
+
 
 NOTHING_USED = Used()
