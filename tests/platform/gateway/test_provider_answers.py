@@ -142,7 +142,6 @@ NONSENSE = [
         {"content": None, "tool_calls": [{"id": "a", "type": "function", "function": {"name": None, "arguments": ""}}]}
     ),
     answer({"content": None, "tool_calls": "look"}),
-    answer(usage={"prompt_tokens": "many"}),
 ]
 
 

@@ -19,9 +19,9 @@ from itertools import islice
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
-from llmasos.errors import ModelUnavailable
-from llmasos.gateway.failures import ContentRefused
+from llmasos.gateway.failures import BadAnswer, ContentRefused
 from llmasos.gateway.models import ModelEntry
+from llmasos.gateway.thinking import thought_first
 from llmasos.gateway.tool_calls import NO_ARGUMENTS
 from llmasos.gateway.usage import Counted
 from llmasos.i18n import _
@@ -31,12 +31,6 @@ from llmasos.quotas.meters import Used
 logger = logging.getLogger(__name__)
 
 FINISH_REASONS: Final = ("stop", "length", "tool_calls", "content_filter")
-
-
-class BadAnswer(ModelUnavailable):
-    """The model's provider sent a reply that is not an answer; its address or its server may be wrong."""
-
-    code = "model-answer-invalid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +97,8 @@ def _choice(choice: Any, entry: ModelEntry) -> dict[str, Any]:
         plain["content"] = whole_characters(plain["content"])
     if thought := _text(getattr(message, "reasoning_content", None)):
         plain["reasoning_content"] = thought
+    elif parted := thought_first(plain["content"] or ""):
+        plain["content"], plain["reasoning_content"] = parted
     if calls := _tool_calls(message):
         plain["tool_calls"] = [{key: each[key] for key in ("id", "type", "function")} for each in calls]
         taken: set[str] = set()

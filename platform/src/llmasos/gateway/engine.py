@@ -23,6 +23,7 @@ from llmasos.gateway import failures
 from llmasos.gateway.adapting import adapted, learned
 from llmasos.gateway.models import FREE, ModelEntry
 from llmasos.gateway.provider_stream import ProviderStream, WholeAnswer, close_quietly, cut
+from llmasos.gateway.replies import ANSWER_BYTES, EMBEDDING_BYTES, bounded, replies_within
 from llmasos.i18n import _
 
 # Between two attempts at one model: half a second, doubled each time, give or take half of it, so that many callers
@@ -124,6 +125,8 @@ def load_litellm() -> Any:
             module.ModelResponse()
             module.ModelResponseStream()
             module.EmbeddingResponse()
+        handler = importlib.import_module("litellm.llms.custom_httpx.http_handler").AsyncHTTPHandler
+        handler.create_async_transport = staticmethod(bounded(handler.create_async_transport))
         module.telemetry = False
         module.suppress_debug_info = True
         # litellm would leave out `tools` and `response_format` in silence, and return None for a status 422. What a
@@ -169,7 +172,8 @@ class Engine:
         """
 
         async def ask(litellm: Any, fixed: Parameters, sent: Parameters) -> Any:
-            return await litellm.acompletion(**fixed, **sent)
+            with replies_within(entry, ANSWER_BYTES):
+                return await litellm.acompletion(**fixed, **sent)
 
         async with self._slot(entry):
             await self._read_ahead(entry, parameters)
@@ -186,17 +190,18 @@ class Engine:
         asked = {**parameters, "stream": True, "stream_options": {"include_usage": True}}
 
         async def ask(litellm: Any, fixed: Parameters, sent: Parameters) -> tuple[Any, Any]:
-            answer = await litellm.acompletion(**fixed, **sent)
-            wrapper: Any = answer if sent.get("stream") else WholeAnswer(answer)
-            # Some providers send the request only when the first part is read, and fail then.
-            try:
-                first = await anext(wrapper, None)
-                if first is None and not wrapper.received_finish_reason:
-                    raise cut(entry)
-            except BaseException:
-                await close_quietly(wrapper)
-                raise
-            return wrapper, first
+            with replies_within(entry, ANSWER_BYTES):
+                answer = await litellm.acompletion(**fixed, **sent)
+                wrapper: Any = answer if sent.get("stream") else WholeAnswer(answer)
+                # Some providers send the request only when the first part is read, and fail then.
+                try:
+                    first = await anext(wrapper, None)
+                    if first is None and not wrapper.received_finish_reason:
+                        raise cut(entry)
+                except BaseException:
+                    await close_quietly(wrapper)
+                    raise
+                return wrapper, first
 
         slot = self._slot(entry)
         await slot.__aenter__()
@@ -212,7 +217,8 @@ class Engine:
         """Return embeddings in litellm's form."""
 
         async def ask(litellm: Any, fixed: Parameters, sent: Parameters) -> Any:
-            return await litellm.aembedding(**fixed, **sent)
+            with replies_within(entry, ANSWER_BYTES + len(texts) * EMBEDDING_BYTES):
+                return await litellm.aembedding(**fixed, **sent)
 
         async with self._slot(entry):
             return await self._attempts(entry, {"input": texts}, ask, on_send)

@@ -66,6 +66,12 @@ class StreamCut(ModelUnavailable):
     code = "model-stream-cut"
 
 
+class BadAnswer(ModelUnavailable):
+    """The model's provider sent a reply that is not an answer; its address or its server may be wrong."""
+
+    code = "model-answer-invalid"
+
+
 class ModelUnpaid(ModelUnavailable):
     """The provider of this model requires payment."""
 
@@ -91,7 +97,8 @@ def classify(error: BaseException, entry: ModelEntry, key: str | None) -> Provid
     for cause in causes:
         if isinstance(cause, LlmasosError):
             # A provider inside the host raised it, and litellm wrapped it.
-            return ProviderFailure(cause, again=isinstance(cause, ModelUnavailable))
+            again = isinstance(cause, ModelUnavailable) and not isinstance(cause, BadAnswer)
+            return ProviderFailure(cause, again)
     names = {name for cause in causes for name in _names(cause)}
     pause = _retry_after(causes)
     again = pause is None or pause <= MAX_PAUSE_SECONDS

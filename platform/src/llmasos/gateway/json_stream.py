@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
-_BLANKS: Final = " \t\r\n"
-# What follows the brace of an object; other braces are words, as in "{name} is a placeholder".
-_AFTER_A_BRACE: Final = '"}'
+from llmasos.gateway.answers import json_in
+from llmasos.gateway.plan import CallPlan
+
+# An object begins with its first key, or is empty; other braces are words, as in "{name} is a placeholder".
+_BEGUN: Final = re.compile(r'\{\s*(\}|"([^"\\]|\\.)*"\s*:)')
+_MAY_BEGIN: Final = re.compile(r'\{\s*("([^"\\]|\\.)*(\\|"\s*)?)?')
+LONGEST_KEY: Final = 300
+
+
+def json_of(plan: CallPlan) -> JsonOnly | JsonAtItsEnd | None:
+    """What extracts the JSON of a streamed answer, or None if text was requested."""
+    if not plan.wants_json:
+        return None
+    return JsonOnly() if plan.wants_object else JsonAtItsEnd()
+
+
+class JsonAtItsEnd:
+    """Passes on JSON of any kind once the text is complete: only then is it known which of its words are JSON."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+
+    def feed(self, text: str) -> str:
+        """Add a part; nothing is passed on yet."""
+        self._text.append(text)
+        return ""
+
+    def finish(self) -> str:
+        """Return the JSON, or all of the text if it contains none."""
+        text = "".join(self._text)
+        found = json_in(text, wants_object=False)
+        return text if found is None else found
 
 
 class JsonOnly:
-    """Passes on only the first object (or array); a text without one is passed on completely at its end."""
+    """Passes on only the first object; a text without one is passed on completely at its end."""
 
-    def __init__(self, *, wants_object: bool) -> None:
-        self._starts = "{" if wants_object else "{["
+    def __init__(self) -> None:
         self._before: list[str] = []
         self._opening = ""
-        """A brace, and the blanks after it, of which it is not known yet whether an object begins there."""
+        """A brace, and what follows it, of which it is not known yet whether an object begins there."""
         self._depth = 0
         self._in_string = False
         self._escaped = False
@@ -40,20 +69,18 @@ class JsonOnly:
     def _begins(self, character: str, shown: list[str]) -> bool:
         """Whether the JSON began, with this character or before it."""
         if self._opening:
-            if character in _BLANKS:
-                self._opening += character
-                return False
-            if character in _AFTER_A_BRACE:
+            opening = self._opening + character
+            if _BEGUN.fullmatch(opening):
                 shown.append(self._opening)
                 self._state, self._depth, self._opening = "inside", 1, ""
                 return True
+            if len(opening) < LONGEST_KEY and _MAY_BEGIN.fullmatch(opening):
+                self._opening = opening
+                return False
             self._before.append(self._opening)
             self._opening = ""
         if character == "{":
             self._opening = character
-        elif character in self._starts:
-            self._state = "inside"
-            return True
         else:
             self._before.append(character)
         return False

@@ -7,13 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from llmasos.gateway import answers
+from llmasos.gateway.failures import BadAnswer
 from llmasos.gateway.guard import filtered
-from llmasos.gateway.json_stream import JsonOnly
+from llmasos.gateway.json_stream import json_of
 from llmasos.gateway.models import ModelEntry
 from llmasos.gateway.outcome import AnswerEnd
 from llmasos.gateway.plan import CallPlan
 from llmasos.gateway.provider_stream import ProviderStream
-from llmasos.gateway.thinking import ThinkingApart
+from llmasos.gateway.thinking import ThinkingApart, thought_first
 from llmasos.gateway.tool_calls import ToolCallPieces
 from llmasos.gateway.usage import SLACK_TOKENS, Counted
 from llmasos.i18n import _
@@ -40,10 +41,10 @@ class AnswerStream:
         self._limit = limit
         self._filters = gateway.filters(plan)
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
-        self._json = JsonOnly(wants_object=plan.wants_object) if plan.wants_json else None
+        self._json = json_of(plan)
         self._pieces = ToolCallPieces()
         self._held_calls: dict[int, dict[str, Any]] = {}
-        self._thinking = ThinkingApart()
+        self._thinking = ThinkingApart(opened=entry.name in gateway.thinking_unopened)
         self._half = ""
         self._said: list[str] = []
         self._thought: list[str] = []
@@ -136,8 +137,11 @@ class AnswerStream:
         """
         self._events += 1
         most = self._limit + SLACK_TOKENS
-        if self._characters > most * CHARACTERS_OF_A_TOKEN or self._events > most * EVENTS_OF_A_TOKEN:
-            raise answers.BadAnswer(
+        if (
+            self._characters + self._thinking.held_characters > most * CHARACTERS_OF_A_TOKEN
+            or self._events > most * EVENTS_OF_A_TOKEN
+        ):
+            raise BadAnswer(
                 _(
                     "The answer of {entry} did not end at the {limit} tokens that it was allowed; run `llmasos models "
                     "test {entry}`.",
@@ -187,6 +191,10 @@ class AnswerStream:
         delta: dict[str, Any] = {"tool_calls": missing} if missing else {}
         self._filter(delta)
         said, thought = "".join(self._said), "".join(self._thought)
+        if thought_first(said):  # it was shown already; from the next answer on it is held back
+            self._gateway.thinking_unopened.add(self._entry.name)
+        elif not thought:
+            self._gateway.thinking_unopened.discard(self._entry.name)
         end = AnswerEnd(self._entry, self._reason, said, thought, bool(self._calls), self._limit)
         end.check_not_empty()
         remarks = end.remarks(self._plan)
