@@ -127,10 +127,19 @@ def test_an_upgrade_asks_for_what_changed() -> None:
 
 
 def test_what_was_not_granted_is_asked_for_again() -> None:
-    request = renewed_consent(manifest(), ["model", "storage", "secrets"])
+    asked = {permission.capability: permission for permission in manifest().permissions}
+    request = renewed_consent(manifest(), {name: asked[name] for name in ("model", "storage", "secrets")})
     assert request.asked == {"http", "apps"}
     assert request.is_needed
-    assert not renewed_consent(manifest(), ["model", "storage", "secrets", "http", "apps"]).is_needed
+    assert not renewed_consent(manifest(), asked).is_needed
+
+
+def test_what_was_narrowed_is_asked_for_again_as_wider() -> None:
+    """12-4: otherwise nothing would ever widen it again."""
+    asked = {permission.capability: permission for permission in manifest().permissions}
+    narrower = asked | {"storage": asked["storage"].model_copy(update={"max_bytes": 10})}
+    request = renewed_consent(manifest(), narrower)
+    assert {each.capability: each.status for each in request.permissions if each.needs_consent} == {"storage": "wider"}
 
 
 @pytest.mark.parametrize(("number", "said"), [(1, "1 B"), (1536, "1.5 KiB"), (1 << 20, "1 MiB"), (1 << 30, "1 GiB")])

@@ -137,7 +137,7 @@ def test_a_token_that_makes_no_sense_is_refused(database: Database, options: dic
     [
         (Role.OWNER, set(TokenScope)),
         (Role.ADMIN, set(TokenScope)),
-        (Role.MEMBER, {TokenScope.RUN, TokenScope.READ}),
+        (Role.MEMBER, {TokenScope.RUN, TokenScope.READ, TokenScope.INSTALL}),
         (Role.VIEWER, {TokenScope.READ}),
     ],
 )

@@ -32,6 +32,7 @@ BOB = Principal(user="bob")
 CALLERS = {
     "all": Caller(ANN, frozenset({TokenScope.RUN, TokenScope.READ})),
     "admin": Caller(ANN, frozenset({TokenScope.ADMIN})),
+    "installer": Caller(ANN, frozenset({TokenScope.INSTALL})),
     "run": Caller(ANN, frozenset({TokenScope.RUN})),
     "read": Caller(ANN, frozenset({TokenScope.READ})),
     "bob": Caller(BOB, frozenset({TokenScope.RUN, TokenScope.READ})),

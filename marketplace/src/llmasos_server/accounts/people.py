@@ -58,7 +58,7 @@ class Role(StrEnum):
 _SCOPES: Final = {
     Role.OWNER: frozenset(TokenScope),
     Role.ADMIN: frozenset(TokenScope),
-    Role.MEMBER: frozenset({TokenScope.RUN, TokenScope.READ}),
+    Role.MEMBER: frozenset({TokenScope.RUN, TokenScope.READ, TokenScope.INSTALL}),
     Role.VIEWER: frozenset({TokenScope.READ}),
 }
 

@@ -61,7 +61,7 @@ def create_token(
     held = sorted(set(scopes))
     bounds = sorted(set(apps))
     if not held:
-        raise Invalid(_("A token needs a scope: run, read or admin."))
+        raise Invalid(_("A token needs a scope: run, read, install or admin."))
     for app in bounds:
         if not APP_ID.fullmatch(app):
             raise Invalid(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ import typer
 from llmasos.i18n import _
 from llmasos_server.cli.fetching import fetching
 from llmasos_server.cli.output import emit_json, locale, options, say, say_table, tr
-from llmasos_server.cli.remote import named_server
+from llmasos_server.cli.remote import named_server, segment
 
 if TYPE_CHECKING:
     from llmasos.database.engine import Database
@@ -173,20 +172,35 @@ def remove(name: Name) -> None:
 @models.command("test")
 def test(name: Name) -> None:
     """Ask a model for a few words, through all of the gateway."""
-    with _gateway() as (_, gateway):
-        started = time.monotonic()
-        answer = asyncio.run(_try(gateway, name))
-        kept = _keep_learned(gateway, name)
-    milliseconds = round((time.monotonic() - started) * 1000)
-    used = answer["used"]
+    with named_server() as server:
+        done = server.send("POST", f"/api/v1/model-trials/{segment(name)}") if server else _tried(name)
     if options().json:
-        emit_json({"name": name, "ok": True, "duration_ms": milliseconds, "learned": kept, **answer})
+        used = {field: done.pop(field) for field in ("prompt_tokens", "completion_tokens", "cost_micro_usd")}
+        emit_json({**done, "ok": True, "used": used})
         return
-    say(str(answer["said"]).strip())
-    for field, value in kept.items():
+    say(str(done["said"]).strip())
+    for field, value in done["learned"].items():
         say(tr("Its server needs {field} = {value}; the entry says so now.", field=field, value=json.dumps(value)))
-    tokens = used["prompt_tokens"] + used["completion_tokens"]
+    tokens = done["prompt_tokens"] + done["completion_tokens"]
+    milliseconds = done["duration_ms"]
     say(tr("{name} works: {milliseconds} ms, {tokens} tokens.", name=name, milliseconds=milliseconds, tokens=tokens))
+
+
+def _tried(name: str) -> dict[str, Any]:
+    from llmasos.gateway.trial import try_model
+
+    with _gateway() as (_, gateway):
+        trial = asyncio.run(try_model(gateway, name, locale()))
+    used = trial.used
+    return {
+        "name": name,
+        "said": trial.said,
+        "prompt_tokens": used.prompt_tokens,
+        "completion_tokens": used.completion_tokens,
+        "cost_micro_usd": used.cost_micro_usd,
+        "duration_ms": trial.duration_ms,
+        "learned": trial.learned,
+    }
 
 
 @models.command("pull")
@@ -242,22 +256,6 @@ def _gateway() -> Generator[tuple[Settings, Gateway]]:
             yield settings, gateway
 
 
-async def _try(gateway: Gateway, name: str) -> dict[str, Any]:
-    from llmasos.gateway.request import EmbedRequest, GenerateRequest
-
-    if gateway.registry.get(name).kind == "embedding":
-        answer = await gateway.embed(EmbedRequest(input=["a lighthouse"], model=name))
-        said = f"{len(answer.value['data'][0]['embedding'])} numbers"
-    else:
-        question = {"role": "user", "content": "Say hello in one short sentence."}
-        request = GenerateRequest.model_validate({"messages": [question], "model": name, "max_tokens": 32})
-        answer = await gateway.generate(gateway.plan(request, locale=locale()))
-        said = answer.text
-    used = answer.used
-    tokens = {"prompt_tokens": used.prompt_tokens, "completion_tokens": used.completion_tokens}
-    return {"said": said, "used": {**tokens, "cost_micro_usd": used.cost_micro_usd}}
-
-
 def _known_of(model: str) -> tuple[dict[str, Any], frozenset[str]]:
     """What litellm's own table says of a model string (prices and window of thousands of models), and its providers."""
     from llmasos.gateway.engine import Engine
@@ -268,16 +266,6 @@ def _known_of(model: str) -> tuple[dict[str, Any], frozenset[str]]:
         return dict(await engine.describe(model)), await engine.providers()
 
     return asyncio.run(ask())
-
-
-def _keep_learned(gateway: Gateway, name: str) -> dict[str, Any]:
-    """Write what the server's refusals taught into an added model's entry; the fields that changed."""
-    before, after = gateway.registry.get(name), gateway.learned(name)
-    fields = ("max_tokens_parameter", "max_output_tokens", "unsupported")
-    changed = {field: getattr(after, field) for field in fields if getattr(after, field) != getattr(before, field)}
-    if changed and before.source == "added":
-        gateway.registry.add(after, replace=True)
-    return changed
 
 
 def _as_json(entry: ModelEntry) -> dict[str, Any]:

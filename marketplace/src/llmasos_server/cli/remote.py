@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from urllib.parse import quote
 
 from llmasos.home import server_url_and_token
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # The most that the server returns in one page.
 PAGE = 200
+CHANGE_SECONDS: Final = 600.0
 
 
 class Server:
@@ -35,27 +36,35 @@ class Server:
         """
         return self._send("GET", path, query)
 
-    def delete(self, path: str) -> dict[str, Any]:
+    def delete(self, path: str, **query: str | int | None) -> dict[str, Any]:
         """Delete what has a path; returns what the server says of it. Raises as `get`."""
-        return self._send("DELETE", path, {})
+        return self._send("DELETE", path, query)
 
-    def _send(self, method: str, path: str, query: Mapping[str, str | int | None]) -> dict[str, Any]:
+    def send(self, method: Literal["POST", "PUT", "PATCH"], path: str, **document: Any) -> dict[str, Any]:
+        """Send a document; returns what the server says of it. Raises as `get`."""
+        return self._send(method, path, {}, document)
+
+    def _send(
+        self, method: str, path: str, query: Mapping[str, str | int | None], document: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         import httpx
 
         from llmasos.connection import error_of, unreachable
 
         given = {name: value for name, value in query.items() if value is not None}
+        # Code is compiled before the answer to an install: the server's own limits end what takes too long.
+        waits = httpx.USE_CLIENT_DEFAULT if document is None else httpx.Timeout(30.0, read=CHANGE_SECONDS)
         try:
-            answer = self._client.request(method, path, params=given)
+            answer = self._client.request(method, path, params=given, json=document, timeout=waits)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise unreachable(self._url, error) from error
         try:
-            document: object = answer.json() if answer.status_code == 200 else None
+            returned: object = answer.json() if answer.is_success else None
         except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            raise error_of(answer.content if answer.status_code != 200 else b"", answer.status_code)
-        return cast("dict[str, Any]", document)
+            returned = None
+        if not isinstance(returned, dict):
+            raise error_of(b"" if answer.is_success else answer.content, answer.status_code)
+        return cast("dict[str, Any]", returned)
 
     def items(self, path: str, most: int | None = None, **query: str | int | None) -> list[dict[str, Any]]:
         """The items of a list, over its pages; the first `most` of them, else all. Raises as `get`."""

@@ -23,7 +23,7 @@ def create(
     name: Annotated[str, typer.Option(help=tr("What it is for."))] = "",
     scope: Annotated[
         list[str] | None,
-        typer.Option(help=tr("What it allows: run, read or admin; may be given again. Else run and read.")),
+        typer.Option(help=tr("What it allows: run, read, install or admin; may be given again. Else run and read.")),
     ] = None,
     app: Annotated[
         list[str] | None,

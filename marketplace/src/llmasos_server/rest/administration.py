@@ -1,20 +1,21 @@
-"""`/api/v1/audit` and `/secrets`: the log for administrators, and the names of one's own secrets."""
+"""`/api/v1/audit` and `/retention`: the log of a workspace, and how long it keeps what was run."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, cast
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import Field
 from sqlmodel import col, select
 
-from llmasos.errors import Unauthenticated
+from llmasos.errors import Invalid, Unauthenticated
 from llmasos.i18n import render
+from llmasos.invocations import content
 from llmasos.kernel.audit import verify
 from llmasos.kernel.tables import AuditEntry
-from llmasos.secrets import Secrets
-from llmasos_server.rest.context import PREFIX, host_of
+from llmasos_server.rest.bodies import BODY_ERRORS, Document, documents_router
+from llmasos_server.rest.context import host_of
 from llmasos_server.rest.identity import MayAdminister, MayRead
 from llmasos_server.rest.paging import (
     DEFAULT_LIMIT,
@@ -23,12 +24,11 @@ from llmasos_server.rest.paging import (
     PageLimit,
     decode_cursor,
     encode_cursor,
-    page_of,
 )
 from llmasos_server.rest.problems import InvalidCursor, ScopeMissing, responses
 from llmasos_server.rest.schemas import ApiModel, utc
 
-router = APIRouter(prefix=PREFIX)
+router = documents_router()
 
 _REFUSED = responses(Unauthenticated, ScopeMissing, InvalidCursor)
 
@@ -65,11 +65,18 @@ class AuditVerification(ApiModel):
     reason: str
 
 
-class SecretView(ApiModel):
-    """A secret that is set. Its value is never shown."""
+class RetentionView(ApiModel):
+    """How long the workspace keeps inputs and outputs of invocations."""
 
-    name: str
-    app: str | None = Field(description="The app whose requests carry it; null: the host's own.")
+    days: int = Field(description="0: they are not kept.", examples=[30])
+
+
+class NewRetention(Document):
+    """How long the workspace is to keep inputs and outputs."""
+
+    days: int = Field(
+        ge=0, le=content.MAX_DAYS, description="0 keeps nothing, and deletes what there is.", examples=[30]
+    )
 
 
 # Plain functions: they run in threads, since they read many rows.
@@ -110,14 +117,28 @@ def verify_audit(request: Request, caller: MayAdminister) -> AuditVerification:
     )
 
 
-@router.get("/secrets", operation_id="list_secrets", summary="List secrets", tags=["secrets"], responses=_REFUSED)
-def list_secrets(
-    request: Request, caller: MayRead, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = None
-) -> Page[SecretView]:
-    """The names of the caller's own secrets, by app."""
-    host, me = host_of(request), caller.principal
-    with host.database.read() as session:
-        found = Secrets(host.settings.home).listed(session, me.workspace, me.user)
-    reached = [pair for pair in found if caller.reaches(pair[0] or None)]
-    shown, following = page_of(reached, lambda pair: pair, limit, cursor, str, str)
-    return Page(items=[SecretView(name=name, app=app or None) for app, name in shown], next=following)
+@router.get(
+    "/retention",
+    operation_id="read_retention",
+    summary="Read how long contents are kept",
+    tags=["invocations"],
+    responses=responses(Unauthenticated, ScopeMissing),
+)
+def read_retention(request: Request, caller: MayRead) -> RetentionView:
+    """For how many days the workspace keeps inputs and outputs of invocations."""
+    with host_of(request).database.read() as session:
+        return RetentionView(days=content.retention_days(session, caller.principal.workspace))
+
+
+@router.put(
+    "/retention",
+    operation_id="set_retention",
+    summary="Choose how long contents are kept",
+    tags=["invocations"],
+    responses=responses(Unauthenticated, ScopeMissing, Invalid, *BODY_ERRORS),
+)
+def set_retention(request: Request, caller: MayAdminister, new: NewRetention) -> RetentionView:
+    """Choose for how many days the workspace keeps inputs and outputs. What is older is deleted at once."""
+    with host_of(request).database.write() as session:
+        content.set_retention_days(session, caller.principal, new.days)
+    return RetentionView(days=new.days)

@@ -10,7 +10,19 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from llmasos.host import Host
-from llmasos_server.rest import actions, administration, health, invocations, openapi, state
+from llmasos_server.rest import (
+    actions,
+    administration,
+    health,
+    installing,
+    invocations,
+    models,
+    openapi,
+    quotas,
+    secrets,
+    state,
+    stored,
+)
 from llmasos_server.rest.guards import Guards
 from llmasos_server.rest.health import Measured, Metrics
 from llmasos_server.rest.identity import Authenticator, Revocations
@@ -43,7 +55,8 @@ def create_api(lifespan: Any, *, hosts: Collection[str], routers: Collection[API
     # The last added is the outermost, so that refusals are counted too.
     app.add_middleware(Guards, hosts=hosts)
     app.add_middleware(Measured, metrics=metrics)
-    for router in (actions.router, invocations.router, state.router, administration.router, health.router, *routers):
+    own = (actions, invocations, state, installing, stored, quotas, models, administration, secrets, health)
+    for router in (*(module.router for module in own), *routers):
         app.include_router(router)
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign] # as FastAPI's documentation has it
     return app

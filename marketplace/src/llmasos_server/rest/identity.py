@@ -12,7 +12,8 @@ from typing import Annotated, Final, Protocol, cast
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from llmasos.errors import Unauthenticated
+from llmasos.errors import NotFound, Unauthenticated
+from llmasos.home import WORKSPACE
 from llmasos.i18n import _, negotiate
 from llmasos.kernel.invocation import Principal
 from llmasos_server.rest.guards import is_loopback
@@ -28,6 +29,8 @@ class TokenScope(StrEnum):
     """Run actions, and cancel one's own invocations."""
     READ = "read"
     """See installations, one's own invocations, usage, quotas and models."""
+    INSTALL = "install"
+    """Install, set, upgrade and remove apps within the workspace's policy, and keep one's secrets and stored data."""
     ADMIN = "admin"
 
 
@@ -45,6 +48,11 @@ class Caller:
     def is_admin(self) -> bool:
         """Whether the caller sees data of other users of the workspace."""
         return TokenScope.ADMIN in self.scopes
+
+    @property
+    def operates_host(self) -> bool:
+        """Whether the caller administers the host: is an administrator of the workspace that it belongs to."""
+        return self.is_admin and self.principal.workspace == WORKSPACE
 
     def may(self, scope: TokenScope) -> bool:
         """Whether the token allows `scope`."""
@@ -162,4 +170,15 @@ async def _watcher(
 Watcher = Annotated[None, Depends(_watcher)]
 MayRun = Annotated[Caller, Depends(require(TokenScope.RUN))]
 MayRead = Annotated[Caller, Depends(require(TokenScope.READ))]
+MayInstall = Annotated[Caller, Depends(require(TokenScope.INSTALL))]
 MayAdminister = Annotated[Caller, Depends(require(TokenScope.ADMIN))]
+
+
+async def _operator(caller: MayAdminister) -> Caller:
+    if not caller.operates_host:
+        raise NotFound
+    return caller
+
+
+MayOperate = Annotated[Caller, Depends(_operator)]
+"""An administrator of the workspace that the host belongs to: its models and their keys serve every workspace."""

@@ -15,12 +15,16 @@ from llmasos_server.rest.problems import MEDIA_TYPE
 
 TAGS: Final = (
     ("invocations", "Run actions of installed apps, follow them, and read or cancel what ran."),
-    ("models", "Ask models and embed texts, in the shape of OpenAI's API; list the models that there are."),
-    ("installations", "What is installed in the workspace, and what each app was granted."),
+    ("models", "Ask models and embed texts, in the shape of OpenAI's API; list, add, test and remove models."),
+    (
+        "installations",
+        "What is installed in the workspace; what each app was granted, is set to and stores; changes of all that.",
+    ),
     ("usage", "What was used, and the quotas that limit it."),
     ("audit", "What was done in the workspace, and whether its log is as it was written."),
     ("tokens", "What programs authenticate with."),
-    ("secrets", "The names of secrets. Their values are never shown."),
+    ("users", "The members of the workspace, and invitations to join it."),
+    ("secrets", "What the host uses for apps and models. Values are taken, and never shown."),
     ("catalog", "The apps that can be installed, for reading. No token is needed."),
     ("health", "For whoever watches the server."),
 )
@@ -134,7 +138,8 @@ FIELDS: Final[dict[str, tuple[str, Any]]] = {
     ),
     "price": ("What a million tokens cost.", None),
     "reason": ("What is wrong with the first line that was changed; empty if none was.", ""),
-    "scopes": ("What it allows: run, read or admin.", ["read", "run"]),
+    "role": ("owner, admin, member or viewer.", "member"),
+    "scopes": ("What it allows: run, read, install or admin.", ["read", "run"]),
     "seq": ("The line's number in its chain.", 17),
     "source": ("Who set it.", "operator"),
     "user_id": ("Who did it.", "local"),
@@ -142,6 +147,10 @@ FIELDS: Final[dict[str, tuple[str, Any]]] = {
     "workspace": ("The chain that was changed; empty if none was.", ""),
     "workspace_id": ("The workspace.", "default"),
     # For one schema alone:
+    "ChangeView.id": ("The installation's id.", _ID),
+    "EndedView.id": ("Its id.", "local"),
+    "InvitationView.email": ("Who is invited.", "ann@example.com"),
+    "UserView.name": ("The user's name.", "Ann"),
     "PriceView.output": ("Of the answer.", 600_000),
     "TokenView.apps": ("The only apps that it reaches; null: every app.", None),
     "TokenView.state": ("good, expired or revoked.", "good"),

@@ -267,6 +267,10 @@ class Gateway:
         value["llmasos"] = answers.Remarks().as_json(spent.used, counted)
         return ModelAnswer(value, spent.used)
 
+    async def known_of(self, model: str) -> tuple[dict[str, Any], frozenset[str]]:
+        """What litellm's own table says of a model string (price, window), and its providers."""
+        return dict(await self._engine.describe(model)), await self._engine.providers()
+
     def learned(self, name: str) -> ModelEntry:
         """A model's entry with what its server's refusals have taught since this host began."""
         return self._engine.learned(self.registry.get(name))

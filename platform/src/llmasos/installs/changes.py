@@ -6,18 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
+from pydantic import ValidationError
 from sqlmodel import Session
 
 from llmasos.bundles.manifest import Manifest
+from llmasos.bundles.parts import HttpPermission, Permission
 from llmasos.capabilities import storage
 from llmasos.database.engine import WriteSession
-from llmasos.errors import Conflict, NotFound
-from llmasos.i18n import _
+from llmasos.errors import Conflict, Invalid, NotFound
+from llmasos.i18n import _, listing
 from llmasos.installs import repository
 from llmasos.installs.form import config_values
 from llmasos.installs.repository import active_grants, audit, release_detail, require_current, set_quotas
 from llmasos.installs.service import InstallResult
 from llmasos.installs.tables import Installation, InstalledRelease
+from llmasos.kernel.grants import intersect, is_within
+from llmasos.validation import misfit
+
+# Words for people, and what a grant is of: no part of what is narrowed.
+_NOT_NARROWED = frozenset({"capability", "optional", "reason"})
 
 
 def rollback(session: WriteSession, workspace: str, app_id: str, user: str) -> InstallResult:
@@ -109,7 +116,85 @@ def revoke(session: WriteSession, workspace: str, app_id: str, capability: str, 
         NotFound: The app is not installed, or does not hold the capability.
     """
     installation, release = require_current(session, workspace, app_id)
-    if capability not in active_grants(session, release):
+    _require_grant(session, release, app_id, capability)
+    repository.revoke(session, installation.id, capability)
+    session.expire_all()
+    left = active_grants(session, release)
+    audit(session, installation, user, "grants.revoke", left, detail={**release_detail(release), "revoked": capability})
+    return InstallResult(app_id, release.version, "revoked", installation.id)
+
+
+def narrow(
+    session: WriteSession, workspace: str, app_id: str, capability: str, fields: Mapping[str, Any], *, user: str
+) -> InstallResult:
+    """Narrow the grant of a capability, in the current release and in those that a rollback may return to.
+
+    Args:
+        session: The write.
+        workspace: Whose installation it is.
+        app_id: The app.
+        capability: Whose grant is narrowed.
+        fields: Fields of the permission as the manifest writes them, such as `hosts`; the others stay.
+        user: Who narrows it.
+
+    Raises:
+        NotFound: The app is not installed, or does not hold the capability.
+        Invalid: A field is not valid or unknown, or the result would be wider than the grant.
+    """
+    installation, release = require_current(session, workspace, app_id)
+    held = _require_grant(session, release, app_id, capability)
+    wanted = _changed(held, fields)
+    if not is_within(wanted, held):
+        raise Invalid(
+            _(
+                "A grant can be narrowed, not widened; see `llmasos grants show {app}`. To grant more: "
+                "llmasos install {app}",
+                app=app_id,
+            )
+        )
+    if is_within(held, wanted):
+        return InstallResult(app_id, release.version, "already", installation.id)
+    for each in repository.releases(session, installation.id):
+        grant = active_grants(session, each).get(capability)
+        left = None if grant is None else intersect(grant, wanted)
+        if left is not None:
+            session.merge(repository.grant_row(each.id or 0, left))
+        elif grant is not None:
+            repository.revoke_in(session, each, capability)
+    session.flush()
+    scope = wanted.model_dump(mode="json", exclude=set(_NOT_NARROWED))
+    detail = {**release_detail(release), "narrowed": capability, "scope": scope}
+    audit(session, installation, user, "grants.narrow", active_grants(session, release), detail=detail)
+    return InstallResult(app_id, release.version, "narrowed", installation.id)
+
+
+def revoke_host(session: WriteSession, workspace: str, app_id: str, host: str, user: str) -> InstallResult:
+    """Take one host out of the http grant of an app; without the last one, the grant is revoked.
+
+    Raises:
+        NotFound: The app is not installed, holds no http grant, or was not granted that host as a pattern of its own.
+    """
+    _installation, release = require_current(session, workspace, app_id)
+    held = _require_grant(session, release, app_id, "http")
+    hosts = held.hosts if isinstance(held, HttpPermission) else ()
+    left = [each for each in hosts if each != host]
+    if len(left) == len(hosts):
+        raise NotFound(
+            _(
+                "{app} was not granted {host!r}; it was granted {hosts}.",
+                app=app_id,
+                host=host[:255],
+                hosts=listing(hosts),
+            )
+        )
+    if not left:
+        return revoke(session, workspace, app_id, "http", user)
+    return narrow(session, workspace, app_id, "http", {"hosts": left}, user=user)
+
+
+def _require_grant(session: Session, release: InstalledRelease, app_id: str, capability: str) -> Permission:
+    held = active_grants(session, release).get(capability)
+    if held is None:
         raise NotFound(
             _(
                 "{app} holds no grant for {capability}: see `llmasos grants show {app}`",
@@ -117,11 +202,22 @@ def revoke(session: WriteSession, workspace: str, app_id: str, capability: str, 
                 capability=capability,
             ),
         )
-    repository.revoke(session, installation.id, capability)
-    session.expire_all()
-    left = active_grants(session, release)
-    audit(session, installation, user, "grants.revoke", left, detail={**release_detail(release), "revoked": capability})
-    return InstallResult(app_id, release.version, "revoked", installation.id)
+    return held
+
+
+def _changed(held: Permission, fields: Mapping[str, Any]) -> Permission:
+    known = set(type(held).model_fields) - _NOT_NARROWED
+    for name in fields:
+        if name not in known:
+            raise Invalid(
+                _("{name!r} is no field of a grant of {capability}", name=name[:64], capability=held.capability)
+            )
+    try:
+        return repository.permission_of({**held.model_dump(mode="json"), **fields})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part) for part in fault["loc"] if part != held.capability)
+        raise Invalid(_("{where}: {what}", where=place, what=misfit(fault))) from error
 
 
 def configure(

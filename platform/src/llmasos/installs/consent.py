@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from llmasos.bundles.manifest import Manifest
 from llmasos.bundles.parts import Permission
 from llmasos.installs.risk import Risk, RiskLevel, risks_of, worst
-from llmasos.kernel.grants import difference
+from llmasos.kernel.grants import difference, is_within
 
 PermissionStatus: TypeAlias = Literal["asked", "new", "wider", "same"]
 """`asked`: at a first install; `new` and `wider`: beyond what was agreed to before; `same`: agreed to before."""
@@ -95,18 +95,21 @@ def upgrade_consent(manifest: Manifest, before: Manifest) -> ConsentRequest:
     )
 
 
-def renewed_consent(manifest: Manifest, granted: Iterable[str]) -> ConsentRequest:
-    """What an installed release asks for that was declined or revoked.
+def renewed_consent(manifest: Manifest, granted: Mapping[str, Permission]) -> ConsentRequest:
+    """What an installed release asks for that was declined, narrowed or revoked.
 
     Args:
         manifest: The installed release.
-        granted: The capabilities that it still has.
+        granted: The grants that it still has.
     """
-    kept = frozenset(granted)
-    permissions = tuple(
-        RequestedPermission(permission, "same" if permission.capability in kept else "new")
-        for permission in manifest.permissions
-    )
+
+    def status(permission: Permission) -> PermissionStatus:
+        held = granted.get(permission.capability)
+        if held is None:
+            return "new"
+        return "same" if is_within(permission, held) else "wider"
+
+    permissions = tuple(RequestedPermission(permission, status(permission)) for permission in manifest.permissions)
     return ConsentRequest(
         manifest, manifest.version, permissions, (), (), risks_of(manifest.permissions, manifest.limits)
     )

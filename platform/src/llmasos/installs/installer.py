@@ -134,6 +134,19 @@ class Installer:
         result = await asyncio.to_thread(self._revoke, workspace, app_id, capability, user)
         return await self._told(Principal(workspace, user), result, before)
 
+    def narrow(
+        self, workspace: str, app_id: str, capability: str, fields: Mapping[str, Any], *, user: str
+    ) -> InstallResult:
+        """Narrow a grant of an app; see `changes.narrow`."""
+        with self._database.write() as session:
+            return changes.narrow(session, workspace, app_id, capability, fields, user=user)
+
+    async def revoke_host(self, workspace: str, app_id: str, host: str, user: str) -> InstallResult:
+        """Take one host out of an app's http grant; see `changes.revoke_host`."""
+        before = self._look(workspace, app_id)
+        result = await asyncio.to_thread(self._revoke_host, workspace, app_id, host, user)
+        return await self._told(Principal(workspace, user), result, before)
+
     def configure(self, workspace: str, app_id: str, values: Mapping[str, Any], user: str) -> InstallResult:
         """Change the values of an installed app's form; see `changes.configure`."""
         with self._database.write() as session:
@@ -210,6 +223,10 @@ class Installer:
     def _revoke(self, workspace: str, app_id: str, capability: str, user: str) -> InstallResult:
         with self._database.write() as session:
             return changes.revoke(session, workspace, app_id, capability, user)
+
+    def _revoke_host(self, workspace: str, app_id: str, host: str, user: str) -> InstallResult:
+        with self._database.write() as session:
+            return changes.revoke_host(session, workspace, app_id, host, user)
 
     def _look(self, workspace: str, app_id: str) -> InstallationState | None:
         with self._database.read() as session:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from packaging.version import Version
 from sqlmodel import Session
 
 from llmasos.bundles.manifest import Manifest
+from llmasos.bundles.parts import Permission
 from llmasos.bundles.reader import Bundle, read_bundle
 from llmasos.errors import BundleRejected, Conflict
 from llmasos.i18n import _
@@ -21,6 +24,7 @@ from llmasos.installs.consent import ConsentRequest, first_consent, renewed_cons
 from llmasos.installs.resolve import Requirement, lock_of, no_such_release, resolve
 from llmasos.installs.source import Candidate, ReleaseSource
 from llmasos.installs.tables import InstalledRelease
+from llmasos.kernel.grants import is_within
 from llmasos.runtimes.runtime import Program
 from llmasos_sdk.host import BASELINE_CAPABILITIES
 
@@ -66,6 +70,23 @@ class InstallPlan:
     def needs_consent(self) -> bool:
         """Whether it needs consent before it can be carried out."""
         return any(step.request.is_needed for step in self.steps)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the person is asked to agree to, hexadecimal: consent to a plan is consent to its digest."""
+        asked = [
+            (
+                step.kind,
+                step.app_id,
+                step.request.from_version,
+                # The bundle's digest covers its manifest, and so each permission and limit.
+                step.bundle.digest,
+                [(each.capability, each.status) for each in step.request.permissions],
+                step.request.raised_limits,
+            )
+            for step in self.steps
+        ]
+        return hashlib.sha256(json.dumps([self.workspace, self.app_id, self.version, asked]).encode()).hexdigest()
 
 
 def program_of(manifest: Manifest, code_digest: str, installation_id: str) -> Program:
@@ -160,11 +181,17 @@ def _regrant(
     manifest = Manifest.model_validate(release.manifest)
     granted = repository.active_grants(session, release)
     steps: tuple[InstallStep, ...] = ()
-    if manifest.capabilities - granted.keys():
+    if any(not _grants(granted, permission) for permission in manifest.permissions):
         bundle = _bundle(source, Candidate(manifest.id, release.version, release.digest, manifest))
         request = renewed_consent(manifest, granted)
         steps = (InstallStep("grant", bundle, request, owner, release.lock, release.id, release.config),)
     return InstallPlan(workspace, manifest.id, release.version, steps)
+
+
+def _grants(granted: Mapping[str, Permission], permission: Permission) -> bool:
+    """Whether all of a permission is granted."""
+    held = granted.get(permission.capability)
+    return held is not None and is_within(permission, held)
 
 
 def _installed(session: Session, workspace: str) -> dict[str, Candidate]:

@@ -39,6 +39,12 @@ def installation(session: Session, workspace_id: str, app_id: str) -> Installati
     ).first()
 
 
+def installation_of(session: Session, workspace_id: str, installation_id: str) -> Installation | None:
+    """The installation of that id, if it is the workspace's."""
+    found = session.get(Installation, installation_id)
+    return found if found is not None and found.workspace_id == workspace_id else None
+
+
 def existing(session: Session, ids: frozenset[str]) -> frozenset[str]:
     """Those of these installations that still exist."""
     return frozenset(session.exec(select(Installation.id).where(col(Installation.id).in_(ids))))
@@ -110,6 +116,13 @@ def revoke(session: WriteSession, installation_id: str, capability: str) -> int:
         .execution_options(synchronize_session="fetch")
     )
     return result.rowcount
+
+
+def revoke_in(session: WriteSession, release: InstalledRelease, capability: str) -> None:
+    """Revoke a capability in one release."""
+    row = session.get(GrantRow, (release.id, capability))
+    if row is not None:
+        row.revoked_at = utc_now()
 
 
 def remove_release(session: WriteSession, release: InstalledRelease) -> None:

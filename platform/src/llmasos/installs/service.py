@@ -40,6 +40,7 @@ InstallOutcome: TypeAlias = Literal[
     "restored",
     "rolled-back",
     "revoked",
+    "narrowed",
     "uninstalled",
 ]
 
