@@ -28,7 +28,7 @@ _MODULE_VERSION: Final = b"\x01\x00\x00\x00"
 
 
 class Refusal(Exception):
-    """The host does not run these bytes as a component; the message says why, in one line."""
+    """The host does not run these bytes as a component; the message gives the reason in one line."""
 
 
 def limit_itself(task: CompileTask) -> None:

@@ -33,7 +33,7 @@ from llmasos_sdk.messages import message as _
 MAX_INSTANCES: Final = 200
 MAX_TABLES: Final = 100
 MAX_MEMORIES: Final = 20
-# A Python component's function table has 12,000 entries; an entry takes eight bytes outside the memory limit.
+# A Python component's function table has 12,000 entries of eight bytes each, outside the memory limit.
 MAX_TABLE_ELEMENTS: Final = 200_000
 # Linked components stay mapped, shared by their invocations; past this many, the least recently used one is unloaded.
 MAX_PROGRAMS: Final = 128
@@ -251,7 +251,7 @@ def _current_is_over() -> bool:
 
 
 def _why(invocation: GuestInvocation, trap: str) -> Failure:  # noqa: PLR0911 -- one for each cause
-    """Return the one error with which an invocation ends that returned no answer."""
+    """Return the single error of an invocation that ended without a result."""
     if invocation.reason is not None:
         return invocation.reason
     if invocation.exit_code is not None:

@@ -17,7 +17,7 @@ from wasmtime import _ffi as _wasmtime_ffi  # pyright: ignore[reportPrivateUsage
 
 ENGINE_VERSION: Final = version("wasmtime")
 
-# Another major version may lay out its values differently. The dependency is pinned; this check says so.
+# Another major version may lay out its values differently. The dependency is pinned; this check enforces it.
 SUPPORTED_MAJOR: Final = "50"
 
 if ENGINE_VERSION.split(".")[0] != SUPPORTED_MAJOR:
@@ -55,7 +55,7 @@ def pointer_to(structure: Any) -> Any:
 
 
 def new_error(message: str) -> int:
-    """A `wasmtime_error_t` as the address that a callback returns to trap; wasmtime takes ownership."""
+    """A `wasmtime_error_t` as the address that a callback returns to trap; wasmtime owns it from then on."""
     pointer = ffi.wasmtime_error_new(message.encode())
     return ctypes.cast(pointer, ctypes.c_void_p).value or 0
 

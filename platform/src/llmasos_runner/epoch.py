@@ -83,7 +83,7 @@ def watch(store: wasmtime.Store, callback: Any) -> None:
 
 
 def on_tick(is_over: Callable[[], bool]) -> Any:
-    """A C callback that traps the guest when `is_over` says so, asked on the guest's own thread.
+    """A C callback that traps the guest if `is_over` returns True; it is called on the guest's own thread.
 
     It must be kept alive as long as a store may call it.
     """
@@ -95,7 +95,7 @@ def on_tick(is_over: Callable[[], bool]) -> Any:
             delta[0] = 1
             kind[0] = CONTINUE
             return 0
-        except BaseException:  # an exception cannot cross the engine; ending the guest is the safe answer
+        except BaseException:  # an exception cannot cross the engine; ending the guest is the safe choice
             return new_error("the invocation is over")
 
     return EPOCH_CALLBACK(callback)

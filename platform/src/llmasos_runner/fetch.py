@@ -30,7 +30,7 @@ class _Refused(Exception):
 
 
 def main() -> None:
-    """Fetch what standard input says."""
+    """Fetch the files that standard input lists."""
     task: FetchTask = json.load(sys.stdin)
     left = task["max_bytes"]
     for wheel in task["wheels"]:

@@ -1,4 +1,4 @@
-"""Says what an app should use instead of what confinement refuses, by where in the standard library it failed."""
+"""Suggests what to use instead of what confinement refuses, by the failing module of the standard library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from llmasos_sdk.messages import Message, verbatim
 from llmasos_sdk.messages import message as _
 
-# An error may hold a text of any length; more than this says nothing to a person.
+# An error may contain a text of any length; nobody reads more than this.
 _MESSAGE_CHARACTERS: Final = 4000
 
 _PROCESSES: Final = _("An app cannot start processes: use threads, or call another app by ctx.apps.")

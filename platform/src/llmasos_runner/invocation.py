@@ -53,7 +53,7 @@ class Log:
             self._cut()
 
     def text(self) -> str:
-        """Return what is kept, after a line that says how much is not."""
+        """Return what is kept, preceded by a line that gives the number of dropped bytes."""
         self._cut()
         text = self._kept.decode(errors="replace")
         return _DROPPED.format(self._dropped) + text if self._dropped else text
@@ -94,7 +94,7 @@ class GuestInvocation:
     def end(self, tag: str, said: Message, code: str | None = None) -> None:
         """End it, from any thread; the first reason stays. The code is the tag's own unless another is given."""
         if self._reason is None:
-            # The code says that this is the runner's word, and no error that the app returned.
+            # The code marks this as the runner's own error, not one that the app returned.
             self._reason = {"tag": tag, "message": to_text(said), "code": code or tag}
         self._wake()
 

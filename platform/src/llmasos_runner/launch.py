@@ -30,7 +30,7 @@ _REFUSED: Final = """
     sethostname setdomainname iopl ioperm acct quotactl quotactl_fd syslog nfsservctl uselib personality
     open_by_handle_at name_to_handle_at fanotify_init fanotify_mark mknod mknodat lookup_dcookie vhangup modify_ldt
 """
-_NEW_NAMESPACES: Final = 0x7E020000  # CLONE_NEW*, as clone(2) takes them
+_NEW_NAMESPACES: Final = 0x7E020000  # CLONE_NEW*, the flags of clone(2)
 _AF_INET, _AF_INET6, _AF_NETLINK = 2, 10, 16  # the last asks which addresses this machine has
 
 

@@ -135,7 +135,7 @@ def _function(types: Signature, answer: HostCall) -> HostFunction:
                 return new_error(str(error))
             tag = "invalid" if isinstance(error, TooLarge) else "unavailable"
             return _lower_error(result, Err(Case(tag, str(error))), results[0], context)
-        except BaseException as error:  # nothing may cross the engine; this ends the guest, and says why
+        except BaseException as error:  # no exception may cross the engine; this ends the guest with its reason
             return new_error(str(error) or type(error).__name__)
         return 0
 

@@ -59,7 +59,7 @@ def _die_with_the_host(connection: socket.socket) -> None:
 
 
 def _first_frame(connection: socket.socket) -> Start:
-    # As in `protocol.take_frame`, which cannot be imported before this frame says where it is.
+    # As in `protocol.take_frame`, which cannot be imported before this frame gives its path.
     (length,) = struct.unpack(">I", connection.recv(4, socket.MSG_WAITALL))
     start: Start = json.loads(connection.recv(length, socket.MSG_WAITALL))
     return start
@@ -91,7 +91,7 @@ class HostConnection:
             self._connection.sendall(frame)
 
     def receive(self, seconds: float | None) -> dict[str, Any] | None:
-        """Return the host's next message, or None if nothing comes for so long. One thread alone calls it.
+        """Return the host's next message, or None after the timeout. Only one thread calls it.
 
         Raises:
             EOFError: The host closed.
@@ -109,7 +109,7 @@ class HostConnection:
 
 
 def _confine(connection: socket.socket, start: Start, *kept: int) -> list[str]:
-    """Confine this process for good. If the system cannot, components run in WebAssembly alone, as `ready` says."""
+    """Confine this process for good. If the system cannot, `ready` reports that components run in WebAssembly alone."""
     from llmasos_runner import confinement  # noqa: PLC0415
 
     profile = {"read": start["search_path"], **start["confine"], "keep_fds": [connection.fileno(), *kept]}

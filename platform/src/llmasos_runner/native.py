@@ -80,7 +80,7 @@ class NativeRunner:
         self._active: dict[int, GuestInvocation] = {}
         self._lock = threading.Lock()
         self._printed = _Printed(self._invocation_of_this_thread)
-        # Opened while there is a /proc. getrusage would also count what the host held when it started this process.
+        # Opened while /proc is still mounted. getrusage would also count the host's memory at this process's start.
         self.statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
     def load(self, paths: list[str]) -> None:
@@ -177,7 +177,7 @@ class NativeRunner:
         return invocation
 
     def _leave(self, thread: int) -> None:
-        """Separate the invocation from its thread, and take back an interruption that has not struck yet."""
+        """Detach the invocation from its thread, and cancel an interruption that was not delivered yet."""
         with self._lock:
             invocation = self._active.pop(thread, None)
             if invocation is not None and invocation.reason is not None:

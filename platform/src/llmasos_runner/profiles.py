@@ -61,7 +61,7 @@ def is_root_outside() -> bool:
 
 @dataclass(frozen=True)
 class Profile:
-    """How far a runner is confined. `confine.apply` takes these fields as a dict, since they come in a frame.
+    """How far a runner is confined. `confine.apply` receives these fields as a dict, since they arrive in a frame.
 
     Args:
         profile: The kind.
@@ -110,7 +110,7 @@ _DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "native": {"memory_bytes": 256 * _MIB},
     # 512 guests at once is the host's default; each is one thread.
     "component": {"threads": 1100, "open_files": 256},
-    # A Python component takes 6 s of compute and 600 MiB to compile, and makes 35 MB.
+    # Compiling a Python component needs 6 s of compute and 600 MiB, and produces 35 MB.
     "compile": {"memory_bytes": 3072 * _MIB, "cpu_seconds": 300, "file_bytes": 512 * _MIB, "threads": 256},
 }
 

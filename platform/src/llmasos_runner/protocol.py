@@ -22,7 +22,7 @@ from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 # The most text that one call carries between an app and its host, either way; requests, inputs and the arguments of
 # host calls share it. A prompt of a MiB is over 200,000 tokens: more is a mistake or an attack.
 MAX_PAYLOAD_BYTES: Final = 1 << 20
-# JSON text inside a JSON frame: a control character takes seven bytes. A MiB is left for the log and the envelope.
+# JSON text inside a JSON frame: a control character needs seven bytes. One MiB remains for the log and the envelope.
 MAX_FRAME_BYTES: Final = 8 * MAX_PAYLOAD_BYTES
 LENGTH: Final = struct.Struct(">I")
 

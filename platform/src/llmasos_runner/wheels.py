@@ -45,13 +45,13 @@ class _Refused(Exception):
 
 
 class _Unpacking:
-    """What was unpacked so far, of all wheels together."""
+    """What has been unpacked of all wheels together."""
 
     def __init__(self, task: UnpackTask) -> None:
         self._target = Path(task["target"])
         self._bytes_left = task["max_bytes"]
         self._files_left = task["max_files"]
-        # By the name that some file systems take for the same: the name, and whether it is a file.
+        # Keyed by the name that some file systems treat as equal: the name, and whether it is a file.
         self._taken: dict[str, tuple[str, bool]] = {}
         self._of_this_wheel: set[str] = set()
 
@@ -139,7 +139,7 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
 
 
 def main() -> None:
-    """Unpack what standard input says."""
+    """Unpack the wheels that standard input names."""
     task: UnpackTask = json.load(sys.stdin)
     unpacking = _Unpacking(task)
     for wheel in task["wheels"]:

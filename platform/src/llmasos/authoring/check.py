@@ -25,7 +25,7 @@ CAPABILITIES = frozenset({"model", "storage", "http", "secrets", "apps"})
 
 @dataclass(frozen=True, slots=True)
 class ProjectFinding:
-    """One thing that is wrong (an error) or that may be (a warning), with where and the cure."""
+    """One fault (an error) or possible fault (a warning), with its place and its cure."""
 
     level: str
     where: str

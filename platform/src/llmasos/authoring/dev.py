@@ -10,7 +10,7 @@ from llmasos.authoring.project import NOT_SOURCE
 from llmasos.authoring.tools import missing
 from llmasos.errors import LlmasosError
 
-# Editors write a file in several steps; what comes within this belongs to one change.
+# Editors write a file in several steps; events within this interval belong to one change.
 QUIET_MS = 250
 
 

@@ -44,13 +44,13 @@ from llmasos.settings import Settings
 
 # No app's id has a tilde: what a project stores, and its secrets, are apart from those of the installed app.
 SUFFIX: Final = "~dev"
-# A larger source is built into its component: it goes to the runner with each call.
+# A larger source is built into its component, since the source is sent to the runner with each call.
 MAX_HANDED_BYTES: Final = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class _Code:
-    """What a runtime prepares, and the source that goes with each call if it is not built in."""
+    """What a runtime prepares, and the source that is sent with each call if it is not built in."""
 
     path: Path
     digest: str

@@ -157,7 +157,7 @@ def _source_in(folder: Path, module: str) -> Path | None:
 
 @cache
 def _late_in(module: str) -> frozenset[str]:
-    # Kept, since `llmasos dev` asks again at each save: reading what the usual modules import takes most of a second.
+    # Cached, since `llmasos dev` calls this at each save: reading the usual modules' imports needs almost a second.
     try:
         spec = importlib.util.find_spec(module)
         if spec is None or not spec.origin or not spec.origin.endswith(".py"):

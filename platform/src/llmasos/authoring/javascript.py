@@ -105,7 +105,7 @@ def sdk_folder() -> Path:
 def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
     """Lay out what jco reads: the world, the entry, the author's files, and the SDK.
 
-    The packages that come along are in the folder already, in `node_modules`.
+    The bundled packages are in the folder already, in `node_modules`.
     """
     wit.write_world(capabilities, folder / "wit")
     for path in source_files(source.parent):
@@ -136,7 +136,7 @@ async def stage_development(source: Path, capabilities: frozenset[str], folder: 
     """Lay out the component of development runs as `stage` does, without the source and its packages.
 
     Returns:
-        The source, as that component takes it: `code`, one script, and its `map`.
+        The source in the form that this component reads: `code`, one script, and its `map`.
 
     Raises:
         BuildFailed: The source does not bundle; the message has the author's own error.
@@ -242,7 +242,7 @@ _UNRESOLVED = re.compile(r"\[UNRESOLVED_IMPORT\] [^\n]* in src/")
 
 
 def _authors_error(error: BuildFailed, staged: Path) -> BuildFailed:
-    """What the author's code said when it was run once, with the author's own line; else what the tool said."""
+    """The error of the author's code when it was run once, with the author's own line; else the tool's error."""
     if bundling := _BUNDLING.search(error.detail):
         place = f" ({bundling['file']}, line {bundling['line']})" if bundling["file"] else ""
         message = re.sub(r" in src/\S+$", "", bundling["said"].strip())[:300] + place

@@ -54,7 +54,7 @@ def scaffold_texts(root: Path, source: Path) -> Iterator[str]:
 
 @cache
 def _scaffolded(name: str) -> frozenset[str]:
-    """What the scaffold says of the app that it makes."""
+    """What the scaffold writes about the app that it makes."""
     template = (importlib.resources.files("llmasos.authoring") / "templates" / name).read_text(encoding="utf-8")
     if name == layout.MANIFEST:
         lines = [line.partition(" = ")[2] for line in template.splitlines() if line.startswith(("en = ", "reason."))]

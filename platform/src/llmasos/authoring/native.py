@@ -42,7 +42,7 @@ class NativeCode:
 
 
 def build_native(project: Path, manifest: Manifest) -> NativeCode:
-    """Make, or take, the wheel of a native app, and lock what it needs.
+    """Build or use the wheel of a native app, and lock its requirements.
 
     Args:
         project: The folder of `llmapp.toml`; `requirements.lock` is written into it.

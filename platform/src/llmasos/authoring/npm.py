@@ -74,7 +74,7 @@ async def install_pure(project: Path, folder: Path) -> None:
 
 
 async def packages_for_tests(project: Path) -> None:
-    """Put the packages of the lock where Node finds them, unless they are there."""
+    """Install the packages of the lock into the folder that Node searches, unless they are there."""
     installed = project / "node_modules"
     if all((installed / each).is_dir() for each in _dependencies(project)):
         return

@@ -96,7 +96,7 @@ def resolve(project: Path, requirements: Iterable[str]) -> str:
     wanted = sorted(r for r in requirements if canonicalize_name(Requirement(r).name) not in _BROUGHT)
     if not wanted:
         return ""
-    # In a folder of its own: uv follows a link that stands where it writes.
+    # In a folder of its own: uv follows a link at the path that it writes to.
     with tempfile.TemporaryDirectory(prefix="llmasos-lock-") as folder:
         made = Path(folder) / LOCK_IN_PROJECT
         with suppress(FileNotFoundError):

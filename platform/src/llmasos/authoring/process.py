@@ -13,7 +13,7 @@ from pathlib import Path
 from llmasos.errors import Invalid, Unavailable
 from llmasos.i18n import _
 
-# componentize-py takes 6 to 13 s on two cores; a first `npm install` over a slow line a few minutes.
+# componentize-py needs 6 to 13 s on two cores; a first `npm install` over a slow connection needs minutes.
 TIMEOUT_SECONDS = 600.0
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -26,7 +26,7 @@ class BuildFailed(Invalid):
     def __init__(self, message: str | None = None, *, detail: str = "") -> None:
         super().__init__(message)
         self.detail = detail
-        """All that the tool said."""
+        """Everything that the tool printed."""
 
 
 async def run_tool(
@@ -86,7 +86,7 @@ async def run_tool(
     return text
 
 
-# A line that says what went wrong, before the last line that is none of a tool's own noise.
+# A line that describes the failure is preferred to the last line that is not the tool's own noise.
 _ERROR_LINE = re.compile(
     r"^\s*(\w*(?:Error|Exception)\b.*|error(?:\[\w+\])?:.*|.*\bis not (?:found|exported).*)$", re.IGNORECASE
 )
@@ -94,7 +94,7 @@ _NOISE = re.compile(r"^(npm warn|note:|\s*\d+:\s|Stack backtrace|Caused by:?$|Lo
 
 
 def said(text: str) -> str:
-    """The line of a tool's output that says what went wrong, or its last."""
+    """The line of a tool's output that describes the failure, or its last line."""
     lines = [line.strip() for line in text.splitlines() if not _NOISE.match(line)]
     errors = [line for line in lines if _ERROR_LINE.match(line)]
     found = errors[-1] if errors else lines[-1] if lines else "it said nothing"

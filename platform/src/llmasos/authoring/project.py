@@ -132,7 +132,7 @@ def read_file(root: Path, path: Path) -> bytes:
 
 
 def left_out(folder: Path) -> list[str]:
-    """What lies in a source folder and does not come along, by the outermost name: tests, tools' and hidden files."""
+    """What a bundle leaves out of a source folder, by the outermost name: tests, tools' files and hidden files."""
     taken = {part for path in source_files(folder) for part in _prefixes(path.relative_to(folder))}
     found: list[str] = []
     for path in sorted(folder.rglob("*")):
@@ -160,7 +160,7 @@ def _prefixes(path: Path) -> tuple[Path, ...]:
 
 
 def _check_name(name: str) -> None:
-    """Refuse a file whose name a bundle cannot hold, since not every system takes it."""
+    """Refuse a file whose name a bundle cannot hold, since some systems do not accept it."""
     try:
         name.encode()
     except UnicodeEncodeError:

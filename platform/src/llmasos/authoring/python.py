@@ -176,7 +176,7 @@ def _module_name(path: Path) -> str:
 def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
     """Lay out what componentize-py reads: the world, the entry, the author's files, and the SDK.
 
-    The packages that come along are in the folder already, in `packages`.
+    The bundled packages are in the folder already, in `packages`.
 
     Raises:
         BuildFailed: The source's name is taken.

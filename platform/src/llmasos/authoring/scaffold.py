@@ -22,7 +22,7 @@ Language: TypeAlias = Literal["python", "javascript"]
 
 ID = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*/[a-z][a-z0-9]*(-[a-z0-9]+)*")
 SOURCES: dict[Language, str] = {"python": "app.py", "javascript": "app.js"}
-# What the README says of the way it is built.
+# What the README says about how the app is built.
 NOTES: dict[tuple[Kind, Language], str] = {
     ("wasm", "python"): (
         "It is built into a WebAssembly component: the source is imported once, while it is built, and pure Python\n"
@@ -47,7 +47,7 @@ class Filled(Template):
 
 
 def word(text: str) -> str:
-    """A text as a publisher or a name may be: lower-case words with hyphens; empty where nothing is left."""
+    """A text as a publisher or a name may be: lower-case words with hyphens; empty if nothing remains."""
     cleaned = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
     return cleaned if not cleaned or cleaned[0].isalpha() else f"x-{cleaned}"
 
@@ -143,7 +143,7 @@ def _write(source: Traversable, target: Path, values: dict[str, str], skip: set[
             _write(item, target / item.name, values, set())
         else:
             text = Filled(item.read_text(encoding="utf-8")).substitute(values)
-            # Python templates end in .txt, so that no tool takes them for this project's own.
+            # Python templates end in .txt, so that no tool mistakes them for this project's own sources.
             (target / item.name.removesuffix(".txt")).write_text(text, encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Where a line of bundled JavaScript came from, by its source map (ECMA-426, version 3)."""
+"""The source position of a line of bundled JavaScript, by its source map (ECMA-426, version 3)."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ async def environment(project: Project) -> dict[str, str]:
 
 
 def pytest_command(project: Project) -> list[str]:
-    """The command that runs the tests of a Python app; the SDK's fixtures come with it.
+    """The command that runs the tests of a Python app, with the SDK's fixtures.
 
     Raises:
         NotFound: It has none.
@@ -48,12 +48,12 @@ def pytest_command(project: Project) -> list[str]:
     if importlib.util.find_spec("pytest") is None:
         raise tools.missing("pytest")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(project.root)]
-    # An author who has it gets a warning of it at every run; an action is never async.
+    # If the author has it installed, it warns at every run; an action is never async.
     return [*command, *(["-p", "no:asyncio"] if importlib.util.find_spec("pytest_asyncio") else [])]
 
 
 def node_command(project: Project) -> list[str]:
-    """The command that runs the tests of a JavaScript app, with the SDK put where the source imports it from.
+    """The command that runs the tests of a JavaScript app, with the SDK placed so that the source's imports find it.
 
     Raises:
         NotFound: It has none.

@@ -13,7 +13,7 @@ from llmasos_runner.confinement.syscalls import AARCH64, X86_64
 
 
 class ConfinementMissing(Exception):
-    """This system cannot confine a process as the profile asks; the message says what is missing."""
+    """This system cannot confine a process as the profile asks; the message names what is missing."""
 
 
 # By os.uname().machine: the calls' numbers, and AUDIT_ARCH_* of <linux/audit.h>, which the filter checks first.

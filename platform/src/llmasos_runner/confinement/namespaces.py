@@ -22,7 +22,7 @@ _DETACH: Final = 2
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 _AT_RECURSIVE, _AT_FDCWD = 0x8000, -100
 
-# Where the new root is put together: any folder, as long as nothing that goes into it lies beneath.
+# The folder in which the new root is assembled: any folder that contains none of what is mounted into it.
 _STAGES: Final = ("/sys", "/mnt", "/srv", "/proc")
 
 

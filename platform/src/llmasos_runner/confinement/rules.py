@@ -44,7 +44,7 @@ _IOCTLS = (0x5421, 0x5451, 0x5450, 0x541B, 0x5401, 0x5413)
 _FCNTLS = (0, 1, 2, 3, 4, 5, 6, 1030)
 _PRCTLS = (15, 16)  # the thread's own name
 
-# A C library tries these first and then their older kin, whose arguments a filter can see.
+# A C library calls these first and falls back to their predecessors, whose arguments a filter can inspect.
 ABSENT = ("clone3", "openat2")
 
 
