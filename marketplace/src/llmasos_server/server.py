@@ -36,6 +36,7 @@ from llmasos_server.rest import catalog as catalog_endpoints
 from llmasos_server.rest.application import create_api, serve_host
 from llmasos_server.rest.guards import LOOPBACK_NAMES
 from llmasos_server.rest.health import access
+from llmasos_server.rest.identity import Revocations
 from llmasos_server.web import routers as web_routers
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ def create_app(
             in_background = _noting(host.database)
             serve_host(app, host, TokenAuthenticator(host.database, in_background))
             app.state.sessions = Sessions(host.database, in_background)
+            app.state.session_ends = Revocations(app.state.sessions)
             factors = SecondFactors(Secrets(settings.home))
             app.state.second_factors = factors
             app.state.sign_in = SignIn(host.database, factors)

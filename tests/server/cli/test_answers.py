@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from llmasos.errors import Invalid
-from llmasos_server.cli.answers import files_in, in_words, open_saved, save_answer, say_answer
+from llmasos_server.answers import files_in
+from llmasos_server.cli.answers import in_words, open_saved, save_answer, say_answer
 from llmasos_server.cli.output import say_table, width_of
 from llmasos_server.cli.shell import app
 

@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -117,7 +118,14 @@ def parts() -> HostParts | None:
 
 @pytest.fixture
 def pages(tmp_path: Path, parts: HostParts | None) -> Iterator[Pages]:
-    settings = Settings(home=tmp_path)
+    with serving(tmp_path, parts) as pages:
+        yield pages
+
+
+@contextmanager
+def serving(home: Path, parts: HostParts | None = None) -> Iterator[Pages]:
+    """A server, with parts of a host of the test's own."""
+    settings = Settings(home=home)
     ensure_schema(settings.resolved_database_url, settings.home)
     app = create_app(settings, parts=parts)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))

@@ -2,53 +2,38 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Final, TypeGuard
+from typing import Final
 
 import typer
 
 from llmasos.errors import Invalid
 from llmasos.i18n import _
 from llmasos.printable import one_line, printable
+from llmasos_server.answers import as_file, files_in, is_list, is_object, records_of
 from llmasos_server.cli.output import note, say, say_heading, say_table, tr
 
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)")
-_DATA_URL: Final = re.compile(r"data:([a-z]+/[a-z0-9.+-]+);base64,")
 # Below this, separators only disturb: a year, a port.
 _SEPARATED_FROM: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerFile:
-    """A picture or another file within an answer."""
-
-    media_type: str
-    content: bytes
-
-    def __str__(self) -> str:
-        kind, size = self.media_type, f"{len(self.content) / 1024:,.1f} KiB"
-        return tr("[{kind}, {size}: save it with -o FILE]", kind=kind, size=size)
 
 
 def say_answer(output: object) -> None:
     """Print an answer: a text as Markdown on a terminal, an object as a list of its fields, records as a table."""
     if isinstance(output, str) and as_file(output) is None:
         _say_text(output)
-    elif (rows := _records(output)) is not None:
+    elif (rows := records_of(output)) is not None:
         _say_records(rows)
-    elif _is_object(output) and as_file(output) is None:
+    elif is_object(output) and as_file(output) is None:
         _say_fields(output, "")
-    elif _is_list(output):
+    elif is_list(output):
         for each in output:
             say(f"- {in_words(each)}")
     else:
@@ -87,38 +72,11 @@ def open_saved(path: Path) -> None:
         note(tr("Nothing here opens {path}.", path=str(path)))
 
 
-def files_in(output: object) -> Iterator[AnswerFile]:
-    """The files anywhere in an answer, in its order."""
-    found = as_file(output)
-    if found is not None:
-        yield found
-    elif _is_object(output):
-        for each in output.values():
-            yield from files_in(each)
-    elif _is_list(output):
-        for each in output:
-            yield from files_in(each)
-
-
-def as_file(value: object) -> AnswerFile | None:
-    """A file that a value is: SVG, a `data:` URL, or an object with a media type and base64."""
-    if isinstance(value, str):
-        if value.lstrip()[:5] == "<svg " or (value.startswith("<?xml") and "<svg" in value[:1000]):
-            return AnswerFile("image/svg+xml", value.encode(errors="replace"))
-        found = _DATA_URL.match(value)
-        content = _decoded(value[found.end() :]) if found else None
-        return AnswerFile(found[1], content) if found and content is not None else None
-    if _is_object(value):
-        content, kind = _decoded(value.get("base64")), value.get("media_type")
-        if content is not None and isinstance(kind, str):
-            return AnswerFile(one_line(kind), content)
-    return None
-
-
 def in_words(value: object) -> str:
     """One value on one line: numbers with separators, times in the user's zone."""
     if (found := as_file(value)) is not None:
-        return str(found)
+        size = f"{len(found.content) / 1024:,.1f} KiB"
+        return tr("[{kind}, {size}: save it with -o FILE]", kind=found.media_type, size=size)
     match value:
         case None:
             words = "-"
@@ -130,7 +88,7 @@ def in_words(value: object) -> str:
             words = _number(value)
         case str():
             words = _local_time(value) if _TIME.fullmatch(value) else one_line(value)
-        case _ if _is_list(value):
+        case _ if is_list(value):
             words = ", ".join(in_words(each) for each in value) or "-"
         case _:
             words = one_line(json.dumps(value, ensure_ascii=False))
@@ -151,28 +109,6 @@ def _local_time(text: str) -> str:
         return text
 
 
-def _decoded(text: object) -> bytes | None:
-    try:
-        return base64.b64decode(text, validate=True) if isinstance(text, str) else None
-    except (binascii.Error, ValueError):
-        return None
-
-
-def _is_object(value: object) -> TypeGuard[Mapping[str, object]]:
-    return isinstance(value, Mapping)
-
-
-def _is_list(value: object) -> TypeGuard[list[object]]:
-    return isinstance(value, list)
-
-
-def _records(value: object) -> list[Mapping[str, object]] | None:
-    """The records of a table; None if it is not a list of records."""
-    rows = value if _is_list(value) else []
-    records = [row for row in rows if _is_object(row) and as_file(row) is None]
-    return records if records and len(records) == len(rows) else None
-
-
 def _say_records(rows: Sequence[Mapping[str, object]], indent: str = "") -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = [tuple(in_words(row.get(name)) for name in names) for row in rows]
@@ -182,10 +118,10 @@ def _say_records(rows: Sequence[Mapping[str, object]], indent: str = "") -> None
 def _say_fields(fields: Mapping[str, object], indent: str) -> None:
     for name, value in fields.items():
         label = f"{indent}{_label(name)}"
-        if _is_object(value) and as_file(value) is None:
+        if is_object(value) and as_file(value) is None:
             say_heading(label)
             _say_fields(value, indent + "  ")
-        elif (rows := _records(value)) is not None:
+        elif (rows := records_of(value)) is not None:
             say_heading(label)
             _say_records(rows, indent + "  ")
         elif isinstance(value, str) and "\n" in value.strip() and as_file(value) is None:

@@ -63,6 +63,14 @@ class Caller:
         return self.apps is None or app_id in self.apps
 
 
+class Credentials(Protocol):
+    """Tokens or sessions that may end while a request runs."""
+
+    def is_good(self, id_: str, /) -> bool:
+        """Whether one that was recognised is still valid: neither expired nor ended, by any process."""
+        ...
+
+
 class Authenticator(Protocol):
     """Authenticates tokens. `llmasos_server.accounts` implements it."""
 
@@ -80,10 +88,10 @@ RECHECK_SECONDS: Final = 1.0
 
 
 class Revocations:
-    """Looks whether tokens are still good: once a second for each token, however many wait for it."""
+    """Looks whether tokens or sessions are still good: once a second for each, however many wait for it."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
-        self._authenticator = authenticator
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
         self._watches: dict[str, tuple[asyncio.Task[None], list[int]]] = {}
 
     async def until_revoked(self, token_id: str) -> None:
@@ -107,7 +115,7 @@ class Revocations:
         while True:
             await asyncio.sleep(RECHECK_SECONDS)
             try:
-                if not self._authenticator.is_good(token_id):
+                if not self._credentials.is_good(token_id):
                     return
             except Exception:  # the database may be away for a while
                 logger.exception("a token could not be looked up; retrying")

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from llmasos_server.web import assets, cards, home, own_tokens, security, settings, signing_in, store, usage
+from llmasos_server.web import (
+    activity,
+    assets,
+    cards,
+    home,
+    own_tokens,
+    running,
+    security,
+    settings,
+    signing_in,
+    store,
+    usage,
+)
 
 ROUTERS = (
     assets.router,
@@ -10,6 +22,8 @@ ROUTERS = (
     home.router,
     cards.router,
     store.router,
+    running.router,
+    activity.router,
     settings.router,
     security.router,
     own_tokens.router,

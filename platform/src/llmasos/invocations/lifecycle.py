@@ -275,6 +275,11 @@ class Invocations:
 
         return await asyncio.to_thread(read)
 
+    def running_input(self, id_: str) -> str | None:
+        """What an invocation was given, as JSON, while it runs in this process."""
+        running = self._running.find(id_)
+        return running.invocation.input_json if running else None
+
     async def delete_content(self, row: InvocationRow, principal: Principal) -> None:
         """Delete what an invocation was given, showed, returned and logged.
 
@@ -343,8 +348,6 @@ class Invocations:
         of_anybody: bool = False,
     ) -> list[InvocationRow]:
         """The principal's own invocations, or the workspace's, without logs; newest first, those before `before`.
-
-        With an `app_id`, those of that app only.
 
         Raises:
             NotFound: There is no invocation `before` that the principal may see.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy.orm import defer
@@ -161,10 +162,22 @@ def listing(
     *,
     before: InvocationRow | None = None,
     app_id: str | None = None,
+    status: str | None = None,
+    started: tuple[datetime, datetime] | None = None,
 ) -> list[InvocationRow]:
-    """List those of a user and an app, or of all if one is None; newest first, older than `before`.
+    """List those of a user, an app and a status, or of all where one is None; newest first, older than `before`.
 
     Logs are not included, as each may be 64 KiB.
+
+    Args:
+        session: Where to read.
+        workspace: Whose invocations.
+        user: Who ran them.
+        limit: How many at most.
+        before: The last one of the page before.
+        app_id: Their app.
+        status: `running`, `succeeded`, `failed` or `cancelled`.
+        started: When they began: from the first instant on, and before the second.
     """
     without_log = defer(cast("Any", InvocationRow.log), raiseload=True)
     query = select(InvocationRow).options(without_log).where(InvocationRow.workspace_id == workspace)
@@ -172,11 +185,13 @@ def listing(
         query = query.where(InvocationRow.user_id == user)
     if app_id is not None:
         query = query.where(InvocationRow.app_id == app_id)
+    if status is not None:
+        query = query.where(InvocationRow.status == status)
+    at = col(InvocationRow.started_at)
+    if started is not None:
+        query = query.where(at >= started[0], at < started[1])
     if before is not None:
-        started = col(InvocationRow.started_at)
         query = query.where(
-            (started < before.started_at) | ((started == before.started_at) & (col(InvocationRow.id) < before.id))
+            (at < before.started_at) | ((at == before.started_at) & (col(InvocationRow.id) < before.id))
         )
-    return list(
-        session.exec(query.order_by(col(InvocationRow.started_at).desc(), col(InvocationRow.id).desc()).limit(limit))
-    )
+    return list(session.exec(query.order_by(at.desc(), col(InvocationRow.id).desc()).limit(limit)))

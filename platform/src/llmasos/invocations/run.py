@@ -125,6 +125,14 @@ class ActionRunner:
         """
         return action_named(self._runnables.runnable(workspace, app_id).actions, name)
 
+    def actions_of(self, workspace: str, app_id: str) -> Mapping[str, Action]:
+        """The actions of an installed app, by name.
+
+        Raises:
+            NotFound: There is no such app.
+        """
+        return self._runnables.runnable(workspace, app_id).actions
+
     async def run(
         self,
         principal: Principal,

@@ -146,6 +146,12 @@ def record(session: WriteSession, line: Line) -> None:
 _SEALED = ""
 
 
+def of_invocation(session: Session, workspace: str, invocation: str, limit: int) -> list[AuditEntry]:
+    """The first lines about an invocation, in order."""
+    own = select(AuditEntry).where(AuditEntry.workspace_id == workspace, AuditEntry.invocation_id == invocation)
+    return list(session.exec(own.order_by(col(AuditEntry.seq)).limit(limit)))
+
+
 def verify(session: Session, workspace: str | None = None) -> Verification:
     """Compare every line with its hash: of one workspace, or of all."""
     heads = {head.workspace_id: (head.count, head.hash) for head in session.exec(select(AuditHead))}

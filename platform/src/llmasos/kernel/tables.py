@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import DDL, JSON, Column, event
+from sqlalchemy import DDL, JSON, Column, Index, event
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlmodel import Field, SQLModel
 
@@ -21,6 +21,7 @@ class AuditEntry(SQLModel, table=True):
     """One line of the append-only log: `hash` covers the line and the hash before it in its workspace's chain."""
 
     __tablename__ = "audit_entry"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (Index("ix_audit_entry_invocation", "invocation_id"),)
 
     workspace_id: str = Field(primary_key=True)
     seq: int = Field(sa_type=Int64, primary_key=True)

@@ -30,12 +30,25 @@ for (const form of document.querySelectorAll("form[data-passkey]")) {
   if ("atOnce" in form.dataset) form.requestSubmit();
 }
 
-// An example of a field is put into it.
-for (const button of document.querySelectorAll("[data-fill]"))
-  button.addEventListener("click", () => {
+// Buttons that only a script can serve.
+for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false;
+document.addEventListener("click", async ({ target }) => {
+  const button = target.closest("[data-fill], [data-copy]");
+  if (button?.dataset.fill) {
     const field = document.getElementById(button.dataset.fill);
     field.value = button.value;
     field.focus();
+  } else if (button) {
+    const shown = button.closest(".ended").querySelector("[data-copied]");
+    await navigator.clipboard.writeText(button.dataset.copy || shown.innerText);
+    button.querySelector("span").textContent = button.dataset.done;
+  }
+});
+
+// Ctrl+Enter runs what is being written.
+for (const form of document.querySelectorAll("form[data-keys]"))
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit(form.querySelector("button.main"));
   });
 
 // Search as one types: the same page with other words, of which the list is taken.
@@ -55,3 +68,29 @@ for (const form of document.querySelectorAll("form[data-search]")) {
     }, 150);
   });
 }
+
+// A run that has not ended: its events as they come, from the first one on; then its answer, as the server shows it.
+function follow(live) {
+  const source = new EventSource(live.dataset.events);
+  const bar = live.querySelector("progress");
+  const on = (name, show) => source.addEventListener(name, ({ data }) => show(JSON.parse(data)));
+  const ended = async () => {
+    source.close();
+    const response = await fetch(live.dataset.answer);
+    if (!response.ok) return location.reload();
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    for (const button of page.querySelectorAll("[data-copy]")) button.hidden = false;
+    live.replaceChildren(...page.body.children);
+    live.ariaBusy = "false";
+  };
+  on("chunk", ({ text }) => live.querySelector("[data-streamed]").append(text));
+  on("notice", ({ message }) => (live.querySelector("[data-note]").textContent = message));
+  on("progress", ({ fraction, message }) => {
+    bar.hidden = false;
+    bar.value = fraction;
+    live.querySelector("[data-note]").textContent = message;
+  });
+  source.addEventListener("end", ended);
+  source.addEventListener("error", ({ data }) => (data || source.readyState === EventSource.CLOSED) && ended());
+}
+document.querySelectorAll("[data-events]").forEach(follow);
