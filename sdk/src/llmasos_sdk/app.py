@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., object])
 Title = str | Mapping[str, str]
 Lifecycle = Callable[..., None]
 
-# Made once: `json.dumps` would make an encoder for every answer.
+# Built once: `json.dumps` would build an encoder for every result.
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 # An action's name becomes a route, a command and a tool.
@@ -56,7 +56,7 @@ class Action:
 
     @cached_property
     def streaming(self) -> bool:
-        """Whether it streams its answer: it is a generator, or its hint says that it returns one."""
+        """Whether it streams its result: it is a generator, or its hint says that it returns one."""
         if inspect.isgeneratorfunction(inspect.unwrap(self.function)):
             return True
         hinted: object = get_origin(result_of(self.function))
@@ -106,7 +106,7 @@ class Action:
         return decode_arguments(hints, hints.keys() - defaults.keys(), value)
 
     def run(self, ctx: Context, value: Mapping[str, JsonValue]) -> JsonValue:
-        """Run it on decoded JSON; the pieces of a generator are sent as they come.
+        """Run it on decoded JSON; each piece of a generator is sent at once.
 
         Raises:
             SchemaMismatch: The input, or the function's result, does not match its schema.
@@ -127,7 +127,7 @@ class Action:
 
     def _send(self, ctx: Context, pieces: Iterator[object]) -> object:
         sent: list[str] = []
-        # If a model's piece ends in half a character, that half waits for the other.
+        # If a model's piece ends in half a character, keep that half until the other arrives.
         half = ""
         try:
             while True:

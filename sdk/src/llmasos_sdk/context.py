@@ -38,13 +38,13 @@ def permission_lines(capability: str) -> str:
 
 
 class OutputClient:
-    """`ctx.output`: what the caller sees while the action runs. Text goes out by `yield`."""
+    """`ctx.output`: what the caller sees while the action runs. To send text, `yield` it."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
 
     def progress(self, fraction: float, message: str = "") -> None:
-        """Show how far it is, from 0 to 1, with a line of text."""
+        """Show the progress, from 0 to 1, with a line of text."""
         self._host.call("output", "progress", float(min(1.0, max(0.0, fraction))), str(message))
 
 

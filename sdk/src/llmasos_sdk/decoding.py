@@ -31,7 +31,7 @@ def unsupported(hint: Hint) -> TypeError:
 
 
 def decode(hint: Hint, value: JsonValue, place: str = "") -> Any:
-    """A JSON value as the type that the hint names.
+    """Decode a JSON value as the type that the hint names.
 
     Args:
         hint: One that `schema_of` accepts.
@@ -147,7 +147,7 @@ def _record(record: Record, value: JsonValue, place: str, tags: frozenset[str]) 
 def decode_arguments(
     hints: Mapping[str, Hint], required: typing.AbstractSet[str], value: Mapping[str, JsonValue], place: str = ""
 ) -> dict[str, Any]:
-    """The values of an object, each as its hint names it. What is left out stays out.
+    """Decode the values of an object, each by its hint. A missing key stays missing.
 
     Raises:
         SchemaMismatch: A key is unknown or missing, or a value does not fit.
@@ -172,7 +172,7 @@ def _missing(place: str) -> SchemaMismatch:
 
 
 def _union(members: Sequence[Hint], value: JsonValue, place: str) -> Any:
-    """The value as the member that reads it; `unions.check_union` saw to it that they do not contradict."""
+    """The value as the member that reads it; `unions.check_union` ensures that no two members disagree."""
     tags = tags_of(members)
     likely = [each for each in members if kind_of(value) in kinds_of(each)]
     if isinstance(value, dict):

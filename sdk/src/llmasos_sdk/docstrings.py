@@ -15,7 +15,7 @@ ENTRY = re.compile(r"(?P<name>\w+)\s*(?:\([^)]*\))?\s*:\s*(?P<text>.*)")
 
 @dataclass(frozen=True, slots=True)
 class Docstring:
-    """The prose before the first section, and what `Args` or `Attributes` says of each name."""
+    """The prose before the first section, and the description of each name in `Args` or `Attributes`."""
 
     summary: str = ""
     arguments: dict[str, str] = field(default_factory=dict[str, str])

@@ -63,7 +63,7 @@ class Unavailable(AppError):
 
 
 class AnswerUnusable(Unavailable):
-    """The model's answer does not fit the schema that was asked for."""
+    """The model's answer does not fit the requested schema."""
 
 
 class TimedOut(AppError):

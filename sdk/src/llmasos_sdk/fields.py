@@ -9,12 +9,12 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What a form shows of one input, and how far it goes. Used as `Annotated[str, Field(title="Text")]`.
+    """How a form shows one input, and its bounds. Used as `Annotated[str, Field(title="Text")]`.
 
     Args:
         title: The label; a text, or texts by locale: {"en": "Text", "zh": "文本"}.
         description: The help below it; a text, or texts by locale.
-        ui: How the form takes it; None leaves it to the type. A `file` comes as base64 in a string.
+        ui: The kind of form field; None leaves it to the type. A `file` is sent as base64 in a string.
         min: The least value of a number, or the least length of a text or list.
         max: The greatest value of a number, or the greatest length.
         examples: Values that a form and `llmasos run --help` show, of the type of the input.

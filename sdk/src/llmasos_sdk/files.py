@@ -12,7 +12,7 @@ from llmasos_sdk.errors import SchemaMismatch
 from llmasos_sdk.host import JsonValue
 from llmasos_sdk.messages import message as _
 
-# In base64 these are 1,000,000 characters; all that an action takes or returns is held to 1 MiB.
+# In base64 these are 1,000,000 characters; everything that an action takes or returns is limited to 1 MiB.
 MAX_FILE_BYTES: Final = 750_000
 MAX_NAME: Final = 255
 BYTES: Final = "application/octet-stream"

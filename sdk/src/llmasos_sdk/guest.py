@@ -80,7 +80,7 @@ def handler(app: App, interfaces: Mapping[str, ModuleType], types: ModuleType, e
 
 
 def failure_maker(types: ModuleType, err: type[Exception]) -> Callable[[AppError], Exception]:
-    """What makes the exception that crosses to the host of an error.
+    """A function that makes the exception for the host from an error.
 
     Args:
         types: The generated module of the interface `types`.

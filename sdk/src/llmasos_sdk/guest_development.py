@@ -24,12 +24,12 @@ from llmasos_sdk.guest_files import MemoryFiles, serve
 from llmasos_sdk.messages import message as _
 from llmasos_sdk.messages import well_formed
 
-# Where componentize-py has an app's folder while it builds one.
+# The path of the app's folder while componentize-py builds it.
 ROOT = "/1"
 
 
 class SourceFinder:
-    """Finds an app's modules among the files that were handed over."""
+    """Finds an app's modules among the files that the host sent."""
 
     def __init__(self, files: MemoryFiles) -> None:
         self._files = files

@@ -102,7 +102,7 @@ class _Scan:
 
 
 def keep(root: str) -> MemoryFiles:
-    """Read the data files below a folder into memory, where Python's functions find them from now on."""
+    """Read the data files below a folder into memory, and let Python's file functions find them there."""
     contents: dict[str, bytes] = {}
     for folder, _folders, names in os.walk(root):
         for name in names:

@@ -35,4 +35,4 @@ class SleepingLoop(asyncio.BaseEventLoop):
 def install() -> None:
     """Let `asyncio.run` and `asyncio.new_event_loop` make such loops."""
     for module in (asyncio, asyncio.events):
-        setattr(module, "new_event_loop", SleepingLoop)  # noqa: B010 (a checker knows no such assignment)
+        setattr(module, "new_event_loop", SleepingLoop)  # noqa: B010 (a type checker does not accept the assignment)

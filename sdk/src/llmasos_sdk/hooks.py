@@ -75,7 +75,7 @@ class AppHooks:
     def uninstall(self, host: Host) -> None:
         """The app is about to be removed; whatever it does, it is removed.
 
-        What it stored stays or goes as the user said, so there is no need to delete it here.
+        Its stored data is kept or deleted as the user chose, so there is no need to delete it here.
         """
 
     @hookspec
@@ -92,7 +92,7 @@ class AppHooks:
 
 
 def plugin_manager() -> pluggy.PluginManager:
-    """A manager that knows these hooks and no plugin yet."""
+    """A plugin manager with these hooks and without plugins."""
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(AppHooks)
     return manager

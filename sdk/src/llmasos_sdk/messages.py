@@ -15,7 +15,7 @@ from string import Formatter
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, Union, cast
 
-# A longer text says nothing more to a person. It also bounds what one template can make of long parameters.
+# Nobody reads a longer text. It also bounds what one template can make of long parameters.
 MAX_CHARACTERS: Final = 20_000
 
 
@@ -233,7 +233,7 @@ def to_text(text: str) -> str:
 
 
 def from_text(text: str, depth: int = 32) -> Message:
-    """Read what `to_text` wrote. Any other text is words as they were said.
+    """Read what `to_text` wrote. Any other text is kept verbatim.
 
     Args:
         text: What was written. It may come from an app.

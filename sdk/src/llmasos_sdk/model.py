@@ -107,7 +107,7 @@ def parse(completion: Completion[None], output: type[T]) -> Completion[T]:
 
 
 class Stream:
-    """A streamed answer: iterate over its pieces of text; `completion` is complete once it ended.
+    """A streamed answer: iterate over its pieces of text; `completion` is complete when the stream has ended.
 
     Leaving it early, as with `with`, ends the model's work.
     """
@@ -124,7 +124,7 @@ class Stream:
         self._open = True
 
     def __iter__(self) -> Generator[str]:
-        """The pieces of text, as they come."""
+        """The pieces of text, in order of arrival."""
         try:
             while self._open:
                 part = self._host.call("model", "read", self._number)
@@ -152,7 +152,7 @@ class Stream:
         return text
 
     def _take_tool_call(self, part: Document) -> None:
-        """Add a piece to its call. A call's id and name come first, then its arguments bit by bit."""
+        """Add a piece to its call. A call's id and name arrive first, then its arguments in pieces."""
         told = cast("Document", part.get("function") or {})
         name = str(told.get("name") or "")
         call = self._call_of(part, name)

@@ -134,12 +134,12 @@ class FakeHost:
             return json.dumps(encode(self._apps[app][action](**json.loads(text))), ensure_ascii=False)
         except AppError:
             raise
-        except Exception as error:  # as the host tells of an app that failed
+        except Exception as error:  # as the host reports an app that failed
             raise Invalid(f"the app failed: {type(error).__name__}: {error}") from error
 
 
 def _body(content: bytes) -> Document:
-    """The body of an answer as the host gives it: text if it is text."""
+    """The body of a response as the host returns it: text if it is text."""
     try:
         return {"body": content.decode()}
     except UnicodeDecodeError:

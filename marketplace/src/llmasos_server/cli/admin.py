@@ -11,7 +11,7 @@ from llmasos_server.cli.output import GREEN, RED, emit_json, locale, options, sa
 
 
 def migrate() -> None:
-    """Bring the database up to date. It is made where it is missing; other commands do this at first use."""
+    """Bring the database up to date. It is created if it is missing; other commands do this at first use."""
     home, url = state_home_and_database_url()
     changed = ensure_schema(url, home)
     if options().json:
@@ -23,7 +23,7 @@ def migrate() -> None:
 
 
 def doctor() -> None:
-    """Check every part of the home and of this system, and say what to do. Ends with 1 where something is wrong."""
+    """Check every part of the home and of this system, and say what to do. The exit code is 1 if something is wrong."""
     import asyncio
 
     from llmasos_server.doctor import examine

@@ -67,7 +67,7 @@ def save_answer(output: object, path: Path) -> None:
 def open_saved(path: Path) -> None:
     """Open a saved file with the desktop's program; a note says so if there is none."""
     # Absolute: a name that begins with a hyphen would be an option of the program.
-    # Waited for, `xdg-open` tells whether there is a program; macOS's `open` would wait until that is closed.
+    # `xdg-open` returns whether there is a program, so it is awaited; macOS's `open` would block until that is closed.
     if typer.launch(str(path.absolute()), wait=sys.platform == "linux") != 0:
         note(tr("Nothing here opens {path}.", path=str(path)))
 
@@ -143,7 +143,7 @@ def _say_text(text: str) -> None:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    # No hyperlinks: a terminal hides where they lead.
+    # No hyperlinks: a terminal hides their targets.
     Console(highlight=False).print(Markdown(printable(text), hyperlinks=False))
 
 

@@ -86,7 +86,7 @@ def ask(question: str, *, default: bool = False) -> bool:
 
 
 def decide(plan: InstallPlan, *, yes: bool, decline: Sequence[str], config: Mapping[str, Any]) -> ConsentAnswers | None:
-    """Show what every step of a plan asks for, and ask for consent; None if the person said no.
+    """Show what every step of a plan asks for, and ask for consent; None if the person declines.
 
     Args:
         plan: What would be done.

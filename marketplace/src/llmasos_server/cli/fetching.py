@@ -1,4 +1,4 @@
-"""Shows how far a fetch has come."""
+"""Shows the progress of a fetch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def fetching(what: str) -> Generator[Callable[[int, int], None]]:
     """A bar on a terminal's stderr; elsewhere a line when the fetch begins; nothing with --json.
 
     Yields:
-        What to tell bytes so far and bytes in all, from any thread.
+        A function to call with the bytes received and the bytes in all, from any thread.
     """
     quiet, begun = options().json, False
 

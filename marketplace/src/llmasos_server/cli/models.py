@@ -1,4 +1,4 @@
-"""`models list/add/remove/test/pull`: which models there are, and where they come from."""
+"""`models list/add/remove/test/pull`: the models of this home and their providers."""
 
 from __future__ import annotations
 

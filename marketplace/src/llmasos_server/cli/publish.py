@@ -93,7 +93,7 @@ def yank(
     release: Release,
     reason: Annotated[str, typer.Option(help=tr("Shown beside the release."))] = "",
 ) -> None:
-    """Keep new installs from a release. Where it is installed or locked, it stays."""
+    """Keep new installs from a release. It stays if it is installed or locked."""
     _move(release, reason, yanked=True)
 
 

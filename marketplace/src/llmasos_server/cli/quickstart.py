@@ -235,7 +235,7 @@ def _say_quota(host: Host) -> None:
                 )
 
 
-# What the mechanisms that confine a runner mean to the person who runs an app, by how their names begin.
+# What each mechanism that confines a runner means to a person who runs an app, by the beginning of its name.
 _MECHANISMS: Final = (
     (("landlock", "private root", "mount"), _("it can open none of your files")),
     (("net",), _("it reaches no network")),

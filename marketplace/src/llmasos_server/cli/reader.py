@@ -27,7 +27,7 @@ async def stopping_with_the_reader(show: Callable[[Event], None]) -> AsyncGenera
     async def sink(event: Event) -> None:
         nonlocal left
         if left:
-            await asyncio.sleep(0)  # where the cancellation strikes, of an app that waits for nothing else
+            await asyncio.sleep(0)  # raises the cancellation, if the app awaits nothing else
             return
         try:
             show(event)
@@ -39,7 +39,7 @@ async def stopping_with_the_reader(show: Callable[[Event], None]) -> AsyncGenera
 
     try:
         yield sink
-        await asyncio.sleep(0)  # where a cancellation strikes that came with the last event
+        await asyncio.sleep(0)  # raises a cancellation that arrived with the last event
     except asyncio.CancelledError:
         if left and task is not None and task.uncancel() == 0:
             raise BrokenPipeError from None

@@ -80,8 +80,8 @@ Place: TypeAlias = Literal["server", "home", "machine"]
 """Where a command works if `LLMASOS_URL` names a server.
 
 server: It talks to that server.
-home: It works on the home of this machine, which the user may take for the server's, so it is refused.
-machine: What it does belongs to this machine, such as the folder of a project; it says so, and does it.
+home: It works on the home of this machine, which the user may mistake for the server's, so it is refused.
+machine: What it does belongs to this machine, such as the folder of a project; it runs, and a note says where.
 """
 
 PLACES: Final[dict[str, Place]] = {

@@ -99,7 +99,7 @@ def upgrade(
     decline: Decline = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Upgrade an app. One that asks for more waits for your consent, and the old release goes on running."""
+    """Upgrade an app. A release that asks for more waits for your consent, and the old one keeps running."""
     from llmasos.installs import repository
     from llmasos.installs.resolve import Requirement, parse_requirement
     from llmasos_server.cli.asking import parse_config

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from llmasos.i18n import Message, _, listing, template, verbatim
 
-# Typer's sentences that come as text alone, by how they begin or end. What they are about stands in their place.
+# Typer's sentences that are plain text, by their beginning or end. `about` is what they name.
 _BEGINNINGS: Final = {
     "No such command ": template("No such command {about}"),
     "Got unexpected extra argument(s) ": template("Got unexpected extra arguments: {about}"),

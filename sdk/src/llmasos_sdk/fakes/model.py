@@ -120,7 +120,7 @@ class ScriptedModel:
 
 
 def count_tokens(text: str) -> int:
-    """Words and signs: about what a real tokenizer counts, and always the same."""
+    """Count words and signs: close to a real tokenizer, and deterministic."""
     return len(TOKEN.findall(text))
 
 

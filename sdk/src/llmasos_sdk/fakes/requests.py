@@ -1,4 +1,4 @@
-"""The requests of an app, held against the host's rules: what the host refuses, a fake refuses."""
+"""Checks an app's requests by the host's rules: what the host refuses, a fake refuses."""
 
 from __future__ import annotations
 

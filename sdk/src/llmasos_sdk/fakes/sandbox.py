@@ -51,7 +51,7 @@ def call_in_sandbox(path: str, action: str, input_json: str, host: Host) -> str:
 
 
 def _served(host: Host, capability: str, function: str, arguments: list[Any]) -> dict[str, Any]:
-    """The answer to a host call. An error that is no `AppError` is a test's own, and ends the call."""
+    """The reply to a host call. An error that is no `AppError` is the test's own, and ends the call."""
     try:
         return {"value": host.call(capability, function, *arguments)}
     except AppError as error:
@@ -59,5 +59,5 @@ def _served(host: Host, capability: str, function: str, arguments: list[Any]) ->
 
 
 def _error(tag: str, message: str) -> AppError:
-    """The error, which has crossed as its case alone. An app that failed is known by its words."""
+    """The error, of which only the case was transferred. A failed app is recognised by its message."""
     return AppFailed(message) if message.startswith("the app failed: ") else from_tag(tag, message)
