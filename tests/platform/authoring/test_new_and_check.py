@@ -19,7 +19,7 @@ from llmasos.authoring.project import open_project
 from llmasos.authoring.testing import node_command, pytest_command
 from llmasos.errors import Conflict, Invalid, NotFound, Unavailable
 
-KINDS = [("wasm", "python"), ("python", "python"), ("wasm", "javascript")]
+KINDS = [("wasm", "python"), ("python", "python"), ("wasm", "javascript"), ("wasm", "typescript")]
 
 
 @pytest.mark.parametrize(("kind", "language"), KINDS)

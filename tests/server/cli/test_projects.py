@@ -32,6 +32,7 @@ memory_mib = 48
 """
 STORAGE = '[[permissions]]\ncapability = "storage"\nreason.en = "Keeps the count."\n'
 HTTP = '[[permissions]]\ncapability = "http"\nhosts = ["http://127.0.0.1:1"]\nreason.en = "Asks."\n'
+MODEL = '[[permissions]]\ncapability = "model"\ntiers = ["fast"]\nreason.en = "Says."\n'
 PYTHON = '''
 """Counts."""
 import csv
@@ -99,7 +100,8 @@ def project(folder: Path, files: dict[str, str], *, kind: str = "wasm", permissi
 def python_project(tmp_path: Path) -> Path:
     words = "def shout(text: str) -> str:\n    return text.upper()\n"
     files = {"app.py": PYTHON, "parts/words.py": words, "data.txt": "data"}
-    return project(tmp_path / "counted", files, permissions=STORAGE + HTTP)
+    # The same capabilities as in test_sandboxed_tests.py: the interpreter is built once for both.
+    return project(tmp_path / "counted", files, permissions=STORAGE + HTTP + MODEL)
 
 
 def test_a_project_runs_and_a_change_needs_no_build(llmasos: Any, home: Path, python_project: Path) -> None:

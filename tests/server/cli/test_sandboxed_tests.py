@@ -31,6 +31,8 @@ cpu_seconds = 3
 capability = "model"
 tiers = ["fast"]
 reason.en = "Says."
+"""
+REST = """
 [[permissions]]
 capability = "storage"
 reason.en = "Keeps."
@@ -207,7 +209,7 @@ def llmasos(home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def project(folder: Path, kind: str, files: dict[str, str]) -> Path:
     """A project, whose first file is its source."""
     (folder / "tests").mkdir(parents=True)
-    manifest = MANIFEST.format(kind=kind, source=next(iter(files)))
+    manifest = MANIFEST.format(kind=kind, source=next(iter(files))) + REST
     for name, text in {"llmapp.toml": manifest, **files}.items():
         (folder / name).write_text(text, encoding="utf-8")
     return folder
@@ -259,3 +261,15 @@ def test_a_project_that_does_not_import_is_an_error_before_its_tests_run(llmasos
     done = llmasos("test", str(project(tmp_path / "p", "wasm", files)), "--sandbox")
     assert done.exit_code == 1
     assert "the source does not import: NameError" in done.stderr
+
+
+def test_the_tests_of_a_new_app_pass_in_the_sandbox_too(
+    llmasos: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """11-32: of a Python app; tests/platform/authoring has those of JavaScript and TypeScript."""
+    monkeypatch.chdir(tmp_path)
+    assert llmasos("new", "acme/hello").exit_code == 0
+    with (tmp_path / "hello" / "llmapp.toml").open("a") as manifest:
+        manifest.write(REST)
+    told = json.loads(llmasos("test", "hello", "--sandbox", "--json").stdout)
+    assert (told["ok"], "3 passed" in told["output"]) == (True, True), told["output"]

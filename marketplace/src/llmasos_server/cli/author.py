@@ -30,7 +30,9 @@ def new(
         Literal["wasm", "python"],
         typer.Option(help=tr("A component, or a native Python app.")),
     ] = "wasm",
-    language: Annotated[Literal["python", "javascript"], typer.Option(help=tr("Of the source."))] = "python",
+    language: Annotated[
+        Literal["python", "javascript", "typescript"], typer.Option(help=tr("Of the source."))
+    ] = "python",
 ) -> None:
     """Start a new app."""
     from llmasos.authoring import scaffold

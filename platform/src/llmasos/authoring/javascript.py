@@ -12,9 +12,11 @@ import importlib.util
 import json
 import re
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from llmasos.authoring import wit
@@ -102,6 +104,21 @@ def sdk_folder() -> Path:
     )
 
 
+def install_sdk(project: Path) -> None:
+    """Put the SDK where a project's tests and the type checker find it, unless this version of it is there."""
+    wanted = sdk_folder()
+    installed = project / "node_modules" / "@llmasos" / "sdk"
+    if _contents(installed) == _contents(wanted):
+        return
+    shutil.rmtree(installed, ignore_errors=True)
+    shutil.copytree(wanted, installed, ignore=shutil.ignore_patterns("test", "node_modules"))
+
+
+def _contents(sdk: Path) -> dict[str, bytes]:
+    files = [sdk / "package.json", *(sdk / "src").rglob("*")]
+    return {path.relative_to(sdk).as_posix(): path.read_bytes() for path in files if path.is_file()}
+
+
 def stage(source: Path, capabilities: frozenset[str], folder: Path) -> None:
     """Lay out what jco reads: the world, the entry, the author's files, and the SDK.
 
@@ -157,19 +174,44 @@ async def stage_development(source: Path, capabilities: frozenset[str], folder: 
     return {"code": code, "map": source_map}
 
 
-def _node() -> tuple[str, str]:
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        missing = "Node.js" if node is None else "npm"
+def node() -> str:
+    """The path of Node.js.
+
+    Raises:
+        Unavailable: It is missing, or too old.
+    """
+    found = shutil.which("node")
+    if found is None:
+        raise _needed("Node.js")
+    version = _version(found)
+    if (major := re.match(r"v(\d+)", version)) is None or int(major[1]) < NODE_MAJOR:
         raise Unavailable(
-            _(
-                "Building a JavaScript app needs {missing}: install Node.js {node_major} or later, with npm. "
-                "Apps in Python build without it, and built apps run without it.",
-                missing=missing,
-                node_major=NODE_MAJOR,
-            ),
+            _("Node.js {version} is too old: install {node_major} or later.", version=version, node_major=NODE_MAJOR),
         )
-    return node, npm
+    return found
+
+
+@cache
+def _version(path: str) -> str:
+    return subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _npm() -> str:
+    found = shutil.which("npm")
+    if found is None:
+        raise _needed("npm")
+    return found
+
+
+def _needed(missing: str) -> Unavailable:
+    return Unavailable(
+        _(
+            "Building a JavaScript app needs {missing}: install Node.js {node_major} or later, with npm. "
+            "Apps in Python build without it, and built apps run without it.",
+            missing=missing,
+            node_major=NODE_MAJOR,
+        ),
+    )
 
 
 def toolchain_digest() -> str:
@@ -187,7 +229,8 @@ async def toolchain(home: Path | None = None) -> Path:
     Raises:
         Unavailable: Node.js or npm is missing, or the packages cannot be fetched.
     """
-    __, npm = _node()
+    node()
+    npm = _npm()
     tools = (home or default_home()) / "tools"
     ready = tools / f"jco-{toolchain_digest()}"
     if ready.is_dir():
@@ -293,8 +336,7 @@ async def run_node(staged: Path, what: str, command: list[str | Path]) -> str:
         BuildFailed: It failed; the message has the author's own error.
         Unavailable: Node.js is missing.
     """
-    node, __ = _node()
     try:
-        return await run_tool([node, *command], cwd=staged, what=what, env={"NO_COLOR": "1"})
+        return await run_tool([node(), *command], cwd=staged, what=what, env={"NO_COLOR": "1"})
     except BuildFailed as error:
         raise _authors_error(error, staged) from None

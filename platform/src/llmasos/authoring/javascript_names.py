@@ -7,7 +7,6 @@ TypeScript source as their own `tsconfig.json` says.
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -17,15 +16,6 @@ from llmasos.authoring.process import BuildFailed
 from llmasos.authoring.project import Project, source_files
 from llmasos.i18n import _
 
-# What the sandbox has besides the language itself: no DOM, no Node.js.
-_GLOBALS: Final = """\
-declare const console: Record<"log" | "info" | "debug" | "warn" | "error", (...values: unknown[]) => void>;
-declare function queueMicrotask(run: () => void): void;
-declare function atob(text: string): string;
-declare function btoa(text: string): string;
-declare const performance: { now(): number };
-declare class DOMException extends Error { constructor(message?: string, name?: string); }
-"""
 _OPTIONS: Final = (
     "--ignoreConfig", "--noEmit", "--pretty", "false", "--allowJs", "--checkJs", "--skipLibCheck", "--types", "",
     "--lib", "esnext", "--target", "esnext", "--module", "esnext", "--moduleResolution", "bundler",
@@ -52,20 +42,12 @@ async def undefined_names(project: Project) -> list[ProjectFinding]:
         return []
     tools = await javascript.toolchain()
     declarations = [path for path in source_files(source.parent) if path.name.endswith(".d.ts")]
-    with tempfile.TemporaryDirectory(prefix="llmasos-names-") as name:
-        known = Path(name) / "globals.d.ts"
-        known.write_text(_GLOBALS, encoding="utf-8")
-        command: list[str | Path] = [
-            tools / "node_modules" / "typescript" / "bin" / "tsc",
-            *_OPTIONS,
-            known,
-            *declarations,
-            source,
-        ]
-        try:
-            await javascript.run_node(project.root, "tsc", command)
-        except BuildFailed as error:
-            return _findings(project.root, error.detail)
+    known = javascript.sdk_folder() / "src" / "globals.d.ts"
+    command: list[str | Path] = [tools / "node_modules" / "typescript" / "bin" / "tsc", *_OPTIONS, known, *declarations]
+    try:
+        await javascript.run_node(project.root, "tsc", [*command, source])
+    except BuildFailed as error:
+        return _findings(project.root, error.detail)
     return []
 
 

@@ -13,15 +13,20 @@ from pathlib import Path
 from string import Template
 from typing import Literal, TypeAlias
 
+from llmasos.authoring.javascript import install_sdk
 from llmasos.bundles.manifest import parse_manifest
 from llmasos.errors import Conflict, Invalid
 from llmasos.i18n import _
 
 Kind: TypeAlias = Literal["wasm", "python"]
-Language: TypeAlias = Literal["python", "javascript"]
+Language: TypeAlias = Literal["python", "javascript", "typescript"]
 
 ID = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*/[a-z][a-z0-9]*(-[a-z0-9]+)*")
-SOURCES: dict[Language, str] = {"python": "app.py", "javascript": "app.js"}
+SOURCES: dict[Language, str] = {"python": "app.py", "javascript": "app.js", "typescript": "app.ts"}
+_QUICKJS = (
+    "It is built into a WebAssembly component with QuickJS; building needs Node.js, running it does not. Modules\n"
+    "beside the source go with it; there is no Node API inside."
+)
 # What the README says about how the app is built.
 NOTES: dict[tuple[Kind, Language], str] = {
     ("wasm", "python"): (
@@ -33,9 +38,10 @@ NOTES: dict[tuple[Kind, Language], str] = {
         "It runs as a confined Python process. `llmasos add numpy` names a package under\n"
         "`[runtime]` and pins it, and all that it needs, with their hashes, wheels only."
     ),
-    ("wasm", "javascript"): (
-        "It is built into a WebAssembly component with QuickJS; building needs Node.js, running it does not. It may\n"
-        'be TypeScript: name `source = "app.ts"`. Modules beside the source go with it; there is no Node API inside.'
+    ("wasm", "javascript"): _QUICKJS,
+    ("wasm", "typescript"): (
+        f"{_QUICKJS} Types are stripped,\n"
+        "not checked: `npx -p typescript tsc` checks them, and so do editors, by `tsconfig.json`."
     ),
 }
 
@@ -118,8 +124,10 @@ def new(name: str, folder: Path, *, kind: Kind = "wasm", language: Language = "p
     folder.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=f".{short}-", dir=folder))
     try:
-        _write(templates, making, values, skip={"python", "javascript"})
+        _write(templates, making, values, skip=set(SOURCES))
         _write(templates / language, making, values, skip=set())
+        if language != "python":
+            install_sdk(making)  # editors and the type checker find its types
         (making / "gitignore").rename(making / ".gitignore")
         # Editors complete and check the manifest by it.
         schema = importlib.resources.files("llmasos_sdk") / "llmapp.schema.json"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import sys
 from pathlib import Path
 
 from llmasos.authoring import javascript, npm, tools
 from llmasos.authoring.packages import packages_for_tests
-from llmasos.authoring.project import Project
-from llmasos.errors import NotFound, Unavailable
+from llmasos.authoring.project import Project, source_files
+from llmasos.errors import NotFound
 from llmasos.i18n import _
 
 
@@ -26,6 +25,10 @@ async def environment(project: Project) -> dict[str, str]:
     suffix = Path(project.manifest.runtime.source or "").suffix
     if suffix in javascript.SUFFIXES:
         await npm.packages_for_tests(project.root)
+        javascript.install_sdk(project.root)
+        if _is_typescript(project):
+            rolldown = await javascript.toolchain() / "node_modules" / "rolldown" / "dist" / "utils-index.mjs"
+            env["LLMASOS_ROLLDOWN"] = rolldown.as_uri()
     elif (packages := await packages_for_tests(project)) is not None:
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(packages), env.get("PYTHONPATH")]))
     return env
@@ -53,24 +56,29 @@ def pytest_command(project: Project) -> list[str]:
 
 
 def node_command(project: Project) -> list[str]:
-    """The command that runs the tests of a JavaScript app, with the SDK placed so that the source's imports find it.
+    """The command that runs the tests of a JavaScript or TypeScript app.
 
     Raises:
         NotFound: It has none.
-        Unavailable: Node.js is not installed.
+        Unavailable: Node.js is not installed, or too old.
     """
-    tests = sorted(path for path in project.root.glob("tests/**/*.test.*") if path.suffix in javascript.SUFFIXES)
+    tests = _node_tests(project)
     if not tests:
+        suffix = Path(project.manifest.runtime.source or "").suffix
         raise NotFound(
-            _("{root} has no tests: write tests/app.test.js.", root=project.root.name),
+            _("{root} has no tests: write tests/app.test{suffix}.", root=project.root.name, suffix=suffix),
         )
-    node = shutil.which("node")
-    if node is None:
-        raise Unavailable(
-            _("The tests of a JavaScript app need Node.js 20 or later."),
-        )
-    sdk = project.root / "node_modules" / "@llmasos" / "sdk"
-    if not sdk.exists():
-        sdk.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(javascript.sdk_folder(), sdk, ignore=shutil.ignore_patterns("test"))
-    return [node, "--test", *(str(path) for path in tests)]
+    command = [javascript.node(), "--test"]
+    if _is_typescript(project):
+        loader = Path(__file__).parent / "jco" / "typescript.mjs"
+        command = [command[0], "--enable-source-maps", "--import", loader.as_uri(), "--test"]
+    return [*command, *(str(path) for path in tests)]
+
+
+def _node_tests(project: Project) -> list[Path]:
+    return sorted(path for path in project.root.glob("tests/**/*.test.*") if path.suffix in javascript.SUFFIXES)
+
+
+def _is_typescript(project: Project) -> bool:
+    files = [*source_files(project.root), *_node_tests(project)]
+    return any(path.suffix in {".ts", ".mts"} and not path.name.endswith(".d.ts") for path in files)

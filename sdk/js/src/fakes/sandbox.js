@@ -15,7 +15,8 @@ class Connection {
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
     const workerData = { path, port: port2, received: this.#received };
-    this.#worker = new Worker(new URL("./sandbox-worker.js", import.meta.url), { workerData, transferList: [port2] });
+    const worker = new URL("./sandbox-worker.js", import.meta.url);
+    this.#worker = new Worker(worker, { workerData, transferList: [port2], execArgv: [] });
     this.#worker.unref();
   }
 
