@@ -132,9 +132,14 @@ async def test_an_interrupted_build_is_built_again(tmp_path):
         ("iniconfig @ https://example.com/x.whl --hash=sha256:" + "0" * 64, "names an address"),
         ("--index-url https://example.com\n", "is an option"),
         ("-e .\n", "is an option"),
+        ("# a \\\n--index-url https://example.com\n", "goes on in the next line"),
+        ("iniconfig==2.1.0 # a\\\nx @ https://example.com/x.whl", "goes on in the next line"),
+        ("#\r--index-url https://example.com\n", "is an option"),
+        ("#\u2028--index-url https://example.com\n", "is an option"),
     ],
 )
 async def test_a_lock_with_a_line_that_is_not_pinned_and_hashed_is_refused(tmp_path, lock, said):
+    """11-S16, its kind: a comment that ended in a backslash hid the line after it from the check, and not from uv."""
     files = {**built(tmp_path / "project"), "requirements.txt": lock.encode()}
     digest, code = code_in(tmp_path / "code", files)
     with pytest.raises(BundleRejected, match=said):

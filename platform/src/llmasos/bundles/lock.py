@@ -19,8 +19,7 @@ def check_lock(text: str) -> None:
     Raises:
         BundleRejected: A line is not a pinned and hashed requirement, names an address, or is an option.
     """
-    lines = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
-    pinned = [line for line in lines if line and not line.startswith("#")]
+    pinned = locked_lines(text)
     if len(pinned) > MAX_REQUIREMENTS:
         raise BundleRejected(
             _(
@@ -30,7 +29,26 @@ def check_lock(text: str) -> None:
             ),
         )
     for line in pinned:
-        _check_line(line.split(" #")[0])
+        _check_line(line)
+
+
+def locked_lines(text: str) -> list[str]:
+    """The requirements of a lock, each on one line, without comments.
+
+    Raises:
+        BundleRejected: A comment ends in a backslash: what follows it is a comment for some readers, and read by uv.
+    """
+    for line in text.splitlines():
+        if "#" in line and line.rstrip().endswith("\\"):
+            raise BundleRejected(
+                _(
+                    "requirements.txt in the bundle: {line!r} is a comment that goes on in the next line: {cure}",
+                    line=line[:80],
+                    cure=_CURE,
+                ),
+            )
+    lines = (line.strip() for line in text.replace("\\\n", " ").splitlines())
+    return [line.split(" #")[0] for line in lines if line and not line.startswith("#")]
 
 
 def _check_line(line: str) -> None:

@@ -25,6 +25,7 @@ from packaging.requirements import Requirement
 from packaging.tags import Tag, sys_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
+from llmasos.bundles.lock import locked_lines
 from llmasos.errors import AppFailed
 from llmasos.home import make_private_folder
 from llmasos.i18n import _
@@ -61,11 +62,9 @@ def chosen_wheels(pylock: str, lock: str, *, pure: bool) -> list[WheelSource]:
 def _hashes(lock: str) -> dict[str, frozenset[str]]:
     """The hashes of a lock that `check_lock` accepted, by package."""
     pinned: dict[str, frozenset[str]] = {}
-    for line in lock.replace("\\\n", " ").splitlines():
-        text = line.strip()
-        if text and not text.startswith("#"):
-            name = canonicalize_name(Requirement(re.split(r"\s+--", text)[0].split(" #")[0]).name)
-            pinned[name] = pinned.get(name, frozenset()) | frozenset(re.findall(r"sha256:([0-9a-f]{64})", text))
+    for line in locked_lines(lock):
+        name = canonicalize_name(Requirement(re.split(r"\s+--", line)[0]).name)
+        pinned[name] = pinned.get(name, frozenset()) | frozenset(re.findall(r"sha256:([0-9a-f]{64})", line))
     return pinned
 
 
