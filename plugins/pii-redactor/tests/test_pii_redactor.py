@@ -65,7 +65,7 @@ def test_a_local_model_sees_the_text_as_it_is(monkeypatch):
 def test_parts_of_a_message_are_walked_and_pictures_are_not():
     parts = [
         {"type": "text", "text": "a@example.com"},
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64,MTIz"}},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
     ]
     sent = redactor.before_model_call(call(parts)).messages[0].content
     assert sent[0].text == "[EMAIL_1]"

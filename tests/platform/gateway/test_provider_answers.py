@@ -18,7 +18,7 @@ from llmasos.gateway.gateway import Gateway
 from llmasos.gateway.request import EmbedRequest
 from llmasos.gateway.usage import SLACK_TOKENS
 
-PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "QUJD" * 25_000}}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgoA" + "QUJD" * 25_000}}
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from llmasos.gateway.models import ModelEntry
 from llmasos.gateway.plan import make_plan
 from llmasos.gateway.request import MAX_MEDIA_BYTES, MAX_MESSAGES, MAX_SCHEMA_CHARACTERS, GenerateRequest, parse_request
 
-PICTURE = "data:image/png;base64," + b64encode(b"\x89PNG picture").decode()
+PICTURE = "data:image/png;base64," + b64encode(b"\x89PNG\r\n\x1a\n picture").decode()
 ENTRY = ModelEntry(name="one", litellm="openai/one", picture_tokens=700)
 
 
@@ -61,6 +61,13 @@ def shape(schema: dict) -> dict:
         "data:image/png;base64,",
         "data:image/png;base64,***",
         "data:image/png;base64,aGk=\n",
+        "data:image/png;base64,PHN2ZyBvbmxvYWQ9IngiPg==",
+        "data:image/png;base64,UklGRgAAAABXQVZF",
+        "data:image/png;base64,aHR0cDovL3gveS5wbmc=",
+        "data:image/png;charset=utf-8;base64," + PICTURE.partition(",")[2],
+        "data:data:image/png;base64," + PICTURE.partition(",")[2],
+        "file:///etc/passwd",
+        "gs://bucket/cat.png",
         " " + PICTURE,
         PICTURE.replace("data:", "DATA:http://x "),
     ],
@@ -69,6 +76,12 @@ def test_a_picture_is_data_or_a_web_address(url):
     """11-S5: litellm fetched `image_url` itself for some providers, any address and port, without a bound."""
     with pytest.raises(Invalid, match=r"messages\.0\.content"):
         parse(messages=turn(picture(url)))
+
+
+def test_a_picture_is_sent_as_what_it_is():
+    """11-S5, its kind: bytes of any kind were sent as a PNG."""
+    request = parse(messages=turn(picture(PICTURE.replace("image/png", "image/jpeg"))))
+    assert request.as_sent()["messages"][0]["content"][0]["image_url"]["url"] == PICTURE
 
 
 def test_a_picture_is_bounded():

@@ -13,7 +13,7 @@ from llmasos.capabilities.http import SendRequest
 from llmasos.capabilities.http_messages import HttpRequest, HttpResponse
 from llmasos.errors import Invalid
 from llmasos.gateway.plan import CallPlan
-from llmasos.gateway.request import MAX_MEDIA_BYTES
+from llmasos.gateway.request import MAX_MEDIA_BYTES, picture_type
 from llmasos.i18n import _
 from llmasos.kernel.invocation import Invocation
 
@@ -21,14 +21,6 @@ SendHttp: TypeAlias = Callable[[Invocation, SendRequest], Awaitable[HttpResponse
 """The kernel's call: it asks for the app's grant for http, counts and audits the request."""
 
 MAX_ADDRESSES: Final = 8
-
-# A picture is recognised by its first bytes, as the server's media type cannot be trusted.
-_SIGNATURES: Final = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-)
 
 
 async def with_pictures_inlined(plan: CallPlan, invocation: Invocation, send: SendHttp) -> CallPlan:
@@ -53,9 +45,7 @@ async def _fetched(address: str, invocation: Invocation, send: SendHttp) -> str:
     data = base64.b64decode(response.body) if response.base64 else response.body.encode()
     if len(data) > MAX_MEDIA_BYTES:
         raise Invalid(_("A picture is larger than {limit} MiB; make it smaller.", limit=MAX_MEDIA_BYTES >> 20))
-    kind = next((kind for signature, kind in _SIGNATURES if data.startswith(signature)), "")
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        kind = "image/webp"
-    if not kind:
+    kind = picture_type(data)
+    if kind is None:
         raise Invalid(_("The picture's address returned no PNG, JPEG, WebP or GIF."))
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -34,6 +34,12 @@ MAX_SCHEMA_DEPTH: Final = 32
 MAX_ADDRESS_CHARACTERS: Final = 2048
 
 _PICTURE_TYPES: Final = ("image/png", "image/jpeg", "image/webp", "image/gif")
+_SIGNATURES: Final = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+)
 
 RequestT = TypeVar("RequestT", bound="Shape")
 
@@ -59,11 +65,25 @@ def _picture(url: str) -> str:
                 "app may fetch"
             )
         )
-    _media(data)
-    return url
+    seen = picture_type(_decoded(data))
+    if seen is None:
+        raise Misfit(_("it is no PNG, JPEG, WebP or GIF"))
+    return f"data:{seen};base64,{data}"  # some providers refuse a picture of another type than its address says
 
 
-def _media(data: str) -> str:
+def picture_type(data: bytes) -> str | None:
+    """The media type of a picture by its first bytes, as nothing that is said about it can be trusted."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    return next((kind for signature, kind in _SIGNATURES if data.startswith(signature)), None)
+
+
+def _sound(data: str) -> str:
+    _decoded(data)
+    return data
+
+
+def _decoded(data: str) -> bytes:
     if len(data) > MAX_MEDIA_BYTES * 4 // 3 + 4:
         kilobytes = MAX_MEDIA_BYTES >> 10
         raise Misfit(_("it is larger than {kilobytes} KiB; make it smaller", kilobytes=kilobytes))
@@ -73,7 +93,7 @@ def _media(data: str) -> str:
         raise Misfit(_("it is not base64")) from None
     if not decoded:
         raise Misfit(_("it is empty"))
-    return data
+    return decoded
 
 
 def _schema(schema: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +146,7 @@ class PicturePart(Shape):
 class Sound(Shape):
     """A recording, in base64."""
 
-    data: Annotated[str, AfterValidator(_media)]
+    data: Annotated[str, AfterValidator(_sound)]
     format: Literal["wav", "mp3"]
 
 
