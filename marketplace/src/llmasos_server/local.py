@@ -53,23 +53,7 @@ class Local:
     @property
     def installer(self) -> Installer:
         """Changes what is installed."""
-        code = CodeStore.in_home(self.settings.home)
-        return Installer(
-            self.database,
-            self.catalog,
-            code,
-            self.host.runtimes.of,
-            tell=self._tell,
-            end_invocations=self._end_invocations,
-        )
-
-    async def _tell(self, principal: Principal, app_id: str, event: str, value: Json) -> None:
-        """Run an app's hook for a lifecycle event."""
-        await self.host.actions.tell(replace(principal, locale=environment_locale()), app_id, event, value)
-
-    async def _end_invocations(self, installation_id: str) -> None:
-        """End an installation's invocations."""
-        await self.host.invocations.end_of_installation(installation_id)
+        return installer_of(self.host, self.catalog, environment_locale())
 
     @property
     def publishing(self) -> Publishing:
@@ -83,6 +67,25 @@ class Local:
             yield
         finally:
             await self.host.close()
+
+
+def installer_of(host: Host, catalog: Catalog, locale: str) -> Installer:
+    """What changes the installations of a host; apps hear of it in the language of whoever changed them."""
+
+    async def tell(principal: Principal, app_id: str, event: str, value: Json) -> None:
+        await host.actions.tell(replace(principal, locale=locale), app_id, event, value)
+
+    async def end_invocations(installation_id: str) -> None:
+        await host.invocations.end_of_installation(installation_id)
+
+    return Installer(
+        host.database,
+        catalog,
+        CodeStore.in_home(host.settings.home),
+        host.runtimes.of,
+        tell=tell,
+        end_invocations=end_invocations,
+    )
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from llmasos_server.rest.guards import LOOPBACK_NAMES
 from llmasos_server.rest.health import access
 from llmasos_server.rest.identity import Revocations
 from llmasos_server.web import routers as web_routers
+from llmasos_server.web.under_way import UnderWay
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,8 @@ def create_app(
             app.state.catalog = Catalog(host.database, BundleStore(settings.home / "bundles"))
             if warm:
                 host.warm()
-            yield
+            async with UnderWay() as app.state.under_way:
+                yield
 
     routers = (catalog_endpoints.router, openai.router, accounts.router, *web_routers.ROUTERS)
     return create_api(lifespan, hosts={*LOOPBACK_NAMES, *hosts}, routers=routers)

@@ -6,37 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.server.web.store_pages import HTTP, STORAGE, publish
 
-from llmasos.bundles.testing import MODEL_PERMISSION, bundle_files, manifest_text
-from llmasos.bundles.writer import write_bundle
-from llmasos_marketplace.catalog.testing import add_bundle
+from llmasos.bundles.testing import MODEL_PERMISSION
 from llmasos_server.accounts.people import Role
 
 Pages = Any
 
-HTTP = """
-[[permissions]]
-capability = "http"
-hosts = ["*"]
-reason.en = "Looks <b>things</b> up."
-"""
-STORAGE = """
-[[permissions]]
-capability = "storage"
-reason.en = "Remembers."
-"""
 EVIL = "</title><script>alert(1)</script>"
-
-
-def publish(pages: Pages, folder: Path, app_id: str, version: str = "1.0.0", **more: Any) -> None:
-    """Put a release into the catalog; `more`: texts of the manifest that are replaced, files, state, at."""
-    text = manifest_text(app_id, version, more.pop("extra", ""))
-    for before, after in more.pop("texts", {}).items():
-        assert before in text
-        text = text.replace(before, after)
-    path = folder / f"{app_id.replace('/', '-')}-{version}.llmapp"
-    write_bundle({**bundle_files(text), **more.pop("files", {})}, path)
-    add_bundle(pages.app.state.catalog, path, **more)
 
 
 def test_the_shelves_hold_what_is_new_and_what_needs_nothing_else(pages: Pages, tmp_path: Path) -> None:

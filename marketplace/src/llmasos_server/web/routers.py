@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from llmasos_server.web import (
     activity,
+    app_settings,
     assets,
     cards,
     home,
+    installing,
     own_tokens,
     running,
     security,
@@ -28,4 +30,6 @@ ROUTERS = (
     security.router,
     own_tokens.router,
     usage.router,
+    installing.router,
+    app_settings.router,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -16,6 +17,7 @@ from starlette.responses import Response
 from llmasos.bundles.actions import checked_actions
 from llmasos.bundles.layout import MAX_TEXT_BYTES
 from llmasos.bundles.manifest import Manifest
+from llmasos.bundles.parts import Permission
 from llmasos.errors import NotFound
 from llmasos.i18n import Message, _, from_text
 from llmasos.installs import repository as installs
@@ -134,11 +136,11 @@ async def app_page(view: Shown, publisher: str, name: str) -> Response:
     return view.render("app.html.jinja", **await asyncio.to_thread(_app_context, view, app_id))
 
 
-def permission_lines(manifest: Manifest, locale: str) -> list[PermissionLine]:
+def permission_lines(permissions: Iterable[Permission], locale: str) -> list[PermissionLine]:
     """What an app may touch, in plain words."""
     return [
         PermissionLine(each.capability, describe(each, locale), each.reason.in_locale(locale), each.optional)
-        for each in manifest.permissions
+        for each in permissions
     ]
 
 
@@ -201,7 +203,7 @@ def _app_context(view: View, app_id: str) -> dict[str, Any]:
         "published_by": newest.published_by,
         "state": state,
         "actions": _actions(newest, locale),
-        "permissions": permission_lines(manifest, locale),
+        "permissions": permission_lines(manifest.permissions, locale),
         "risks": risk_lines(risks_of(manifest.permissions, manifest.limits), locale),
         "limits": describe_limits(manifest.limits, locale),
         "versions": [

@@ -220,6 +220,19 @@ def _changed(held: Permission, fields: Mapping[str, Any]) -> Permission:
         raise Invalid(_("{where}: {what}", where=place, what=misfit(fault))) from error
 
 
+def delete_data(session: WriteSession, workspace: str, app_id: str, user: str) -> int:
+    """Delete what an installed app stores for a user, and return how many values there were.
+
+    Raises:
+        NotFound: The app is not installed.
+    """
+    installation, release = require_current(session, workspace, app_id)
+    deleted = storage.clear(session, (workspace, app_id, user))
+    detail = {**release_detail(release), "deleted_values": deleted}
+    audit(session, installation, user, "data.delete", active_grants(session, release), detail=detail)
+    return deleted
+
+
 def configure(
     session: WriteSession, workspace: str, app_id: str, values: Mapping[str, Any], user: str
 ) -> InstallResult:

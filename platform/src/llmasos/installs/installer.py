@@ -152,6 +152,11 @@ class Installer:
         with self._database.write() as session:
             return changes.configure(session, workspace, app_id, values, user)
 
+    def delete_data(self, workspace: str, app_id: str, user: str) -> int:
+        """Delete what an app stores for a user; see `changes.delete_data`."""
+        with self._database.write() as session:
+            return changes.delete_data(session, workspace, app_id, user)
+
     async def _restore(self, planned: InstallPlan) -> InstallResult:
         """Prepare an already installed app, if it is not ready."""
         with self._database.read() as session:

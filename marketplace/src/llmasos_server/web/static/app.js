@@ -94,3 +94,17 @@ function follow(live) {
   source.addEventListener("error", ({ data }) => (data || source.readyState === EventSource.CLOSED) && ended());
 }
 document.querySelectorAll("[data-events]").forEach(follow);
+
+// A part of a page that changes by itself: it is taken from the same page until that no longer says so.
+for (const region of document.querySelectorAll("[data-poll]")) {
+  const again = async () => {
+    const response = await fetch(location.href).catch(() => null);
+    if (response?.redirected) return location.assign(response.url);
+    const page = response && new DOMParser().parseFromString(await response.text(), "text/html");
+    const fresh = page?.getElementById(region.id);
+    const goes = !fresh || "poll" in fresh.dataset;
+    if (fresh && fresh.innerHTML !== region.innerHTML) region.replaceChildren(...fresh.childNodes);
+    if (goes) setTimeout(again, 1000);
+  };
+  setTimeout(again, 1000);
+}
