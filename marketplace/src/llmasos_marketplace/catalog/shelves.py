@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func
+from sqlalchemy.orm import load_only
 from sqlmodel import Session, col, select
 
 from llmasos.bundles.manifest import Manifest
@@ -87,12 +88,13 @@ def shown(session: Session, ids: Sequence[str]) -> list[Shown]:
     counted = select(Installation.app_id, func.count()).where(col(Installation.app_id).in_(ids))
     installs = {str(row[0]): int(row[1]) for row in session.exec(counted.group_by(col(Installation.app_id)))}
     query = (
-        select(Release.app_id, Release.version, Release.manifest)
+        select(Release)
         .join(CatalogApp, col(CatalogApp.id) == col(Release.app_id))
         .where(col(Release.version) == col(CatalogApp.latest_version), col(CatalogApp.id).in_(ids))
+        .options(load_only(col(Release.app_id), col(Release.version), col(Release.manifest)))  # the rest is large
     )
     found = {
-        str(row[0]): Shown(row[0], row[1], Manifest.model_validate(row[2]), installs.get(row[0], 0))
+        row.app_id: Shown(row.app_id, row.version, Manifest.model_validate(row.manifest), installs.get(row.app_id, 0))
         for row in session.exec(query)
     }
     return [found[app_id] for app_id in ids if app_id in found]
