@@ -11,7 +11,7 @@ import pytest
 from sqlmodel import func, select
 
 from llmasos.bundles.manifest import LocalisedText, StoragePermission
-from llmasos.capabilities import storage
+from llmasos.capabilities import stored_data
 from llmasos.capabilities.storage import Area, StorageCapability, decoded
 from llmasos.capabilities.tables import StoredTotal, StoredValue
 from llmasos.database.engine import Database
@@ -208,5 +208,5 @@ async def test_forgetting_an_app_frees_everything(host: SmallHost, database: Dat
     async for call in calling(host):
         await call("put", "k", "x" * 900, False)
         with database.write() as session:
-            assert storage.forget(session, "default", "acme/one") == 1
+            assert stored_data.forget(session, "default", "acme/one") == 1
         assert await call("put", "k", "x" * 900, False) == 1

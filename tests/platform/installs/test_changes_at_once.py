@@ -83,7 +83,7 @@ def uninstall(database: Database) -> None:
     with Database(database.url) as elsewhere, elsewhere.write() as session:
         found = session.get(Installation, "of-acme/one")
         assert found
-        changes.storage.forget(session, ME.workspace, "acme/one")
+        changes.stored_data.forget(session, ME.workspace, "acme/one")
         repository.remove_installation(session, found)
 
 

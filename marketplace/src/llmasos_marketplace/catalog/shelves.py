@@ -91,7 +91,8 @@ def shown(session: Session, ids: Sequence[str]) -> list[Shown]:
         select(Release)
         .join(CatalogApp, col(CatalogApp.id) == col(Release.app_id))
         .where(col(Release.version) == col(CatalogApp.latest_version), col(CatalogApp.id).in_(ids))
-        .options(load_only(col(Release.app_id), col(Release.version), col(Release.manifest)))  # the rest is large
+        # The rest is large.
+        .options(load_only(Release.app_id, Release.version, Release.manifest))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     )
     found = {
         row.app_id: Shown(row.app_id, row.version, Manifest.model_validate(row.manifest), installs.get(row.app_id, 0))

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlmodel import col, delete, select
 
-from llmasos.capabilities import storage
+from llmasos.capabilities import stored_data
 from llmasos.capabilities.tables import StoredValue
 from llmasos.database.engine import Database, WriteSession
 from llmasos.errors import Conflict, Denied, Invalid
@@ -198,7 +198,7 @@ def delete_account(session: WriteSession, by: Principal) -> None:
         _remove_quotas(session, Principal(workspace, user.id))
     session.flush()
     content.delete_of_user(session, user.id)
-    storage.forget_user(session, user.id)
+    stored_data.forget_user(session, user.id)
     for passkey in passkeys.of_user(session, user.id):
         session.delete(passkey)
     second_factor.remove(session, user.id)

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from llmasos.bundles.manifest import Manifest
 from llmasos.bundles.parts import SecretPlace, SecretsPermission
-from llmasos.capabilities import storage
+from llmasos.capabilities import stored_data
 from llmasos.database.engine import ReadSession
 from llmasos.errors import LlmasosError, NotFound
 from llmasos.i18n import Message, _
@@ -161,7 +161,7 @@ def _page(
             "waiting": [each.version for each in repository.releases(session, installation.id, "pending")],
             "state": state_of(session, me.workspace, app_id),
         }
-        values, size = storage.stored(session, (me.workspace, app_id, me.user))
+        values, size = stored_data.stored(session, (me.workspace, app_id, me.user))
     if manifest.config:
         schema = config_schema(manifest.config)
         shown = filled(shape_of(schema), release.config) if sent is None else sent

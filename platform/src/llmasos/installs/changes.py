@@ -11,7 +11,7 @@ from sqlmodel import Session
 
 from llmasos.bundles.manifest import Manifest
 from llmasos.bundles.parts import HttpPermission, Permission
-from llmasos.capabilities import storage
+from llmasos.capabilities import stored_data
 from llmasos.database.engine import WriteSession
 from llmasos.errors import Conflict, Invalid, NotFound
 from llmasos.i18n import _, listing
@@ -83,7 +83,7 @@ def uninstall(session: WriteSession, workspace: str, app_id: str, user: str, *, 
         NotFound, Conflict: As `require_removable`.
     """
     installation, release = require_removable(session, workspace, app_id)
-    deleted = storage.forget(session, workspace, app_id) if delete_data else 0
+    deleted = stored_data.forget(session, workspace, app_id) if delete_data else 0
     result = InstallResult(app_id, release.version, "uninstalled", installation.id)
     audit(session, installation, user, "uninstall", (), detail={**release_detail(release), "deleted_values": deleted})
     repository.remove_installation(session, installation)
@@ -227,7 +227,7 @@ def delete_data(session: WriteSession, workspace: str, app_id: str, user: str) -
         NotFound: The app is not installed.
     """
     installation, release = require_current(session, workspace, app_id)
-    deleted = storage.clear(session, (workspace, app_id, user))
+    deleted = stored_data.clear(session, (workspace, app_id, user))
     detail = {**release_detail(release), "deleted_values": deleted}
     audit(session, installation, user, "data.delete", active_grants(session, release), detail=detail)
     return deleted
