@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import jsonschema
 import pytest
 import typing_extensions
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmasos_sdk import App, Context, Field, File, SchemaMismatch
@@ -140,6 +140,7 @@ Selfish: Any = TypeAliasType("Selfish", lambda: Selfish)
             "9999-12-31T23:59:59-05:00",
         ),
         (Birthday, None, None),
+        (list[None], [None], [None]),
         (
             list[date | datetime],
             [date(2026, 1, 1), datetime(2026, 1, 1, tzinfo=UTC)],
@@ -282,6 +283,7 @@ def test_times_of_other_languages_are_read(text: str) -> None:
     assert decode(datetime, text) == datetime(2026, 11, 28, 9, 30, tzinfo=UTC)
 
 
+@settings(deadline=None)
 @given(st.datetimes(min_value=datetime(2, 1, 1), max_value=datetime(9998, 1, 1), timezones=st.timezones()))
 def test_each_time_with_a_zone_survives_json(time: datetime) -> None:
     decoded = decode(datetime, encode(time))
@@ -374,6 +376,7 @@ documents = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(members, members, documents)
 def test_an_accepted_union_reads_a_value_as_the_only_member_it_fits(one: Any, other: Any, value: Any) -> None:
     union = one | other

@@ -115,7 +115,7 @@ def list_item(hint: Hint) -> Hint | None:
     if (origin_of(hint) or hint) is not list:
         return None
     arguments: tuple[Hint, ...] = get_args(hint) or (Any,)
-    return arguments[0]
+    return _typed(arguments[0])
 
 
 def dict_value(hint: Hint) -> Hint | None:
@@ -123,4 +123,9 @@ def dict_value(hint: Hint) -> Hint | None:
     if (origin_of(hint) or hint) is not dict:
         return None
     arguments: tuple[Hint, ...] = get_args(hint) or (str, Any)
-    return arguments[1] if resolved(arguments[0]) is str else None
+    return _typed(arguments[1]) if resolved(arguments[0]) is str else None
+
+
+def _typed(argument: Hint) -> Hint:
+    """An argument of a hint; in `list[None]` None stands for its type."""
+    return type(None) if argument is None else argument
