@@ -21,6 +21,7 @@ from llmasos.secrets.tables import SecretRow
 from llmasos_server.accounts import people
 from llmasos_server.accounts.people import Role
 from llmasos_server.accounts.tables import ApiToken, User
+from llmasos_server.rest.identity import TokenScope
 
 Pages = Any
 PASSWORD = "correct horse battery"
@@ -205,6 +206,7 @@ def test_a_second_factor_is_set_up_by_picture_used_and_removed(pages: Pages) -> 
 
 def test_a_token_is_shown_once_works_and_is_revoked(pages: Pages) -> None:
     """12-2: scoped, expiring tokens; no more than the role allows."""
+    assert pages.owner().get("/settings/tokens").text.count('<input type="checkbox"') == len(TokenScope)
     pages.member("vic", Role.VIEWER)
     vic = pages.signed_in("vic")
     page = vic.get("/settings/tokens").text

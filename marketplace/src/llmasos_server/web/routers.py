@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from llmasos_server.web import (
     activity,
+    admin,
+    admin_limits,
+    admin_members,
+    admin_models,
     app_settings,
     assets,
     cards,
@@ -32,4 +36,8 @@ ROUTERS = (
     usage.router,
     installing.router,
     app_settings.router,
+    admin.router,
+    admin_members.router,
+    admin_models.router,
+    admin_limits.router,
 )

@@ -112,6 +112,15 @@ class Secrets:
         )
         return list(rows)
 
+    def of_workspace(self, session: ReadSession, workspace: str) -> list[tuple[str, str, str]]:
+        """(user, app, name) of every secret of a workspace; the app is empty for the host's own."""
+        rows = session.exec(
+            select(SecretRow.user_id, SecretRow.app_id, SecretRow.name)
+            .where(SecretRow.workspace_id == workspace)
+            .order_by(col(SecretRow.app_id), col(SecretRow.name), col(SecretRow.user_id))
+        )
+        return list(rows)
+
     def remove(self, session: WriteSession, owner: SecretOwner, name: str) -> None:
         """Delete a secret.
 
