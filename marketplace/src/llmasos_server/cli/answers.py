@@ -112,7 +112,8 @@ def _local_time(text: str) -> str:
 def _say_records(rows: Sequence[Mapping[str, object]], indent: str = "") -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = [tuple(in_words(row.get(name)) for name in names) for row in rows]
-    say_table(table, tuple(_label(name) for name in names), indent=indent)
+    # The names are the app's own, and are shown as it wrote them.
+    say_table(table, tuple(_label(name) for name in names), indent=indent, capitals=False)
 
 
 def _say_fields(fields: Mapping[str, object], indent: str) -> None:

@@ -176,12 +176,14 @@ def note_error(text: str) -> None:
     sys.stderr.flush()
 
 
-def say_table(rows: list[tuple[str, ...]], headings: tuple[str, ...], *, indent: str = "") -> None:
+def say_table(
+    rows: list[tuple[str, ...]], headings: tuple[str, ...], *, indent: str = "", capitals: bool = True
+) -> None:
     """Print columns under headings, without Rich, whose import takes longer than the command.
 
     Cells that do not fit the terminal continue on the next line.
     """
-    named = tuple(heading.upper() for heading in headings)
+    named = tuple(heading.upper() for heading in headings) if capitals else headings
     cells = [tuple(one_line(cell) for cell in row) for row in (named, *rows)]
     columns = list(zip(*cells, strict=True))
     # An id that is broken cannot be copied, so words are kept whole as long as there is room.
