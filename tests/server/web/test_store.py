@@ -60,6 +60,25 @@ def test_a_category_is_read_page_by_page(pages: Pages, tmp_path: Path) -> None:
     assert 'href="/store/acme/app-25"' in second
 
 
+def test_categories_are_counted_anew_after_every_change_of_the_catalog(pages: Pages, tmp_path: Path) -> None:
+    """12: store pages with 100,000 apps: what is counted is remembered, and must not be stale."""
+    category = {'license = "Apache-2.0"': 'license = "Apache-2.0"\ncategories = ["writing", "odd"]'}
+    browser = pages.owner()
+
+    def shown() -> tuple[bool, int]:
+        page = browser.get("/store").text
+        return "/store?category=odd" in page, page.count('Writing <span class="help">2</span>')
+
+    assert shown() == (False, 0)
+    for number in range(2):
+        publish(pages, tmp_path, f"acme/app-{number}", texts=category)
+    assert shown() == (True, 1)
+    pages.app.state.catalog.yank("acme/app-0", "1.0.0")
+    assert shown() == (True, 0)
+    pages.app.state.catalog.unyank("acme/app-0", "1.0.0")
+    assert shown() == (True, 1)
+
+
 def test_nothing_that_an_author_writes_becomes_markup(pages: Pages, tmp_path: Path) -> None:
     """12-6: XSS in every field that an author can write."""
     evil = json.dumps(EVIL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -88,12 +89,19 @@ def apps_by_id(session: Session, ids: Sequence[str]) -> Sequence[CatalogApp]:
 
 
 def categories(session: Session) -> dict[str, int]:
-    """Each category of the offered apps, with the number of its apps."""
+    """Each category of the offered apps, with the number of its apps; it reads every app."""
+    kept = sql_cast(col(CatalogApp.categories), String)
     counted: dict[str, int] = {}
-    for row in session.exec(select(CatalogApp).where(visible())):
-        for category in row.categories:
-            counted[category] = counted.get(category, 0) + 1
+    for listed, count in session.exec(select(kept, func.count()).where(visible()).group_by(kept)):
+        for category in json.loads(listed):
+            counted[category] = counted.get(category, 0) + count
     return dict(sorted(counted.items()))
+
+
+def last_change(session: Session) -> tuple[object, object]:
+    """What differs after every change of what the catalog offers."""
+    changed = session.exec(select(func.max(col(CatalogApp.updated_at)))).one()
+    return changed, session.exec(select(func.max(col(Release.id)))).one()
 
 
 def search(session: Session, words: str, *, after: tuple[int, str] | None, limit: int) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ def newest(session: Session, limit: int) -> list[str]:
     query = (
         select(CatalogApp.id)
         .where(repository.visible())
-        .order_by(col(CatalogApp.created_at).desc(), col(CatalogApp.id))
+        .order_by(col(CatalogApp.created_at).desc(), col(CatalogApp.id).desc())
     )
     return list(session.exec(query.limit(limit)))
 
@@ -66,7 +66,7 @@ def working_here(session: Session, models: Iterable[ModelEntry], limit: int) -> 
     query = (
         select(col(CatalogApp.id))
         .where(repository.visible(), ~needs_more)
-        .order_by(col(CatalogApp.created_at).desc(), col(CatalogApp.id))
+        .order_by(col(CatalogApp.created_at).desc(), col(CatalogApp.id).desc())
         .limit(limit * 4)
     )
     found = list(session.exec(query))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Column, UniqueConstraint
+from sqlalchemy import JSON, Column, Index, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from llmasos.database.columns import Int64
@@ -24,6 +24,7 @@ class CatalogApp(SQLModel, table=True):
     """An app, with the texts of its newest release, for search."""
 
     __tablename__ = "app"  # pyright: ignore[reportAssignmentType]
+    __table_args__ = (Index("ix_app_created", "created_at", "id"), Index("ix_app_updated", "updated_at"))
 
     id: str = Field(primary_key=True)
     publisher_id: str = Field(foreign_key="publisher.id", index=True)

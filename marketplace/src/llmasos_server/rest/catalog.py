@@ -108,8 +108,7 @@ def search(
 @router.get("/categories", response_model=list[Category])
 def list_categories(request: Request) -> list[Category]:
     """Every category, with the number of its apps."""
-    with catalog_of(request).database.read() as session:
-        return [Category(name=name, apps=count) for name, count in repository.categories(session).items()]
+    return [Category(name=name, apps=count) for name, count in catalog_of(request).categories().items()]
 
 
 @router.get("/publishers/{publisher}", response_model=PublisherDetail, responses=NOT_FOUND)

@@ -107,7 +107,7 @@ async def store(
     def read() -> dict[str, Any]:
         host = host_of(view.request)
         with host.database.read() as session:
-            counted = repository.categories(session)
+            counted = catalog_of(view.request).categories()
             context: dict[str, Any] = {
                 "categories": [(name, category_text(name, view.locale), count) for name, count in counted.items()],
                 "category_text": category_text(category, view.locale),
