@@ -161,7 +161,11 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        host.encode("idna")
+        # The empty name would mean every address of the machine.
+        return socket.create_server((host or ".", port), family=family, backlog=BACKLOG)
+    except UnicodeError:
+        raise _unlistenable(host, port, socket.gaierror(socket.EAI_NONAME)) from None
     except OSError as error:
         raise _unlistenable(host, port, error) from error
 
@@ -182,7 +186,10 @@ def _unlistenable(host: str, port: int, error: OSError) -> Unavailable:
     return Unavailable(
         _(
             "The server cannot listen on {host}: {strerror}. Give an address of this machine with --host.",
-            host=host,
-            strerror=os.strerror(error.errno or 0),
+            host=repr(host),
+            strerror=(
+                # Names that cannot be resolved have negative numbers.
+                _("no host has this name") if (error.errno or 0) < 0 else os.strerror(error.errno or 0)
+            ),
         ),
     )
