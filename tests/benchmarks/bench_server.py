@@ -23,6 +23,7 @@ from llmasos.host import Host, HostParts
 from llmasos.kernel.invocation import Event, InvocationLimits, Principal
 from llmasos.settings import Settings
 from llmasos.testing import FakeAction, FakeApps, Guest
+from llmasos_server.local import Local
 from llmasos_server.rest.application import create_api, serve_host
 from llmasos_server.rest.identity import Caller, TokenScope
 
@@ -54,7 +55,7 @@ def serve(home: str, port: int) -> None:
         async with Host.open(
             Settings(home=Path(home)), HostParts(runnables=lambda _: apps, runtimes={"wasm": apps.runtime})
         ) as host:
-            serve_host(app, host, Anybody())
+            serve_host(app, host, Anybody(), lambda: Local.of(host).installer)
             yield
 
     app = create_api(lifespan, hosts={"127.0.0.1"})

@@ -22,6 +22,7 @@ from llmasos.settings import Settings
 from llmasos_marketplace.catalog.service import Catalog
 from llmasos_marketplace.catalog.store import BundleStore
 from llmasos_marketplace.publishing.service import Publishing
+from llmasos_server.accounts import people
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def installer_of(host: Host, catalog: Catalog, locale: str) -> Installer:
         host.runtimes.of,
         tell=tell,
         end_invocations=end_invocations,
+        is_administrator=people.is_administrator,
     )
 
 

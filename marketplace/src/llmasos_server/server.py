@@ -31,12 +31,14 @@ from llmasos_server.accounts.sessions import Sessions
 from llmasos_server.accounts.sign_in import SignIn
 from llmasos_server.accounts.tokens import TokenAuthenticator
 from llmasos_server.host_log import StderrLog, attached
+from llmasos_server.local import Local
 from llmasos_server.openai import endpoints as openai
 from llmasos_server.rest import catalog as catalog_endpoints
 from llmasos_server.rest.application import create_api, serve_host
 from llmasos_server.rest.guards import LOOPBACK_NAMES
 from llmasos_server.rest.health import access
 from llmasos_server.rest.identity import Revocations
+from llmasos_server.upgrades import upgrading_by_policy
 from llmasos_server.web import routers as web_routers
 from llmasos_server.web.under_way import UnderWay
 
@@ -64,7 +66,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with Host.open(settings, parts) as host:
             in_background = _noting(host.database)
-            serve_host(app, host, TokenAuthenticator(host.database, in_background))
+            serve_host(app, host, TokenAuthenticator(host.database, in_background), lambda: Local.of(host).installer)
             app.state.sessions = Sessions(host.database, in_background)
             app.state.session_ends = Revocations(app.state.sessions)
             factors = SecondFactors(Secrets(settings.home))
@@ -73,7 +75,10 @@ def create_app(
             app.state.catalog = Catalog(host.database, BundleStore(settings.home / "bundles"))
             if warm:
                 host.warm()
-            async with UnderWay() as app.state.under_way:
+            async with (
+                UnderWay() as app.state.under_way,
+                upgrading_by_policy(lambda: Local.of(host).installer, host.database),
+            ):
                 yield
 
     routers = (catalog_endpoints.router, openai.router, accounts.router, *web_routers.ROUTERS)

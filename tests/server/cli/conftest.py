@@ -32,8 +32,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def llmasos(home: Path) -> Command:
     """Runs a command; keywords are variables of its environment."""
 
-    def run(*words: str, **environment: str) -> Result:
-        return CliRunner().invoke(app, list(words), env=environment)
+    def run(*words: str, stdin: str | None = None, **environment: str) -> Result:
+        return CliRunner().invoke(app, list(words), input=stdin, env=environment)
 
     return run
 
@@ -42,8 +42,8 @@ def llmasos(home: Path) -> Command:
 def answer(llmasos: Command) -> Callable[..., Any]:
     """Runs a command that must succeed; returns what it prints with --json."""
 
-    def run(*words: str, **environment: str) -> Any:
-        done = llmasos(*words, "--json", **environment)
+    def run(*words: str, stdin: str | None = None, **environment: str) -> Any:
+        done = llmasos(*words, "--json", stdin=stdin, **environment)
         assert done.exit_code == 0, done.stderr
         return json.loads(done.stdout)
 

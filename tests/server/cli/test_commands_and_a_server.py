@@ -13,7 +13,7 @@ import pytest
 
 from llmasos.bundles.reader import read_bundle
 from llmasos.bundles.testing import make_bundle, manifest_text
-from llmasos.database.engine import utc_now
+from llmasos.database.engine import Database, utc_now
 from llmasos.installs import repository
 from llmasos.installs.tables import Installation
 from llmasos.invocations.tables import InvocationRow
@@ -26,6 +26,8 @@ from llmasos.quotas.tables import UsageDay
 from llmasos.secrets import SecretOwner, Secrets
 from llmasos.settings import Settings
 from llmasos_marketplace.catalog.testing import add_bundle, open_catalog
+from llmasos_server.accounts import people
+from llmasos_server.accounts.people import Role
 from llmasos_server.accounts.tokens import create_token
 from llmasos_server.cli import registry
 from llmasos_server.cli.shell import check_place, load
@@ -56,7 +58,7 @@ COMMANDS = commands()
 
 def words_of(name: str, command: Any) -> list[str]:
     """The command with what it requires."""
-    values = {"limit": "1", "capability": "http", "url": "http://127.0.0.1:9"}
+    values = {"limit": "1", "capability": "http", "url": "http://127.0.0.1:9", "role": "viewer"}
     words = name.split()
     for parameter in command.params:
         if parameter.required:
@@ -81,7 +83,7 @@ def test_a_command_that_would_change_this_home_instead_is_refused(name: str, llm
 
 @pytest.mark.parametrize("name", [name for name, place in registry.PLACES.items() if place == "server"])
 def test_a_command_for_a_server_reaches_for_it_and_not_for_the_home(name: str, llmasos, home: Path) -> None:
-    done = llmasos(*words_of(name, COMMANDS[name]), LLMASOS_URL=NOBODY)
+    done = llmasos(*words_of(name, COMMANDS[name]), stdin="value\n", LLMASOS_URL=NOBODY)
     assert done.exit_code == 1, done.output
     assert f"The server {NOBODY} does not respond" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -190,8 +192,56 @@ ONLY_ONE_SAYS = {
 }
 
 
-def test_every_command_that_reads_from_a_server_is_compared() -> None:
-    assert set(READING) == {name for name, place in registry.PLACES.items() if place == "server"} - {"run"}
+# In an order in which each finds what those before it made.
+CHANGING = {
+    "quota set": ["quota", "set", "--app", "acme/hello", "--window", "month", "--limit", "7"],
+    "quota remove": ["quota", "remove", "--app", "acme/hello", "--window", "month"],
+    "secrets set": ["secrets", "set", "other_key", "--app", "acme/hello"],
+    "secrets remove": ["secrets", "remove", "other_key", "--app", "acme/hello"],
+    "tokens create": ["tokens", "create", "--name", "ci", "--scope", "read"],
+    "tokens revoke": ["tokens", "revoke", "{tokens create}"],
+    "users invite": ["users", "invite", "ann@example.com", "--role", "viewer"],
+    "users list": ["users", "list"],
+    "users uninvite": ["users", "uninvite", "{users invite}"],
+    "users role": ["users", "role", "bob@example.com", "viewer"],
+    "users remove": ["users", "remove", "bob@example.com"],
+    "policy set": ["policy", "set", "--approve-capability", "secrets", "--upgrades", "patches"],
+    "policy show": ["policy", "show"],
+    "policy requests": ["policy", "requests"],
+    "invocations keep": ["invocations", "keep", "5"],
+}
+# Tested where their answers are: over HTTP, and with the content of invocations.
+ELSEWHERE = {"run", "policy approve", "policy refuse", "models remove", "models test"}
+
+
+def test_every_command_for_a_server_is_tried_on_one() -> None:
+    others = {"invocations list", "invocations show", "invocations delete"}
+    tried = set(READING) | set(CHANGING) | ELSEWHERE | others
+    assert tried - {"invocations"} == {name for name, place in registry.PLACES.items() if place == "server"}
+
+
+async def test_a_changing_command_changes_a_server(served: dict[str, str], answer: Callable[..., Any]) -> None:
+    """12-4: what commands change at home, they change on the server that LLMASOS_URL names."""
+    there = {"LLMASOS_URL": served["url"], "LLMASOS_TOKEN": served["admin"]}
+    with Database(Settings().resolved_database_url) as database, database.write() as session:
+        bob = people.add_user(session, "Bob", "bob@example.com").id
+        people.add_member(session, "default", bob, Role.MEMBER)
+    done: dict[str, Any] = {}
+    for name, words in CHANGING.items():
+        filled = [done[word.strip("{}")]["id"] if word.startswith("{") else word for word in words]
+        stdin = "s3cret\n" if name == "secrets set" else None
+        done[name] = await asyncio.to_thread(lambda filled=filled, stdin=stdin: answer(*filled, stdin=stdin, **there))
+    assert done["quota set"]["limit"] == 7
+    assert done["users invite"]["url"].startswith(f"{served['url']}/invitations/")
+    assert [each["email"] for each in done["users list"]["invitations"]] == ["ann@example.com"]
+    assert done["users role"] == done["users remove"] == {"id": bob}
+    assert done["policy set"] == done["policy show"]
+    assert (done["policy show"]["approve_capabilities"], done["invocations keep"]) == (["secrets"], {"days": 5})
+    # At home it is the same database, which has all of it.
+    here = await asyncio.to_thread(lambda: answer("policy", "show"))
+    assert here == done["policy show"]
+    tokens = await asyncio.to_thread(lambda: answer("tokens", "list"))
+    assert {each["id"]: each["state"] for each in tokens}[done["tokens create"]["id"]] == "revoked"
 
 
 def in_utc(value: Any, key: str = "") -> Any:

@@ -21,6 +21,7 @@ from llmasos.kernel.invocation import Event, Principal
 from llmasos.settings import Settings
 from llmasos.testing import FakeAction, FakeApps, Guest
 from llmasos_server.accounts import endpoints as accounts
+from llmasos_server.local import Local
 from llmasos_server.openai import endpoints as openai
 from llmasos_server.rest.application import create_api, serve_host
 from llmasos_server.rest.identity import Caller, TokenScope
@@ -143,7 +144,7 @@ async def serving(home: Path, gateway: Gateway | None = None) -> AsyncIterator[S
         parts = HostParts(runnables=lambda _: apps, runtimes={"wasm": apps.runtime}, gateway=made)
         async with Host.open(Settings(home=home), parts) as host:
             opened.append(host)
-            serve_host(app, host, Tokens())
+            serve_host(app, host, Tokens(), lambda: Local.of(host).installer)
             yield
 
     app = create_api(lifespan, hosts={"127.0.0.1", "localhost"}, routers=(openai.router, accounts.router))

@@ -351,3 +351,36 @@ async def test_a_bound_token_installs_nothing_through_a_dependency(api: Api) -> 
     api.publish("1.0.0", '\n[dependencies]\n"acme/hello" = ">=1"\n', app="acme/other")
     refused = await api.call("bound", "POST", "/installation-plans", json={"app": "acme/other"})
     assert refused["status"] == 404
+
+
+async def test_the_policy_holds_over_rest_and_an_administrator_approves(api: Api) -> None:
+    """12-3."""
+    policy = {
+        "who_installs": "members", "approve_capabilities": ["http"], "approve_sources": [], "approve_risk": None,
+        "upgrades": "patches",
+    }  # fmt: skip
+    assert (await api.call("ann", "PUT", "/policy", json=policy))["code"] == "scope-missing"
+    for wrong in ({"approve_capabilities": ["x"]}, {"upgrades": "some"}, {"more": 1}, {"who_installs": None}):
+        assert (await api.call("ada", "PUT", "/policy", json={**policy, **wrong}))["status"] == 422
+    assert await api.call("ada", "PUT", "/policy", json=policy) == policy == await api.call("ann", "GET", "/policy")
+    assert (await api.install())["code"] == "approval-needed"
+    assert (await api.call("ann", "GET", "/installations"))["items"] == []
+    [waits] = (await api.call("ann", "GET", "/installation-requests"))["items"]
+    assert (waits["app"], waits["user"]) == ("acme/hello", api.tokens["ann id"])
+    assert (await api.call("bob", "GET", "/installation-requests"))["items"] == []
+    path = f"/installation-requests/{waits['id']}"
+    assert (await api.call("ann", "POST", f"{path}/approval"))["code"] == "scope-missing"
+    assert (await api.call("bob", "DELETE", path))["status"] == 404
+    [approved] = (await api.call("ada", "POST", f"{path}/approval"))["items"]
+    assert approved["outcome"] == "installed"
+    assert (await api.call("ada", "POST", f"{path}/approval"))["status"] == 404
+    # An administrator's token without the scope admin is held to it, too.
+    await api.call("ada", "DELETE", f"/installations/{await api.installation()}?data=keep")
+    with api.database.write() as session:
+        me = Principal(user=api.tokens["ada id"])
+        api.tokens["ada install"] = create_token(session, me, scopes=[TokenScope.INSTALL]).token
+    assert (await api.install("ada install"))["code"] == "approval-needed"
+    await api.call("ada", "PUT", "/policy", json={**policy, "who_installs": "administrators"})
+    assert (await api.install())["code"] == "policy-forbids"
+    [installed] = (await api.install("ada"))["items"]
+    assert installed["outcome"] == "installed"

@@ -41,6 +41,7 @@ async def test_every_route_answers_what_it_declares(served: Any) -> None:
     known = {
         "publisher": "acme", "name": "tool", "action": "echo", "invocation": made, "installation": "none",
         "capability": "http", "model": "none", "token": "none", "user": "none", "invitation": "none",
+        "install_request": "none",
     }  # fmt: skip
     walked = 0
     for path, methods in document["paths"].items():

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlmodel import col, select
+from sqlmodel import Session, col, select
 
 from llmasos.database.engine import ReadSession, WriteSession
 from llmasos.errors import Conflict, Invalid, NotFound
@@ -115,7 +115,7 @@ def add_user(session: WriteSession, name: str, email: str | None) -> User:
     return user
 
 
-def user_named(session: ReadSession | WriteSession, user_id: str) -> User | None:
+def user_named(session: Session, user_id: str) -> User | None:
     """A user who may act: None if there is none, or the user is disabled."""
     user = session.get(User, user_id)
     return None if user is None or user.disabled_at is not None else user
@@ -144,12 +144,17 @@ def require_member(session: ReadSession | WriteSession, workspace: str, user_id:
         raise _no_member(user_id)
 
 
-def role_of(session: ReadSession | WriteSession, workspace: str, user_id: str) -> Role | None:
+def role_of(session: Session, workspace: str, user_id: str) -> Role | None:
     """A user's role in a workspace now; None if the user is no member of it, or disabled."""
     member = session.get(Member, (workspace, user_id))
     if member is None or user_named(session, user_id) is None:
         return None
     return Role(member.role)
+
+
+def is_administrator(session: Session, workspace: str, user_id: str) -> bool:
+    """Whether a user administers a workspace now."""
+    return role_of(session, workspace, user_id) in {Role.OWNER, Role.ADMIN}
 
 
 def workspaces_of(session: ReadSession | WriteSession, user_id: str) -> list[str]:

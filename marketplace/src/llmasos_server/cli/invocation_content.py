@@ -15,6 +15,7 @@ from llmasos_server.cli.answers import save_answer, say_answer
 from llmasos_server.cli.home_database import opened_database
 from llmasos_server.cli.invocations import described, headline, invocations, opened_history
 from llmasos_server.cli.output import emit_json, note, options, say, tr
+from llmasos_server.cli.remote import named_server
 
 __all__ = ["invocations"]
 
@@ -82,12 +83,17 @@ def keep(
     from llmasos.invocations import content
     from llmasos.kernel.invocation import Principal
 
-    with opened_database() as database:
-        if days is not None:
-            with database.write() as session:
-                content.set_retention_days(session, Principal(WORKSPACE), days)
-        with database.read() as session:
-            kept = content.retention_days(session, WORKSPACE)
+    with named_server() as server:
+        if server:
+            path = "/api/v1/retention"
+            kept = (server.get(path) if days is None else server.send("PUT", path, days=days))["days"]
+        else:
+            with opened_database() as database:
+                if days is not None:
+                    with database.write() as session:
+                        content.set_retention_days(session, Principal(WORKSPACE), days)
+                with database.read() as session:
+                    kept = content.retention_days(session, WORKSPACE)
     if options().json:
         emit_json({"days": kept})
     elif kept:

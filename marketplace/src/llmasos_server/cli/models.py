@@ -161,8 +161,12 @@ def add(  # noqa: PLR0917 - each is an option of the command
 @models.command("remove")
 def remove(name: Name) -> None:
     """Forget an added model. Files of weights stay."""
-    with _registry() as (_, registry):
-        registry.remove(name)
+    with named_server() as server:
+        if server:
+            server.delete(f"/api/v1/models/{segment(name)}")
+        else:
+            with _registry() as (_, registry):
+                registry.remove(name)
     if options().json:
         emit_json({"name": name})
     else:

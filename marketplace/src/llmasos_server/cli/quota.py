@@ -55,11 +55,15 @@ def set_(
     from llmasos.quotas import service
 
     name = _name(app, user, model, meter, window)
-    if model is not None:
-        _check_model(model)
-    with _writing() as (session, record):
-        service.check_subject(session, name)
-        service.set_quota(session, record, name, limit)
+    with named_server() as server:
+        if server:
+            server.send("PUT", "/api/v1/quotas", **_subject(name), limit=limit)
+        else:
+            if model is not None:
+                _check_model(model)
+            with _writing() as (session, record):
+                service.check_subject(session, name)
+                service.set_quota(session, record, name, limit)
     if options().json:
         emit_json({**name.detail, "limit": limit})
     else:
@@ -87,8 +91,12 @@ def remove(
     from llmasos.quotas import service
 
     name = _name(app, user, model, meter, window)
-    with _writing() as (session, record):
-        service.remove_quota(session, record, name)
+    with named_server() as server:
+        if server:
+            server.delete("/api/v1/quotas", **_subject(name))
+        else:
+            with _writing() as (session, record):
+                service.remove_quota(session, record, name)
     if options().json:
         emit_json(name.detail)
     else:
@@ -278,6 +286,12 @@ def _name(app: str | None, user: str | None, model: str | None, meter: Meter, wi
         )
     scope, scope_id = named[0] if named else (Scope.WORKSPACE, WORKSPACE)
     return QuotaName(WORKSPACE, scope, scope_id, meter, window)
+
+
+def _subject(name: QuotaName) -> dict[str, str | None]:
+    """A quota's name as a server takes it, whose token says which workspace is meant."""
+    fields: dict[str, str | None] = {"scope": name.scope.value, "meter": name.meter.value, "window": name.window.value}
+    return fields | {"scope_id": None if name.scope is Scope.WORKSPACE else name.scope_id}
 
 
 def _words(name: QuotaName) -> str:

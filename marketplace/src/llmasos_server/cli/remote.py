@@ -22,7 +22,7 @@ class Server:
 
     def __init__(self, client: httpx.Client, url: str) -> None:
         self._client = client
-        self._url = url
+        self.url = url
 
     def get(self, path: str, **query: str | int | None) -> dict[str, Any]:
         """One document.
@@ -57,7 +57,7 @@ class Server:
         try:
             answer = self._client.request(method, path, params=given, json=document, timeout=waits)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise unreachable(self._url, error) from error
+            raise unreachable(self.url, error) from error
         try:
             returned: object = answer.json() if answer.is_success else None
         except ValueError:

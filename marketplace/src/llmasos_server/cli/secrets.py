@@ -12,7 +12,7 @@ from llmasos.home import state_home_and_database_url
 from llmasos.i18n import _
 from llmasos_server.cli.home_database import opened_database
 from llmasos_server.cli.output import emit_json, is_interactive, options, say, say_table, tr
-from llmasos_server.cli.remote import named_server
+from llmasos_server.cli.remote import named_server, segment
 
 if TYPE_CHECKING:
     from llmasos.secrets import SecretOwner
@@ -42,9 +42,14 @@ def set_(name: Name, app: Apps = None) -> None:
     from llmasos.secrets import Secrets
 
     home, owners = state_home_and_database_url()[0], _owners(app)
-    with opened_database() as database, database.write() as session:
-        for owner in owners:
-            Secrets(home).set(session, owner, name, value)
+    with named_server() as server:
+        if server:
+            for each in app or (None,):
+                server.send("PUT", f"/api/v1/secrets/{segment(name)}", value=value, app=each)
+        else:
+            with opened_database() as database, database.write() as session:
+                for owner in owners:
+                    Secrets(home).set(session, owner, name, value)
     if options().json:
         emit_json({"name": name, "apps": app or []})
     elif app:
@@ -83,9 +88,14 @@ def remove(name: Name, app: Apps = None) -> None:
     from llmasos.secrets import Secrets
 
     home, owners = state_home_and_database_url()[0], _owners(app)
-    with opened_database() as database, database.write() as session:
-        for owner in owners:
-            Secrets(home).remove(session, owner, name)
+    with named_server() as server:
+        if server:
+            for each in app or (None,):
+                server.delete(f"/api/v1/secrets/{segment(name)}", app=each)
+        else:
+            with opened_database() as database, database.write() as session:
+                for owner in owners:
+                    Secrets(home).remove(session, owner, name)
     if options().json:
         emit_json({"name": name, "apps": app or []})
     else:

@@ -354,20 +354,34 @@ def grants_show(
 
 
 @grants.command("revoke")
-def grants_revoke(app: App, capability: Annotated[str, typer.Argument(help=tr("Such as http."))]) -> None:
-    """Take a capability from an app, at once. `llmasos install` asks for it again."""
+def grants_revoke(
+    app: App,
+    capability: Annotated[str, typer.Argument(help=tr("Such as http."))],
+    host: Annotated[
+        str | None, typer.Option(help=tr("Only this host out of a grant of http, as `grants show` writes it."))
+    ] = None,
+) -> None:
+    """Take a capability from an app, at once, or one host. `llmasos install` asks for it again."""
     from llmasos_server.local import open_local
 
+    if host is not None and capability != "http":
+        raise Invalid(_("Only a grant of http has hosts."))
     with open_local() as local:
 
         async def revoke() -> InstallResult:
+            workspace, user = local.principal.workspace, local.principal.user
             async with local.running():
-                return await local.installer.revoke(local.principal.workspace, app, capability, local.principal.user)
+                if host is not None:
+                    return await local.installer.revoke_host(workspace, app, host, user)
+                return await local.installer.revoke(workspace, app, capability, user)
 
         result = asyncio.run(revoke())
     note_failure(result)
     if options().json:
-        emit_json({"app": app, "capability": capability, "revoked": True, **_problem(result)})
+        of = {"host": host} if host is not None else {}
+        emit_json({"app": app, "capability": capability, **of, "revoked": True, **_problem(result)})
+    elif host is not None:
+        say(tr("{app} may no longer use {host}. To allow it again: llmasos install {app}", app=app, host=host))
     else:
         say(
             tr(

@@ -10,7 +10,7 @@ import typer
 from llmasos.i18n import _
 from llmasos_server.cli.home_database import opened_database
 from llmasos_server.cli.output import emit_json, local_time, note, options, say, say_table, tr
-from llmasos_server.cli.remote import named_server
+from llmasos_server.cli.remote import named_server, segment
 
 if TYPE_CHECKING:
     from llmasos_server.accounts.tables import ApiToken
@@ -46,13 +46,20 @@ def create(
             _("There is no scope {split}; there are {known}.", split=str(error).split()[0], known=known),
         ) from error
     life = None if forever else timedelta(days=days)
-    with opened_database() as database, database.write() as session:
-        made = create_token(session, Principal(), name=name, scopes=scopes, apps=app or (), life=life)
+    with named_server() as server:
+        if server:
+            asked = {"name": name, "scopes": [each.value for each in scopes], "apps": app or []}
+            sent = server.send("POST", "/api/v1/tokens", **asked, days=None if forever else days)
+            id_, token = sent["id"], sent["token"]
+        else:
+            with opened_database() as database, database.write() as session:
+                made = create_token(session, Principal(), name=name, scopes=scopes, apps=app or (), life=life)
+            id_, token = made.id, made.token
     if options().json:
-        emit_json({"id": made.id, "token": made.token})
+        emit_json({"id": id_, "token": token})
         return
-    say(made.token)
-    note(tr("Keep it: it is not shown again. To revoke it: llmasos tokens revoke {made}", made=made.id))
+    say(token)
+    note(tr("Keep it: it is not shown again. To revoke it: llmasos tokens revoke {made}", made=id_))
 
 
 @tokens.command("list")
@@ -90,8 +97,12 @@ def revoke(
     from llmasos.kernel.invocation import Principal
     from llmasos_server.accounts.tokens import revoke_token
 
-    with opened_database() as database, database.write() as session:
-        revoke_token(session, Principal().workspace, token_id)
+    with named_server() as server:
+        if server:
+            server.delete(f"/api/v1/tokens/{segment(token_id)}")
+        else:
+            with opened_database() as database, database.write() as session:
+                revoke_token(session, Principal().workspace, token_id)
     if options().json:
         emit_json({"id": token_id, "state": "revoked"})
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from llmasos.host import Host
+from llmasos.installs.installer import Installer
 from llmasos_server.rest import (
     actions,
     administration,
@@ -18,6 +19,7 @@ from llmasos_server.rest import (
     invocations,
     models,
     openapi,
+    policy,
     quotas,
     secrets,
     state,
@@ -55,15 +57,16 @@ def create_api(lifespan: Any, *, hosts: Collection[str], routers: Collection[API
     # The last added is the outermost, so that refusals are counted too.
     app.add_middleware(Guards, hosts=hosts)
     app.add_middleware(Measured, metrics=metrics)
-    own = (actions, invocations, state, installing, stored, quotas, models, administration, secrets, health)
+    own = (actions, invocations, state, installing, policy, stored, quotas, models, administration, secrets, health)
     for router in (*(module.router for module in own), *routers):
         app.include_router(router)
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign] # as FastAPI's documentation has it
     return app
 
 
-def serve_host(app: FastAPI, host: Host, authenticator: Authenticator) -> None:
-    """Attach a host to the application."""
+def serve_host(app: FastAPI, host: Host, authenticator: Authenticator, installer_of: Callable[[], Installer]) -> None:
+    """Attach a host to the application; `installer_of` makes what changes its installations."""
     app.state.host = host
+    app.state.installer_of = installer_of
     app.state.authenticator = authenticator
     app.state.revocations = Revocations(authenticator)

@@ -24,10 +24,10 @@ from llmasos.i18n import _
 from llmasos.installs import repository
 from llmasos.installs.installer import Installer
 from llmasos.installs.plan import InstallPlan
+from llmasos.installs.policy import ApprovalNeeded, PolicyForbids
 from llmasos.installs.resolve import parse_requirement
 from llmasos.installs.schemas import plan_document
 from llmasos.installs.service import ConsentAnswers, InstallOutcome, InstallResult
-from llmasos_server.local import Local
 from llmasos_server.rest.bodies import BODY_ERRORS, Document, documents_router
 from llmasos_server.rest.context import host_of
 from llmasos_server.rest.identity import Caller, MayInstall
@@ -37,12 +37,14 @@ from llmasos_server.rest.schemas import ApiModel
 router = documents_router("installations")
 
 InstallationId = Annotated[str, Path(max_length=64)]
-_CHANGE = responses(Unauthenticated, ScopeMissing, NotFound, Conflict, Invalid, LlmasosError, Unavailable)
+_CHANGE = responses(
+    Unauthenticated, ScopeMissing, PolicyForbids, NotFound, Conflict, Invalid, LlmasosError, Unavailable
+)
 _PLAN = responses(
     *(Unauthenticated, ScopeMissing, Denied, NotFound, Conflict, Invalid, BundleRejected),
     *(*BODY_ERRORS, LlmasosError, Unavailable),
 )
-_SMALL_CHANGE = responses(Unauthenticated, ScopeMissing, NotFound, Invalid, *BODY_ERRORS)
+_SMALL_CHANGE = responses(Unauthenticated, ScopeMissing, PolicyForbids, NotFound, Invalid, *BODY_ERRORS)
 
 
 class ConsentOutdated(Conflict):
@@ -150,9 +152,10 @@ class NarrowedGrant(Document):
     )
 
 
-def installer_of(request: Request) -> Installer:
-    """What changes the server's installations."""
-    return Local.of(host_of(request)).installer
+def installer_of(request: Request, caller: Caller) -> Installer:
+    """What changes the server's installations, for a caller; without the scope admin, as for any member."""
+    installer: Installer = request.app.state.installer_of()
+    return installer if caller.is_admin else installer.for_member()
 
 
 @router.post("/installation-plans", operation_id="plan_installation", summary="Plan an install", responses=_PLAN)
@@ -172,12 +175,16 @@ def plan_installation(request: Request, caller: MayInstall, asked: AskedPlan) ->
     "/installations",
     operation_id="install",
     summary="Install or upgrade an app",
-    responses={**_PLAN, **responses(Denied, ConsentNeeded, ScopeMissing, Conflict, ConsentOutdated)},
+    responses={
+        **_PLAN,
+        **responses(ConsentNeeded, PolicyForbids, ApprovalNeeded, ScopeMissing, Conflict, ConsentOutdated),
+    },
 )
 async def install(request: Request, caller: MayInstall, agreed: AgreedPlan) -> ChangesView:
     """Carry out a plan that was read and agreed to, completely or not at all. Idempotent.
 
-    If the plan would now do or ask for anything else than what was agreed to, nothing is changed.
+    If the plan would now do or ask for anything else than what was agreed to, nothing is changed. What the workspace's
+    policy wants an administrator to approve is kept as a request, and refused with `approval-needed`.
     """
     plan = await asyncio.to_thread(_plan, request, caller, agreed)
     if plan.digest != agreed.consent and plan.steps:
@@ -187,7 +194,7 @@ async def install(request: Request, caller: MayInstall, agreed: AgreedPlan) -> C
         declined={app: frozenset(names) for app, names in agreed.declined.items()},
         config=agreed.config,
     )
-    results = await installer_of(request).carry_out(plan, answers, caller.principal.user)
+    results = await installer_of(request, caller).carry_out(plan, answers, caller.principal.user)
     return ChangesView(items=[ChangeView.of(each, caller.principal.locale) for each in results])
 
 
@@ -196,7 +203,7 @@ async def roll_back(request: Request, caller: MayInstall, installation: Installa
     """Return to the release that ran before, with the grants that it had and that were not revoked since."""
     me = caller.principal
     app = _app_of(request, caller, installation)
-    return ChangeView.of(await installer_of(request).rollback(me.workspace, app, me.user), me.locale)
+    return ChangeView.of(await installer_of(request, caller).rollback(me.workspace, app, me.user), me.locale)
 
 
 @router.delete("/installations/{installation}", operation_id="uninstall", summary="Remove an app", responses=_CHANGE)
@@ -209,7 +216,7 @@ async def uninstall(
     """End the app's invocations, and remove it with its grants and the quotas that it brought."""
     me = caller.principal
     app = _app_of(request, caller, installation)
-    result = await installer_of(request).uninstall(me.workspace, app, me.user, delete_data=data == "delete")
+    result = await installer_of(request, caller).uninstall(me.workspace, app, me.user, delete_data=data == "delete")
     return ChangeView.of(result, me.locale)
 
 
@@ -235,7 +242,7 @@ def change_settings(
 ) -> SettingsView:
     """Change settings of an installed app; its next run has them."""
     me, app = caller.principal, _app_of(request, caller, installation)
-    installer_of(request).configure(me.workspace, app, changed.config, me.user)
+    installer_of(request, caller).configure(me.workspace, app, changed.config, me.user)
     return _settings(request, caller, app)
 
 
@@ -254,7 +261,7 @@ def narrow_grant(
 ) -> ChangeView:
     """Narrow what an app may do with a capability, at once: running invocations are held to it too."""
     me, app = caller.principal, _app_of(request, caller, installation)
-    result = installer_of(request).narrow(me.workspace, app, capability, narrowed.scope, user=me.user)
+    result = installer_of(request, caller).narrow(me.workspace, app, capability, narrowed.scope, user=me.user)
     return ChangeView.of(result, me.locale)
 
 
@@ -275,7 +282,7 @@ async def revoke_grant(
     ] = None,
 ) -> ChangeView:
     """Take a capability from an app at once, or one host out of its grant of http. Installing again asks for it."""
-    me, app, installer = caller.principal, _app_of(request, caller, installation), installer_of(request)
+    me, app, installer = caller.principal, _app_of(request, caller, installation), installer_of(request, caller)
     if host is None:
         result = await installer.revoke(me.workspace, app, capability, me.user)
     elif capability == "http":
@@ -291,7 +298,7 @@ def _plan(request: Request, caller: Caller, asked: AskedPlan) -> InstallPlan:
     Raises:
         NotFound: There is no such app, or the token does not reach it or one that it depends on.
     """
-    wanted, installer = parse_requirement(asked.app), installer_of(request)
+    wanted, installer = parse_requirement(asked.app), installer_of(request, caller)
     if not caller.reaches(wanted.app_id):
         raise NotFound
     make = installer.plan_upgrade if asked.upgrade else installer.plan_install

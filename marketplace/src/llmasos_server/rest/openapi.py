@@ -151,6 +151,14 @@ FIELDS: Final[dict[str, tuple[str, Any]]] = {
     "EndedView.id": ("Its id.", "local"),
     "InvitationView.email": ("Who is invited.", "ann@example.com"),
     "UserView.name": ("The user's name.", "Ann"),
+    "PolicyView.upgrades": (
+        "What upgrades by itself: nothing, patches or all; only what asks for nothing new.",
+        "nothing",
+    ),
+    "NewPolicy.upgrades": (
+        "What upgrades by itself: nothing, patches or all; only what asks for nothing new.",
+        "patches",
+    ),
     "PriceView.output": ("Of the answer.", 600_000),
     "TokenView.apps": ("The only apps that it reaches; null: every app.", None),
     "TokenView.state": ("good, expired or revoked.", "good"),

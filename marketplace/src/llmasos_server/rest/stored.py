@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field
 
+from llmasos.capabilities import stored_data
 from llmasos.capabilities.storage import Area, check_key
 from llmasos.errors import Invalid, NotFound, Unauthenticated
 from llmasos.invocations.run import not_installed
@@ -48,7 +50,8 @@ class DeletedView(ApiModel):
 def read_storage(request: Request, caller: MayRead, publisher: Publisher, name: AppName) -> StorageView:
     """How much an app stores for the caller; nothing, if there is no such app."""
     area, app = _area(request, caller, publisher, name)
-    values, size_bytes = area.total()
+    with area.database.read() as session:
+        values, size_bytes = stored_data.stored(session, area.owner)
     return StorageView(app=app, values=values, size_bytes=size_bytes)
 
 
@@ -93,9 +96,14 @@ async def delete_stored(
     """Delete what an app stores for the caller: one value, or all. Nothing brings it back."""
     area, _app = _area(request, caller, publisher, name)
     if key is None:
-        return DeletedView(deleted=await area.clear())
+        return DeletedView(deleted=await asyncio.to_thread(_clear, area))
     check_key(key)
     return DeletedView(deleted=int(await area.delete(key)))
+
+
+def _clear(area: Area) -> int:
+    with area.database.write() as session:
+        return stored_data.clear(session, area.owner)
 
 
 def _area(request: Request, caller: Caller, publisher: str, name: str) -> tuple[Area, str]:

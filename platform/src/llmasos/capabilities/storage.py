@@ -247,26 +247,6 @@ class Area:
 
         return await self.database.write_queue.submit(delete)
 
-    async def clear(self) -> int:
-        """Remove every value, and return how many there were."""
-
-        def clear(transaction: Transaction) -> int:
-            deleted_version = self._lock(transaction)
-            newest = transaction.one(f"SELECT MAX(version) FROM stored_value {_WHERE}", *self.owner)
-            highest = max(deleted_version, int(newest[0] or 0) if newest else 0)
-            transaction.run(
-                f"UPDATE stored_total SET size_bytes = 0, deleted_version = ? {_WHERE}", highest, *self.owner
-            )
-            return transaction.run(f"DELETE FROM stored_value {_WHERE}", *self.owner)
-
-        return await self.database.write_queue.submit(clear)
-
-    def total(self) -> tuple[int, int]:
-        """How many values there are, and their size in bytes, keys counted."""
-        count = self.database.lookup(f"SELECT COUNT(*) FROM stored_value {_WHERE}", *self.owner)
-        size = self.database.lookup(f"SELECT size_bytes FROM stored_total {_WHERE}", *self.owner)
-        return int(count[0]) if count else 0, int(size[0]) if size else 0
-
     def keys(self, prefix: str, after: str | None, limit: int) -> list[str]:
         """Keys that start with `prefix` and sort after `after`, in the order of their characters."""
         conditions, values = "AND key >= ?", [prefix]

@@ -10,9 +10,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final, Self
+
+from sqlmodel import Session
 
 from llmasos.bundles.actions import lifecycle_events_of
 from llmasos.bundles.imports import check_imports
@@ -21,12 +24,13 @@ from llmasos.bundles.reader import Bundle, read_bundle
 from llmasos.database.engine import Database
 from llmasos.errors import LlmasosError, NotFound, Unavailable
 from llmasos.i18n import _
-from llmasos.installs import changes, plan, repository, service
+from llmasos.installs import changes, plan, policy, repository, requests, service
 from llmasos.installs.code import CodeStore
 from llmasos.installs.collection import collect
 from llmasos.installs.lifecycle import InstallationState, Tell, event_of, failure_of
 from llmasos.installs.plan import InstallPlan, program_of
-from llmasos.installs.resolve import Requirement
+from llmasos.installs.policy import ApprovalNeeded, Change, PolicyForbids
+from llmasos.installs.resolve import Requirement, parse_requirement
 from llmasos.installs.service import ConsentAnswers, InstallResult
 from llmasos.installs.source import ReleaseSource
 from llmasos.installs.tables import InstalledRelease
@@ -34,6 +38,13 @@ from llmasos.kernel.invocation import Principal
 from llmasos.runtimes.runtime import Program, Runtime
 
 logger = logging.getLogger(__name__)
+
+# The user of an upgrade that the policy of the workspace makes: no person has that id.
+BY_POLICY: Final = "policy"
+
+
+def _nobody(_session: Session, _workspace: str, _user: str) -> bool:
+    return False
 
 
 class Installer:
@@ -48,6 +59,8 @@ class Installer:
         host_version: Compared with the compatibility of releases; by default this host's version.
         tell: Notifies apps of lifecycle events; without it, no app is notified.
         end_invocations: Ends an installation's invocations, in every process, before it is removed.
+        is_administrator: Whether a user administers a workspace, and so may approve what its policy keeps from others;
+            by default nobody does.
     """
 
     def __init__(
@@ -60,6 +73,7 @@ class Installer:
         *,
         tell: Tell | None = None,
         end_invocations: Callable[[str], Awaitable[None]] | None = None,
+        is_administrator: Callable[[Session, str, str], bool] = _nobody,
     ) -> None:
         self._database = database
         self._source = source
@@ -68,6 +82,13 @@ class Installer:
         self._host_version = host_version or version("llmasos")
         self._tell = tell
         self._end_invocations = end_invocations
+        self._is_administrator = is_administrator
+
+    def for_member(self) -> Self:
+        """This installer for a caller who may approve nothing, whatever the user's role: a token without that scope."""
+        limited = copy(self)
+        limited._is_administrator = _nobody
+        return limited
 
     def plan_install(self, workspace: str, wanted: Requirement) -> InstallPlan:
         """Plan an install; see `plan.plan_install`. Show the plan's screens, then carry it out."""
@@ -89,6 +110,8 @@ class Installer:
 
         Raises:
             ConsentNeeded: Nobody consented to an install.
+            PolicyForbids: The workspace lets only administrators change what is installed.
+            ApprovalNeeded: An administrator must approve it; it is stored as a request.
             Conflict: The installation changed after the plan was made.
             Invalid: An answer is not valid.
             ManifestRejected: No runtime here runs apps of its kind.
@@ -98,6 +121,7 @@ class Installer:
         if not planned.steps:
             return [await self._restore(planned)]
         service.check_answers(planned, answers)
+        await asyncio.to_thread(self._check_or_ask, Change(planned, answers), user)
         for step in planned.steps:
             await self._prepare(step.bundle, step.program)
         before = {step.app_id: self._look(planned.workspace, step.app_id) for step in planned.steps}
@@ -108,6 +132,7 @@ class Installer:
     async def rollback(self, workspace: str, app_id: str, user: str) -> InstallResult:
         """Return to the previous release; see `changes.rollback`."""
         with self._database.read() as session:
+            self._check_may_change(session, workspace, user)
             target = changes.rollback_target(session, workspace, app_id)
         await self._make_ready(app_id, target)
         before = self._look(workspace, app_id)
@@ -117,6 +142,7 @@ class Installer:
     async def uninstall(self, workspace: str, app_id: str, user: str, *, delete_data: bool) -> InstallResult:
         """Notify an app of its removal, end its invocations, and remove it; see `changes.uninstall`."""
         with self._database.read() as session:
+            self._check_may_change(session, workspace, user)
             installation, release = changes.require_removable(session, workspace, app_id)
             going = InstallResult(app_id, release.version, "uninstalled", installation.id)
             kind, installation_id = release.runtime, installation.id
@@ -150,12 +176,89 @@ class Installer:
     def configure(self, workspace: str, app_id: str, values: Mapping[str, Any], user: str) -> InstallResult:
         """Change the values of an installed app's form; see `changes.configure`."""
         with self._database.write() as session:
+            self._check_may_change(session, workspace, user)
             return changes.configure(session, workspace, app_id, values, user)
 
     def delete_data(self, workspace: str, app_id: str, user: str) -> int:
         """Delete what an app stores for a user; see `changes.delete_data`."""
         with self._database.write() as session:
             return changes.delete_data(session, workspace, app_id, user)
+
+    async def approve(self, by: Principal, request_id: str) -> list[InstallResult]:
+        """Carry out a request, as its user made it.
+
+        Raises:
+            NotFound: The workspace has no such request.
+            PolicyForbids: `by` does not administer the workspace.
+            Conflict: It would do or ask for something else by now.
+        """
+        with self._database.read() as session:
+            self._require_administrator(session, by)
+            row = requests.find(session, by.workspace, request_id)
+        wanted = parse_requirement(f"{row.app_id}@{row.version}")
+        planned = await asyncio.to_thread(self.plan_upgrade if row.upgrade else self.plan_install, by.workspace, wanted)
+        requests.check_unchanged(row, planned)
+        # By the administrator: whose name the installation bears has no rights by that.
+        results = await self.carry_out(planned, requests.answers_of(row), by.user)
+        with self._database.write() as session:
+            requests.settle(session, by, request_id, "install.approve")
+        return results
+
+    def refuse(self, by: Principal, request_id: str) -> None:
+        """Refuse a request, or withdraw one's own.
+
+        Raises:
+            NotFound: The workspace has no such request, or it is another user's and `by` does not administer it.
+        """
+        with self._database.write() as session:
+            own = requests.find(session, by.workspace, request_id).user_id == by.user
+            if not own and not self._is_administrator(session, by.workspace, by.user):
+                raise NotFound
+            requests.settle(session, by, request_id, "install.withdraw" if own else "install.refuse")
+
+    async def upgrade_by_policy(self, workspace: str) -> list[InstallResult]:
+        """Upgrade what the workspace's policy lets upgrade by itself. One that fails is logged, and stays as it is."""
+        with self._database.read() as session:
+            chosen = policy.policy_of(session, workspace)
+            installed = [
+                (found.app_id, release.version) for found, release in repository.all_current(session, workspace)
+            ]
+        results: list[InstallResult] = []
+        for app_id, version_now in installed if chosen.upgrades != "nothing" else ():
+            try:
+                planned = await asyncio.to_thread(self.plan_upgrade, workspace, Requirement(app_id))
+                if policy.upgrades_by_itself(chosen, planned, version_now):
+                    results += await self.carry_out(planned, ConsentAnswers(agreed=True), BY_POLICY)
+            except LlmasosError as error:
+                logger.warning("an app was not upgraded by itself", extra={"app": app_id, "error": str(error)})
+        return results
+
+    def _check_or_ask(self, change: Change, user: str) -> None:
+        """Check a change against the policy; what must be approved is stored as a request."""
+        needed: ApprovalNeeded | None = None
+        with self._database.write() as session:
+            try:
+                self._check(session, change, user)
+            except ApprovalNeeded as error:
+                needed = error
+                requests.keep(session, change, Principal(change.plan.workspace, user), error)
+        if needed is not None:
+            raise needed
+
+    def _check(self, session: Session, change: Change, user: str) -> None:
+        if user == BY_POLICY:
+            return
+        workspace = change.plan.workspace
+        administrator = self._is_administrator(session, workspace, user)
+        policy.check(policy.policy_of(session, workspace), change, administrator)
+
+    def _check_may_change(self, session: Session, workspace: str, user: str) -> None:
+        administrator = self._is_administrator(session, workspace, user)
+        policy.check_may_change(policy.policy_of(session, workspace), administrator)
+
+    def _require_administrator(self, session: Session, by: Principal) -> None:
+        if not self._is_administrator(session, by.workspace, by.user):
+            raise PolicyForbids(_("Only an administrator of the workspace approves requests."))
 
     async def _restore(self, planned: InstallPlan) -> InstallResult:
         """Prepare an already installed app, if it is not ready."""
@@ -209,6 +312,7 @@ class Installer:
 
     def _apply(self, planned: InstallPlan, answers: ConsentAnswers, user: str) -> list[InstallResult]:
         with self._database.write() as session:
+            self._check(session, Change(planned, answers), user)
             results = service.apply(session, planned, answers, user)
         self._sweep()
         return results

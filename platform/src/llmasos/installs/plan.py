@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -28,6 +28,9 @@ from llmasos.kernel.grants import is_within
 from llmasos.runtimes.runtime import Program
 from llmasos_sdk.host import BASELINE_CAPABILITIES
 
+LOCAL: Final = "local"
+"""This host's own catalog."""
+
 StepKind: TypeAlias = Literal["install", "upgrade", "grant"]
 
 
@@ -44,6 +47,8 @@ class InstallStep:
     """The installed release that the step was planned for."""
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """The values of its form that were chosen before."""
+    source: str = LOCAL
+    """The source that it comes from."""
 
     @property
     def app_id(self) -> str:

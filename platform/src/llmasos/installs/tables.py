@@ -73,3 +73,32 @@ class GrantRow(SQLModel, table=True):
     scope: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     """The permission as granted, never wider than the one in the manifest."""
     revoked_at: datetime | None = None
+
+
+class WorkspacePolicy(SQLModel, table=True):
+    """The policy of a workspace; one without a row has the defaults."""
+
+    __tablename__ = "workspace_policy"  # pyright: ignore[reportAssignmentType]
+
+    workspace_id: str = Field(primary_key=True)
+    policy: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+
+
+class InstallRequest(SQLModel, table=True):
+    """An install or an upgrade that waits for an administrator's approval."""
+
+    __tablename__ = "install_request"  # pyright: ignore[reportAssignmentType]
+
+    id: str = Field(primary_key=True)
+    workspace_id: str = Field(foreign_key="workspace.id", index=True)
+    user_id: str
+    app_id: str
+    version: str
+    upgrade: bool
+    plan_digest: str
+    """What the user agreed to; see `InstallPlan.digest`."""
+    declined: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    config: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    reason: str
+    """Why it must be approved, as a message."""
+    requested_at: datetime
