@@ -170,7 +170,7 @@ def listen(host: str, port: int) -> socket.socket:
         # The empty name would mean every address of the machine.
         return socket.create_server((host or ".", port), family=family, backlog=BACKLOG)
     except UnicodeError:
-        raise _unlistenable(host, port, socket.gaierror(socket.EAI_NONAME)) from None
+        raise _unlistenable(host, port, socket.gaierror(socket.EAI_NONAME, "")) from None
     except OSError as error:
         raise _unlistenable(host, port, error) from error
 
