@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -28,6 +27,7 @@ from llmasos.invocations.result import InvocationResult
 from llmasos.kernel.invocation import Event, new_id
 from llmasos_server.rest.context import host_of
 from llmasos_server.rest.identity import TokenScope
+from llmasos_server.web.cards import AppCard, card
 from llmasos_server.web.form_values import Sent, Submitted, filled, read, sent_of
 from llmasos_server.web.forms import form_of
 from llmasos_server.web.page import Shown, View, pages, redirect
@@ -37,15 +37,6 @@ from llmasos_server.web.shapes import shape_of
 router = pages()
 
 MAX_FILES: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class InstalledCard:
-    """An installed app, as the head of its page shows it."""
-
-    id: str
-    name: str
-    summary: str
 
 
 @router.get("/apps/{publisher}/{name}")
@@ -161,11 +152,10 @@ async def _page(
     )
 
 
-def installed_card(view: View, app_id: str) -> InstalledCard:
-    """An installed app in the reader's language; by its id alone if its manifest is not known."""
+def installed_card(view: View, app_id: str) -> AppCard:
+    """An installed app in the reader's language; by its id alone if it was removed since."""
     with host_of(view.request).database.read() as session:
         found = repository.current(session, view.principal.workspace, app_id)
         if found is None:
-            return InstalledCard(app_id, app_id, "")
-        manifest = Manifest.model_validate(found[1].manifest)
-    return InstalledCard(app_id, manifest.name.in_locale(view.locale), manifest.summary.in_locale(view.locale))
+            return AppCard(app_id, app_id, "", None)
+        return card(Manifest.model_validate(found[1].manifest), view.locale)
