@@ -5,19 +5,28 @@ import base64
 import json
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from sqlmodel import select
 from tests.server.web.conftest import Browser, Pages, serving
 
+from llmasos.bundles.manifest import parse_manifest
+from llmasos.bundles.testing import manifest_text
 from llmasos.errors import AppFailed
 from llmasos.host import HostParts
+from llmasos.installs import repository
+from llmasos.installs.tables import Installation, InstalledRelease
 from llmasos.invocations import content, records
 from llmasos.kernel.invocation import Event, Principal
+from llmasos.quotas import service as quotas
+from llmasos.quotas.meters import Meter, Scope, Window
+from llmasos.quotas.service import QuotaName
 from llmasos.testing import FakeAction, FakeApps, Guest
+from llmasos_sdk.files import file_schema
 from llmasos_server.accounts.people import Role
 from llmasos_server.web import activity
 
@@ -47,6 +56,7 @@ class Apps(FakeApps):
             table=FakeAction(self.table),
             evil=FakeAction(self.evil),
             fail=FakeAction(self.fail, streaming=True),
+            read=FakeAction(self.read, {"type": "object", "properties": {"document": file_schema()}}),
         )
         self.add("acme/other", echo=FakeAction(self.echo))
 
@@ -82,6 +92,9 @@ class Apps(FakeApps):
             "file": file,
             "half": "\ud800",
         }
+
+    async def read(self, guest: Guest) -> object:
+        return [guest.input["document"]]
 
     async def fail(self, guest: Guest) -> object:
         await guest.invocation.emit(Event("chunk", "half of it"))
@@ -163,6 +176,48 @@ def test_a_fault_is_shown_at_its_field_and_nothing_runs(owner: Browser, apps: Ap
         assert f'id="{name}-fault"' in refused.text
         assert refused.text.count("-fault") == 2
     assert apps.calls == before
+
+
+def test_what_no_form_can_express_is_checked_as_well(owner: Browser) -> None:
+    for text, told in (("[1]", "must be a JSON object"), ("{", "This is not JSON")):
+        owner.get("/apps/acme/tool?action=table")
+        refused = owner.send("/apps/acme/tool/actions/table", **{"in": text})
+        assert refused.status_code == 422
+        assert told in refused.text
+
+
+def test_a_file_goes_in_and_comes_out(owner: Browser) -> None:
+    """12-7: files in forms; its name and type are the browser's, and it is saved as it was."""
+    html = owner.get("/apps/acme/tool?action=read").text
+    assert 'enctype="multipart/form-data"' in html
+    fields = dict(re.findall(r'name="(form_token|once)" value="([0-9a-f]+)"', html))
+    content = bytes(range(256)) * 100
+    files = {"in/document": ("../année <b>.pdf", content, "application/pdf")}
+    origin = {"origin": str(owner.client.base_url).rstrip("/")}
+    sent = owner.client.post("/apps/acme/tool/actions/read", data=fields, files=files, headers=origin)
+    assert sent.status_code == 303, sent.text
+    id_ = sent.headers["location"].rpartition("=")[2]
+    events_of(owner, id_)
+    shown = owner.get(f"/apps/acme/tool?action=read&run={id_}").text
+    assert "année &lt;b&gt;.pdf" in shown
+    saved = owner.get(f"/activity/{id_}/files/0")
+    assert saved.content == content
+    assert "filename*=UTF-8''ann%C3%A9e%20%3Cb%3E.pdf" in saved.headers["content-disposition"]
+
+
+def test_a_run_past_a_quota_is_refused_and_the_form_keeps_what_was_written(running: Pages) -> None:
+    """12-6: an error says what was not done, and nothing that was written is lost."""
+    user = running.member("max", Role.MEMBER)
+    with running.database.write() as session:
+        name = QuotaName("default", Scope.USER, user, Meter.INVOCATIONS, Window.DAY, "operator")
+        quotas.set_quota(session, lambda *_: None, name, 1)
+    browser = running.signed_in("max")
+    ended(browser, "echo", text="first")
+    browser.get("/apps/acme/tool?action=echo")
+    refused = browser.send("/apps/acme/tool/actions/echo", **{"in/text": "my long text"})
+    assert refused.status_code == 429
+    assert 'role="alert"' in refused.text
+    assert "my long text</textarea>" in refused.text
 
 
 def test_a_row_is_added_without_running(owner: Browser, apps: Apps) -> None:
@@ -390,6 +445,52 @@ def test_every_page_is_in_the_readers_language(running: Pages, owner: Browser) -
     browser.client.cookies.set("llmasos_locale", "zh")
     for path, word in (("/activity", "活动"), (f"/activity/{id_}", "回答"), (f"/apps/acme/tool?run={id_}", "再次运行")):
         assert word in browser.get(path).text
+
+
+def install(pages: Pages, app_id: str) -> None:
+    """The rows of an installed app, which Home lists."""
+    with pages.database.write() as session:
+        repository.ensure_workspace(session, "default")
+        at = datetime.now(UTC)
+        session.add(
+            Installation(id=app_id, workspace_id="default", app_id=app_id, installed_by="local", installed_at=at)
+        )
+        session.flush()
+        manifest = parse_manifest(manifest_text(app_id)).model_dump(mode="json", by_alias=True, exclude_none=True)
+        manifest["name"] = {"en": f"{EVIL} {app_id}"}
+        empty: dict[str, Any] = {"limits": {}, "config": {}, "lock": {}, "actions": []}
+        release = InstalledRelease(
+            **{
+                "installation_id": app_id,
+                "version": "1.0.0",
+                "digest": "d",
+                "component_digest": "c",
+                "runtime": "wasm",
+            },
+            **{"manifest": manifest, "state": "current", "created_at": at, **empty},
+        )
+        session.add(release)
+        session.flush()
+        session.exec(select(Installation).where(Installation.id == app_id)).one().current_id = release.id
+
+
+def test_home_launches_the_app_that_was_used_last(running: Pages, owner: Browser) -> None:
+    """12-6: installed apps as a grid, the last used first; recent runs; three cards for a first visit."""
+    running.member("new", Role.MEMBER)
+    browser = running.signed_in("new")
+    first = browser.get("/").text
+    assert 'href="/store"' in first
+    assert "Try an app" in first
+    assert "Ask an administrator" in first
+    for app_id in ("acme/tool", "acme/other", "acme/another"):
+        install(running, app_id)
+    assert 'href="/apps/acme/another"' in browser.get("/").text
+    id_ = ended(browser, "echo", text="x")
+    html = browser.get("/").text
+    assert re.findall(r'<li><a href="/apps/([^"]+)"', html) == ["acme/tool", "acme/another", "acme/other"]
+    assert f'href="/activity/{id_}"' in html
+    assert "Try an app" not in html
+    assert "<script>alert" not in html + browser.get("/activity").text + browser.get("/apps/acme/tool").text
 
 
 def test_listing_narrows_by_every_filter(running: Pages, owner: Browser) -> None:

@@ -242,6 +242,8 @@ class PageRoute(APIRoute):
             except Exception:
                 logger.exception("a page failed with an error nobody foresaw", extra={"path": request.url.path})
                 response = failed(view, LlmasosError())
+            finally:
+                await request.close()  # the files of a form
             for name, value in HEADERS.items():
                 response.headers.setdefault(name, value)
             return response

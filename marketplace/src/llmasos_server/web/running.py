@@ -88,7 +88,7 @@ async def _check(action: Action, submitted: Submitted) -> None:
     except InputRejected as error:
         submitted.refuse(error.faults)
         if not submitted.faults:
-            submitted.faults[""] = Message(error.message)
+            submitted.faults[submitted.names[""]] = error.message
 
 
 def _checked(action: Action, value: Any, steps: int) -> None:
