@@ -123,7 +123,7 @@ class _Presenter:
             case int():
                 return self._formats.number(value) if abs(value) >= _SEPARATED_FROM else str(value)
             case float():
-                return self._formats.number(value) if 0.001 <= abs(value) < 1e15 or value == 0 else f"{value:.4g}"
+                return self._formats.number(value) if 0.001 <= abs(value) < 1e15 or not value else f"{value:.4g}"
             case str():
                 return one_line(value)
             case _:
