@@ -204,6 +204,24 @@ async def test_of_many_that_set_an_absent_key_one_succeeds(database: Database) -
         assert session.exec(select(StoredTotal.size_bytes)).one() == 20 * 4
 
 
+async def test_what_one_user_stored_is_deleted_and_its_versions_go_on(host: SmallHost, database: Database) -> None:
+    """12-6: stored data (size, delete). A run that read the old value must not overwrite a new one."""
+    mine, theirs = ("default", "acme/one", ME.user), ("default", "acme/one", "somebody")
+    async for call in calling(host):
+        assert await call("put", "k", "four", False) == 1
+        assert await call("put", "k", "four", False) == 2
+        with database.read() as session:
+            assert stored_data.stored(session, mine) == (1, 5)
+            assert stored_data.stored(session, theirs) == (0, 0)
+        with database.write() as session:
+            assert stored_data.clear(session, theirs) == 0
+            assert stored_data.clear(session, mine) == 1
+            assert stored_data.clear(session, mine) == 0
+        with database.read() as session:
+            assert stored_data.stored(session, mine) == (0, 0)
+        assert await call("put", "k", "four", False) == 3
+
+
 async def test_forgetting_an_app_frees_everything(host: SmallHost, database: Database) -> None:
     async for call in calling(host):
         await call("put", "k", "x" * 900, False)

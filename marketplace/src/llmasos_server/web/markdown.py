@@ -51,6 +51,8 @@ def to_html(text: str, *, below: int = 2) -> Markup:
         html,
         tags=_TAGS,
         attributes=_ATTRIBUTES,
+        # What scrolls sideways is reached by the keyboard.
+        set_tag_attribute_values={"pre": {"tabindex": "0"}, "table": {"tabindex": "0"}},
         url_schemes={"http", "https", "mailto"},
         # A relative address would be one of our own pages.
         url_relative="deny",
