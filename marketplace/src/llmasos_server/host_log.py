@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -28,6 +29,10 @@ PACKAGES: Final = ("llmasos", "llmasos_marketplace", "llmasos_server")
 _OWN: Final = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
 
 
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""The id of the request that a server handles now; it is in every line that is logged for it."""
+
+
 class LogLine(logging.Formatter):
     """A line with its fields, in which foreign text cannot control a terminal or pretend to be another line."""
 
@@ -36,7 +41,9 @@ class LogLine(logging.Formatter):
 
     @override
     def formatMessage(self, record: logging.LogRecord) -> str:
-        fields = "".join(f" {name}={value!r}" for name, value in vars(record).items() if name not in _OWN)
+        request = request_id.get()
+        fields = f" request={request}" if request else ""
+        fields += "".join(f" {name}={value!r}" for name, value in vars(record).items() if name not in _OWN)
         return printable(super().formatMessage(record)).replace("\n", "\n  ") + printable(fields)
 
     @override

@@ -66,8 +66,10 @@ def test_each_request_is_one_line_on_stderr(server: tuple[str, subprocess.Popen[
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=30)
     lines = [line for line in err.splitlines() if '"GET ' in line]
-    assert re.search(r'^\d{4}-\d\d-\d\d [\d:]{8} 127\.0\.0\.1 "GET /catalog/v1/apps" 200 \d+ ms$', lines[0])
-    assert re.search(r'"GET /nowhere \\x1b\[2J" (401|404) \d+ ms$', lines[1])
+    assert re.search(
+        r'^\d{4}-\d\d-\d\d [\d:]{8} 127\.0\.0\.1 "GET /catalog/v1/apps" 200 \d+ ms [0-9a-f]{16}$', lines[0]
+    )
+    assert re.search(r'"GET /nowhere \\x1b\[2J" (401|404) \d+ ms [0-9a-f]{16}$', lines[1])
     assert len(lines) == 2
 
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import typer
+
 from llmasos.errors import Unavailable
 from llmasos.home import make_private_folder
 from llmasos.i18n import _, listing
 from llmasos.printable import one_line
 from llmasos_server.cli.fetching import fetching
-from llmasos_server.cli.output import emit_json, note, options, say, say_part, tr
+from llmasos_server.cli.output import emit_json, is_interactive, note, options, say, say_part, tr
 from llmasos_server.cli.reader import stopping_with_the_reader
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ def quickstart() -> None:
         emit_json({"installed": list(INSTALLED), "runs": runs, "home": str(settings.home)})
     else:
         _say_next(settings.home)
+        _offer_pages()
 
 
 def _fetch_model(settings: Settings) -> None:
@@ -271,6 +274,7 @@ def _say_next(home: Path) -> None:
     say()
     say(tr("Everything is in {home}. Try next:", home=home))
     for line in (
+        "llmasos serve",
         "llmasos run llmasos/storyteller tell -p premise='a dragon who is afraid of heights'",
         "llmasos search",
         "llmasos show llmasos/tutor",
@@ -279,3 +283,12 @@ def _say_next(home: Path) -> None:
         "llmasos new hello",
     ):
         say(f"  {line}")
+
+
+def _offer_pages() -> None:
+    """Go on in the browser, if there is one and somebody says yes."""
+    from llmasos_server.cli.browsers import has_browser
+    from llmasos_server.cli.serve import serve
+
+    if is_interactive() and has_browser() and typer.confirm(tr("Open the pages in your browser now?"), err=True):
+        serve(browser=True)

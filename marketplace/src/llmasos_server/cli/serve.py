@@ -17,12 +17,14 @@ def serve(
         list[str] | None,
         typer.Option(help=tr("A host name to serve besides those of loopback; * for any.")),
     ] = None,
+    browser: Annotated[bool, typer.Option("--browser", help=tr("Open the pages in this machine's browser."))] = False,
 ) -> None:
     """Serve apps, catalog and API until Ctrl-C."""
     from llmasos.database.engine import Database
     from llmasos.database.schema import ensure_schema
     from llmasos.settings import Settings
     from llmasos_server import server
+    from llmasos_server.cli.browsers import FILE_NAME, has_browser, open_privately
     from llmasos_server.rest.guards import is_loopback
 
     settings = Settings()
@@ -39,9 +41,13 @@ def serve(
                 emit_json({"url": url})
                 return
             note(tr("LLMasOS listens on {url}", url=url))
+            # By name: passkeys belong to one, and an address is none.
+            start = f"{named}/"
             if is_loopback(host) and (link := _first_link(settings.resolved_database_url)):
-                # By name: passkeys belong to one, and an address is none.
-                note(tr("Open this once, within 15 minutes, to sign in: {url}", url=f"{named}/sign-in/link/{link}"))
+                start = f"{named}/sign-in/link/{link}"
+                note(tr("Open this once, within 15 minutes, to sign in: {url}", url=start))
+            if browser and has_browser():
+                open_privately(settings.home, start)
             note(tr("Programs need a token: llmasos tokens create. Then: LLMASOS_URL and LLMASOS_TOKEN. Ctrl-C stops."))
 
         # Entered now, so that an error while the host opens is one line and not a server's traceback.
@@ -50,7 +56,10 @@ def serve(
             pass
         app = server.create_app(settings, hosts=names, warm=True)
         collect_as_a_server()
-        server.serve(app, listener, ready)
+        try:
+            server.serve(app, listener, ready)
+        finally:
+            (settings.home / FILE_NAME).unlink(missing_ok=True)
     if not options().json:
         note(tr("Stopped; everything is settled."))
 

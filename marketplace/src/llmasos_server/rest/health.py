@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+import secrets
 import time
 from typing import Any, Final, Literal
 
@@ -14,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from llmasos.errors import Unauthenticated, Unavailable
 from llmasos.i18n import _
 from llmasos.printable import one_line
+from llmasos_server.host_log import request_id
 from llmasos_server.rest.context import host_of
 from llmasos_server.rest.identity import Watcher
 from llmasos_server.rest.problems import ScopeMissing, responses
@@ -25,6 +28,9 @@ access = logging.getLogger("llmasos_server.access")
 
 READY_SECONDS: Final = 2.0
 MAX_LOGGED_PATH: Final = 500
+REQUEST_ID_HEADER: Final = b"x-request-id"
+# A load balancer's own id is kept if it cannot be mistaken for anything else in a line of the log.
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_-]{8,64}")
 
 
 class Health(ApiModel):
@@ -89,8 +95,14 @@ class Metrics:
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
+def _request_id(scope: Scope) -> str:
+    """The id that a proxy gave a request, or one of our own."""
+    given: bytes = dict(scope["headers"]).get(REQUEST_ID_HEADER, b"")
+    return given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
 class Measured:
-    """ASGI middleware that counts and logs responses."""
+    """ASGI middleware that counts and logs responses, and names each request in its response and in the log."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         """Count for `app`."""
@@ -104,11 +116,14 @@ class Measured:
             return
         status = 500
         start = time.perf_counter()
+        name = _request_id(scope)
+        known = request_id.set(name)
 
         async def noting(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID_HEADER, name.encode())]
             await send(message)
 
         self._metrics.open_requests.inc()
@@ -116,6 +131,7 @@ class Measured:
             await self._app(scope, receive, noting)
         finally:
             self._metrics.open_requests.dec()
+            request_id.reset(known)
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in _METHODS else "other"
             seconds = time.perf_counter() - start
@@ -125,4 +141,4 @@ class Measured:
                 client = (scope.get("client") or ("-",))[0]
                 # Without the query, which may hold private data. The caller chooses the path.
                 path = one_line(scope["path"][:MAX_LOGGED_PATH])
-                access.info('%s "%s %s" %d %.0f ms', client, method, path, status, seconds * 1000)
+                access.info('%s "%s %s" %d %.0f ms %s', client, method, path, status, seconds * 1000, name)

@@ -20,7 +20,6 @@ _TYPES: Final = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
     "png": "image/png",
-    "webmanifest": "application/manifest+json",
 }
 _YEAR: Final = "public, max-age=31536000, immutable"
 

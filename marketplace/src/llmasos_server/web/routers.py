@@ -14,6 +14,7 @@ from llmasos_server.web import (
     home,
     installing,
     own_tokens,
+    pwa,
     running,
     security,
     settings,
@@ -24,6 +25,7 @@ from llmasos_server.web import (
 
 ROUTERS = (
     assets.router,
+    pwa.router,
     signing_in.router,
     home.router,
     cards.router,

@@ -108,3 +108,6 @@ for (const region of document.querySelectorAll("[data-poll]")) {
   };
   setTimeout(again, 1000);
 }
+
+// Installed as an app, the pages say so if the server cannot be reached.
+navigator.serviceWorker?.register("/service-worker.js").catch(() => {});
