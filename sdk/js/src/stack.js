@@ -1,12 +1,15 @@
 // Where in the author's own files an error happened. An app is bundled into one script, and the build adds the map of
-// that script as the global `llmasosMap`: `{file, offset, sources, mappings}` (ECMA-426). Elsewhere there is no map, and
-// a stack stays as it is.
+// that script as the global `llmasosMap`: `{file, offset, sources, mappings}` (ECMA-426). A test in Node.js has no map,
+// and its stacks name the author's files.
 
 const DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 // What stacks call the script of a component. While an app is developed it has the SDK alone.
 const SCRIPT = "/bundle.js";
 // As QuickJS writes it: `    at name (/bundle.js:818:33)`.
 const FRAME = /^(.*?at .*?\()([^()]+):(\d+):(\d+)\)$/;
+// As Node.js writes it: `    at name (file:///folder/app.js:3:4)`.
+const NODE_FRAME = /[( ](?:file:\/\/)?(\/[^()]*):(\d+):\d+\)?$/;
+const SDK = /\/(@llmasos\/sdk|sdk\/js)\/src\//;
 
 /** Base64 VLQ: five bits a digit, the lowest first; the sign is the first bit. */
 function numbers(text) {
@@ -73,8 +76,20 @@ export function withPlaces(text) {
 
 /** The author's line that led to an error, such as ` (app.js, line 3)`; empty if it is not known. */
 export function placeOf(error) {
-  const found = linesOf(String(error?.stack ?? "")).find(({ name }) => name !== undefined && !name.includes("node_modules/"));
+  const stack = String(error?.stack ?? "");
+  const lines = globalThis.llmasosMap === undefined ? linesOfNode(stack) : linesOf(stack);
+  const found = lines.find(({ name }) => name !== undefined && !name.includes("node_modules/"));
   return found === undefined ? "" : ` (${found.name}, line ${found.line})`;
+}
+
+/** The places in a stack of Node.js, without the SDK's, from the folder that the tests run in. */
+function linesOfNode(stack) {
+  const folder = `${globalThis.process?.cwd?.()}/`;
+  return stack.split("\n").flatMap((text) => {
+    const [, file, line] = NODE_FRAME.exec(text) ?? [];
+    if (file === undefined || SDK.test(file)) return [];
+    return [{ name: file.startsWith(folder) ? file.slice(folder.length) : file.split("/").at(-1), line }];
+  });
 }
 
 /** What an error says, and its stack. */

@@ -85,7 +85,7 @@ test("an undeclared capability prints the lines to add", () => {
 test("an error of the app is one line for the caller and a stack in the log", () => {
   const host = new FakeHost();
   assert.throws(() => call(app, "fail", {}, host), (error) => {
-    return error instanceof AppFailed && error.message === "the app failed: RangeError: nothing here";
+    return error instanceof AppFailed && /^the app failed: RangeError: nothing here \(.*sdk\.test\.js, line 27\)$/.test(error.message);
   });
   assert.match(host.logs[0][1], /sdk\.test\.js/);
 });

@@ -260,7 +260,13 @@ async def test_a_source_that_the_compiler_cannot_hold_costs_neither_the_host_nor
 
 
 @pytest.mark.skipif(confinement().missing is not None, reason="this system cannot confine what compiles bytecode")
-async def test_bytecode_lies_beside_each_source_and_is_used(tmp_path):
+@pytest.mark.parametrize("python_writes_none", [False, True])
+async def test_bytecode_lies_beside_each_source_and_is_used(tmp_path, monkeypatch, python_writes_none):
+    """It went to the home's folder of bytecode where PYTHONDONTWRITEBYTECODE is set, and every start compiled."""
+    if python_writes_none:
+        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        monkeypatch.setattr(sys, "dont_write_bytecode", False)  # as `llmasos.bytecode` does then
+        monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "bytecode"))
     digest, code = code_in(tmp_path / "code", built(tmp_path / "project"))
     environment = await Environments(tmp_path / "environments").prepare(digest, code)
     script = (

@@ -206,6 +206,17 @@ def test_a_project_reaches_this_computer_only_with_the_flag(llmasos: Any, python
     assert (refused.exit_code, "for a project's folder" in refused.stderr) == (1, True)
 
 
+def test_a_project_runs_here_though_a_server_is_named(
+    llmasos: Any, python_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """11-39: `run PATH` says so; `run APP` goes to the server."""
+    monkeypatch.setenv("LLMASOS_URL", "http://127.0.0.1:9")
+    done = llmasos("run", str(python_project), "count", "-p", "word=a")
+    assert done.exit_code == 0
+    assert done.stderr.startswith("A project runs on this computer, though LLMASOS_URL is set.\n")
+    assert "does not respond" in llmasos("run", "acme/counted", "count").stderr
+
+
 def test_dev_runs_an_action_after_each_change_in_one_host(
     home: Path, python_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -307,7 +318,10 @@ def test_check_finds_names_that_nothing_defines_inside_functions(llmasos: Any, t
     source = f"""
 import {{ App }} from "@llmasos/sdk";
 import {{ other }} from "./parts/other.{suffix}";
-const app = new App();
+/** @type {{Whatever}} */ const app = new App();
+/**
+ * @param {{Whoever}} ctx
+ */
 app.action("a", (ctx) => {{
   console.log(performance.now(), btoa(""), JSON, new Map(), globalThis["x"]);
   if (typeof process !== "undefined") return process;
@@ -328,10 +342,10 @@ export default app;
     assert done.exit_code == 1
     assert sorted(names) == sorted(
         [
-            (f"app.{suffix}, line 8", "missing"),
-            (f"app.{suffix}, line 9", "TextEncoder"),
-            (f"app.{suffix}, line 9", "fetch"),
-            (f"app.{suffix}, line 9", "oter"),
+            (f"app.{suffix}, line 11", "missing"),
+            (f"app.{suffix}, line 12", "TextEncoder"),
+            (f"app.{suffix}, line 12", "fetch"),
+            (f"app.{suffix}, line 12", "oter"),
             (f"parts/other.{suffix}, line 2", "gone"),
         ]
     )

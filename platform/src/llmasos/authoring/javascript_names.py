@@ -21,7 +21,9 @@ _OPTIONS: Final = (
     "--lib", "esnext", "--target", "esnext", "--module", "esnext", "--moduleResolution", "bundler",
     "--allowImportingTsExtensions",
 )  # fmt: skip
-_DIAGNOSTIC: Final = re.compile(r"^(?P<file>[^\n(]+)\((?P<line>\d+),\d+\): error TS(?P<code>\d+): (?P<said>.*)$", re.M)
+_DIAGNOSTIC: Final = re.compile(
+    r"^(?P<file>[^\n(]+)\((?P<line>\d+),(?P<column>\d+)\): error TS(?P<code>\d+): (?P<said>.*)$", re.M
+)
 # "Cannot find name": plainly; with a guess of what was meant; or of what another platform has.
 _UNDEFINED: Final = frozenset(
     {"2304", "2552", "2580", "2581", "2582", "2583", "2584", "2591", "2592", "2593", "2662", "2663", "2868", "18004"}
@@ -63,6 +65,13 @@ def _findings(root: Path, said: str) -> list[ProjectFinding]:
         text = texts.setdefault(file, path.read_text(encoding="utf-8", errors="replace"))
         if re.search(rf"\btypeof\s+{re.escape(named['name'])}\b", text):
             continue  # the author asks whether it is defined
+        if _is_in_comment(text.splitlines()[int(each["line"]) - 1][: int(each["column"]) - 1]):
+            continue  # a type of JSDoc
         message = _("the name {name!r} is used, and nothing defines it: import or define it", name=named["name"])
         found.append(ProjectFinding("error", f"{path.relative_to(root).as_posix()}, line {each['line']}", message))
     return found
+
+
+def _is_in_comment(before: str) -> bool:
+    """Whether what follows on a line is in a comment, such as JSDoc has them."""
+    return before.lstrip().startswith(("*", "//")) or before.rfind("/*") > before.rfind("*/")

@@ -61,12 +61,12 @@ export function callInSandbox(path, action, input, host) {
   }
 }
 
-/** The answer to a host call. An error that is no `AppError` is a test's own, and ends the call. */
+/** The answer to a host call. A fake that failed with an error of its own ends the call, as without the sandbox. */
 function served(host, capability, name, given) {
   try {
     return { value: host.call(capability, name, ...given) ?? null };
   } catch (error) {
-    if (!(error instanceof AppError)) throw error;
+    if (!(error instanceof AppError)) throw new AppFailed(`the app failed: ${error}`);
     return { error: { tag: error.tag, message: error.told } };
   }
 }

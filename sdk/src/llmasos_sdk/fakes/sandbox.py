@@ -51,11 +51,17 @@ def call_in_sandbox(path: str, action: str, input_json: str, host: Host) -> str:
 
 
 def _served(host: Host, capability: str, function: str, arguments: list[Any]) -> dict[str, Any]:
-    """The reply to a host call. An error that is no `AppError` is the test's own, and ends the call."""
+    """The answer to a host call.
+
+    Raises:
+        AppFailed: The fake failed with an error of its own, which ends the call as it does without the sandbox.
+    """
     try:
         return {"value": host.call(capability, function, *arguments)}
     except AppError as error:
         return {"error": {"tag": error.tag, "message": to_text(error.message)}}
+    except Exception as error:
+        raise AppFailed(f"the app failed: {type(error).__name__}: {error}") from error
 
 
 def _error(tag: str, message: str) -> AppError:
