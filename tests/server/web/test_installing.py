@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlmodel import select
 from tests.server.web.store_pages import (
     HTTP,
     STORAGE,
@@ -23,6 +24,10 @@ from llmasos.bundles.testing import MODEL_PERMISSION
 from llmasos.errors import Unavailable
 from llmasos.host import HostParts
 from llmasos.i18n import _
+from llmasos.installs import policy
+from llmasos.installs.policy import Policy
+from llmasos.installs.tables import InstallRequest
+from llmasos.kernel.invocation import Principal
 from llmasos.secrets import SecretOwner, Secrets
 from llmasos_server.accounts.people import Role
 
@@ -219,6 +224,34 @@ def test_who_may_not_install_cannot_and_neither_can_another_site(pages: Pages, t
     assert send(owner, "/store/acme/hello/install", "").status_code == 403
     assert pages.browser().get("/store/acme/hello/install").status_code == 303
     assert granted(pages, "acme/hello") is None
+
+
+def test_what_the_policy_keeps_for_administrators_waits_for_one(pages: Pages, tmp_path: Path) -> None:
+    """12-3: a member's install then waits as a request; dependencies obey it too."""
+    publish(pages, tmp_path, "acme/base", extra=MODEL_PERMISSION)
+    publish(pages, tmp_path, "acme/top", extra='[dependencies]\n"acme/base" = ">=1"\n')
+    with pages.database.write() as session:
+        policy.set_policy(session, Principal(), Policy(approve_capabilities=("model",)))
+    pages.member("max", Role.MEMBER)
+    shown = install(pages.signed_in("max"), "acme/top")
+    assert "Hello waits for an administrator" in shown
+    assert granted(pages, "acme/top") is None
+    with pages.database.read() as session:
+        assert [each.app_id for each in session.exec(select(InstallRequest))] == ["acme/top"]
+    install(pages.owner(), "acme/top")
+    assert granted(pages, "acme/base") == {"model"}
+
+
+def test_where_administrators_alone_install_a_member_is_refused_before_reading(pages: Pages, tmp_path: Path) -> None:
+    """12-3: who may install."""
+    publish(pages, tmp_path, "acme/hello")
+    with pages.database.write() as session:
+        policy.set_policy(session, Principal(), Policy(who_installs="administrators"))
+    pages.member("max", Role.MEMBER)
+    refused = pages.signed_in("max").get("/store/acme/hello/install")
+    assert refused.status_code == 403
+    assert "ask one of them" in refused.text
+    assert pages.owner().get("/store/acme/hello/install").status_code == 200
 
 
 def test_the_progress_of_nothing_leads_to_the_app(pages: Pages, tmp_path: Path) -> None:

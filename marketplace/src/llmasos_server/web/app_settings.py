@@ -68,7 +68,7 @@ async def settings(view: Shown, publisher: str, name: str, done: str = "") -> Re
 @router.post("/apps/{publisher}/{name}/settings/config")
 async def configure(view: Shown, publisher: str, name: str) -> Response:
     """Save the values of its form."""
-    view.require(TokenScope.RUN)
+    view.require(TokenScope.INSTALL)
     form, app_id, me = await view.form(), f"{publisher}/{name}", view.principal
 
     def save() -> Response:
@@ -95,7 +95,7 @@ async def configure(view: Shown, publisher: str, name: str) -> Response:
 @router.post("/apps/{publisher}/{name}/settings/{change}")
 async def change(view: Shown, publisher: str, name: str, change: Change) -> Response:
     """Change one thing, at once."""
-    view.require(TokenScope.RUN)
+    view.require(TokenScope.INSTALL)
     form, app_id = await view.form(), f"{publisher}/{name}"
     try:
         removed = await _change(view, app_id, change, form)

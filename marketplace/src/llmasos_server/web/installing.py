@@ -19,7 +19,7 @@ from llmasos.bundles.parts import ConfigField, ModelPermission, SecretPlace, Sec
 from llmasos.errors import Invalid, LlmasosError
 from llmasos.gateway.models import ModelEntry
 from llmasos.i18n import Message, _, render
-from llmasos.installs import service
+from llmasos.installs import policy, service
 from llmasos.installs.form import still_valid
 from llmasos.installs.plan import InstallPlan, InstallStep
 from llmasos.installs.resolve import Requirement
@@ -28,6 +28,7 @@ from llmasos.installs.service import ConsentAnswers
 from llmasos.installs.wording import describe, describe_limits
 from llmasos.kernel.invocation import Principal
 from llmasos.secrets import SecretOwner, Secrets
+from llmasos_server.accounts import people
 from llmasos_server.local import installer_of
 from llmasos_server.rest.context import host_of
 from llmasos_server.rest.identity import TokenScope
@@ -113,7 +114,8 @@ async def progress(view: Shown, publisher: str, name: str) -> Response:
     if found is None:
         return redirect(f"/store/{app_id}")
     known = await asyncio.to_thread(catalog_of(view.request).release, app_id, found.version)
-    return view.render("progress.html.jinja", preparation=found, app_id=app_id, manifest=known.manifest)
+    waits = isinstance(found.failure, policy.ApprovalNeeded)
+    return view.render("progress.html.jinja", preparation=found, app_id=app_id, manifest=known.manifest, waits=waits)
 
 
 def under_way(request: Request) -> UnderWay:
@@ -122,7 +124,7 @@ def under_way(request: Request) -> UnderWay:
 
 
 async def _consent(view: View, app_id: str, change: Change) -> Response:
-    view.require(TokenScope.RUN)
+    view.require(TokenScope.INSTALL)
     plan = await asyncio.to_thread(_plan, view, app_id, change)
     if not plan.steps:
         return redirect(f"/store/{app_id}")
@@ -130,7 +132,7 @@ async def _consent(view: View, app_id: str, change: Change) -> Response:
 
 
 async def _decided(view: View, app_id: str, change: Change) -> Response:
-    view.require(TokenScope.RUN)
+    view.require(TokenScope.INSTALL)
     form = await view.form()
     plan = await asyncio.to_thread(_plan, view, app_id, change)
     if not plan.steps:
@@ -175,11 +177,14 @@ def bound(plan: InstallPlan) -> str:
 
 
 def _plan(view: View, app_id: str, change: Change) -> InstallPlan:
-    catalog = catalog_of(view.request)
+    catalog, me = catalog_of(view.request), view.principal
     catalog.app(app_id)
+    with catalog.database.read() as session:
+        administers = people.is_administrator(session, me.workspace, me.user)
+        policy.check_may_change(policy.policy_of(session, me.workspace), administers)
     installer = installer_of(host_of(view.request), catalog, view.locale)
     make = installer.plan_install if change == "install" else installer.plan_upgrade
-    return make(view.principal.workspace, Requirement(app_id))
+    return make(me.workspace, Requirement(app_id))
 
 
 def _read(plan: InstallPlan, form: FormData) -> Decisions:
