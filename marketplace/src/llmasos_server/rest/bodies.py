@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
@@ -50,13 +50,12 @@ def _has_nul(value: object) -> bool:
     """Whether a text in a JSON value has the character NUL, which PostgreSQL cannot store."""
     waiting = [value]
     while waiting:
-        match waiting.pop():
-            case str() as text if "\0" in text:
-                return True
-            case list() as items:
-                waiting += items  # pyright: ignore[reportUnknownArgumentType]
-            case dict() as fields:
-                waiting += [*fields.keys(), *fields.values()]  # pyright: ignore[reportUnknownArgumentType]
-            case _:
-                pass
+        each = waiting.pop()
+        if isinstance(each, str) and "\0" in each:
+            return True
+        if isinstance(each, list):
+            waiting += cast("list[object]", each)
+        elif isinstance(each, dict):
+            fields = cast("dict[str, object]", each)
+            waiting += [*fields.keys(), *fields.values()]
     return False

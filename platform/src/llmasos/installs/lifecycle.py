@@ -59,7 +59,7 @@ def event_of(
             event, value = "@event", {"event": {"name": "grants", "payload": payload}}
         case "uninstalled":
             event = "@uninstall"
-        case "already" | "restored" | "waiting" | "configured":
+        case "already" | "restored" | "waiting" | "configured" | "narrowed":
             pass
     return (event, value) if event in now.hooks else None
 
