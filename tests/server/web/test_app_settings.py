@@ -80,6 +80,23 @@ def test_a_permission_is_taken_back_at_once_and_can_be_given_again(pages: Pages,
     assert granted(pages, "acme/hello") == {"storage", "model"}
 
 
+def test_one_server_is_taken_out_of_a_permission(pages: Pages, tmp_path: Path) -> None:
+    """12-4, 12-6: a single host out of an http grant."""
+    http = """
+[[permissions]]
+capability = "http"
+hosts = ["https://a.example", "https://b.example"]
+reason.en = "Asks."
+"""
+    browser = installed(pages, tmp_path, http + CONFIG)
+    assert change(browser, "revoke-host", host="https://c.example").status_code == 404
+    assert change(browser, "revoke-host", host="https://a.example").status_code == 303
+    shown = browser.get(SETTINGS).text
+    assert "https://a.example" not in shown
+    assert "Read from b.example" in shown
+    assert granted(pages, "acme/hello") == {"http"}
+
+
 def test_two_pages_that_take_back_the_same_permission_take_it_back_once(pages: Pages, tmp_path: Path) -> None:
     """12-2: two tabs changing the same grant."""
     browser = installed(pages, tmp_path)
@@ -152,6 +169,7 @@ def test_an_app_that_another_needs_is_not_removed(pages: Pages, tmp_path: Path) 
 
 CHANGES = [
     ("revoke", {"capability": "model"}),
+    ("revoke-host", {"host": "https://a.example"}),
     ("config", {"in/tone": "warm"}),
     ("delete-data", {}),
     ("remove", {"data": "keep"}),

@@ -13,7 +13,7 @@ from starlette.datastructures import FormData
 from starlette.responses import Response
 
 from llmasos.bundles.manifest import Manifest
-from llmasos.bundles.parts import SecretPlace, SecretsPermission
+from llmasos.bundles.parts import HttpPermission, Permission, SecretPlace, SecretsPermission
 from llmasos.capabilities import stored_data
 from llmasos.database.engine import ReadSession
 from llmasos.errors import LlmasosError, NotFound
@@ -35,11 +35,12 @@ from llmasos_server.web.store import state_of
 
 router = pages()
 
-Change: TypeAlias = Literal["revoke", "rollback", "remove", "delete-data", "secret", "remove-secret"]
+Change: TypeAlias = Literal["revoke", "revoke-host", "rollback", "remove", "delete-data", "secret", "remove-secret"]
 
 # What a change of this page says when it is done, by the word in its address.
 DONE: Final[dict[str, Message]] = {
     "revoke": _("The permission is taken back, and holds no more from now on."),
+    "revoke-host": _("It no longer reaches that server."),
     "config": _("Your settings are saved."),
     "rollback": _("The earlier release runs again."),
     "delete-data": _("What it kept for you is deleted."),
@@ -56,6 +57,8 @@ class Grant:
     text: str
     reason: str
     granted: bool
+    hosts: tuple[str, ...] = ()
+    """The servers that may be taken back one by one, if there are several."""
 
 
 @router.get("/apps/{publisher}/{name}/settings")
@@ -114,6 +117,8 @@ async def _change(view: View, app_id: str, change: Change, form: FormData) -> bo
     match change:
         case "revoke":
             await installer.revoke(me.workspace, app_id, _text(form, "capability"), me.user)
+        case "revoke-host":
+            await installer.revoke_host(me.workspace, app_id, _text(form, "host"), me.user)
         case "rollback":
             await installer.rollback(me.workspace, app_id, me.user)
         case "delete-data":
@@ -189,6 +194,7 @@ def _grants(session: Session, release: InstalledRelease, manifest: Manifest, loc
             describe(held.get(each.capability, each), locale),
             each.reason.in_locale(locale),
             each.capability in held,
+            _hosts(held.get(each.capability)),
         )
         for each in manifest.permissions
     ]
@@ -201,6 +207,10 @@ def _secrets(
     owner = SecretOwner(me.workspace, me.user, app_id)
     known = Secrets(host_of(view.request).settings.home).names(session, owner)
     return [(place, place.name in known) for place in _places(release)]
+
+
+def _hosts(held: Permission | None) -> tuple[str, ...]:
+    return held.hosts if isinstance(held, HttpPermission) and len(held.hosts) > 1 else ()
 
 
 def _places(release: InstalledRelease) -> list[SecretPlace]:
