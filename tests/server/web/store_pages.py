@@ -78,8 +78,9 @@ def install(browser: Any, app_id: str, change: str = "install", **fields: Any) -
 
 def ended(browser: Any, app_id: str) -> str:
     """The page of an install, once it has ended."""
+    page = ""
     for _attempt in range(6000):
-        page: str = browser.get(f"/store/{app_id}/progress").text
+        page = str(browser.get(f"/store/{app_id}/progress").text)
         if "data-poll" not in page:
             return page
     raise AssertionError(page)
