@@ -16,6 +16,7 @@ class InvocationRow(SQLModel, table=True):
     __tablename__ = "invocation"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
         Index("ix_invocation_listing", "workspace_id", "started_at"),
+        Index("ix_invocation_own", "workspace_id", "user_id", "started_at"),
         Index("ix_invocation_running", "status", "lease_id"),
     )
 
