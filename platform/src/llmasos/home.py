@@ -76,9 +76,13 @@ def make_private_folder(path: Path) -> None:
 
 
 def make_private_file(path: Path) -> None:
-    """Create an empty file for the owner alone, if it is missing. Errors surface when it is opened."""
+    """Create an empty file for the owner alone, if it is missing. Errors surface when it is opened.
+
+    A file that exists is not even opened: to close it would drop every lock that SQLite holds on it in this process.
+    Another process then takes the database for unused, and removes its log under our connections.
+    """
     with suppress(OSError):
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def database_url_of(named: str, home: Path) -> str:

@@ -24,6 +24,7 @@ def serve(
     from llmasos.database.schema import ensure_schema
     from llmasos.settings import Settings
     from llmasos_server import server
+    from llmasos_server.accounts.sign_in import first_link
     from llmasos_server.cli.browsers import FILE_NAME, has_browser, open_privately
     from llmasos_server.rest.guards import is_loopback
 
@@ -43,8 +44,8 @@ def serve(
             note(tr("LLMasOS listens on {url}", url=url))
             # By name: passkeys belong to one, and an address is none.
             start = f"{named}/"
-            if is_loopback(host) and (link := _first_link(settings.resolved_database_url)):
-                start = f"{named}/sign-in/link/{link}"
+            if is_loopback(host) and link is not None:
+                start = f"{named}/sign-in/link/{link.text}"
                 note(tr("Open this once, within 15 minutes, to sign in: {url}", url=start))
             if browser and has_browser():
                 open_privately(settings.home, start)
@@ -52,8 +53,8 @@ def serve(
 
         # Entered now, so that an error while the host opens is one line and not a server's traceback.
         ensure_schema(settings.resolved_database_url, settings.home)
-        with Database(settings.resolved_database_url) as database, database.write():
-            pass
+        with Database(settings.resolved_database_url) as database, database.write() as session:
+            link = first_link(session)
         app = server.create_app(settings, hosts=names, warm=True)
         collect_as_a_server()
         try:
@@ -71,13 +72,3 @@ def collect_as_a_server() -> None:
     """
     gc.freeze()
     gc.set_threshold(700, 10, 10)
-
-
-def _first_link(database_url: str) -> str | None:
-    """What the owner of this machine signs in with, until there is another way."""
-    from llmasos.database.engine import Database
-    from llmasos_server.accounts.sign_in import first_link
-
-    with Database(database_url) as database, database.write() as session:
-        link = first_link(session)
-        return None if link is None else link.text
