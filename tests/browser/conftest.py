@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from typing_extensions import override
 
 from llmasos.authoring.build import build
@@ -24,6 +24,7 @@ from llmasos.gateway.testing import ScriptedProvider, ScriptedReply, scripted_en
 from llmasos.host import Host, HostParts
 from llmasos.installs.resolve import Requirement
 from llmasos.installs.service import ConsentAnswers
+from llmasos.kernel.invocation import Principal
 from llmasos.settings import Settings
 from llmasos_marketplace.publishing.first_party import first_party_apps, first_party_folder
 from llmasos_marketplace.publishing.seeding import Seeding
@@ -32,17 +33,23 @@ from llmasos_server.local import Local
 from llmasos_server.server import create_app
 
 ROOT = Path(__file__).resolve().parents[2]
-# Git ignores it. `.ci/picture` copies three of them to where the README shows them.
+# Git ignores it. Copy `pages-*.png` to `.github/`, where the README shows them, if the pages change.
 SCREENSHOTS = ROOT / "tests" / "browser" / "screenshots"
 CHROMIUM = shutil.which("chromium")
 WIDE = {"width": 1280, "height": 800}
 PHONE = {"width": 360, "height": 740}
 APPS = ("llmasos/digest", "llmasos/storyteller", "llmasos/triage")
+# The file of the home that has the ID of a run.
+A_RUN = "a-run"
 STORY = (
     "The keeper found the bottle at dawn, half buried below the steps. Inside was a page in a child's hand: "
     "*Is the light still on?* He read it twice. Then he climbed the hundred and nine stairs, wound the lamp, "
     "and for the first time in years he let it burn all day."
 )
+
+
+# litellm is imported for the first answer.
+expect.set_options(timeout=20_000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -67,7 +74,7 @@ class Narrator(ScriptedProvider):
         spoken = 0
         async for part in super()._spoken(reply):
             spoken += 1
-            while spoken > 8 and not self.may_go_on.is_set():  # noqa: ASYNC110 - a test sets it, in another thread
+            while spoken > 20 and not self.may_go_on.is_set():  # noqa: ASYNC110 - a test sets it, in another thread
                 await asyncio.sleep(0.01)
             yield part
 
@@ -79,6 +86,8 @@ class Site:
     url: str
     database: Database
     narrator: Narrator
+    a_run: str
+    """The ID of a run of triage that has ended."""
 
     def link(self) -> str:
         """The address of a new one-time link for the machine's own user."""
@@ -87,7 +96,9 @@ class Site:
 
 
 async def _publish_and_install(home: Path) -> None:
-    async with Host.open(Settings(home=home)) as host:
+    narrator = Narrator()
+    narrator.say('{"label": "billing"}')
+    async with Host.open(Settings(home=home), _with_model(home, narrator)) as host:
         local = Local.of(host)
 
         async def make(app: Path, out: Path) -> Path:
@@ -99,14 +110,22 @@ async def _publish_and_install(home: Path) -> None:
             assert seeded.outcome == "published", seeded
         plan = local.installer.plan_install(local.principal.workspace, Requirement("llmasos/triage"))
         await local.installer.carry_out(plan, ConsentAnswers(agreed=True), local.principal.user)
+        run = await host.actions.run(
+            Principal(), "llmasos/triage", "classify", {"message": "You charged my card twice!"}
+        )
+        (home / A_RUN).write_text(run.id)
+
+
+def _with_model(home: Path, narrator: Narrator) -> HostParts:
+    return HostParts(gateway=lambda *_: scripted_gateway(home, narrator, scripted_entry("narrator")))
 
 
 @pytest.fixture(scope="session")
 def home(stock: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose catalog has the apps, of which triage is installed. It is made once for the same sources."""
+    """A home whose catalog has the apps, of which triage is installed and has run. Made once for the same sources."""
     sources = [path for app in APPS for path in (ROOT / "plugins" / app.split("/")[1]).glob("*.*")]
     code = [*(ROOT / "marketplace/src/llmasos_marketplace").rglob("*.py"), *(ROOT / "migrations").rglob("*.py")]
-    code += (ROOT / "platform/src/llmasos/installs").glob("*.py")
+    code += [Path(__file__), *(ROOT / "platform/src/llmasos/installs").glob("*.py")]
     made = stock.folder(*(path.read_bytes() for path in sorted([*sources, *code])))
     home = tmp_path_factory.mktemp("browser") / "home"
     with pytest.MonkeyPatch.context() as patch:
@@ -128,8 +147,7 @@ def home(stock: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(home: Path) -> Iterator[Site]:
     """The server, on loopback."""
     narrator = Narrator()
-    parts = HostParts(gateway=lambda *_: scripted_gateway(home, narrator, scripted_entry("narrator")))
-    app = create_app(Settings(home=home), parts=parts)
+    app = create_app(Settings(home=home), parts=_with_model(home, narrator))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=1))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -139,7 +157,7 @@ def site(home: Path) -> Iterator[Site]:
         try:
             with httpx.Client(base_url=url, timeout=60) as client:
                 client.get("/readyz").raise_for_status()
-            yield Site(url, app.state.host.database, narrator)
+            yield Site(url, app.state.host.database, narrator, (home / A_RUN).read_text())
         finally:
             narrator.may_go_on.set()
             server.should_exit = True
@@ -167,7 +185,9 @@ class Reader:
 
     def open(self, path: str) -> Page:
         """Go to a page of the site."""
-        self.page.goto(self.site.url + path)
+        response = self.page.goto(self.site.url + path)
+        assert response is not None
+        assert response.status < 500, path
         return self.page
 
     def picture(self, name: str, *, whole: bool = False) -> None:
