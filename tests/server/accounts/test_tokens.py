@@ -4,11 +4,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlmodel import col, select
 
 from llmasos import tables  # noqa: F401
 from llmasos.database.engine import Database
 from llmasos.errors import Invalid, NotFound
 from llmasos.kernel.invocation import Principal
+from llmasos.kernel.tables import AuditEntry
 from llmasos_server.accounts import people
 from llmasos_server.accounts.people import Role
 from llmasos_server.accounts.tables import ApiToken, Member, User
@@ -97,14 +99,14 @@ def test_a_revoked_token_stands_for_nobody(database: Database) -> None:
     """SECURITY P5."""
     token = make(database)
     with database.write() as session:
-        revoke_token(session, "default", token.id)
+        revoke_token(session, ANN, token.id)
     assert TokenAuthenticator(database, at_once).authenticate(token.token) is None
 
 
 def test_a_token_of_another_workspace_cannot_be_revoked(database: Database) -> None:
     token = make(database)
     with pytest.raises(NotFound), database.write() as session:
-        revoke_token(session, "other", token.id)
+        revoke_token(session, Principal("other", "ann"), token.id)
     assert TokenAuthenticator(database, at_once).authenticate(token.token) is not None
 
 
@@ -162,3 +164,18 @@ def test_the_token_of_a_user_who_left_is_dead(database: Database) -> None:
         people.remove_member(session, ANN, ANN.user)
     assert authenticator.authenticate(token.token) is None
     assert not authenticator.is_good(token.id)
+
+
+def test_who_made_and_revoked_a_token_is_in_the_audit_log_once(database: Database) -> None:
+    """12-2: on every way in, without the token."""
+    token = make(database)
+    with database.write() as session:
+        revoke_token(session, ANN, token.id)
+        revoke_token(session, ANN, token.id)
+    with database.read() as session:
+        lines = session.exec(select(AuditEntry).order_by(col(AuditEntry.seq))).all()
+        assert [(line.event, line.user_id, line.detail["token"]) for line in lines] == [
+            ("token.create", "ann", token.id),
+            ("token.revoke", "ann", token.id),
+        ]
+        assert token.token not in str([line.model_dump() for line in lines])

@@ -188,7 +188,7 @@ def make_token(request: Request, caller: MayAdminister, asked: AskedToken) -> Ne
 def end_token(request: Request, caller: MayAdminister, token: Id) -> EndedView:
     """End a token of the workspace now, and what runs by it. Idempotent."""
     with host_of(request).database.write() as session:
-        revoke_token(session, caller.principal.workspace, token)
+        revoke_token(session, caller.principal, token)
     return EndedView(id=token)
 
 

@@ -15,6 +15,8 @@ from llmasos.bundles.manifest import APP_ID
 from llmasos.database.engine import Database, WriteSession
 from llmasos.errors import Invalid, NotFound
 from llmasos.i18n import _
+from llmasos.kernel import audit
+from llmasos.kernel.audit import Line
 from llmasos.kernel.invocation import Principal
 from llmasos_server.accounts import people, repository
 from llmasos_server.accounts.credentials import matches, new_credential, parse, utc
@@ -87,21 +89,25 @@ def create_token(
             expires_at=None if life is None else now + life,
         )
     )
+    detail = {"token": made.id, "scopes": [*held, *bounds]}
+    audit.record(session, Line(principal.workspace, principal.user, "token.create", detail=detail))
     return NewToken(id=made.id, token=made.text)
 
 
-def revoke_token(session: WriteSession, workspace_id: str, token_id: str) -> None:
-    """Revoke a token. Idempotent.
+def revoke_token(session: WriteSession, by: Principal, token_id: str) -> None:
+    """Revoke a token of the workspace of whoever asks. Idempotent.
 
     Raises:
         NotFound: The workspace has no such token.
     """
     token = repository.by_id(session, token_id)
-    if token is None or token.workspace_id != workspace_id:
+    if token is None or token.workspace_id != by.workspace:
         raise NotFound(
             _("There is no token {token!r}; `llmasos tokens list` shows them.", token=token_id),
         )
-    token.revoked_at = token.revoked_at or datetime.now(UTC)
+    if token.revoked_at is None:
+        token.revoked_at = datetime.now(UTC)
+        audit.record(session, Line(by.workspace, by.user, "token.revoke", detail={"token": token_id}))
 
 
 def revoke_own(session: WriteSession, principal: Principal, token_id: str) -> None:
@@ -113,7 +119,7 @@ def revoke_own(session: WriteSession, principal: Principal, token_id: str) -> No
     token = repository.by_id(session, token_id)
     if token is None or token.user_id != principal.user:
         raise NotFound(_("You have no such token."))
-    revoke_token(session, principal.workspace, token_id)
+    revoke_token(session, principal, token_id)
 
 
 def scopes_of(token: ApiToken) -> tuple[frozenset[TokenScope], frozenset[str] | None]:

@@ -102,7 +102,7 @@ def revoke(
             server.delete(f"/api/v1/tokens/{segment(token_id)}")
         else:
             with opened_database() as database, database.write() as session:
-                revoke_token(session, Principal().workspace, token_id)
+                revoke_token(session, Principal(), token_id)
     if options().json:
         emit_json({"id": token_id, "state": "revoked"})
     else:

@@ -12,7 +12,7 @@ from llmasos.database.engine import WriteSession
 from llmasos.errors import Invalid, LlmasosError
 from llmasos.i18n import _
 from llmasos.kernel.invocation import Principal
-from llmasos_server.accounts import own_account, repository, tokens
+from llmasos_server.accounts import repository, tokens
 from llmasos_server.accounts.tokens import NewToken
 from llmasos_server.rest.context import host_of
 from llmasos_server.rest.identity import TokenScope
@@ -45,7 +45,6 @@ async def create(view: Shown) -> Response:
             raise Invalid(_("Choose for how long the token is good."))
         signing_of(view.request).confirm(me.user.id, field(form, "password"), browser_of(view.request))
         with host_of(view.request).database.write() as session:
-            own_account.note(session, view.principal, "token.create")
             return tokens.create_token(
                 session, view.principal, name=name, scopes=scopes, life=timedelta(days=int(days))
             )
@@ -65,7 +64,6 @@ async def revoke(view: Shown) -> Response:
 
     def change(session: WriteSession, by: Principal) -> None:
         tokens.revoke_own(session, by, field(form, "id"))
-        own_account.note(session, by, "token.revoke")
 
     await asyncio.to_thread(writing, view, change)
     return redirect("/settings/tokens?done=token")
