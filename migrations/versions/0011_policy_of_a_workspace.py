@@ -30,7 +30,7 @@ def upgrade() -> None:
         sa.Column("declined", sa.JSON(), nullable=False),
         sa.Column("config", sa.JSON(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
-        sa.Column("requested_at", sa.DateTime(), nullable=False),
+        sa.Column("requested_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["workspace_id"], ["workspace.id"]),
         sa.PrimaryKeyConstraint("id"),
     )

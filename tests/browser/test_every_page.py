@@ -16,6 +16,7 @@ ADMIN = ("audit", "members", "models", "plugins", "quotas", "secrets")
 SIGNED_OUT = {
     "/sign-in": "/sign-in",
     "/sign-in/link/{link}": "/sign-in/link/abc",
+    "/offline": "/offline",
 }
 PAGES = {
     "/": "/",

@@ -38,7 +38,7 @@ def test_a_hyphen_that_moves_over_the_slash_is_refused() -> None:
 
 @pytest.mark.parametrize("app_id", ["llmasos/triage", "llmasos-apps/x"])
 def test_the_first_party_namespace_is_only_for_the_embedded_catalog(app_id: str) -> None:
-    with pytest.raises(NamespaceReserved, match="kept for the apps that come with LLMasOS"):
+    with pytest.raises(NamespaceReserved, match="reserved for the apps that come with LLMasOS"):
         check_name(app_id, [])
     check_name(app_id, [], first_party=True)
 

@@ -173,7 +173,7 @@ async def test_an_install_that_raced_with_another_version_is_a_conflict(setting:
     )
     [lost] = [end for end in ends if isinstance(end, BaseException)]
     assert isinstance(lost, Conflict)
-    assert "meanwhile: run the command again" in str(lost)
+    assert "in the meantime: run the command again" in str(lost)
     assert len(setting.states()) == 1
 
 

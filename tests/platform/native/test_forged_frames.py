@@ -84,7 +84,8 @@ async def test_an_app_that_forges_frames_ends_its_own_run_alone(
     invocation = host.invocation()
     with pytest.raises(error, match=said):
         await host.run(program, action, invocation, id=invocation.id)
-    assert len(host.calls) <= 2
+    # Of a million: as many as were replied to before two came in one piece.
+    assert len(host.calls) < 1000
     assert await host.run(program, "plain", id="") == "alive"
 
 

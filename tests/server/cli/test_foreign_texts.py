@@ -60,7 +60,7 @@ def test_a_release_stored_before_cannot_repaint_the_consent_screen(capsys: pytes
     shown = capsys.readouterr().err
     assert is_safe(shown)
     assert "Ask language models" in shown
-    assert not any(line.strip("│ ").startswith("Within: nothing") for line in shown.splitlines())
+    assert not any(line.removeprefix("│ ").startswith("Within: nothing") for line in shown.splitlines())
     assert "[red]markup" in shown.replace("\n", "")
 
 
@@ -157,7 +157,9 @@ def test_no_screen_obeys_what_a_stored_release_says(
             done = llmasos(*words, *json_or_not)
             assert is_safe(done.stdout + done.stderr), words
             assert done.exception is None or isinstance(done.exception, SystemExit), words
-            assert not any(line.strip("│ ").startswith("Within: nothing") for line in done.stdout.splitlines()), words
+            assert not any(
+                line.removeprefix("│ ").startswith("Within: nothing") for line in done.stdout.splitlines()
+            ), words
             shown += "harmless" in done.stdout + done.stderr
     assert shown > 5  # the spoof reached screens, and was neutralised there
 

@@ -27,7 +27,7 @@ def test_what_an_app_stored_is_only_deleted_by_somebody_who_said_so(released: No
     assert "--keep-data or --delete-data" in done.stderr
     assert installed() == {"acme/hello": "1.1.0"}
     terminal = Terminal("uninstall", "acme/hello")
-    terminal.wait_for("Delete the 1 values")
+    terminal.wait_for("Delete the 1 value ")
     terminal.type("\x03")
     assert terminal.end() == 130, terminal.seen
     assert "Traceback" not in terminal.seen

@@ -103,9 +103,7 @@ def _facts(view: View, row: InvocationRow) -> list[str]:
     tokens = row.prompt_tokens + row.completion_tokens
     facts = [row.model] if row.model else []
     if tokens:
-        facts.append(
-            view.show(ngettext("{number} token", "{number} tokens", count=tokens, number=formats.number(tokens)))
-        )
+        facts.append(view.show(ngettext("{count:,} token", "{count:,} tokens", count=tokens)))
     if row.cost_micro_usd is None:
         facts.append(view.show(_("cost unknown")))
     elif row.cost_micro_usd:
@@ -126,8 +124,7 @@ def _left_today(session: Session, row: InvocationRow, view: View) -> list[str]:
     formats = Formats(view.locale)
     if tightest.name.meter is Meter.COST:
         return [view.show(_("{left} left today", left=formats.usd(tightest.left)))]
-    left = formats.number(tightest.left)
-    return [view.show(ngettext("{left} token left today", "{left} tokens left today", count=tightest.left, left=left))]
+    return [view.show(ngettext("{count:,} token left today", "{count:,} tokens left today", count=tightest.left))]
 
 
 def _applies(status: QuotaStatus, row: InvocationRow) -> bool:

@@ -63,7 +63,7 @@ async def locked(folder: Path, digest: str) -> AsyncGenerator[None]:
     Raises:
         OSError: The folder or its lock cannot be written.
     """
-    await asyncio.to_thread(make_private_folder, folder / _LOCKS)
+    await asyncio.to_thread(_make_folder, folder)
     lock = _lock_of(folder, digest)
     while True:
         try:
@@ -94,8 +94,15 @@ def remove_unneeded(
     return freed
 
 
-def _remove(folder: Path, entry: PreparedEntry) -> bool:
+def _make_folder(folder: Path) -> None:
+    """Create a folder of prepared code in a private home. It is open itself: runners of root become other users."""
+    make_private_folder(folder.parent)
+    folder.mkdir(mode=0o755, exist_ok=True)
     make_private_folder(folder / _LOCKS)
+
+
+def _remove(folder: Path, entry: PreparedEntry) -> bool:
+    _make_folder(folder)
     lock = _lock_of(folder, entry.digest)
     try:
         lock.acquire(blocking=False)
