@@ -7,8 +7,9 @@ import pytest
 from llmasos.bundles.testing import make_bundle, manifest_text
 from llmasos_marketplace.catalog.service import Catalog
 from llmasos_marketplace.catalog.testing import add_bundle, open_catalog
+from llmasos_runner.profiles import app_users
 from llmasos_server.doctor import check_bundles, check_sizes
-from llmasos_server.doctor_machine import Finding, check_trusted
+from llmasos_server.doctor_machine import Finding, check_confinement, check_trusted
 
 
 def test_doctor_says_how_much_is_where(tmp_path: Path) -> None:
@@ -44,3 +45,10 @@ def test_doctor_names_the_apps_that_may_run_unconfined(tmp_path: Path, monkeypat
     (finding,) = check_trusted(tmp_path)
     assert finding.status == "note"
     assert "acme/probe, acme/other" in str(finding.message)
+
+
+@pytest.mark.skipif(app_users() is None, reason="only root has other users to give to apps")
+async def test_a_runner_of_root_is_another_user_in_a_home_that_the_host_made() -> None:
+    """11-S15, its kind: prepared code had become private to root, so that runners stayed root."""
+    said = [str(finding.message) async for finding in check_confinement()]
+    assert any("own user" in each for each in said), said

@@ -12,13 +12,13 @@ from typing import Any, Final, Self
 
 from llmasos.bundles.imports import check_imports
 from llmasos.errors import ComponentRejected, Denied, Unavailable
-from llmasos.home import make_private_folder
 from llmasos.i18n import _
 from llmasos.kernel.invocation import Invocation, InvocationLimits
 from llmasos.runtimes import process
 from llmasos.runtimes.admission import Admission
 from llmasos.runtimes.compiled import CompiledStore, as_inspection, sha256_of
 from llmasos.runtimes.pool import Pool, held_bytes
+from llmasos.runtimes.prepared import make_prepared_folder
 from llmasos.runtimes.results import limits_message, outcome_of
 from llmasos.runtimes.runner import CallHandler, Runner
 from llmasos.runtimes.runtime import CallOutcome, Inspection, Program, RuntimeContext, SyscallHandler
@@ -167,7 +167,7 @@ class ComponentRuntime:
 
     async def _spawn(self) -> Runner:
         folder = self._settings.home / "compiled"
-        make_private_folder(folder)
+        make_prepared_folder(folder)
         search, threads = list(process.search_path()), self._settings.runner_threads
         message: Start = {
             "t": "start", "kind": "component", "search_path": search, "threads": threads,

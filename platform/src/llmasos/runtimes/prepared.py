@@ -23,6 +23,7 @@ from llmasos.home import make_private_folder
 if TYPE_CHECKING:
     import filelock
 
+_READABLE: Final = 0o755
 _LOCKS: Final = ".locks"
 _POLL_SECONDS: Final = 0.05
 # An install uses what it prepared well within an hour.
@@ -63,7 +64,7 @@ async def locked(folder: Path, digest: str) -> AsyncGenerator[None]:
     Raises:
         OSError: The folder or its lock cannot be written.
     """
-    await asyncio.to_thread(_make_folder, folder)
+    await asyncio.to_thread(make_prepared_folder, folder)
     lock = _lock_of(folder, digest)
     while True:
         try:
@@ -94,15 +95,17 @@ def remove_unneeded(
     return freed
 
 
-def _make_folder(folder: Path) -> None:
+def make_prepared_folder(folder: Path) -> None:
     """Create a folder of prepared code in a private home. It is open itself: runners of root become other users."""
     make_private_folder(folder.parent)
-    folder.mkdir(mode=0o755, exist_ok=True)
+    folder.mkdir(exist_ok=True)
+    if folder.stat().st_mode & 0o777 != _READABLE:  # whatever the umask, and in homes in which it was private
+        folder.chmod(_READABLE)
     make_private_folder(folder / _LOCKS)
 
 
 def _remove(folder: Path, entry: PreparedEntry) -> bool:
-    _make_folder(folder)
+    make_prepared_folder(folder)
     lock = _lock_of(folder, entry.digest)
     try:
         lock.acquire(blocking=False)
