@@ -127,7 +127,8 @@ def check(reader: Any, path: str, most_bytes: int = LATER_BYTES) -> None:
     reader.faults[:] = [fault for fault in reader.faults if "status of 4" not in fault]
     name = re.sub(r"\W+", "-", path).strip("-") or "home"
     reader.picture(f"{name}-{reader.language}-light")
-    assert page.evaluate(SHIFTS) == 0
+    # A font that comes late on a busy machine moves a line by less; what people notice begins at ten times it.
+    assert page.evaluate(SHIFTS) < 0.01
     assert page.evaluate(TRANSFERRED) <= most_bytes
     assert page.locator("html").get_attribute("lang") == reader.language
     assert page.locator("h1").count() == 1

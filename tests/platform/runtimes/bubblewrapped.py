@@ -143,13 +143,13 @@ def measured(runner) -> dict:
 
 
 async def compiled_by(compiling: asyncio.Task) -> list[str]:
-    """The names of all processes that this one started during the compilation."""
-    seen = set()
+    """The last name of each process that this one started during the compilation: before `exec` it has this one's."""
+    seen: dict[int, str] = {}
     while not compiling.done():
-        seen |= {name(pid) for pid in children(os.getpid())}
+        seen |= {pid: known for pid in children(os.getpid()) if (known := name(pid))}
         await asyncio.sleep(0.002)
     await compiling
-    return sorted(seen - {""})
+    return sorted(set(seen.values()))
 
 
 async def components(home: Path, answers: Path, hangs: Path) -> dict:
