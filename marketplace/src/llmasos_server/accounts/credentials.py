@@ -12,6 +12,9 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol, TypeVar
+
+from sqlmodel import Session
 
 _SHAPE = re.compile(r"([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 # What an unknown id is compared with, so that it costs the same.
@@ -50,9 +53,26 @@ def parse(text: str, prefix: str = "") -> Credential | None:
     return None if shape is None else Credential(shape[1], shape[2], prefix)
 
 
-def matches(stored_hash: str | None, credential: Credential) -> bool:
+def _matches(stored_hash: str | None, credential: Credential) -> bool:
     """Whether a credential is the one whose hash is stored. Takes the same time whatever differs, or is missing."""
     return hmac.compare_digest(stored_hash or _NO_HASH, credential.hash) and stored_hash is not None
+
+
+class Hashed(Protocol):
+    """A row that stores the hash of a credential, under its id."""
+
+    hash: str
+
+
+RowT = TypeVar("RowT", bound=Hashed)
+
+
+def row_of(session: Session, kind: type[RowT], credential: Credential | None) -> RowT | None:
+    """The row of a credential; None if there is no such row, or its secret is another."""
+    if credential is None:
+        return None
+    row = session.get(kind, credential.id)
+    return row if _matches(row.hash if row else None, credential) else None
 
 
 def digest(secret: str) -> str:

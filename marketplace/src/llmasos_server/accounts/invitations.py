@@ -14,7 +14,7 @@ from llmasos.kernel import audit
 from llmasos.kernel.audit import Line
 from llmasos.kernel.invocation import Principal
 from llmasos_server.accounts import passwords, people
-from llmasos_server.accounts.credentials import Credential, matches, new_credential, parse, utc
+from llmasos_server.accounts.credentials import Credential, new_credential, parse, row_of, utc
 from llmasos_server.accounts.people import Role
 from llmasos_server.accounts.tables import Invitation, Member, User
 
@@ -85,20 +85,12 @@ def find(session: ReadSession | WriteSession, text: str) -> Invitation:
     Raises:
         Unauthenticated: It is unknown, used, revoked or expired, or who sent it may not invite any more.
     """
-    link = parse(text)
-    row = None if link is None else session.get(Invitation, link.id)
+    row = row_of(session, Invitation, parse(text))
     good = (
-        link is not None
-        and matches(row.hash if row else None, link)
-        and row is not None
-        and row.used_at is None
-        and row.revoked_at is None
-        and utc(row.expires_at) > datetime.now(UTC)
+        row is not None and row.used_at is None and row.revoked_at is None and utc(row.expires_at) > datetime.now(UTC)
     )
-    if row is None or not good:
-        raise Unauthenticated(_("This invitation was used or taken back, or has expired: ask for a new one."))
-    sender = people.role_of(session, row.workspace_id, row.invited_by)
-    if sender is None or not sender.may_appoint(Role(row.role)):
+    sender = people.role_of(session, row.workspace_id, row.invited_by) if row is not None and good else None
+    if row is None or sender is None or not sender.may_appoint(Role(row.role)):
         raise Unauthenticated(_("This invitation was used or taken back, or has expired: ask for a new one."))
     return row
 

@@ -11,7 +11,7 @@ from sqlmodel import col, delete
 from llmasos.database.engine import ReadSession, WriteSession
 from llmasos.errors import Unauthenticated
 from llmasos.i18n import _
-from llmasos_server.accounts.credentials import Credential, matches, new_credential, parse, utc
+from llmasos_server.accounts.credentials import Credential, new_credential, parse, row_of, utc
 from llmasos_server.accounts.tables import OneTimeCode
 
 
@@ -63,15 +63,9 @@ def peek(session: ReadSession | WriteSession, purpose: Purpose, text: str) -> On
     Raises:
         Unauthenticated: It is unknown, was used, or has expired: which of these is not said.
     """
-    credential = parse(text)
-    row = None if credential is None else session.get(OneTimeCode, credential.id)
+    row = row_of(session, OneTimeCode, parse(text))
     good = (
-        credential is not None
-        and matches(row.hash if row else None, credential)
-        and row is not None
-        and row.purpose == purpose
-        and row.used_at is None
-        and utc(row.expires_at) > datetime.now(UTC)
+        row is not None and row.purpose == purpose and row.used_at is None and utc(row.expires_at) > datetime.now(UTC)
     )
     if row is None or not good:
         raise Unauthenticated(_("This link or code was used already, or has expired: begin again."))

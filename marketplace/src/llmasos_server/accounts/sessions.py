@@ -22,7 +22,7 @@ from llmasos.kernel import audit
 from llmasos.kernel.audit import Line
 from llmasos.kernel.invocation import Principal
 from llmasos_server.accounts import people
-from llmasos_server.accounts.credentials import Credential, matches, new_credential, parse, utc
+from llmasos_server.accounts.credentials import Credential, new_credential, parse, row_of, utc
 from llmasos_server.accounts.people import Role
 from llmasos_server.accounts.tables import User, WebSession
 
@@ -98,8 +98,8 @@ class Sessions:
             return None
         now = self._clock()
         with self._database.read() as session:
-            row = session.get(WebSession, credential.id)
-            if not matches(row.hash if row else None, credential) or row is None or not is_good(row, now):
+            row = row_of(session, WebSession, credential)
+            if row is None or not is_good(row, now):
                 return None
             role = people.role_of(session, row.workspace_id, row.user_id)
             user = people.user_named(session, row.user_id)

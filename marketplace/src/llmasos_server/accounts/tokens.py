@@ -19,7 +19,7 @@ from llmasos.kernel import audit
 from llmasos.kernel.audit import Line
 from llmasos.kernel.invocation import Principal
 from llmasos_server.accounts import people, repository
-from llmasos_server.accounts.credentials import matches, new_credential, parse, utc
+from llmasos_server.accounts.credentials import new_credential, parse, row_of, utc
 from llmasos_server.accounts.tables import ApiToken
 from llmasos_server.rest.identity import Caller, TokenScope
 
@@ -147,13 +147,10 @@ class TokenAuthenticator:
 
     def authenticate(self, token: str) -> Caller | None:
         """Whom a token authenticates; None if it is unknown, expired or revoked."""
-        credential = parse(token, PREFIX)
-        if credential is None:
-            return None
         with self._database.read() as session:
-            row = repository.by_id(session, credential.id)
+            row = row_of(session, ApiToken, parse(token, PREFIX))
             role = None if row is None else people.role_of(session, row.workspace_id, row.user_id)
-        if not matches(row.hash if row else None, credential) or row is None or role is None:
+        if row is None or role is None:
             return None
         if state_of(row) != "good":
             return None
