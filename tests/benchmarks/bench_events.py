@@ -18,15 +18,15 @@ from pathlib import Path
 
 import httpx
 import uvicorn
+from fakes import Anybody, tick
 from fastapi import FastAPI
 
 from llmasos.host import Host, HostParts
-from llmasos.kernel.invocation import Event, InvocationLimits, Principal
+from llmasos.kernel.invocation import Event, InvocationLimits
 from llmasos.settings import Settings
 from llmasos.testing import FakeAction, FakeApps, Guest
 from llmasos_server.local import Local
 from llmasos_server.rest.application import create_api, serve_host
-from llmasos_server.rest.identity import Caller, TokenScope
 
 FOLLOWED = 5
 PROBES = 200
@@ -34,22 +34,6 @@ LIMIT_MS = 50.0
 # What the allocator may keep of 10,000 runs.
 GROWTH_MIB = 16.0
 AT_ONCE = 20
-
-
-class Anybody:
-    """An authenticator that knows every token."""
-
-    def authenticate(self, token: str) -> Caller | None:
-        return Caller(Principal(), frozenset({TokenScope.ADMIN}))
-
-    def is_good(self, token_id: str) -> bool:
-        return True
-
-
-async def tick(guest: Guest) -> object:
-    while True:
-        await guest.invocation.emit(Event("chunk", "tick"))
-        await asyncio.sleep(1)
 
 
 async def say(guest: Guest) -> object:

@@ -17,33 +17,19 @@ from pathlib import Path
 
 import httpx
 import uvicorn
+from fakes import Anybody, tick
 from fastapi import FastAPI
 
 from llmasos.host import Host, HostParts
-from llmasos.kernel.invocation import Event, InvocationLimits, Principal
+from llmasos.kernel.invocation import InvocationLimits
 from llmasos.settings import Settings
-from llmasos.testing import FakeAction, FakeApps, Guest
+from llmasos.testing import FakeAction, FakeApps
 from llmasos_server.local import Local
 from llmasos_server.rest.application import create_api, serve_host
-from llmasos_server.rest.identity import Caller, TokenScope
 
 STREAMS = 500
 PROBES = 200
 LIMIT_MS = 50.0
-
-
-class Anybody:
-    def authenticate(self, token: str) -> Caller | None:
-        return Caller(Principal(), frozenset({TokenScope.ADMIN}))
-
-    def is_good(self, token_id: str) -> bool:
-        return True
-
-
-async def tick(guest: Guest) -> object:
-    while True:
-        await guest.invocation.emit(Event("chunk", "tick"))
-        await asyncio.sleep(1)
 
 
 def serve(home: str, port: int) -> None:
