@@ -111,7 +111,7 @@ def _text_of(shape: Shape, value: Any) -> str:
     if shape.kind == "yes-no":
         return "yes" if value else "no"
     text = value if isinstance(value, str) else json.dumps(value)
-    return text.removesuffix("Z").removesuffix("+00:00") if shape.kind == "moment" else text
+    return text.removesuffix("Z").removesuffix("+00:00") if shape.kind == "instant" else text
 
 
 def part(name: str, key: str) -> str:
@@ -217,7 +217,7 @@ class _FormReader:
             "number": self._number,
             "choice": self._choice,
             "date": self._date,
-            "moment": self._moment,
+            "instant": self._instant,
             "json": self._json,
         }
         reader = readers.get(shape.kind)
@@ -260,7 +260,7 @@ class _FormReader:
         except ValueError:
             return self._fault(name, _("Write a date such as 2026-11-28."))
 
-    def _moment(self, _shape: Shape, text: str, name: str) -> Any:
+    def _instant(self, _shape: Shape, text: str, name: str) -> Any:
         try:
             at = datetime.fromisoformat(text)
         except ValueError:

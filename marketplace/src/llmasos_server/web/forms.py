@@ -162,7 +162,7 @@ def _is_number(value: object) -> bool:
 
 def _examples(shape: Shape) -> tuple[str, ...]:
     examples = shape.schema.get("examples")
-    if not is_list(examples) or shape.kind not in ("line", "text", "area", "number", "date", "moment", "json"):
+    if not is_list(examples) or shape.kind not in ("line", "text", "area", "number", "date", "instant", "json"):
         return ()
     texts = (each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in examples)
     return tuple(texts)[:MAX_EXAMPLES]

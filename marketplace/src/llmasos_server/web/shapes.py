@@ -10,7 +10,7 @@ Schema: TypeAlias = Mapping[str, Any]
 TextKind: TypeAlias = Literal["line", "text", "area"]
 Kind: TypeAlias = (
     TextKind
-    | Literal["number", "choice", "choices", "switch", "yes-no", "date", "moment", "file", "group", "list", "json"]
+    | Literal["number", "choice", "choices", "switch", "yes-no", "date", "instant", "file", "group", "list", "json"]
 )
 
 # Deeper and larger ones are written as JSON: nobody finds their way in such a form.
@@ -133,7 +133,7 @@ _SCALARS: Final[Mapping[str, Kind]] = {"integer": "number", "number": "number", 
 
 
 def _text_kind(schema: Schema) -> Kind:
-    by_format: dict[object, Kind] = {"date": "date", "date-time": "moment"}
+    by_format: dict[object, Kind] = {"date": "date", "date-time": "instant"}
     by_ui: dict[object, Kind] = {"textarea": "area", "text": "line"}
     return by_format.get(schema.get("format")) or by_ui.get(schema.get("x-ui"), "text")
 
